@@ -7,7 +7,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 # The build backend warns of editable installs as such, which nobody here can act on.
-INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --editable .
+# With it the distribution of plugins/ that a plugin of the server itself needs (the extra admin-api).
+INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --editable . --editable plugins/authserver-resource
 # Nothing is resolved and nothing is built: what a later release of any package asks for does not matter here.
 INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 # Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.

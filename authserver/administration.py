@@ -6,7 +6,7 @@ with everything.
 
 from __future__ import annotations
 
-from authserver.engine import overview, rates
+from authserver.engine import operators, overview, rates
 from authserver.engine.audit import (
     MAXIMUM_PAGE,
     BadSearch,
@@ -14,6 +14,7 @@ from authserver.engine.audit import (
     cursor_at,
     find,
     place_of,
+    refused_types,
     search,
     source_of,
     types_of,
@@ -24,10 +25,12 @@ from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edite
 from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
 from authserver.engine.clients.initial_tokens import make as make_initial_token
 from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
-from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.clients.secrets import (
+    LastSecret,
     SecretsUnchanged,
     TwoLiveSecrets,
+    client_with_secrets,
     end_secret,
     handle,
     live_secrets,
@@ -75,6 +78,7 @@ from authserver.engine.people.account import (
     revoke_grant,
     set_password,
     sign_out_everywhere,
+    user_id_of,
 )
 from authserver.engine.people.attributes import BadAttributes, ChangedMeanwhile, change
 from authserver.engine.people.login import BadPassword, add_user, disable_user
@@ -99,9 +103,11 @@ from authserver.engine.records import (
     GrantFilter,
     InitialTokenState,
     KeyState,
+    SigningKey,
     Step,
     is_address,
 )
+from authserver.engine.resources import MINIMUM_LIFETIME as MINIMUM_ACCESS_TOKEN_LIFETIME
 from authserver.engine.resources import BadResource
 from authserver.engine.resources import add as add_resource
 from authserver.engine.resources import change as change_resource
@@ -123,18 +129,21 @@ from authserver.engine.statistics import (
     refusal_reasons,
     series,
     totals,
+    usual_since,
 )
 from authserver.engine.uris import canonical_resource
-from authserver.settings import AccessTokenFormat, SettingsError
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat, SettingsError
 
 __all__ = [
     "ALGORITHMS",
+    "MAXIMUM_ACCESS_TOKEN_LIFETIME",
     "MAXIMUM_LIFETIME",
     "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
     "MAXIMUM_USES",
+    "MINIMUM_ACCESS_TOKEN_LIFETIME",
     "MINIMUM_LIFETIME",
     "REFUSALS",
     "AccessTokenFormat",
@@ -168,6 +177,7 @@ __all__ = [
     "GrantFilter",
     "InitialTokenState",
     "KeyState",
+    "LastSecret",
     "ListEdit",
     "MailFailed",
     "Manner",
@@ -185,6 +195,7 @@ __all__ = [
     "SentLink",
     "Series",
     "SettingsError",
+    "SigningKey",
     "Stage",
     "Step",
     "Subject",
@@ -200,6 +211,7 @@ __all__ = [
     "canonical_resource",
     "change",
     "change_resource",
+    "client_with_secrets",
     "connected_apps",
     "counting_progress",
     "current_figures",
@@ -221,6 +233,7 @@ __all__ = [
     "export",
     "find",
     "finish",
+    "fitting_metadata",
     "gauge_series",
     "grant_plan",
     "handle",
@@ -236,6 +249,7 @@ __all__ = [
     "moment_of",
     "needs_secret",
     "normalise_username",
+    "operators",
     "overview",
     "own_sessions",
     "pin",
@@ -249,6 +263,7 @@ __all__ = [
     "rebuild_counts",
     "recode_here",
     "refusal_reasons",
+    "refused_types",
     "revoke_grant",
     "revoke_initial_token",
     "ring",
@@ -262,6 +277,8 @@ __all__ = [
     "source_of",
     "totals",
     "types_of",
+    "user_id_of",
+    "usual_since",
     "value_of",
     "verify",
     "whole_day_after",

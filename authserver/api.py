@@ -83,6 +83,13 @@ elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address.
 
+For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
+`NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
+`read_json_object` reads an object strictly, `object_schema` is the schema of one, and `or_not_modified` answers 304. A
+plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer; one that lets
+members of groups administer names them in a mapping `operator_groups`, so that no lesser operator gets at their accounts.
+`describe_issued` says of a token what introspection says. What operators do is in `authserver.administration`.
+
 For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for
 it, each piece a `Span` of its `SpanKind`.
 
@@ -126,7 +133,7 @@ from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_
 from authserver.engine.audit import as_json as event_as_json
 from authserver.engine.authorization_request import Expanded, check_request
 from authserver.engine.clients.authentication import proven_client, read_bearer
-from authserver.engine.clients.client_metadata import read_flag, read_metadata, read_object
+from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
 from authserver.engine.clients.editing import remove as remove_registration
 from authserver.engine.clients.editing import update as update_registration
@@ -165,6 +172,7 @@ from authserver.engine.crypto.jose import (
     read_jws,
 )
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
+from authserver.engine.crypto.strict_json import object_of as read_json_object
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
@@ -184,6 +192,7 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.introspect import described as describe_issued
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
@@ -277,9 +286,9 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
-from authserver.web.forms import read_form, read_json, read_page_query, read_query
+from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
-from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter
+from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
@@ -289,7 +298,9 @@ from authserver.web.operations import (
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
 from authserver.web.pages import own_url, see_other
+from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
+from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
 from authserver.web.session import read_own_form, see_login, session_token
 
@@ -366,10 +377,12 @@ __all__ = [
     "Issued",
     "Jws",
     "Kept",
+    "Kind",
     "LoginDecisionHook",
     "Mail",
     "MailFailed",
     "Medium",
+    "NothingThere",
     "OAuthError",
     "ObserveHook",
     "ObserveRequestHook",
@@ -380,6 +393,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "PrivateUseRedirectUrisHook",
+    "Problem",
     "Question",
     "RateDecisionHook",
     "RateQuestion",
@@ -432,6 +446,7 @@ __all__ = [
     "claim_rate",
     "deny",
     "describe_elsewhere",
+    "describe_issued",
     "describe_registration",
     "did_you_mean",
     "digest",
@@ -457,16 +472,21 @@ __all__ = [
     "new_credential",
     "new_identifier",
     "normalise_username",
+    "object_schema",
     "of_this_generation",
+    "or_not_modified",
     "origin_problem",
     "own_url",
     "proven_client",
     "proven_key",
     "read_bearer",
+    "read_body",
     "read_flag",
     "read_form",
     "read_json",
+    "read_json_object",
     "read_jws",
+    "read_members",
     "read_metadata",
     "read_object",
     "read_own_form",

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import authserver_resource
 from authserver.cli import main
 from authserver.engine.grants import CORE
+from authserver.features.admin_api import access
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.openapi import document
 from authserver.web.operations import GRANT_FORMS
@@ -41,12 +43,20 @@ def test_the_published_document_is_what_the_code_says() -> None:
     assert (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8") == script["text"]()
 
 
-def test_no_endpoint_takes_an_access_token() -> None:
-    """T079: one that did would have to verify it as `authserver-resource` does; what is taken as a bearer is for registrations."""
+def test_only_the_api_for_operators_takes_an_access_token() -> None:
+    """T079: it verifies it as `authserver-resource` does; what else is taken as a bearer is for registrations."""
     published = json.loads((CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8"))
     schemes = published["components"]["securitySchemes"]
     bearers = {name for name, scheme in schemes.items() if scheme.get("scheme") == "bearer"}
-    assert bearers == {"initial_access_token", "registration_access_token"}
+    assert bearers == {"initial_access_token", "registration_access_token", "admin_api_token"}
+    takes = {
+        path
+        for path, methods in published["paths"].items()
+        if any({"admin_api_token"} & {*needed} for each in methods.values() for needed in each["security"])
+    }
+    assert takes and all(path.startswith("/admin/api") for path in takes)
+    # The tokens of forgers are sent to it in `tests/features/test_admin_api_requests.py`.
+    assert access.ProtectedResource is authserver_resource.ProtectedResource
 
 
 def test_every_json_endpoint_of_the_core_says_what_it_takes_and_answers() -> None:

@@ -42,6 +42,7 @@ MADE = {
     MADE_PUBLIC,
     NOBODY_NAMED,
     TOO_MANY,
+    "admin-api",
     "client-assertion-verified",
     "link-before-restore",
     "link-expired",

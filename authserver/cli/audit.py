@@ -29,12 +29,12 @@ from authserver.cli.printing import (
     words,
 )
 from authserver.engine import audit as trail
-from authserver.engine import event_proof
+from authserver.engine import event_proof, operators
 from authserver.engine.context import Engine
 from authserver.engine.event_proof import Proof
-from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.people.account import user_id_of
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+from authserver.engine.records import Event, EventFilter, EventType
 
 _COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
 
@@ -116,7 +116,7 @@ def search(
         wanted = EventFilter(
             event_id=error_id,
             request_id=request_id,
-            types=_types(types, refused),
+            types=trail.refused_types(types) if refused else types,
             client_id=client_id,
             user_id=None if username is None else _user_id(engine, username),
             grant_id=grant_id,
@@ -130,7 +130,7 @@ def search(
         people = {} if as_json else _names(engine, page.events)
     if as_json:
         for event in page.events:
-            print_json_line(described(event))
+            print_json_line(operators.event(event))
     else:
         rows = [_row(event, people) for event in page.events]
         empty = "There are no more such events." if after else "There is no such event."
@@ -320,11 +320,6 @@ def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def described(event: Event) -> dict[str, Any]:
-    """All that is kept of an event, and the cursor of its place."""
-    return {**trail.as_json(event), "cursor": trail.cursor_of(event)}
-
-
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
     """An event as people read it: an actor that is the client or user of the same line is not written twice."""
     actor = {f"client:{event.client_id}": "client", f"user:{event.user_id}": "user"}
@@ -350,28 +345,11 @@ def _stacked(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _types(named: frozenset[EventType], refused: bool) -> frozenset[EventType]:
-    if not refused:
-        return named
-    if both := named & REFUSALS:
-        return both
-    if named:
-        raise trail.BadSearch(
-            f"{', '.join(sorted(named))} says of no request that it was refused: leave out --refused or --event"
-        )
-    return REFUSALS
-
-
 def _user_id(engine: Engine, name: str) -> str:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more."""
-    try:
-        user = engine.stores.users.find_by_name(normalise_username(name))
-    except BadUsername:
-        user = None
-    if user is not None:
-        return user.user_id
-    if name.startswith("user_"):
-        return name
+    """The id of a person (`account.user_id_of`). Raises click.ClickException."""
+    user_id = user_id_of(engine, name)
+    if user_id is not None:
+        return user_id
     raise click.ClickException(
         f"{name}: no such user; see `authserver user list`. Sign-ins under a name that nobody has are found with "
         "--event sign_in.refused"
@@ -408,7 +386,7 @@ def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int,
     last: Event | None = None
     with _progress(until) as advance:
         for event in events:
-            print_json_line(described(event), file)
+            print_json_line(operators.event(event), file)
             count, last = count + 1, event
             advance(count, event.at)
     file.flush()

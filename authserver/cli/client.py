@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from authserver.cli import client_secrets
-from authserver.cli.client_secrets import SHOWN_ONCE, described_secrets, print_secrets
+from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import uris
-from authserver.engine.clients.client_metadata import members, read_members, value_of
+from authserver.engine import operators
+from authserver.engine.clients.client_metadata import read_members, value_of
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
     ClientEdit,
@@ -28,13 +28,13 @@ from authserver.engine.clients.editing import (
     edit,
     pin,
 )
-from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.registration import add_client, fitting_metadata
 from authserver.engine.context import Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidClient, InvalidRedirectUri, TemporarilyUnavailable
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import Client, ClientMetadata, ClientState, is_address
+from authserver.engine.records import Client, ClientState, is_address
 from authserver.explaining.remedies import remedy_of
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_LOGO
@@ -168,28 +168,25 @@ def add(
             "--no-refresh-rotation: not with --auth-method none, because only rotation protects the refresh tokens "
             "of such a client"
         )
-    if not grant_types:
-        grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
     with configuration.engine() as engine, _in_a_sentence():
         check_known(engine)
-        _known("--grant-type", grant_types, engine.grant_types)
+        metadata = fitting_metadata(
+            name=name,
+            redirect_uris=redirect_uris,
+            grant_types=grant_types,
+            scopes=scopes,
+            auth_method=auth_method,
+            application_type=application_type,
+            details={**_members(engine, sent_members, key_set), **links},
+        )
+        _known("--grant-type", metadata.grant_types, engine.grant_types)
         _known("--scope", scopes, engine.scopes)
         _known("--auth-method", [auth_method], engine.auth_methods)
-        if "authorization_code" in grant_types and not scopes:
+        if "authorization_code" in metadata.grant_types and not scopes:
             raise click.UsageError(
                 "--scope: a client with a redirect URI needs at least one; known: "
                 + ", ".join(sorted(engine.scopes))
             )
-        metadata = ClientMetadata(
-            client_name=name,
-            redirect_uris=redirect_uris,
-            token_endpoint_auth_method=auth_method,
-            grant_types=grant_types,
-            response_types=("code",) if "authorization_code" in grant_types else (),
-            scopes=scopes,
-            application_type=application_type or uris.fitting_application_type(redirect_uris),
-            details=_kept({**_members(engine, sent_members, key_set), **links}),
-        )
         added, secret = add_client(
             engine,
             metadata,
@@ -198,7 +195,7 @@ def add(
             rotates_refresh_tokens=not no_refresh_rotation,
             logo=_file(logo) or b"",
         )
-    record = described(added, added.created_at)
+    record = operators.client(added, added.created_at)
     if secret is not None:
         record["client_secret"] = secret
     if as_json:
@@ -315,7 +312,7 @@ def list_clients(
     with configuration.engine(Plugins.UNUSED) as engine:
         found = list(islice(_in_pages(engine, text, after, states), limit + 1))
         now = engine.now
-    rows = [described(item, now) for item in found[:limit]]
+    rows = [operators.client(item, now) for item in found[:limit]]
     added = dict.fromkeys(name for item in found[:limit] for name in item.details if name not in LINKS)
     if as_json:
         print_json(rows)
@@ -379,7 +376,7 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
             found = engine.find_client_elsewhere(client_id)
     if found is None:
         raise click.ClickException(f"{client_id}: no such client; see `authserver client list`")
-    record, secrets = described(found, engine.now), described_secrets(found.secrets)
+    record, secrets = operators.client(found, engine.now), operators.secrets(found.secrets)
     if as_json:
         print_json({**record, "secrets": secrets})
         return
@@ -405,7 +402,7 @@ def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> N
     if as_json:
         print_json(_described_edit(edited, engine.now))
     elif is_new:
-        print_record(described(edited.client, engine.now))
+        print_record(operators.client(edited.client, engine.now))
     else:
         _print_edit(edited)
 
@@ -434,24 +431,8 @@ def disable(configuration: Configuration, client_id: str, dry_run: bool, yes: bo
     tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
-def described(client: Client, now: datetime) -> dict[str, Any]:
-    """What may be shown of a client: the members of RFC 7591 by their names there, and our own. No secret."""
-    return {
-        "client_id": client.client_id,
-        **members(client),
-        "registered_by": str(client.registered_by),
-        "registered_from": client.registered_from or None,
-        "initial_token": client.initial_token,
-        "registration_policy": client.registration_policy,
-        "state": str(client.state(now)),
-        "created_at": client.created_at,
-        "last_used_at": client.last_use,
-        "disabled_at": client.disabled_at,
-    }
-
-
 def _described_edit(edited: Edited, now: datetime) -> dict[str, Any]:
-    record = described(edited.client, now)
+    record = operators.client(edited.client, now)
     if edited.secret is not None:
         record["client_secret"] = edited.secret
     return {

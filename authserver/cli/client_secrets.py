@@ -13,19 +13,18 @@ from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.clients.secrets import (
     LastSecret,
     SecretsUnchanged,
     TwoLiveSecrets,
     client_with_secrets,
     end_secret,
-    handle,
     live_secrets,
     rotate_secret,
 )
 from authserver.engine.context import Engine
 from authserver.engine.keys.ring import check_known
-from authserver.engine.records import ClientSecret
 
 SHOWN_ONCE = "Keep the client secret now: it is not stored readable and will not be shown again."
 
@@ -96,25 +95,12 @@ def end(
 
 
 def print_secrets(rows: Iterable[dict[str, Any]]) -> None:
-    """A table of `described_secrets`."""
+    """A table of `operators.secrets`."""
     print_rows(rows, _COLUMNS, empty="No secret: make one with `authserver client rotate-secret`.")
 
 
-def described_secrets(secrets: Iterable[ClientSecret]) -> list[dict[str, Any]]:
-    """What may be shown of secrets: when each was made, when it was used to a few minutes, and when it ends."""
-    return [
-        {
-            "secret": handle(secret),
-            "created_at": secret.created_at,
-            "last_used_at": secret.last_used_at,
-            "ends_at": secret.expires_at,
-        }
-        for secret in secrets
-    ]
-
-
 def _rows(engine: Engine, client_id: str) -> list[dict[str, Any]]:
-    return described_secrets(live_secrets(client_with_secrets(engine, client_id), engine.now))
+    return operators.secrets(live_secrets(client_with_secrets(engine, client_id), engine.now))
 
 
 @contextmanager
@@ -126,7 +112,7 @@ def _in_a_sentence(client_id: str) -> Iterator[None]:
         each = "".join(
             f"\n  {row['secret']}: made {words(row['created_at'])}, last used {words(row['last_used_at'])}, "
             f"ends {words(row['ends_at'])}"
-            for row in described_secrets(refused.live)
+            for row in operators.secrets(refused.live)
         )
         ends = min((secret.expires_at for secret in refused.live if secret.expires_at), default=None)
         wait = f"wait until {words(ends)}" if ends else "end one with `authserver client end-secret`"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -12,9 +11,10 @@ from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.cli.user import find
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.ending import Ended
-from authserver.engine.people.account import disconnect, disconnect_all, let_in_by, revoke_grant
+from authserver.engine.people.account import disconnect, disconnect_all, revoke_grant
 from authserver.engine.records import Consent, Grant, GrantFilter, Place
 from authserver.explaining.ends import sentence
 
@@ -54,7 +54,7 @@ def list_grants(
         found = engine.stores.grants.search(wanted, after=_place(engine, after), limit=limit + 1)
         names = _names(engine, found)
         remembered = engine.stores.consents.count(user_id=user_id, client_id=client_id)
-    rows = [described(item, names) for item in found[:limit]]
+    rows = [operators.grant(item, names) for item in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -101,7 +101,7 @@ def list_consents(
             client_id=client_id,
         )
         names = _names(engine, found)
-    rows = [described_consent(item, names) for item in found[:limit]]
+    rows = [operators.consent(item, names) for item in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -188,31 +188,3 @@ def _names(engine: Engine, found: Sequence[Grant] | Sequence[Consent]) -> dict[s
     user_ids = {each.user_id for each in found} - {None}
     users = engine.stores.users.find_all(sorted(filter(None, user_ids)))
     return {user.user_id: user.username for user in users}
-
-
-def described(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
-    """What may be shown of a grant; with the user name if it is known."""
-    return {
-        "grant_id": grant.grant_id,
-        "user_id": grant.user_id,
-        "username": names.get(grant.user_id or ""),
-        "client_id": grant.client_id,
-        "scope": " ".join(grant.scopes),
-        "resources": list(grant.resources),
-        "let_in_by": let_in_by(grant),
-        "created_at": grant.created_at,
-        "last_used_at": grant.last_used_at,
-        "expires_at": grant.expires_at,
-    }
-
-
-def described_consent(consent: Consent, names: Mapping[str, str]) -> dict[str, Any]:
-    """What may be shown of a remembered consent; with the user name if it is known."""
-    return {
-        "user_id": consent.user_id,
-        "username": names.get(consent.user_id),
-        "client_id": consent.client_id,
-        "scope": " ".join(consent.scopes),
-        "resources": list(consent.resources),
-        "granted_at": consent.granted_at,
-    }

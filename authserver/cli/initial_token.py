@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -15,6 +15,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.clients.initial_tokens import (
     MAXIMUM_USES,
     BadInitialToken,
@@ -25,7 +26,6 @@ from authserver.engine.clients.initial_tokens import (
     new_text,
     revoke,
 )
-from authserver.engine.records import InitialAccessToken
 
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
@@ -90,7 +90,7 @@ def add(
             expires_at=engine.now + lifetime,
             note=note,
         )
-        record = {**described(token, str(token.state(engine.now))), "token": text}
+        record = {**operators.initial_token(token, engine.now), "token": text}
     if as_json:
         print_json(record)
         return
@@ -119,7 +119,7 @@ def list_tokens(configuration: Configuration, limit: int, after: str, as_json: b
     with configuration.engine(Plugins.UNUSED) as engine:
         known, now = engine.stores.initial_tokens.list(), engine.now
     found = page_of(known, attrgetter("token_id"), after=after, limit=limit)
-    rows = [described(token, str(token.state(now))) for token in found[:limit]]
+    rows = [operators.initial_token(token, now) for token in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -151,22 +151,6 @@ def revoke_token(configuration: Configuration, initial_token: str, yes: bool, as
     say(
         f"{words(initial_token)} is revoked. The clients that it registered stay; see `authserver client list`."
     )
-
-
-def described(token: InitialAccessToken, state: str) -> dict[str, Any]:
-    """What may be shown of a token."""
-    return {
-        "initial_token": token.token_id,
-        "policy": token.policy,
-        "state": state,
-        "used": token.used,
-        "uses": token.uses,
-        "expires_at": token.expires_at,
-        "created_at": token.created_at,
-        "revoked_at": token.revoked_at,
-        "made_by": token.made_by,
-        "note": token.note,
-    }
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any
 
 import click
 
@@ -16,9 +15,9 @@ from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import confirm, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.crypto.jose import ALGORITHMS
-from authserver.engine.crypto.sealing import key_id_of
 from authserver.engine.keys import ring
 from authserver.engine.keys import signing_keys as rules
 from authserver.engine.records import KeyState, SigningKey
@@ -51,7 +50,7 @@ def list_keys(
         signs = rules.signing_key(known, engine.settings.signing_algorithm, now)
     wanted = [key for key in known if with_removed or key.state(now) is not KeyState.REMOVED]
     found = page_of(wanted, attrgetter("kid"), after=after, limit=limit)
-    rows = [described(key, now, signs) for key in found[:limit]]
+    rows = [operators.signing_key(key, now, signs) for key in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -95,7 +94,10 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
     new, old = rotation.new, rotation.old
     if as_json:
         print_json(
-            {"new": described(new, now, signs), "old": None if old is None else described(old, now, signs)}
+            {
+                "new": operators.signing_key(new, now, signs),
+                "old": None if old is None else operators.signing_key(old, now, signs),
+            }
         )
         return
     print_record({"kid": new.kid, "algorithm": new.algorithm, "state": str(new.state(now))})
@@ -131,7 +133,7 @@ def revoke(configuration: Configuration, kid: str, reason: str, yes: bool, as_js
     if as_json:
         print_json(
             {
-                "revoked": described(revocation.revoked, now, signs),
+                "revoked": operators.signing_key(revocation.revoked, now, signs),
                 "was": str(revocation.was),
                 "signs": None if signs is None else signs.kid,
             }
@@ -160,22 +162,6 @@ def changing(configuration: Configuration) -> Iterator[Engine]:
             yield engine
     except rules.CannotChange as error:
         raise click.ClickException(str(error)) from error
-
-
-def described(key: SigningKey, now: datetime, signs: SigningKey | None) -> dict[str, Any]:
-    """What may be shown of a key; `sealed_by` is the key of the ring that opens its private part."""
-    return {
-        "kid": key.kid,
-        "algorithm": key.algorithm,
-        "state": str(key.state(now)),
-        "signs": signs is not None and signs.kid == key.kid,
-        "created_at": key.created_at,
-        "activates_at": key.activates_at,
-        "retires_at": key.retires_at,
-        "ends_at": key.ends_at,
-        "sealed_by": key_id_of(key.sealed_private_jwk) if key.sealed_private_jwk else None,
-        "public_jwk": dict(key.public_jwk),
-    }
 
 
 def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum_age: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.engine import resources, uris
+from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Subject
 from authserver.engine.errors import InvalidTarget
@@ -114,7 +114,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
             **_members(engine, options),
         )
         resources.add(engine, added)
-        row, is_asked = described(engine, added), POLICY in cast("PluginSet", engine.policies).names
+        row, is_asked = operators.resource(engine, added), POLICY in cast("PluginSet", engine.policies).names
     _show(row, as_json)
     if not is_asked:
         say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
@@ -131,7 +131,7 @@ def list_resources(configuration: Configuration, limit: int, after: str, as_json
         found = page_of(
             engine.resources.all(), attrgetter("form"), after=after and form_of(after), limit=limit
         )
-        rows = [described(engine, each) for each in found[:limit]]
+        rows = [operators.resource(engine, each) for each in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -151,7 +151,7 @@ def show(configuration: Configuration, uri: str, as_json: bool) -> None:
         found = engine.resources.find(form_of(uri))
         if found is None:
             raise _unknown(engine, uri)
-        row = described(engine, found)
+        row = operators.resource(engine, found)
     _show(row, as_json)
 
 
@@ -208,7 +208,7 @@ def edit_resource(
             )
         after = replace(before, **members)
         resources.change(engine, before, after)
-        row = described(engine, after)
+        row = operators.resource(engine, after)
     _show(row, as_json)
 
 
@@ -240,22 +240,6 @@ def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_
                 raise _unknown(engine, uri)
     done = "" if dry_run else f"{words(act.subject.name)} is removed."
     tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
-
-
-def described(engine: Engine, resource: Resource) -> dict[str, Any]:
-    """What may be shown of a resource; format and lifetime are those that its tokens have."""
-    settings = engine.settings
-    return {
-        "resource": resource.uri,
-        "name": resource.name,
-        "scopes": "every scope" if resource.scopes is None else list(resource.scopes),
-        "token_format": resource.token_format or settings.access_token_format,
-        "token_lifetime": resource.token_lifetime or settings.access_token_lifetime,
-        "default": resource.is_default,
-        "introspecting_clients": list(resource.introspecting_clients),
-        "source": list(resource.settings) or "database",
-        "created_at": resource.created_at,
-    }
 
 
 def _show(row: Mapping[str, Any], as_json: bool) -> None:

@@ -25,13 +25,6 @@ from authserver.engine.statistics import By, Figures, Measure, Totals, TotalsRow
 if TYPE_CHECKING:
     from authserver.app import Application
 
-# How much of the past is looked at where nothing is said.
-_DEFAULT = {
-    By.HOUR: timedelta(days=1),
-    By.DAY: timedelta(days=30),
-    By.MONTH: timedelta(days=365),
-    None: timedelta(days=30),
-}
 # How many characters the longest bar has.
 _BAR = 20
 # How many reasons the overview names.
@@ -86,7 +79,7 @@ def stats(
     with closing(configuration.application(Plugins.UNUSED)) as application:
         with application.begin() as engine:
             until = until or engine.now
-            since = since or statistics.before(until, _DEFAULT.get(rows_of, _DEFAULT[None]))
+            since = since or statistics.usual_since(until, rows_of)
             shown_by = rows_of or _steps_of(until - since)
             found = statistics.totals(
                 engine, since, until, by=shown_by, client_id=client_id, grant_type=grant_type, limit=limit

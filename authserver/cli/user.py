@@ -15,6 +15,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, confirm, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Ended, Subject, plan
 from authserver.engine.people.account import enable_user, set_password
@@ -120,7 +121,7 @@ def add(
     if link is None:
         _print_user(added, as_json=as_json)
     elif as_json:
-        print_json(described(added) | _described_link(link))
+        print_json(operators.user(added) | _described_link(link))
     else:
         _print_user(added, as_json=False)
         say()
@@ -203,7 +204,7 @@ def list_users(configuration: Configuration, prefix: str, limit: int, after: str
         begins = normalise_username(prefix) if prefix else ""
         # One more than is shown tells whether there is another page.
         found = engine.stores.users.page(after=after, prefix=begins, limit=limit + 1)
-    rows = [described(item) for item in found[:limit]]
+    rows = [operators.user(item) for item in found[:limit]]
     if as_json:
         print_json(rows)
     else:
@@ -373,7 +374,7 @@ def _described_link(link: PasswordLink | SentLink) -> dict[str, Any]:
 
 
 def _print_user(user: User, counts: Mapping[str, int] = NOTHING, *, as_json: bool) -> None:
-    found = described(user) | dict(counts)
+    found = operators.user(user) | dict(counts)
     if as_json:
         print_json(found)
     else:
@@ -387,16 +388,3 @@ def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, value in pairs:
         found.setdefault(name, []).append(value)
     return found
-
-
-def described(user: User) -> dict[str, Any]:
-    """What may be shown of a user."""
-    return {
-        "user_id": user.user_id,
-        "username": user.username,
-        "display_name": user.display_name,
-        "groups": list(user.groups),
-        "attributes": {name: list(values) for name, values in user.attributes.items()},
-        "created_at": user.created_at,
-        "disabled_at": user.disabled_at,
-    }

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from authserver.engine.ports import Events, StorageUnavailable, Stores
-from authserver.engine.records import Event, EventFilter, EventType, Place
+from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, Place
 
 # How many events a page has at most (T146), and how many an export reads at a time.
 MAXIMUM_PAGE = 100
@@ -177,6 +177,19 @@ def _type_of(name: str) -> EventType:
         near = near or [type for type in known if type.startswith(f"{subject}.")]
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(known))}"
         raise BadSearch(f"{name!r} is no event type; {hint}") from None
+
+
+def refused_types(named: frozenset[EventType]) -> frozenset[EventType]:
+    """Of these types, or of all where none is named, those that say that a request was refused or failed.
+
+    Raises BadSearch when none of them does.
+    """
+    refused = named & REFUSALS or (frozenset() if named else REFUSALS)
+    if not refused:
+        raise BadSearch(
+            f"{', '.join(sorted(named))} says of no request that it was refused: leave out either the type or `refused`"
+        )
+    return refused
 
 
 def source_of(text: str) -> str:

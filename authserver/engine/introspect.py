@@ -58,7 +58,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
         and _may_see(engine, caller, issued)
         and _is_client_enabled(engine, caller, issued)
     ):
-        members = _described(engine, issued)
+        members = described(engine, issued)
     else:
         _slow_down(engine, caller, is_known=issued is not None)
         members = INACTIVE
@@ -151,7 +151,7 @@ def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
     return owner is not None and owner.is_enabled
 
 
-def _described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
+def described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
     """RFC 7662, 2.2, in the words of the token's own claims; no name or address of a person (M-05)."""
     audience = issued.audience
     described: dict[str, Any] = {

@@ -154,6 +154,14 @@ class Parameters:
         unreadable = {name: problem for name, problem in self._unreadable.items() if holds(name)}
         return type(self)(pairs, values, frozenset(filter(holds, self._repeated)), unreadable)
 
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Names and values as sent, in order, without what cannot be read."""
+        return self._pairs
+
+    def names(self) -> frozenset[str]:
+        """All names that were sent, also without a value."""
+        return frozenset(self._unreadable).union(name for name, _ in self._pairs)
+
     def encoded(self) -> str:
         """Text that `parse` reads as these very parameters, without what cannot be read."""
         return urlencode(self._pairs)

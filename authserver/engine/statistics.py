@@ -107,6 +107,7 @@ class By(StrEnum):
 
 
 _STEPS = {By.HOUR: Step.HOUR, By.DAY: Step.DAY, By.MONTH: Step.MONTH}
+_USUAL: Mapping[By | None, timedelta] = {By.HOUR: DAY, By.MONTH: 365 * DAY}
 Counts = Mapping[Measure, int]
 
 
@@ -401,6 +402,11 @@ def _sum(found: Iterable[Total]) -> Counter[Measure]:
 def _counts(sums: Counter[Measure]) -> Counts:
     """All measures, in their order."""
     return {measure: sums[measure] for measure in Measure}
+
+
+def usual_since(until: datetime, by: By | None) -> datetime:
+    """Where a time begins of which only the end is said: by hour a day, by month a year, else 30 days."""
+    return before(until, _USUAL.get(by, 30 * DAY))
 
 
 def before(until: datetime, length: timedelta) -> datetime:

@@ -2,7 +2,8 @@
 
 Resources are in several settings, a line each: `authserver.resource_names`, `authserver.opaque_resources`,
 `authserver.access_token_format@resources`, `authserver.access_token_lifetime@resources`, and those of plugins that have a
-mapping `known_resources` of resources by their canonical form.
+mapping `known_resources` of resources by their canonical form. A plugin that serves a resource itself has a mapping
+`own_resources` by the path below the issuer; of a path it knows no more.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def read(loaded: Loaded, plugins: PluginSet) -> tuple[Mapping[str, Resource], Ma
     for declared in plugins.all_declared("known_resources").values():
         for resource in declared:
             found[resource.form] = _joined(found.get(resource.form), resource)
+    for path, served in plugins.all_declared("own_resources").items():
+        uri = loaded.settings.issuer + path
+        form = canonical_resource(uri)
+        for resource in served:
+            found[form] = _joined(found.get(form), replace(resource, form=form, uri=uri))
     forms = {kind: dict(_forms(overrides[kind], kind, problems)) for kind in (CLIENTS, RESOURCES)}
     for setting, uri, members in _lines(loaded.settings, forms[RESOURCES]):
         try:

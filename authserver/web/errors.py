@@ -32,6 +32,7 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
 from authserver.web.onward import see_client
+from authserver.web.problems import NothingThere, Problem, kind_of, problem_response
 from authserver.web.request import Request
 from authserver.web.retry_after import with_retry_after
 from authserver.web.route import Medium
@@ -65,13 +66,39 @@ HTTP_ERRORS = {
 }
 
 
+# The same, in words for the developer of a program.
+HTTP_PROBLEMS = {
+    404: "There is nothing at this address.",
+    405: "This address does not take this method; the header Allow names those that it takes.",
+    413: "The body is longer than any that is read here.",
+    415: "Send the body without compressing it.",
+}
+
+
 @exception_view_config(OAuthError)
 def oauth_error(error: OAuthError, request: Request) -> Response:
     """An error of an endpoint that clients call (OAuth 2.1, 3.2.4; RFC 7591, 3.2.2; RFC 6750, 3)."""
-    if medium_of(request) is Medium.PAGE:
+    medium = medium_of(request)
+    if medium is Medium.PAGE:
         return _failed(request, error)
+    if medium is Medium.PROBLEM:
+        kind = kind_of(error.code, error.status)
+        response = problem_response(kind, error.description, error_id=request.error_id)
+        return _with_hints(request, response, error)
     body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
     return _with_hints(request, json_response(body, status=error.status), error)
+
+
+@exception_view_config(Problem)
+def problem(error: Problem, request: Request) -> Response:
+    """An error with problem details of its own (RFC 9457)."""
+    return problem_response(
+        error.kind,
+        error.description,
+        error_id=request.error_id,
+        headers=error.headers,
+        members=error.members,
+    )
 
 
 @exception_view_config(PageError)
@@ -143,7 +170,17 @@ def unexpected(error: Exception, request: Request) -> Response:
 @exception_view_config(HTTPException)
 def http_error(error: HTTPException, request: Request) -> Response:
     """404, 405, 413 and the like."""
-    if medium_of(request) is Medium.JSON:
+    medium = medium_of(request)
+    if medium is Medium.PROBLEM:
+        is_known = error.status_int != 404
+        response = problem_response(
+            kind_of(error.title, error.status_int),
+            error.detail
+            if isinstance(error, NothingThere)
+            else HTTP_PROBLEMS.get(error.status_int, error.title),
+            error_id=request.error_id if is_known else "",
+        )
+    elif medium is Medium.JSON:
         body = {"error": "invalid_request", "error_description": error.title}
         if error.status_int != 404:
             body["error_id"] = request.error_id
@@ -183,7 +220,7 @@ def _nothing_here(request: Request) -> Response:
 
 def _failed(request: Request, error: OAuthError) -> Response:
     """An error that is not the client's: JSON, a redirect once one is possible, else a page."""
-    if medium_of(request) is Medium.JSON:
+    if medium_of(request).is_json:
         return oauth_error(error, request)
     target = request.journal.target
     if target is not None:

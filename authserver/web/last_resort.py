@@ -22,6 +22,7 @@ from authserver.web import request_log
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
+from authserver.web.problems import kind_of, problem_response
 from authserver.web.refusals import UNEXPECTED
 from authserver.web.request import Request
 from authserver.web.route import Medium
@@ -104,7 +105,12 @@ def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timelin
 
 def _plain(request: Request) -> Response:
     error = ServerError("The server failed to answer this request.")
-    if medium_of(request) is Medium.JSON:
+    medium = medium_of(request)
+    if medium is Medium.PROBLEM:
+        return problem_response(
+            kind_of(error.code, error.status), error.description, error_id=request.error_id
+        )
+    if medium is Medium.JSON:
         body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
         return json_response(body, status=error.status)
     page = _PAGE.format(description=error.description, error_id=request.error_id)

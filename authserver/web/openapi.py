@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
@@ -19,8 +20,9 @@ from authserver.engine.errors import (
     TooManyRequests,
 )
 from authserver.web.metadata import METADATA
-from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema
+from authserver.web.operation import TEXT, Described, Members, Operation, Parameter, Schema, object_schema
 from authserver.web.operations import GRANT_FORMS
+from authserver.web.problems import MEDIA_TYPE, TYPE, kind_of
 from authserver.web.request import Registry
 from authserver.web.route import Medium, Route
 
@@ -49,6 +51,38 @@ _ERROR: Schema = {
     },
     "required": ["error", "error_description", "error_id"],
 }
+_PROBLEM: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string", "description": "What it is; stable (RFC 9457, 3.1.1)."},
+        "title": {"type": "string", "description": "The same in words."},
+        "status": {"type": "integer", "description": "The status of the response."},
+        "detail": {"type": "string", "description": "What is wrong this time, and what to do."},
+        "errors": {
+            "type": "array",
+            "description": "The members of the body that cannot be used.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "pointer": {"type": "string", "description": "RFC 6901, as a fragment."},
+                    "detail": {"type": "string", "description": "What it must be."},
+                },
+                "required": ["pointer", "detail"],
+            },
+        },
+        "error_id": {"type": "string", "description": "Leads the operator to what happened."},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+# The problems of a body that is not read, by their status.
+_UNREAD = {413: "request-entity-too-large", 415: "unsupported-media-type"}
+# A segment of an address that names something.
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_ID = Parameter(
+    description="The id; one with other characters than letters, digits, `-`, `.` and `_` is `~` and its base64url.",
+    schema=dict(TEXT),
+    required=True,
+)
 
 
 def document(registry: Registry) -> dict[str, Any]:
@@ -65,7 +99,7 @@ class _Document:
         self._registry = registry
         self._parts = registry.application.parts
         self._described: Mapping[str, Sequence[Described]] = self._parts.policies.all_declared("described")
-        self._routes = [route for route in registry.paths.values() if route.medium is Medium.JSON]
+        self._routes = [route for route in registry.paths.values() if route.medium.is_json]
 
     def made(self) -> dict[str, Any]:
         settings = self._parts.settings
@@ -81,8 +115,12 @@ class _Document:
             },
             "servers": [{"url": settings.issuer_origin}],
             "paths": {route.path: self._path(route) for route in self._routes},
-            "components": {"schemas": {"Error": _ERROR}, "securitySchemes": self._security_schemes()},
+            "components": {"schemas": self._schemas(), "securitySchemes": self._security_schemes()},
         }
+
+    def _schemas(self) -> dict[str, Any]:
+        has_problems = any(route.medium is Medium.PROBLEM for route in self._routes)
+        return {"Error": _ERROR, **({"Problem": _PROBLEM} if has_problems else {})}
 
     def _path(self, route: Route) -> dict[str, Any]:
         operations = route.operations()
@@ -96,10 +134,11 @@ class _Document:
     def _operation(self, route: Route, operation: Operation, name: str) -> dict[str, Any]:
         added = [plugin for hook in operation.open_to for plugin in self._described.get(hook, ())]
         made: dict[str, Any] = {"operationId": name, "summary": operation.summary}
-        headers = dict(chain.from_iterable(plugin.headers.items() for plugin in added))
+        headers = dict(chain(operation.headers.items(), *(plugin.headers.items() for plugin in added)))
         if operation.cached:
             headers["If-None-Match"] = Parameter(description="RFC 9110, 13.1.2.")
-        if headers or operation.query:
+        ids = dict.fromkeys(_PLACEHOLDER.findall(route.path), _ID)
+        if headers or operation.query or ids:
             made["parameters"] = [
                 {
                     "name": name,
@@ -108,7 +147,7 @@ class _Document:
                     "required": parameter.required,
                     "schema": parameter.schema,
                 }
-                for place, parameters in (("query", operation.query), ("header", headers))
+                for place, parameters in (("path", ids), ("query", operation.query), ("header", headers))
                 for name, parameter in parameters.items()
             ]
         if (body := self._body(route, operation, added)) is not None:
@@ -122,14 +161,14 @@ class _Document:
     def _body(self, route: Route, operation: Operation, added: Iterable[Described]) -> dict[str, Any] | None:
         more = dict(chain.from_iterable(plugin.members.items() for plugin in added))
         if operation.json is not None:
-            return {JSON: {"schema": _object({**operation.json, **more})}}
+            return {operation.consumes: {"schema": object_schema({**operation.json, **more})}}
         if operation.form is None:
             return None
         own = {**operation.form, **more, **(self._credentials() if operation.authenticates else {})}
         if route.name != "token":
-            return {FORM: {"schema": _object(own)}}
+            return {FORM: {"schema": object_schema(own)}}
         forms = [
-            {"title": grant_type, **_object({"grant_type": _constant(grant_type), **form, **own})}
+            {"title": grant_type, **object_schema({"grant_type": _constant(grant_type), **form, **own})}
             for grant_type, form in self._grant_forms()
         ]
         return {FORM: {"schema": {"oneOf": forms}}}
@@ -164,13 +203,16 @@ class _Document:
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
         errors = [*operation.errors, *chain.from_iterable(plugin.errors for plugin in added)]
+        if route.medium is Medium.PROBLEM:
+            responses |= _problems(route, operation, errors)
+            return responses
         for status, codes in sorted(_by_status(route, operation, errors).items()):
             responses[str(status)] = _refused(status, codes)
         if operation.failure is not None:
             responses["503"] = {
                 "description": _STATUSES[503],
                 "headers": _RETRY_AFTER,
-                "content": {JSON: {"schema": _object(operation.failure)}},
+                "content": {JSON: {"schema": object_schema(operation.failure)}},
             }
         return responses
 
@@ -178,7 +220,7 @@ class _Document:
         if route.name.startswith(METADATA):
             return _schema_of(msgspec.json.decode(self._registry.metadata_body))
         more = dict(chain.from_iterable(plugin.answer.items() for plugin in added))
-        answer = _object({**operation.answer, **more})
+        answer = object_schema({**operation.answer, **more})
         if "active" in operation.answer:
             inactive = {"properties": {"active": {"const": False}}, "maxProperties": 1}
             live = {
@@ -211,7 +253,9 @@ class _Document:
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
-            needed: list[dict[str, list[str]]] = [{operation.bearer.name: []}]
+            # Of a scheme that is not OAuth's, these are roles (OpenAPI 3.1, Security Requirement Object).
+            scopes = [operation.scope] if operation.scope else []
+            needed: list[dict[str, list[str]]] = [{operation.bearer.name: scopes}]
             return needed if operation.bearer.required else [*needed, {}]
         if operation.authenticates and "client_secret_basic" in self._parts.auth_methods:
             return [{"client_secret_basic": []}, {}]
@@ -249,16 +293,33 @@ def _refused(status: int, codes: set[str]) -> dict[str, Any]:
     return refused
 
 
-def _object(members: Members) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "type": "object",
-        "properties": {
-            name: {**member.schema, "description": member.description} for name, member in members.items()
-        },
-    }
-    if required := [name for name, member in members.items() if member.required]:
-        made["required"] = required
-    return made
+def _problems(
+    route: Route, operation: Operation, errors: Iterable[type[OAuthError]]
+) -> dict[str, dict[str, Any]]:
+    """The answers with problem details, by their status."""
+    slugs: dict[int, set[str]] = {}
+    for status, codes in _by_status(route, operation, errors).items():
+        # Of a body that is not read, HTTP says what is wrong; of any other request that cannot be read, the endpoint does.
+        of_http = {_UNREAD[status]} if status in _UNREAD else set()
+        of_errors = {kind_of(code, status).slug for code in codes - {InvalidRequest.code}}
+        if of_http or of_errors:
+            slugs.setdefault(status, set()).update(of_http | of_errors)
+    for kind in operation.problems:
+        slugs.setdefault(kind.status, set()).add(kind.slug)
+    found: dict[str, dict[str, Any]] = {}
+    for status in sorted(slugs):
+        refused = _refused(status, set())
+        types = [TYPE + slug for slug in sorted(slugs[status])]
+        refused["content"] = {
+            MEDIA_TYPE: {
+                "schema": {
+                    "allOf": [{"$ref": "#/components/schemas/Problem"}],
+                    "properties": {"type": {"enum": types}},
+                }
+            }
+        }
+        found[str(status)] = refused
+    return found
 
 
 def _constant(text: str) -> Parameter:

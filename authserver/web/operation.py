@@ -8,6 +8,7 @@ from typing import Any
 
 from authserver.engine.errors import OAuthError
 from authserver.engine.records import NOTHING
+from authserver.web.problems import Kind
 
 # A JSON Schema (2020-12).
 Schema = Mapping[str, Any]
@@ -60,13 +61,17 @@ class Operation:
         summary: what it does, with its source; the first sentence stands alone.
         query: the parameters of its address.
         form: the parameters of its form body, beside those that authenticate the client.
+        headers: of the request, beside those that its other attributes say.
         json: the members of its JSON body.
+        consumes: the media type of that.
         status: of its success; 204 has no body.
         answer: the members of its success.
         media_type: of a success that is no JSON, which the client may ask for; "" for none.
         authenticates: whether its clients prove who they are, as at the token endpoint.
         bearer: the bearer token that it reads; None if it reads none.
+        scope: that the token needs; "" for none.
         errors: what it refuses with, beside what every endpoint does.
+        problems: the same as kinds of problem details, of endpoints that answer so.
         limited: whether it can be asked too often.
         open_to: the hooks by which plugins add to it (`Described`).
         cached: whether it answers `If-None-Match` with 304.
@@ -75,14 +80,18 @@ class Operation:
 
     summary: str
     query: Members = field(default_factory=lambda: NOTHING)
+    headers: Members = field(default_factory=lambda: NOTHING)
     form: Members | None = None
     json: Members | None = None
+    consumes: str = "application/json"
     status: int = 200
     answer: Members = field(default_factory=lambda: NOTHING)
     media_type: str = ""
     authenticates: bool = False
     bearer: Bearer | None = None
+    scope: str = ""
     errors: tuple[type[OAuthError], ...] = ()
+    problems: tuple[Kind, ...] = ()
     limited: bool = False
     open_to: tuple[str, ...] = ()
     cached: bool = False
@@ -108,3 +117,16 @@ class Described:
     answer: Members = field(default_factory=lambda: NOTHING)
     headers: Members = field(default_factory=lambda: NOTHING)
     errors: tuple[type[OAuthError], ...] = ()
+
+
+def object_schema(members: Members) -> dict[str, Any]:
+    """The schema of a JSON object with these members."""
+    made: dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            name: {**member.schema, "description": member.description} for name, member in members.items()
+        },
+    }
+    if required := [name for name, member in members.items() if member.required]:
+        made["required"] = required
+    return made

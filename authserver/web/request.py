@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -53,6 +54,7 @@ class Registry(Protocol):
     Attributes:
         routes: the route table, by name.
         paths: the same by path, without endpoints that are switched off.
+        patterns: those of them that have placeholders, by what fits their paths.
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
         unstored_paths: paths whose requests have no transaction.
@@ -68,6 +70,7 @@ class Registry(Protocol):
     application: Served
     routes: dict[str, Route]
     paths: dict[str, Route]
+    patterns: dict[re.Pattern[str], Route]
     folders: dict[str, Route]
     switched_off: dict[str, Route]
     unstored_paths: set[str]

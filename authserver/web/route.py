@@ -16,6 +16,12 @@ class Medium(StrEnum):
 
     PAGE = "page"
     JSON = "json"
+    # JSON too, but errors are problem details (RFC 9457).
+    PROBLEM = "problem"
+
+    @property
+    def is_json(self) -> bool:
+        return self is not Medium.PAGE
 
 
 class Origins(StrEnum):
@@ -32,7 +38,7 @@ class Route:
 
     Attributes:
         name: used by its view and in its events.
-        path: below the path of the issuer; without placeholders.
+        path: below the path of the issuer. A placeholder such as `{client_id}` stands for a whole segment of any text.
         methods: those that it answers; GET includes HEAD.
         medium: of its responses, errors included.
         origins: which web origins may read its responses.

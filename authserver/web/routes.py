@@ -27,6 +27,7 @@ _ = TranslationStringFactory("authserver")
 # What people and proxies take for a slash.
 _SLASHES = re.compile(r"(?:/|\\|%2f|%5c)+")
 LOOK_AFTER = _("to look after your account")
+_PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
 ROUTES = (
     Route("home", "/", ("GET",)),
     Route(
@@ -142,6 +143,7 @@ def includeme(config: Configurator) -> None:
     """Add every route below the path of the issuer, and 405 for the methods it does not have."""
     config.registry.routes = {}
     config.registry.paths = {}
+    config.registry.patterns = {}
     config.registry.folders = {}
     config.registry.switched_off = {}
     config.registry.unstored_paths = set()
@@ -183,8 +185,16 @@ def _add(
     if not is_off and is_listed:
         _refuse_twins(config, route)
         config.registry.paths[route.path] = route
+        if _PLACEHOLDER.search(route.path):
+            config.registry.patterns[_pattern(route.path)] = route
     if not route.stored:
         config.registry.unstored_paths.add(route.path)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """What fits the paths of requests to a route with placeholders: as Pyramid matches them, a segment for each."""
+    literal = map(re.escape, _PLACEHOLDER.split(path))
+    return re.compile("[^/]+".join(literal))
 
 
 def _is_off(config: Configurator, route: Route) -> bool:
@@ -238,6 +248,7 @@ def add_well_known(
     view: Callable[[Request], Response],
     *,
     appended: bool = False,
+    below: str = "",
     operation: Operation | None = None,
 ) -> None:
     """Directive that adds a document about this issuer at its well-known address: GET, for all origins.
@@ -245,12 +256,14 @@ def add_well_known(
     Args:
         name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether the document is also at the address after that path (OpenID Connect Discovery, 4).
+        below: the path of what it is about, if that is something below the issuer (RFC 9728, 3.1).
         operation: what it answers, for the OpenAPI document.
     """
-    inserted, below = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
+    inserted, behind = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
-        {name: inserted, f"{name} appended": below} if appended and below != inserted else {name: inserted}
+        {name: inserted, f"{name} appended": behind} if appended and behind != inserted else {name: inserted}
     )
+    paths = {name: path + below for name, path in paths.items()}
     for route_name, path in paths.items():
         route = Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False, operation=operation)
         _add(config, route)
@@ -301,7 +314,9 @@ def route_of(request: Request) -> Route | None:
     registry = request.registry
     route: Route | None = registry.paths.get(path) or registry.switched_off.get(path)
     if route is None:
-        return next((route for folder, route in registry.folders.items() if path.startswith(folder)), None)
+        route = next((route for pattern, route in registry.patterns.items() if pattern.fullmatch(path)), None)
+    if route is None:
+        route = next((route for folder, route in registry.folders.items() if path.startswith(folder)), None)
     return route
 
 
@@ -316,12 +331,14 @@ def medium_of(request: Request) -> Medium:
     if "application/json" in accepted and "text/html" not in accepted:
         return Medium.JSON
     meant = _SLASHES.sub("/", request.environ.get("PATH_INFO", "").lower())
-    is_json = any(
-        meant.startswith(route.path.lower())
-        for route in request.registry.routes.values()
-        if route.medium is Medium.JSON
+    return next(
+        (
+            route.medium
+            for route in request.registry.routes.values()
+            if route.medium.is_json and meant.startswith(route.path.lower())
+        ),
+        Medium.PAGE,
     )
-    return Medium.JSON if is_json else Medium.PAGE
 
 
 def refuse_newline(event: NewRequest) -> None:

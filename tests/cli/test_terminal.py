@@ -176,6 +176,7 @@ SHOWING: dict[str, list[str]] = {
 # These have tests of their own, and print what was typed or made: there is nothing stored in it.
 MAKING = {
     "apply",
+    "audit verify",
     "client add",
     "client end-secret",
     "client pin",

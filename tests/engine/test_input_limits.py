@@ -295,6 +295,7 @@ ELSEWHERE = {
     "MAXIMUM_LEVEL": "engine/test_authentication_decision.py",
     "MAXIMUM_WHY": "engine/test_authentication_decision.py",
     "MAXIMUM_MARKS": "web/test_tabs.py",
+    "MAXIMUM_REQUEST_ID": "web/test_request_ids.py",
     "MAXIMUM_USER_AGENT": "web/test_devices.py",
     "MAXIMUM_ORIGINS": "engine/test_origins.py",
     "MAXIMUM_FETCHED_HEAD": "fetching/test_exchanges.py",

@@ -21,6 +21,7 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # 9101, 7), and `client_assertion`, of which it sees that it is a method beside others (RFC 7521, 4.2); `jwks`, which is
 # also what this server publishes.
 WORDS = {
+    "admin_api": ["admin api", "authserver:clients", "admin_api_token"],
     "client_id_documents": [
         "client id document",
         "client id documents",
@@ -63,8 +64,11 @@ WORDS = {
     "smtp": ["smtp"],
     "rate_limits": ["rate limit", "rate limits", "redis", "valkey"],
 }
-# Commands that start a whole server and list its plugins, as an INI file does; and what makes up requests of strangers.
+# Commands that start a whole server and list its plugins, as an INI file does; what makes up requests of strangers; and
+# what verifies the tokens of others.
 LISTING = {
+    # An API, which takes access tokens of every type, as those of others do.
+    "dpop": {"features/admin_api/access.py"},
     "playground": {"cli/demo.py", "testing/live.py"},
     "step_up": {"testing/strategies.py"},
     # Both speak of OpenTelemetry: one sends traces, the other events as log records.

@@ -121,15 +121,19 @@ class Edited:
     revoked: int = 0
 
 
-def edit(engine: Engine, client_id: str, wanted: ClientEdit) -> Edited:
+def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client | None = None) -> Edited:
     """Change a client, if the result could be registered so.
+
+    Args:
+        before: the client as it was read and shown; None: as it is now.
 
     Raises:
         ClientUnchanged: it is unknown, kept by a plugin or disabled, or the edit contradicts itself.
-        ChangedMeanwhile: somebody else changed it at the same time.
+        ChangedMeanwhile: somebody else changed it at the same time, or since it was read.
         InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
     """
-    before = _editable(engine, client_id)
+    now = _editable(engine, client_id)
+    before = before or now
     logo = read_logo(wanted.logo) if wanted.logo else None
     after = _edited(before, wanted, logo)
     check(engine, after)

@@ -19,8 +19,6 @@ from authserver.engine.records import EventType, InitialAccessToken, InitialToke
 from authserver.ini import did_you_mean
 
 KIND = "initial"
-MAXIMUM_NOTE = 200
-
 
 # Characters of the note of a token, and how many clients one may register that has a number of uses.
 MAXIMUM_NOTE = 200

@@ -290,6 +290,37 @@ def add_client(
     return client, secret
 
 
+def fitting_metadata(
+    *,
+    name: str,
+    redirect_uris: tuple[str, ...],
+    grant_types: tuple[str, ...],
+    scopes: tuple[str, ...],
+    auth_method: str,
+    application_type: str | None,
+    details: Mapping[str, Any],
+) -> ClientMetadata:
+    """What an operator registers a client with; what is left out follows from the redirect URIs.
+
+    Args:
+        grant_types: empty for those of people with a redirect URI, and for the client's own without.
+        application_type: None for what the redirect URIs make it.
+        details: a member that is None is left out.
+    """
+    if not grant_types:
+        grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
+    return ClientMetadata(
+        client_name=name,
+        redirect_uris=redirect_uris,
+        token_endpoint_auth_method=auth_method,
+        grant_types=grant_types,
+        response_types=("code",) if "authorization_code" in grant_types else (),
+        scopes=scopes,
+        application_type=application_type or uris.fitting_application_type(redirect_uris),
+        details={member: value for member, value in details.items() if value is not None},
+    )
+
+
 def check_new_client(
     engine: Engine,
     metadata: ClientMetadata,

@@ -45,6 +45,14 @@ def loads(body: bytes, *, limit: int = MAXIMUM_JSON) -> Any:
     return value
 
 
+def object_of(body: bytes) -> dict[str, Any]:
+    """The members of a JSON object, as `loads` reads it. Raises ValueError, also for another value."""
+    value = loads(body)
+    if not isinstance(value, dict):
+        raise ValueError("the JSON is not an object")
+    return value
+
+
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8; dataclasses, datetimes and enums are written as msgspec writes them."""
     return msgspec.json.encode(value)

@@ -26,6 +26,7 @@ from authserver.engine.people.login import (
     password_size,
     password_turn,
 )
+from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
     Client,
     Consent,
@@ -106,6 +107,17 @@ class OwnSession:
     handle: str
     session: Session
     is_this: bool
+
+
+def user_id_of(engine: Engine, name: str) -> str | None:
+    """The id of a person: of this name, or this id itself, also when nobody has it any more; None for neither."""
+    try:
+        user = engine.stores.users.find_by_name(normalise_username(name))
+    except BadUsername:
+        user = None
+    if user is not None:
+        return user.user_id
+    return name if name.startswith("user_") else None
 
 
 def last_use(grant: Grant) -> datetime:

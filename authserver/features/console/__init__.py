@@ -136,6 +136,11 @@ class AdminConsole:
             age_for_changing=self.age_for_changing,
         )
 
+    @property
+    def operator_groups(self) -> Mapping[str, str]:
+        """The groups whose members may administer this server, or see everything of it, and how."""
+        return dict.fromkeys((*self.read, *self.operate, *self.administer), "use the pages for operators")
+
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         for page in PAGES:

@@ -20,11 +20,12 @@ from authserver.administration import (
     Subject,
     add_client,
     edit,
+    fitting_metadata,
     members,
     read_members,
     value_of,
 )
-from authserver.api import Client, ClientMetadata, InvalidClientMetadata, fitting_application_type
+from authserver.api import Client, InvalidClientMetadata
 from authserver.features.console import ends
 from authserver.features.console.access import Role
 from authserver.features.console.clients import KEYS, LINKS, kept_client
@@ -55,16 +56,14 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
     visit.once()
     redirect_uris, grant_types = _lines(visit.get("redirect_uris")), visit.all("grant_types")
     method = visit.get("token_endpoint_auth_method")
-    metadata = ClientMetadata(
-        client_name=visit.get("client_name")
-        or _missing("client_name", "give it the name that people are shown"),
+    metadata = fitting_metadata(
+        name=visit.get("client_name") or _missing("client_name", "give it the name that people are shown"),
         redirect_uris=redirect_uris,
-        token_endpoint_auth_method=method,
+        auth_method=method,
         grant_types=grant_types or _missing("grant_types", "tick what it may use"),
-        response_types=("code",) if "authorization_code" in grant_types else (),
         scopes=visit.all("scope"),
-        application_type=visit.get("application_type") or fitting_application_type(redirect_uris),
-        details={name: value for name, value in _details(visit).items() if value is not None},
+        application_type=visit.get("application_type") or None,
+        details=_details(visit),
     )
     try:
         client, secret = add_client(

@@ -73,7 +73,7 @@ class ProtectedResource:
         send_authorization_details: whether `refusal` may tell clients the `authorization_details` that would help.
         development: whether http to this machine is allowed.
         ca_file: path of the certificates to trust instead of the system's, when an issuer is asked.
-        fetch: asks the issuers instead, for tests.
+        fetch: asks the issuers instead: in tests, and where the issuer is in this very process.
 
     Raises:
         ValueError: something of this cannot be; the text says what.

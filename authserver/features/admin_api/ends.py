@@ -1,0 +1,200 @@
+"""Everything of somebody or something ends in one act, and the answer says how much that is (L-08)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from authserver.administration import Act, Ended, Stage, Subject, SubjectKind, end_part, plan_part, user_id_of
+from authserver.api import Engine, InvalidTarget, Parameter, Problem, canonical_resource, object_schema
+from authserver.features.admin_api import problems
+from authserver.features.admin_api.entries import (
+    NULL_OR_TIME,
+    Answer,
+    Call,
+    Entry,
+    Sent,
+    conflict,
+    nothing_there,
+    there,
+)
+
+READ, WRITE = "authserver:ends:read", "authserver:ends:write"
+SCOPES = {
+    READ: "See how much would end of anybody and anything",
+    WRITE: "End everything of a person, an application, an API or a scope at once",
+}
+
+# What ends with a person or a client is found by an index. A request, which is one transaction, ends it for so many
+# seconds; the next request goes on.
+MAXIMUM_SECONDS = 5.0
+# For anything else all grants and consents are looked through. Where there are more of either, the command does it.
+MAXIMUM_RECORDS = 20_000
+_COUNTS: Mapping[str, str] = {
+    "sessions": "Of browsers in which the person was signed in.",
+    "grants": "With all their codes and tokens.",
+    "narrowed_grants": "Those that keep other resources or scopes.",
+    "codes": "Codes of the grants that ended.",
+    "refresh_tokens": "Refresh tokens of the grants that ended.",
+    "access_tokens": "Opaque access tokens, which are not valid any more.",
+    "jwts": "JWTs that may still be valid: they cannot be called back.",
+    "consents": "Remembered consents, so that the person is asked again.",
+    "narrowed_consents": "Consents remembered for other resources or scopes.",
+    "registrations": "Clients that are not registered for the scope any more.",
+}
+ENDED = Parameter(
+    description="How much ended, or would end.",
+    schema=object_schema(
+        {
+            **{
+                name: Parameter(description=text, schema={"type": "integer", "minimum": 0}, required=True)
+                for name, text in _COUNTS.items()
+            },
+            "has_more_jwts": Parameter(
+                description="Whether there may be more JWTs than were counted.",
+                schema={"type": "boolean"},
+                required=True,
+            ),
+            "jwts_until": Parameter(
+                description="When the last JWT expires at the latest; null if there is none.",
+                schema=NULL_OR_TIME,
+                required=True,
+            ),
+            "has_more": Parameter(
+                description="Whether there is more than this: send the request again until it is false.",
+                schema={"type": "boolean"},
+                required=True,
+            ),
+        }
+    ),
+    required=True,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What an act ended in one request.
+
+    Attributes:
+        has_more: whether there is more, for another request.
+    """
+
+    ended: Ended
+    has_more: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        """As the API answers it."""
+        return {
+            **self.ended.counts,
+            "has_more_jwts": self.ended.has_more_jwts,
+            "jwts_until": self.ended.jwts_until,
+            "has_more": self.has_more,
+        }
+
+
+def carry_out(engine: Engine, act: Act, *, dry_run: bool = False) -> Done:
+    """End it, or count what would end, in the transaction of this request. Raises Problem where that takes too long."""
+    stores, seconds = engine.stores, MAXIMUM_SECONDS if act.subject.owns_grants else math.inf
+    if seconds == math.inf and max(stores.grants.count(), stores.consents.count()) > MAXIMUM_RECORDS:
+        raise conflict(
+            f"There are more than {MAXIMUM_RECORDS:,} grants or consents to look through, which takes too long here: run "
+            "`authserver end` or `authserver resource remove`, which work in batches."
+        )
+    do = plan_part if dry_run else end_part
+    part = do(lambda: nullcontext(engine), act, Stage(), seconds=seconds)
+    return Done(ended=part.ended, has_more=part.next is not None)
+
+
+def _kind(call: Call) -> SubjectKind:
+    try:
+        return SubjectKind(call.named("kind"))
+    except ValueError:
+        raise nothing_there(f"Everything can end of one of {', '.join(SubjectKind)}.") from None
+
+
+def _act(call: Call, *, registrations: bool = False) -> tuple[Act, bool]:
+    """What is to end, and whether the subject is known here. Raises NothingThere, Problem."""
+    engine, kind, named = call.engine, _kind(call), call.named("subject")
+    if registrations and kind is not SubjectKind.SCOPE:
+        raise Problem(problems.CONFLICT, "Clients are registered for a scope alone: leave out registrations.")
+    match kind:
+        case SubjectKind.USER:
+            user_id = user_id_of(engine, named)
+            user = engine.stores.users.find(user_id) if user_id else None
+            subject, is_known = Subject.user(there(user)), True
+        case SubjectKind.CLIENT:
+            subject, is_known = Subject.client(named), engine.find_kept_client(named) is not None
+        case SubjectKind.RESOURCE:
+            try:
+                form = canonical_resource(named)
+            except InvalidTarget:
+                raise nothing_there("A resource is an absolute URI without a fragment.") from None
+            known = engine.resources.find(form)
+            subject, is_known = Subject.resource(form, known.uri if known else named), known is not None
+        case SubjectKind.SCOPE:
+            subject, is_known = Subject.scope(named), named in engine.scopes
+        case SubjectKind.ISSUER:
+            subject, is_known = Subject.issuer(named), True
+    return Act(subject=subject, registrations=registrations), is_known
+
+
+def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
+    subject = act.subject
+    if not is_known and not done.ended:
+        raise nothing_there(f"There is no such {subject.kind}, and nothing of it that could end.")
+    return Answer(body={"kind": subject.kind, "name": subject.name, "ended": done.shown()})
+
+
+def show(call: Call) -> Answer:
+    act, is_known = _act(call, registrations=call.flag("registrations"))
+    return _answer(act, carry_out(call.engine, act, dry_run=True), is_known=is_known)
+
+
+def end_all(call: Call) -> Answer:
+    sent = Sent(call.sent)
+    registrations = sent.flag("registrations", False)
+    sent.end()
+    act, is_known = _act(call, registrations=registrations)
+    return _answer(act, carry_out(call.engine, act), is_known=is_known)
+
+
+SHOWN: Mapping[str, Parameter] = {
+    "kind": Parameter(description="What it is.", schema={"enum": [*map(str, SubjectKind)]}, required=True),
+    "name": Parameter(description="The user name, the id, the URI or the name.", required=True),
+    "ended": ENDED,
+}
+ENTRIES = (
+    Entry(
+        method="GET",
+        path="/ends/{kind}/{subject}",
+        scope=READ,
+        summary="Count what would end of a user, client, resource, scope or issuer. Nothing changes.",
+        act=show,
+        query={
+            "registrations": Parameter(
+                description="`true`: also the clients that are registered for the scope.",
+                schema={"enum": ["true", "false"]},
+            )
+        },
+        answer=SHOWN,
+        problems=(problems.CONFLICT,),
+    ),
+    Entry(
+        method="POST",
+        path="/ends/{kind}/{subject}",
+        scope=WRITE,
+        summary="End everything of a user, client, resource, scope or issuer. Nobody is disabled: they may begin anew.",
+        act=end_all,
+        body={
+            "registrations": Parameter(
+                description="Whether clients lose their registration for the scope, too.",
+                schema={"type": ["boolean", "null"]},
+            )
+        },
+        answer=SHOWN,
+        problems=(problems.CONFLICT,),
+    ),
+)

@@ -1,0 +1,327 @@
+"""What the API consists of: an `Entry` for each operation, and what its function is given and answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from authserver.api import (
+    Client,
+    Engine,
+    Kind,
+    NothingThere,
+    Parameter,
+    Parameters,
+    Problem,
+    Unsealable,
+    User,
+    from_text,
+    to_text,
+)
+from authserver.features.admin_api import problems
+
+# What all scopes of the API begin with.
+PREFIX = "authserver:"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+# An id that is written as it is in an address; any other is `~` and the base64url of its UTF-8.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
+TIME = {"type": "string", "format": "date-time"}
+NULL_OR_TIME = {"type": ["string", "null"], "format": "date-time"}
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administrator:
+    """Who uses the API.
+
+    Attributes:
+        client: whose access token it is.
+        user: on whose behalf; None for the client itself.
+        scopes: that count now.
+    """
+
+    client: Client
+    user: User | None
+    scopes: frozenset[str]
+
+    def refuse_beyond(self, scopes: Iterable[str]) -> None:
+        """Refuse what would give somebody these scopes, unless this administrator has those of the API among them.
+
+        Otherwise whoever may write clients could make one that may do everything. Raises Problem.
+        """
+        beyond = sorted({scope for scope in scopes if scope.startswith(PREFIX)} - self.scopes)
+        if beyond:
+            raise Problem(
+                problems.BEYOND_OWN_SCOPES,
+                f"It has or would get {' '.join(beyond)}, which your access token has not: ask for a token with that.",
+            )
+
+    @property
+    def actor(self) -> str:
+        """As events name it."""
+        return f"user:{self.user.user_id}" if self.user else f"client:{self.client.client_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request that was let in.
+
+    Attributes:
+        engine: in its transaction.
+        administrator: who asks.
+        url: that of the API.
+        path: of the request, below that.
+        ids: from the address, by their placeholders, decoded.
+        query: the parameters of the address; all of them are known.
+        sent: the members of the body; all of them are known.
+        if_match: the ETags of the `If-Match` header; None where any is good.
+        operator_groups: whose members administer this server, by this API or otherwise.
+    """
+
+    engine: Engine
+    administrator: Administrator
+    url: str
+    path: str
+    ids: Mapping[str, str]
+    query: Parameters
+    sent: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
+    if_match: frozenset[str] | None = None
+    operator_groups: frozenset[str] = frozenset()
+
+    def named(self, placeholder: str) -> str:
+        """An id from the address. Raises NothingThere for a text that is none."""
+        return read_id(self.ids[placeholder])
+
+    def flag(self, name: str) -> bool:
+        """A parameter of the address that is `true`, or not. Raises Problem."""
+        text = self.query.get(name) or "false"
+        if text not in ("true", "false"):
+            raise invalid_parameter(name, "expected true or false")
+        return text == "true"
+
+    def is_unchanged(self, etag: str) -> None:
+        """Refuse the request unless its `If-Match` names this ETag. Raises Problem."""
+        if self.if_match is not None and etag not in self.if_match:
+            raise Problem(
+                problems.PRECONDITION_FAILED,
+                "It is not what you read any more. Get it again, and repeat the change with its new ETag.",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What an operation answers.
+
+    Attributes:
+        body: the members; None for no content.
+        etag: of the object, without quotes; "" for none.
+        location: the path of what was made, below that of the API; "" for none.
+        after: the cursor of the next page; "" for none.
+    """
+
+    body: Mapping[str, Any] | None = None
+    etag: str = ""
+    location: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One operation of the API.
+
+    Attributes:
+        method: of HTTP.
+        path: below that of the API, with placeholders.
+        scope: that an access token needs for it; "" for any scope of the API.
+        summary: what it does; the first sentence stands alone.
+        act: does it.
+        query: the parameters of its address.
+        body: the members of its JSON body; None for none.
+        open_body: what else may be in the body, for a registry that knows it at the time of the request.
+        answer: the members of its success; of a list, those of each of its items.
+        status: of its success.
+        problems: that it may answer with, beside those that every operation may.
+        conditional: whether it reads `If-Match`, which PATCH needs, or `If-None-Match`, which spares the answer.
+        listed: whether it answers a list.
+        paged: whether that comes in pages.
+    """
+
+    method: str
+    path: str
+    scope: str
+    summary: str
+    act: Callable[[Call], Answer]
+    query: Mapping[str, Parameter] = field(default_factory=lambda: NOTHING)
+    body: Mapping[str, Parameter] | None = None
+    open_body: Callable[[Engine], Iterable[str]] | None = None
+    answer: Mapping[str, Parameter] = field(default_factory=lambda: NOTHING)
+    status: int = 200
+    problems: tuple[Kind, ...] = ()
+    conditional: bool = False
+    listed: bool = False
+    paged: bool = False
+
+
+def write_id(text: str) -> str:
+    """An id as a segment of an address."""
+    return text if _PLAIN_ID.fullmatch(text) else "~" + to_text(text.encode())
+
+
+def read_id(segment: str) -> str:
+    """The id that a segment of an address is. Raises NothingThere for one that is none."""
+    if _PLAIN_ID.fullmatch(segment):
+        return segment
+    try:
+        text = from_text(segment.removeprefix("~")).decode()
+    except (Unsealable, UnicodeDecodeError, ValueError):
+        text = ""
+    # No id has control characters, and some databases would not even compare them.
+    if not text or not text.isprintable() or segment != write_id(text):
+        raise nothing_there()
+    return text
+
+
+def nothing_there(
+    detail: str = "There is nothing at this address. Look at the list for what there is.",
+) -> NothingThere:
+    """The answer to whoever names something that is not there."""
+    return NothingThere(detail)
+
+
+def there(found: Found | None) -> Found:
+    """What was found. Raises NothingThere for nothing."""
+    if found is None:
+        raise nothing_there()
+    return found
+
+
+def sentence(text: str) -> str:
+    """What the engine says, with its end; it may begin with an id, which stays as it is written."""
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
+def invalid(**errors: str) -> Problem:
+    """The refusal of members, by their names, with what each must be."""
+    errors = {name: sentence(text) for name, text in errors.items()}
+    found = [{"pointer": _pointer(name), "detail": text} for name, text in errors.items()]
+    return Problem(
+        problems.INVALID_MEMBERS,
+        " ".join(f"{name}: {text}" if name else text for name, text in errors.items()),
+        errors=found,
+    )
+
+
+def _pointer(name: str) -> str:
+    """A JSON Pointer to a member, as a fragment (RFC 6901, 6); to the whole body for no name."""
+    return "#/" + quote(name.replace("~", "~0").replace("/", "~1"), safe="~") if name else "#"
+
+
+def invalid_parameter(name: str, text: str) -> Problem:
+    """The refusal of a parameter of the address, with what it must be."""
+    return Problem(problems.INVALID_PARAMETER, f"{name}: {text}.")
+
+
+def conflict(detail: str) -> Problem:
+    """The refusal of what is not possible as things are now."""
+    return Problem(problems.CONFLICT, detail)
+
+
+class Sent:
+    """Reads members of a body; `end` refuses all that cannot be used at once."""
+
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._members = members
+        self._errors: dict[str, str] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def is_null(self, name: str) -> bool:
+        """Whether it was sent as null, which takes it away (RFC 7396)."""
+        return name in self._members and self._members[name] is None
+
+    def text(self, name: str, default: str = "", *, required: bool = False) -> str:
+        value = self._members.get(name)
+        if value is None:
+            if required:
+                self._errors[name] = "It is needed."
+            return default
+        if not isinstance(value, str) or (required and not value.strip()):
+            self._errors[name] = "It must be a text."
+            return default
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._members.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            self._errors[name] = "It must be true or false."
+            return default
+        return value
+
+    def number(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
+        value = self._members.get(name)
+        if value is None:
+            return default
+        if type(value) is not int or not least <= value <= most:
+            self._errors[name] = f"It must be a whole number from {least} to {most}."
+            return default
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, each once; empty where it is not sent."""
+        value = self._members.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self._errors[name] = "It must be a list of texts."
+            return ()
+        return tuple(dict.fromkeys(value))
+
+    def lists(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Lists of texts by name; empty for one that is null."""
+        value = self._members.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(
+            item is None or (isinstance(item, list) and all(isinstance(text, str) for text in item))
+            for item in value.values()
+        ):
+            self._errors[name] = "It must be an object with a list of texts, or null, for each name."
+            return {}
+        return {each: tuple(dict.fromkeys(texts or ())) for each, texts in value.items()}
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """A text of words between spaces, each once, such as `scope`."""
+        return tuple(dict.fromkeys(self.text(name).split()))
+
+    def wrong(self, name: str, text: str) -> None:
+        """Note that a member cannot be used, and what it must be."""
+        self._errors.setdefault(name, text)
+
+    def end(self) -> None:
+        """Raises Problem if a member cannot be used."""
+        if self._errors:
+            raise invalid(**self._errors)
+
+
+def moment(text: str | None, name: str) -> datetime | None:
+    """A time of the address in ISO 8601, in UTC unless it says otherwise. Raises Problem."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise Problem(
+            problems.INVALID_PARAMETER, f"{name}: expected a time in ISO 8601, such as 2026-01-31T12:00:00Z."
+        ) from None
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise Problem(problems.INVALID_PARAMETER, f"{name}: there is no such time in UTC.") from None

@@ -1,0 +1,152 @@
+"""Initial access tokens: with which clients may register themselves (RFC 7591, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+
+from authserver.administration import (
+    MAXIMUM_NOTE,
+    MAXIMUM_USES,
+    InitialTokenState,
+    make_initial_token,
+    operators,
+    policy_names,
+    revoke_initial_token,
+)
+from authserver.api import Parameter, did_you_mean
+from authserver.features.admin_api import problems
+from authserver.features.admin_api.entries import (
+    NULL_OR_TIME,
+    TIME,
+    Answer,
+    Call,
+    Entry,
+    Sent,
+    conflict,
+    nothing_there,
+)
+from authserver.features.admin_api.paging import limit_of, page_of, place_of
+
+READ, WRITE = "authserver:initial-tokens:read", "authserver:initial-tokens:write"
+SCOPES = {
+    READ: "See the tokens with which applications may register themselves",
+    WRITE: "Make and revoke tokens with which applications may register themselves",
+}
+DAY = 86_400
+MAXIMUM_SECONDS = 3650 * DAY
+COUNT = {"type": "integer", "minimum": 0}
+SHOWN: Mapping[str, Parameter] = {
+    "initial_token": Parameter(description="What it is called; it is not the token itself.", required=True),
+    "policy": Parameter(description="The registration policy of its clients.", required=True),
+    "state": Parameter(
+        description="Whether it lets clients register.",
+        schema={"enum": [*map(str, InitialTokenState)]},
+        required=True,
+    ),
+    "used": Parameter(description="How many clients it registered.", schema=COUNT, required=True),
+    "uses": Parameter(
+        description="How many it may register; null: any number.",
+        schema={"type": ["integer", "null"], "minimum": 1},
+        required=True,
+    ),
+    "expires_at": Parameter(description="Until when it can be used.", schema=TIME, required=True),
+    "created_at": Parameter(description="When it was made.", schema=TIME, required=True),
+    "revoked_at": Parameter(description="When it was revoked.", schema=NULL_OR_TIME, required=True),
+    "made_by": Parameter(description="Who made it, as events name them.", required=True),
+    "note": Parameter(description="What it is for.", required=True),
+}
+
+
+def list_tokens(call: Call) -> Answer:
+    limit, (after,) = limit_of(call), place_of(call) or ("",)
+    every = sorted(call.engine.stores.initial_tokens.list(), key=lambda token: token.token_id)
+    left = [token for token in every if token.token_id > after]
+    page = left[:limit]
+    items = [operators.initial_token(token, call.engine.now) for token in page]
+    return page_of(call, items, (page[-1].token_id,) if len(left) > limit else None)
+
+
+def make(call: Call) -> Answer:
+    engine, sent = call.engine, Sent(call.sent)
+    policy, note = sent.text("policy", required=True), sent.text("note")
+    uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=MAXIMUM_USES)
+    seconds = sent.number("expires_in", 30 * DAY, least=60, most=MAXIMUM_SECONDS)
+    if len(note) > MAXIMUM_NOTE:
+        sent.wrong("note", f"It may have up to {MAXIMUM_NOTE} characters.")
+    known = policy_names(cast(Any, engine.policies))
+    if not known:
+        raise conflict(
+            "There is no registration policy: list registration_token in authserver.plugins of the INI, and a policy in "
+            "authserver.plugin.registration_token.policies."
+        )
+    if policy and policy not in known:
+        sent.wrong("policy", f"There is no such policy; {did_you_mean(policy, known, '')}")
+    sent.end()
+    token, text = make_initial_token(
+        engine,
+        policy=policy,
+        uses=uses,
+        expires_at=engine.now + timedelta(seconds=seconds or 0),
+        note=note,
+    )
+    return Answer(body={**operators.initial_token(token, engine.now), "token": text})
+
+
+def revoke(call: Call) -> Answer:
+    named = call.named("initial_token")
+    if not revoke_initial_token(call.engine, named):
+        if named in [token.token_id for token in call.engine.stores.initial_tokens.list()]:
+            raise conflict("It is revoked already.")
+        raise nothing_there()
+    return Answer()
+
+
+ENTRIES = (
+    Entry(
+        method="GET",
+        path="/initial-tokens",
+        scope=READ,
+        summary="List the initial access tokens. The tokens themselves are not stored readable.",
+        act=list_tokens,
+        answer=SHOWN,
+        listed=True,
+        paged=True,
+    ),
+    Entry(
+        method="POST",
+        path="/initial-tokens",
+        scope=WRITE,
+        summary="Make an initial access token, which is in this answer alone.",
+        act=make,
+        body={
+            "policy": replace(SHOWN["policy"], required=True),
+            "uses": Parameter(
+                description="How many clients it may register, one unless given; null: any number.",
+                schema={"type": ["integer", "null"], "minimum": 1, "maximum": MAXIMUM_USES},
+            ),
+            "expires_in": Parameter(
+                description="Seconds for which it can be used; 30 days unless given.",
+                schema={"type": ["integer", "null"], "minimum": 60, "maximum": MAXIMUM_SECONDS},
+            ),
+            "note": Parameter(description="What it is for.", schema={"type": ["string", "null"]}),
+        },
+        status=201,
+        answer={
+            **SHOWN,
+            "token": Parameter(description="The token; it is not readable again.", required=True),
+        },
+        problems=(problems.CONFLICT,),
+    ),
+    Entry(
+        method="DELETE",
+        path="/initial-tokens/{initial_token}",
+        scope=WRITE,
+        summary="Revoke an initial access token. The clients that it registered stay.",
+        act=revoke,
+        status=204,
+        problems=(problems.CONFLICT,),
+    ),
+)

@@ -1,0 +1,129 @@
+"""Lists in pages, each with the cursor of the next one; and ETags."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from authserver.api import Parameter, Problem, Unsealable, from_text, to_text
+from authserver.features.admin_api import problems
+from authserver.features.admin_api.entries import Answer, Call
+
+LIMIT = Parameter(
+    description="How many a page has at most; 50 unless given.",
+    schema={"type": "integer", "minimum": 1, "maximum": 100},
+)
+AFTER = Parameter(description="The cursor of the page before: `next` of its answer.")
+DEFAULT_LIMIT, MAXIMUM_LIMIT = 50, 100
+# What the codes of cursors are for.
+CURSOR = "admin-api-cursor"
+
+
+def limit_of(call: Call) -> int:
+    """How many a page has at most. Raises Problem."""
+    text = call.query.get("limit")
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MAXIMUM_LIMIT and len(text) <= 3):
+        raise Problem(
+            problems.INVALID_PARAMETER, f"limit: expected a whole number from 1 to {MAXIMUM_LIMIT}."
+        )
+    return int(text)
+
+
+def place_of(call: Call, *, names: int = 1) -> tuple[str, ...] | None:
+    """The place after which a page begins; None for the first. Raises Problem for a cursor that is not of this list.
+
+    Args:
+        names: how many texts a place has here.
+    """
+    text = call.query.get("after")
+    if text is None:
+        return None
+    try:
+        raw = from_text(text)
+        mac, said = raw[:32], raw[32:]
+        if call.engine.ring.mac_matches(_in_list(call, said), mac, purpose=CURSOR):
+            place = tuple(json.loads(said))
+            if len(place) == names:
+                return place
+    except (Unsealable, ValueError):
+        pass
+    raise Problem(
+        problems.INVALID_CURSOR,
+        "after: take the cursor that the page before ended with, with the same other parameters; or begin anew without.",
+    )
+
+
+Item = TypeVar("Item")
+# A search looks at so many at most for one page; the next one goes on from there.
+LOOKED_AT, BATCH = 1_000, 100
+
+
+def gathered(
+    call: Call,
+    read: Callable[[tuple[str, ...], int], Sequence[Item]],
+    place: Callable[[Item], tuple[str, ...]],
+    shown: Callable[[Item], Mapping[str, Any]],
+    *,
+    fits: Callable[[Item], bool] | None = None,
+    start: tuple[str, ...] = ("",),
+) -> Answer:
+    """A page of a list that is in the order of some texts.
+
+    Args:
+        read: takes such texts and a number; the next so many, beginning after them.
+        place: those texts of one.
+        shown: what is answered of one.
+        fits: whether one is meant; None for all.
+        start: before the first of all.
+
+    Raises:
+        Problem: the limit or the cursor cannot be used.
+    """
+    limit, after = limit_of(call), place_of(call, names=len(start)) or start
+    found: list[Item] = []
+    size, looked_at = (limit + 1 if fits is None else BATCH), 0
+    while looked_at < LOOKED_AT:
+        batch = read(after, size)
+        for item in batch:
+            if len(found) == limit:
+                return page_of(call, map(shown, found), after)
+            after = place(item)
+            if fits is None or fits(item):
+                found.append(item)
+        if len(batch) < size:
+            return page_of(call, map(shown, found), None)
+        looked_at += len(batch)
+    return page_of(call, map(shown, found), after)
+
+
+def page_of(call: Call, items: Iterable[Mapping[str, Any]], next_place: tuple[str, ...] | None) -> Answer:
+    """A page: its items, and the cursor of the next one if there is one."""
+    after = ""
+    if next_place is not None:
+        said = json.dumps(next_place).encode()
+        after = to_text(call.engine.ring.mac(_in_list(call, said), purpose=CURSOR) + said)
+    return Answer(body={"items": list(items), "next": after or None}, after=after)
+
+
+def _in_list(call: Call, said: bytes) -> bytes:
+    """A place in this list and no other: the path and what is searched for belong to it."""
+    others = sorted(pair for pair in call.query.pairs() if pair[0] not in ("after", "limit"))
+    return json.dumps([call.path, others]).encode() + b"\0" + said
+
+
+def etag_of(record: Mapping[str, Any], *, without: Iterable[str] = ()) -> str:
+    """The ETag of an object, which another version of it does not have.
+
+    Args:
+        without: members that change by themselves, such as when it was last used.
+    """
+    left = {name: value for name, value in record.items() if name not in without}
+    made = hashlib.sha256(msgspec.json.encode(left, order="sorted")).digest()
+    return base64.urlsafe_b64encode(made[:18]).decode()

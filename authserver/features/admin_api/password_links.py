@@ -1,0 +1,71 @@
+"""Links with which people set a password. Whoever has one gets into the account, so it has a scope of its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from authserver.administration import (
+    MAXIMUM_LIFETIME,
+    MINIMUM_LIFETIME,
+    NoLink,
+    NoMail,
+    SentLink,
+    make_link,
+    send_link,
+)
+from authserver.api import Parameter
+from authserver.features.admin_api import problems
+from authserver.features.admin_api.entries import TIME, Answer, Call, Entry, Sent, conflict, sentence
+from authserver.features.admin_api.people import find, refuse_operators
+
+WRITE = "authserver:password-links:write"
+SCOPES = {WRITE: "Make links with which anybody's password is set anew"}
+SHORTEST, LONGEST = (int(each.total_seconds()) for each in (MINIMUM_LIFETIME, MAXIMUM_LIFETIME))
+
+
+def make(call: Call) -> Answer:
+    user, sent = find(call), Sent(call.sent)
+    seconds = sent.number("lifetime", None, least=SHORTEST, most=LONGEST)
+    by_mail = sent.flag("by_mail", False)
+    sent.end()
+    # With a new password somebody else would have all that this person may do.
+    refuse_operators(call, user.groups)
+    lifetime = None if seconds is None else timedelta(seconds=seconds)
+    try:
+        link = (send_link if by_mail else make_link)(call.engine, user, lifetime)
+    except (NoLink, NoMail) as error:
+        raise conflict(sentence(str(error))) from error
+    told = {"sent_to": link.sent_to} if isinstance(link, SentLink) else {"link": link.address}
+    return Answer(
+        body={"user_id": user.user_id, "username": user.username, **told, "expires_at": link.expires_at}
+    )
+
+
+ENTRIES = (
+    Entry(
+        method="POST",
+        path="/users/{user_id}/password-link",
+        scope=WRITE,
+        summary="Make a link with which a person sets a password, once. The link before, if any, works no more.",
+        act=make,
+        body={
+            "lifetime": Parameter(
+                description="Seconds for which it works; as the settings say unless given.",
+                schema={"type": ["integer", "null"], "minimum": SHORTEST, "maximum": LONGEST},
+            ),
+            "by_mail": Parameter(
+                description="Send it to the mail address of the person; then it is not in the answer.",
+                schema={"type": ["boolean", "null"]},
+            ),
+        },
+        status=201,
+        answer={
+            "user_id": Parameter(description="Whose password it sets.", required=True),
+            "username": Parameter(description="The same by name.", required=True),
+            "link": Parameter(description="Its address; it is not readable again."),
+            "sent_to": Parameter(description="The mail address that it was sent to, instead."),
+            "expires_at": Parameter(description="Until when it works.", schema=TIME, required=True),
+        },
+        problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
+    ),
+)

@@ -1,0 +1,92 @@
+"""Errors as problem details (RFC 9457), for endpoints whose medium is `Medium.PROBLEM`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from pyramid.httpexceptions import HTTPNotFound
+from pyramid.response import Response
+
+from authserver.engine.errors import Refusal
+from authserver.engine.records import NOTHING
+from authserver.web.json import json_response
+
+MEDIA_TYPE = "application/problem+json"
+# What the `type` of each problem begins with; a stable slug comes behind it.
+TYPE = "urn:authserver:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem: the same `type`, `status` and `title` whenever it occurs (RFC 9457, 3.1).
+
+    Attributes:
+        slug: what tells it from others; the end of its `type`.
+        status: of HTTP.
+        title: for people.
+    """
+
+    slug: str
+    status: int
+    title: str
+
+
+class NothingThere(HTTPNotFound):  # type: ignore[misc]  # Pyramid publishes no types
+    """What is asked for is not there; nothing was decided, so no event is written. Its text may be shown."""
+
+
+class Problem(Refusal):
+    """A refusal with problem details of its own.
+
+    Args:
+        kind: what it is.
+        detail: what is wrong this time, and what to do.
+        reason: for operators; the slug unless given.
+        headers: of the response.
+        members: of the body, beside those of RFC 9457, such as `errors`.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        reason: str = "",
+        headers: Mapping[str, str] = NOTHING,
+        **members: Any,
+    ) -> None:
+        super().__init__(detail, reason=reason or kind.slug)
+        self.kind = kind
+        self.headers = headers
+        self.members = members
+
+
+def kind_of(code: str, status: int) -> Kind:
+    """What an error of OAuth with this code, or any other error that this server answers, is among problems."""
+    return Kind(code.lower().replace("_", "-").replace(" ", "-"), status, HTTPStatus(status).phrase)
+
+
+def problem_response(
+    kind: Kind,
+    detail: str,
+    *,
+    error_id: str = "",
+    headers: Mapping[str, str] = NOTHING,
+    members: Mapping[str, Any] = NOTHING,
+) -> Response:
+    """The answer: `error_id` leads the operator to what happened."""
+    body = {
+        "type": TYPE + kind.slug,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        **members,
+        **({"error_id": error_id} if error_id else {}),
+    }
+    response = json_response(body, status=kind.status)
+    response.content_type = MEDIA_TYPE
+    response.headers.update(headers)
+    return response
