@@ -6,7 +6,7 @@ with everything.
 
 from __future__ import annotations
 
-from authserver.engine import operators, overview
+from authserver.engine import operators, overview, rates
 from authserver.engine.audit import (
     MAXIMUM_PAGE,
     BadSearch,
@@ -57,7 +57,9 @@ from authserver.engine.ending import (
     plan_part,
 )
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
+from authserver.engine.event_seals import recode_here
 from authserver.engine.keys import ring, signing_keys
+from authserver.engine.keys.signing_keys import CannotChange
 from authserver.engine.letters import MailFailed, NoMail, address_of, is_mail_on
 from authserver.engine.moments import BadMoment, length_of, moment_of
 from authserver.engine.people.account import (
@@ -130,7 +132,7 @@ from authserver.engine.statistics import (
     usual_since,
 )
 from authserver.engine.uris import canonical_resource
-from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
+from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat, SettingsError
 
 __all__ = [
     "ALGORITHMS",
@@ -155,6 +157,7 @@ __all__ = [
     "BadSearch",
     "BadUsername",
     "By",
+    "CannotChange",
     "ChangedMeanwhile",
     "ClientEdit",
     "ClientSecret",
@@ -191,6 +194,7 @@ __all__ = [
     "SecretsUnchanged",
     "SentLink",
     "Series",
+    "SettingsError",
     "SigningKey",
     "Stage",
     "Step",
@@ -254,8 +258,10 @@ __all__ = [
     "plan_of",
     "plan_part",
     "policy_names",
+    "rates",
     "read_members",
     "rebuild_counts",
+    "recode_here",
     "refusal_reasons",
     "refused_types",
     "revoke_grant",

@@ -15,20 +15,13 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
 from authserver.cli.printing import json_option
-from authserver.engine import authorization_request, origins, token, uris
-from authserver.engine.asking import allowed_resources, allowed_scopes
-from authserver.engine.clients import authentication, initial_tokens
-from authserver.engine.clients import registration as registration_rules
-from authserver.engine.clients.client_metadata import read_object
-from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
+from authserver.engine import authorization_request, origins
+from authserver.engine.clients import authentication
 from authserver.engine.context import Engine
-from authserver.engine.crypto import digests
-from authserver.engine.errors import InvalidClient, InvalidRequest
-from authserver.engine.grants.client_credentials import refuse_public
-from authserver.engine.parameters import Parameters, scope_set
-from authserver.engine.people.usernames import normalise_username
+from authserver.engine.parameters import Parameters
 from authserver.engine.questions import AuthenticationStep
-from authserver.engine.records import Client, InitialAccessToken, Session, User
+from authserver.engine.records import Session, TokenKind, User
+from authserver.explaining import questions
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -66,12 +59,7 @@ def explain(context: click.Context, error_id: str | None, as_json: bool) -> None
 @click.pass_obj
 def redirect_uri(configuration: Configuration, client_id: str, redirect_uri: str, as_json: bool) -> None:
     """Whether an authorization response may go to REDIRECT_URI."""
-
-    def rule(engine: Engine) -> str:
-        parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
-        return authorization_request.accept_target(engine, parameters)[1]
-
-    _tell(configuration, as_json, rule)
+    _tell(configuration, as_json, lambda engine: questions.redirect_uri(engine, client_id, redirect_uri))
 
 
 @explain.command()
@@ -94,17 +82,18 @@ def scope(
     as_json: bool,
 ) -> None:
     """Which of the scopes a client may have."""
-
-    def rule(engine: Engine) -> tuple[str, ...]:
-        client, user = _client(engine, client_id), _user(engine, username)
-        kind = grant_type or ("authorization_code" if user else "client_credentials")
-        token.allowed_grant_type(engine, client, kind)
-        if kind == "client_credentials":
-            refuse_public(client)
-        allowed = allowed_resources(engine, client, resources)
-        return allowed_scopes(engine, client, user, kind, _scopes(scopes), allowed)
-
-    _tell(configuration, as_json, rule)
+    _tell(
+        configuration,
+        as_json,
+        lambda engine: questions.scope(
+            engine,
+            client_id,
+            scopes=scopes,
+            resources=resources,
+            username=username,
+            grant_type=grant_type,
+        ),
+    )
 
 
 @explain.command()
@@ -114,20 +103,11 @@ def scope(
 @click.pass_obj
 def resource(configuration: Configuration, client_id: str, resources: tuple[str, ...], as_json: bool) -> None:
     """Which resources a client may ask for, and where they are registered; without --resource, which is the default."""
-
-    def registered(engine: Engine) -> Mapping[str, Any]:
-        found = map(engine.resources.find, resources or (None,))
-        return {
-            "registered": [
-                f"{each.uri}: in {', '.join(each.settings) or 'the database'}" for each in found if each
-            ]
-        }
-
     _tell(
         configuration,
         as_json,
-        lambda engine: allowed_resources(engine, _client(engine, client_id), resources),
-        registered,
+        lambda engine: questions.resource(engine, client_id, resources=resources),
+        lambda engine: questions.registered(engine, resources),
     )
 
 
@@ -149,32 +129,53 @@ def consent(
     as_json: bool,
 ) -> None:
     """Whether USERNAME would be asked before the client gets a code."""
+    _tell(
+        configuration,
+        as_json,
+        lambda engine: questions.consent(
+            engine,
+            client_id,
+            username,
+            scopes=scopes,
+            resources=resources,
+            redirect_uri=redirect_uri,
+        ),
+    )
 
-    def rule(engine: Engine) -> str:
-        client, user = _client(engine, client_id), _user(engine, username)
-        assert user is not None  # a name was given
-        token.allowed_grant_type(engine, client, "authorization_code")
-        allowed = allowed_resources(engine, client, resources)
-        agreement = Agreement(
-            client=client,
-            user=user,
-            scopes=allowed_scopes(engine, client, user, "authorization_code", _scopes(scopes), allowed),
-            resources=allowed,
-        )
-        if not consents_already(engine, agreement):
-            return (
-                "the person is asked, because no consent policy allows it without: consent_remembered would allow what they "
-                "agreed to before, consent_first_party an application of your own"
-            )
-        answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
-        if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
-            return "the person is not asked"
-        return (
-            "the person is asked anyway, because nothing proves that it is this client: that needs a client "
-            "of the operator, confidential or first-party, with an https redirect URI"
-        )
 
-    _tell(configuration, as_json, rule)
+@explain.command()
+@click.argument("client_id")
+@click.argument("token_client_id", metavar="TOKEN_CLIENT_ID")
+@scope_option
+@resource_option
+@click.option("--user", "username", metavar="NAME", help="Whose grant it is; without it the client's own.")
+@click.option("--refresh", is_flag=True, help="It is a refresh token.")
+@json_option
+@click.pass_obj
+def introspection(
+    configuration: Configuration,
+    client_id: str,
+    token_client_id: str,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    username: str | None,
+    refresh: bool,
+    as_json: bool,
+) -> None:
+    """Whether CLIENT_ID may read a token that was issued to TOKEN_CLIENT_ID."""
+    _tell(
+        configuration,
+        as_json,
+        lambda engine: questions.introspection(
+            engine,
+            client_id,
+            token_client_id,
+            scopes=scopes,
+            resources=resources,
+            username=username,
+            kind=TokenKind.REFRESH if refresh else TokenKind.ACCESS,
+        ),
+    )
 
 
 @explain.command("sign-in")
@@ -220,7 +221,7 @@ def sign_in(
         raise click.UsageError("--method and --fresh say how somebody signed in; give --user as well")
 
     def rule(engine: Engine) -> str:
-        client, user = _client(engine, client_id), _user(engine, username)
+        client, user = questions.client_of(engine, client_id), questions.user_of(engine, username)
         parameters = Parameters.parse(
             urlencode([("client_id", client_id), *((name, value) for name, _, value in pairs)])
         )
@@ -319,24 +320,13 @@ def registration(
         raise click.UsageError("a request has one token: give --bearer-stdin or --initial-token")
     authorization = f"Bearer {sys.stdin.readline().strip()}" if bearer_stdin else None
     body = metadata.read()
-
-    def rule(engine: Engine) -> str:
-        client_id = digests.new_identifier("client_")
-        caller = replace(engine.caller, source=source, authorization=authorization)
-        asking = replace(engine, caller=caller)
-        if token_id is None:
-            token = initial_tokens.presented(asking)
-        else:
-            token = initial_tokens.usable(asking, _initial_token(engine, token_id))
-        sent = read_object(body)
-        allowed = registration_rules.allowed_metadata(asking, sent, client_id, token=token).metadata
-        return (
-            f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
-            f"authentication: {allowed.token_endpoint_auth_method}; "
-            f"redirect URIs: {' '.join(allowed.redirect_uris) or 'none'}"
-        )
-
-    _tell(configuration, as_json, rule)
+    _tell(
+        configuration,
+        as_json,
+        lambda engine: questions.registration(
+            engine, body, source=source, authorization=authorization, token_id=token_id
+        ),
+    )
 
 
 @explain.command()
@@ -366,40 +356,13 @@ def _tell(
     application = configuration.application()
     # This is no real request, so shadow plugins are not asked: they would record their answers.
     application.parts.policies.end_shadow()
-    with closing(application), application.begin() as engine:
-        told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
-        known = about(engine)
+    try:
+        with closing(application), application.begin() as engine:
+            told = explain_rule(engine, application.parts.policies, lambda: rule(engine))
+            known = about(engine)
+    except questions.NotFound as error:
+        raise click.ClickException(str(error)) from None
     print_explanation(configuration, told, as_json, known)
-
-
-def _client(engine: Engine, client_id: str) -> Client:
-    client = engine.find_client(client_id)
-    if client is None or not client.is_enabled:
-        reason = "client-disabled" if client else "client-unknown"
-        engine.journal.client_id = client_id if client else None
-        raise InvalidClient("There is no such client.", reason=reason)
-    engine.journal.client_id = client_id
-    return client
-
-
-def _initial_token(engine: Engine, token_id: str) -> InitialAccessToken:
-    for known in engine.stores.initial_tokens.list():
-        if known.token_id == token_id:
-            return known
-    raise click.ClickException(
-        f"there is no initial access token {token_id}; `authserver initial-token list` shows them"
-    )
-
-
-def _user(engine: Engine, username: str | None) -> User | None:
-    if username is None:
-        return None
-    user = engine.stores.users.find_by_name(normalise_username(username))
-    if user is None:
-        raise click.ClickException(f"there is no user {username}; `authserver user list` shows them")
-    if not user.is_enabled:
-        raise InvalidRequest("This person cannot sign in.", reason="user-disabled")
-    return user
 
 
 def _session(engine: Engine, user: User, seconds_ago: int, methods: tuple[str, ...]) -> Session:
@@ -412,7 +375,3 @@ def _session(engine: Engine, user: User, seconds_ago: int, methods: tuple[str, .
         expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
         details={"amr": list(methods)},
     )
-
-
-def _scopes(named: tuple[str, ...]) -> tuple[str, ...]:
-    return scope_set(" ".join(named)) if named else ()

@@ -12,7 +12,8 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import json_option, print_json, print_rows, say
-from authserver.engine.rates import Limiter, lift_of, limiters, table_of, usage_of
+from authserver.engine.rates import Limiter, limiters, record_lifted, table_of, usage_of
+from authserver.engine.rates import lift as lift_limit
 
 if TYPE_CHECKING:
     from authserver.app import Application
@@ -97,10 +98,12 @@ def lift(
         if not found:
             raise click.ClickException(_NOTHING_LIMITS)
         try:
-            if all(limiter.is_shared for limiter in found):
-                lifted = lift_of(found, limit, who)
-            else:
-                lifted = _asked(configuration, application, server, limit=limit, who=who)["lifted"]
+            with application.begin() as engine:
+                if all(limiter.is_shared for limiter in found):
+                    lifted = lift_limit(engine, found, limit, who)
+                else:
+                    lifted = _asked(configuration, application, server, limit=limit, who=who)["lifted"]
+                    record_lifted(engine, limit, who, lifted)
         except CannotAsk as error:
             raise click.ClickException(f"nothing was lifted: {IN_MEMORY} {error}") from None
         except ValueError as error:

@@ -23,8 +23,8 @@ from authserver.cli.durations import Moment
 from authserver.cli.explanation import flat
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.context import Engine
-from authserver.engine.decisions import Verdict
 from authserver.engine.records import EventType
+from authserver.explaining.differences import EXAMPLES, Differences, meaning
 from authserver.hookspecs import DECIDING, every_hook
 from authserver.ini import PLUGIN_PREFIX, Resolved
 from authserver.settings import SettingsError
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
     from authserver.explaining.replay import Tried
     from authserver.plugins.asking import PluginSet
 
-# How many examples are kept of each kind of difference, and how many of its clients people are shown.
-EXAMPLES = 3
+# How many clients of a kind of difference people are shown.
 SHOWN = 10
-_ALLOW_NOTHING = f"{Verdict.ALLOW} nothing"
 # Exit statuses: an outcome would differ; the policy that is tried fails.
 FLIPPED = 3
 FAILED = 4
@@ -49,48 +47,6 @@ MAXIMUM_EVENTS = 100_000
 since_option = click.option(
     "--since", type=Moment(), default="7d", show_default=True, help="7d, 12h, 30m, or a time in ISO 8601."
 )
-
-
-class Differences:
-    """Decisions that would differ, counted by what would change and by client, with the latest examples."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[tuple[str, ...], dict[str, Any]] = {}
-        self.count = 0
-
-    def add(
-        self,
-        hook: str,
-        client_id: str | None,
-        was: Mapping[str, Any],
-        would_be: Mapping[str, Any],
-        example: Mapping[str, Any],
-    ) -> None:
-        kind = {
-            "hook": hook,
-            "was": _said(was),
-            "would_be": _said(would_be),
-            "reason": would_be["reason"],
-            "by": would_be.get("decided_by") or "nobody",
-        }
-        row = self._kinds.setdefault(tuple(kind.values()), {**kind, "clients": Counter(), "examples": []})
-        row["clients"][client_id or "-"] += 1
-        row["examples"] = [*row["examples"], example][-EXAMPLES:]
-        self.count += 1
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A row for each kind of difference, the most frequent first."""
-        rows = [
-            {
-                **row,
-                "count": row["clients"].total(),
-                "clients": [
-                    {"client_id": name, "count": count} for name, count in row["clients"].most_common()
-                ],
-            }
-            for row in self._kinds.values()
-        ]
-        return sorted(rows, key=lambda row: -row["count"])
 
 
 @click.group(cls=OneSentence)
@@ -467,7 +423,7 @@ def _print_differences(differences: Differences, *, empty: str) -> None:
         say(empty)
     for row in rows:
         hook = row["hook"]
-        was, would_be = (words(_meaning(hook, row[name])) for name in ("was", "would_be"))
+        was, would_be = (words(meaning(hook, row[name])) for name in ("was", "would_be"))
         say(f"{row['count']} x {words(hook)}: {was} -> {would_be}")
         say(f"   {words(row['reason'])}, by {words(row['by'])}\n")
         # A sign-in or a registration names no client.
@@ -492,27 +448,3 @@ def _asked(facts: Mapping[str, Any]) -> list[str]:
         for name, value in flat(facts).items()
         if value not in (None, "", [], {})
     ]
-
-
-def _words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _meaning(hook: str, said: str) -> str:
-    """A decision with what it leads to, where that is not plain."""
-    declared = DECIDING.get(hook)
-    if said == Verdict.SILENT and declared:
-        return f"{said} ({declared.silence})"
-    if said == Verdict.FAILED:
-        return f"{said} (refused; the log says why)"
-    if hook == "consent_decision" and said == Verdict.ALLOW:
-        return f"{said} (the user is not asked, if the client is proven)"
-    if hook == "scope_decision" and said == _ALLOW_NOTHING:
-        return f"{said} (refused, since no scope is left)"
-    return said
-
-
-def _said(decision: Mapping[str, Any]) -> str:
-    outcome = decision.get("outcome")
-    verdict = str(decision["verdict"])
-    return verdict if outcome is None else f"{verdict} {_words(outcome) or 'nothing'}"

@@ -42,25 +42,27 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             console=Console(stderr=True),
             disable=as_json or not kids,
         )
-        problems = [problem for problem in answers if problem]
+        told = dict(zip(kids, answers, strict=True))
+        problems = [problem for problem in told.values() if problem]
         recoded = recode(application.storage, key_ring)
         with application.begin() as engine:
-            needed = ring.dependents(engine.stores, engine.now)
-            older = list(key_ring.key_ids[1:])
-            clients = ring.clients_of(engine.stores, needed.keys() & set(older), engine.now)
+            ring.record_resealed(engine, [kid for kid, problem in told.items() if not problem])
+            older = [key for key in ring.standings(engine) if key.is_present and not key.seals]
+            needed = {key.key_id for key in older if not key.may_leave}
+            clients = ring.clients_of(engine.stores, needed, engine.now)
     summary = {
         "key_id": key_ring.key_ids[0],
         "sealed_again": len(kids) - len(problems) + recoded,
         "problems": problems,
         "older_keys": [
             {
-                "key_id": key_id,
-                "signing_keys": needed.get(key_id, ring.Dependents()).signing_keys,
-                "client_secrets": needed.get(key_id, ring.Dependents()).client_secrets,
-                "clients": clients.get(key_id, []),
-                "may_leave": key_id not in needed,
+                "key_id": key.key_id,
+                "signing_keys": key.needed_by.signing_keys,
+                "client_secrets": key.needed_by.client_secrets,
+                "clients": clients.get(key.key_id, []),
+                "may_leave": key.may_leave,
             }
-            for key_id in older
+            for key in older
         ],
     }
     if as_json:

@@ -255,16 +255,21 @@ def recode(storage: Storage, ring: KeyRing) -> int:
 
     Of the seals only the last one: it proves all before it. Raises StorageUnavailable.
     """
-    count = 0
     with storage.begin() as stores:
-        for mark in stores.event_seals.deletions():
-            if mark.key_id != ring.key_ids[0] and _proven(ring, mark):
-                stores.event_seals.mark(_coded(ring, mark))
-                count += 1
-        last = stores.event_seals.last()
-        if last is not None and last.key_id != ring.key_ids[0] and _proven(ring, last):
-            # False: another server has sealed under its own first key, and does so again.
-            count += stores.event_seals.change(last, _coded(ring, last))
+        return recode_here(stores, ring)
+
+
+def recode_here(stores: Stores, ring: KeyRing) -> int:
+    """As `recode`, in this transaction."""
+    count = 0
+    for mark in stores.event_seals.deletions():
+        if mark.key_id != ring.key_ids[0] and _proven(ring, mark):
+            stores.event_seals.mark(_coded(ring, mark))
+            count += 1
+    last = stores.event_seals.last()
+    if last is not None and last.key_id != ring.key_ids[0] and _proven(ring, last):
+        # False: another server has sealed under its own first key, and does so again.
+        count += stores.event_seals.change(last, _coded(ring, last))
     return count
 
 

@@ -50,8 +50,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     parameters.refuse_repeated()
     proven = proven_client(engine, parameters)
     caller = proven.client
-    if caller.is_public:
-        raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
+    refuse_public(caller)
     issued = find_issued(engine, parameters.require("token"))
     if (
         issued is not None
@@ -66,6 +65,28 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     for use in proven.uses:
         once.claim(engine, caller, use)
     return Introspection(caller_id=caller.client_id, members=members)
+
+
+def refuse_public(caller: Client) -> None:
+    """Raises InvalidClient for a public client (M-07)."""
+    if caller.is_public:
+        raise InvalidClient("Introspection needs a client with a credential.", reason="public-caller")
+
+
+def refusal_of(engine: Engine, caller: Client, token: IntrospectedToken) -> str | None:
+    """The reason why policies or floor do not allow this caller to read the token; None if they do.
+
+    Raises ServerError if a policy failed.
+    """
+    ruling = engine.ask(
+        IntrospectionQuestion(caller=caller, token=token, registered=engine.resources.of(token.audience))
+    )
+    if not ruling.allowed:
+        return ruling.reason
+    # Refresh tokens are for this server alone: no policy shows one to anybody but its own client (M-07).
+    if token.kind is TokenKind.REFRESH and token.client_id != caller.client_id:
+        return "refresh-token-of-another-client"
+    return None
 
 
 def signed(engine: Engine, answer: Introspection) -> str:
@@ -109,15 +130,9 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
         scopes=issued.scopes,
         kind=issued.kind,
     )
-    ruling = engine.ask(
-        IntrospectionQuestion(caller=caller, token=token, registered=engine.resources.of(issued.audience))
-    )
-    reason = ruling.reason
-    if ruling.allowed:
-        # Refresh tokens are for this server alone: no policy shows one to anybody but its own client (M-07).
-        if issued.kind is not TokenKind.REFRESH or issued.client_id == caller.client_id:
-            return True
-        reason = "refresh-token-of-another-client"
+    reason = refusal_of(engine, caller, token)
+    if reason is None:
+        return True
     engine.record(EventType.REQUEST_REFUSED, reason=reason, details={"endpoint": engine.caller.endpoint})
     return False
 

@@ -11,6 +11,7 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict, Wait
 from authserver.engine.errors import TooManyRequests
 from authserver.engine.questions import Counted, RateQuestion, RateStep
+from authserver.engine.records import EventType
 
 T = TypeVar("T")
 
@@ -81,6 +82,20 @@ def lift_of(found: Sequence[Limiter], limit: str, who: str | None) -> int:
     named = [item for item in found if any(row["limit"] == limit for row in table_of([item]))]
     # Any of them says how the limit may be spelt.
     return sum(_contained(item.lift, limit, who) for item in named or found)
+
+
+def lift(engine: Engine, found: Sequence[Limiter], limit: str, who: str | None) -> int:
+    """As `lift_of`, of this process, and recorded as the operator's act. Raises ValueError."""
+    lifted = lift_of(found, limit, who)
+    record_lifted(engine, limit, who, lifted)
+    return lifted
+
+
+def record_lifted(engine: Engine, limit: str, who: str | None, lifted: int) -> None:
+    """Record that an operator lifted a limit, if anything was lifted."""
+    if lifted:
+        details = {"limit": limit, "who": who or "everybody", "lifted": lifted}
+        engine.record(EventType.LIMIT_LIFTED, reason="operator", details=details)
 
 
 def _contained(function: Callable[..., T], *arguments: Any) -> T:

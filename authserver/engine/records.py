@@ -578,6 +578,8 @@ class EventType(StrEnum):
     USER_ENABLED = "user.enabled"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    KEY_RESEALED = "key.resealed"
+    LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"
     REQUEST_REFUSED = "request.refused"

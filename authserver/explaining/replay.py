@@ -78,6 +78,30 @@ def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
         yield _again(event, decision, known, engine.policies)
 
 
+def replay_beside(
+    events: Iterable[Event], engine: Engine, present: PluginSet, others: PluginSet
+) -> Iterator[Replayed]:
+    """Ask every question behind these events once, of the present policies and of others beside them.
+
+    FLIPPED: with the others the outcome is another than without, which is `was`.
+    """
+    known = _known(engine)
+    for event, decision in _recorded(events):
+        hook, facts = decision["slot"], decision.get("facts") or {}
+        about = _about(event, hook, facts)
+        try:
+            question = _question(decision, facts, known)
+        except CannotAskAgain as error:
+            recorded, why = _recorded_ruling(decision), {"reason": str(error)}
+            yield Replayed(result=Result.NOT_ASKED, was=recorded, would_be=why, **about)
+            continue
+        answers = present.ask_all(question)
+        today, beside = combine(question, answers), combine(question, [*answers, *others.ask_all(question)])
+        same = DECIDING[hook].same_outcome(today.effect, beside.effect)
+        result = Result.SAME if same else Result.FLIPPED
+        yield Replayed(result=result, was=_ruling(today), would_be=_ruling(beside), **about)
+
+
 def try_policy(
     events: Iterable[Event], engine: Engine, present: PluginSet, policy: PluginSet, hooks: Collection[str]
 ) -> Iterator[Tried]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
@@ -22,7 +23,7 @@ from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
-from authserver.engine.questions import Question
+from authserver.engine.questions import Question, RateQuestion
 from authserver.engine.records import Event
 from authserver.engine.timeline import Timeline
 from authserver.hooks import PROJECT, Contributing, Deciding, Hook, is_refusal, refusals_in
@@ -253,6 +254,13 @@ class PluginSet:
         shadow, self.shadow = self.shadow, None
         if shadow is not None:
             shadow.close()
+
+    def for_trying(self) -> PluginSet:
+        """The same plugins for questions that are no real request's: no shadow plugin is told, and nothing is counted."""
+        same = copy(self)
+        same.shadow = None
+        same._implementations = {**self._implementations, RateQuestion.hook: ()}
+        return same
 
     def _close(self, close: Callable[[], None]) -> None:
         try:

@@ -80,3 +80,26 @@ def test_from_a_client_to_why_it_was_refused(open_page: Callable[..., Page], ser
     expect(page.get_by_text("authserver client edit reports --add-scope files.write")).to_be_visible()
     page.get_by_text("What was asked").last.click()
     expect(page.get_by_text("client_credentials").last).to_be_visible()
+
+
+def test_a_key_is_replaced_and_a_decision_tried(open_page: Callable[..., Page], server: Server) -> None:
+    """Without JavaScript, by keyboard: the new key is staged, and a refused scope says what would change it."""
+    page = open_page(java_script_enabled=False)
+    page.goto(f"{server.issuer}/admin/keys")
+    sign_in(page, "ada")
+    page.get_by_role("button", name="Make a new key").press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("is published, and signs from")
+    table = page.get_by_role("table", name="Signing keys, the newest first")
+    expect(table.get_by_text("staged", exact=True)).to_have_count(1)
+    table.get_by_role("link", name="Revoke").last.press("Enter")
+    expect(page.get_by_role("button", name="Revoke this key")).to_be_visible()
+    expect(page.get_by_text("signs at once")).to_be_visible()
+    page.get_by_role("link", name="Go back").click()
+
+    page.get_by_role("navigation", name="Administration").get_by_role("link", name="Policies").click()
+    page.get_by_role("link", name="Try scope_decision").press("Enter")
+    page.get_by_label("Client id").fill("reports")
+    page.get_by_role("textbox", name="Scopes").fill("files.write")
+    page.get_by_role("textbox", name="Scopes").press("Enter")
+    expect(page.get_by_role("heading", name="The answer refused")).to_be_visible()
+    expect(page.get_by_text("authserver client edit reports --add-scope files.write")).to_be_visible()

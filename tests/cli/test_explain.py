@@ -637,3 +637,16 @@ def test_nothing_is_wider_than_the_terminal(run, monkeypatch, columns) -> None:
     out = run("explain", "scope", "playground", "--user", "demo").stdout
     assert "scopes_default" in out
     assert max(map(len, click.unstyle(out).splitlines())) <= columns
+
+
+def test_whether_a_client_may_read_a_token(run, told) -> None:
+    """The question of the introspection endpoint, without a token; a refresh token is for its own client alone."""
+    own = told("introspection", "demo-service", "demo-service", "--scope", "notes.read")
+    assert (own["verdict"], own["outcome"]) == ("allowed", "the client may read the token")
+    other = told("introspection", "demo-service", "playground", "--user", "demo", "--refresh")
+    assert other["verdict"] == "refused"
+    assert next(hook for hook, *_ in verdicts(other)) == "introspection_decision"
+    public = told("introspection", "playground", "demo-service")
+    assert (public["verdict"], public["reason"]) == ("refused", "public-caller")
+    nobody = run("explain", "introspection", "demo-service", "demo-service", "--user", "nobody")
+    assert nobody.exit_code == 1 and "there is no user nobody" in nobody.output

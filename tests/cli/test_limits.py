@@ -94,6 +94,15 @@ def test_it_shows_what_a_process_has_counted_and_lifts_it(
     assert (done.exit_code, done.output) == (0, f"few is lifted for account={PERSON}.\n")
     assert sign_ins(server, PERSON, 1) == [True]
     assert json.loads(run("lift", "few", "--json", listen=listening).output) == {"limit": "few", "lifted": 2}
+    acts = [
+        (row["actor"], json.loads(row["details"]))
+        for row in server.rows("events")
+        if row["type"] == "limit.lifted"
+    ]
+    assert acts == [
+        ("command:limits lift", {"limit": "few", "who": f"account={PERSON}", "lifted": 1}),
+        ("command:limits lift", {"limit": "few", "who": "everybody", "lifted": 2}),
+    ]
     for arguments, problem in (
         (("lift", "fw"), "fw: no such limit; did you mean few"),
         (("lift", "few", "account=carl"), "nobody called account=carl has used anything of few"),

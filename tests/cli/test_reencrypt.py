@@ -92,6 +92,8 @@ def test_the_ring_is_rotated_step_by_step(started, ini, old, new) -> None:
     done = summary(started)
 
     assert (done["key_id"], done["sealed_again"], done["problems"]) == (name(new), 3, [])
+    event = json.loads(started("audit", "search", "--event", "key.resealed", "--json").stdout)
+    assert (event["actor"], len(event["details"]["kids"])) == ("command:db reencrypt", 3)
     # The secret of the demo service is a digest under the old key, until it is next used.
     assert done["older_keys"] == [
         {

@@ -12,7 +12,7 @@ from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
 from authserver.engine.keys import signing_keys
 from authserver.engine.keys.following import unopened
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import RingKey, SigningKey
+from authserver.engine.records import EventType, RingKey, SigningKey
 from authserver.settings import SettingsError
 
 
@@ -29,12 +29,58 @@ class Dependents:
         return " and ".join(told) or "nothing"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A key of the ring, or one that was in it, and what needs it.
+
+    Attributes:
+        seals: whether it is the first key of the ring, which seals and signs everything new.
+        is_present: whether it is in the ring.
+        first_used_at: None for one that was not used yet.
+        proves_events: whether the last seal of the events, or a mark of what was deleted of them, is proven by it.
+    """
+
+    key_id: str
+    seals: bool
+    is_present: bool
+    first_used_at: datetime | None
+    needed_by: Dependents
+    proves_events: bool
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether it can be taken out of the ring: nothing needs it, and another one seals."""
+        return self.is_present and not self.seals and self.needed_by == Dependents()
+
+
+def standings(engine: Engine) -> Sequence[Standing]:
+    """The keys of the ring in its order, and those that were in it before, the latest first."""
+    ids, needed = engine.ring.key_ids, dependents(engine.stores, engine.now)
+    used = {key.key_id: key.first_used_at for key in engine.stores.ring_keys.list()}
+    seals, last = engine.stores.event_seals, engine.stores.event_seals.last()
+    proving = {mark.key_id for mark in seals.deletions()} | ({last.key_id} if last else set())
+    former = sorted(
+        {*used, *needed, *proving} - {*ids}, key=lambda key_id: used.get(key_id, engine.now), reverse=True
+    )
+    return [
+        Standing(
+            key_id=key_id,
+            seals=key_id == ids[0],
+            is_present=key_id in ids,
+            first_used_at=used.get(key_id),
+            needed_by=needed.get(key_id, Dependents()),
+            proves_events=key_id in proving,
+        )
+        for key_id in (*ids, *former)
+    ]
+
+
 def dependents(stores: Stores, now: datetime) -> Mapping[str, Dependents]:
     """What depends on each key that anything depends on, by the id of the key.
 
     What is sealed in kept records does not count: they expire soon, and are refused when they do not open.
     """
-    sealed = [_sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
+    sealed = [sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
     secrets = stores.clients.count_secrets(now)
     return {
         key_id: Dependents(signing_keys=sealed.count(key_id), client_secrets=secrets.get(key_id, 0))
@@ -105,7 +151,7 @@ def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
     return [
         key
         for key in stores.signing_keys.list()
-        if key.sealed_private_jwk is not None and _sealed_by(key) != ring.key_ids[0]
+        if key.sealed_private_jwk is not None and sealed_by(key) != ring.key_ids[0]
     ]
 
 
@@ -120,18 +166,52 @@ def reseal(storage: Storage, ring: KeyRing, kids: Iterable[str]) -> Iterator[str
 
 
 def _reseal(storage: Storage, ring: KeyRing, kid: str) -> str:
-    while True:
+    problem: str | None = None
+    while problem is None:
         with storage.begin() as stores:
-            key = next((each for each in outdated(stores, ring) if each.kid == kid), None)
-            if key is None:
-                return ""
-            try:
-                sealed = signing_keys.seal_private(ring, kid, signing_keys.open_private(ring, key))
-            except Unsealable:
-                return unopened(ring, key)
-            # False when it was rotated or revoked in between: then it is read again.
-            if stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed)):
-                return ""
+            problem = _reseal_once(stores, ring, kid)
+    return problem
+
+
+def reseal_all(engine: Engine) -> Sequence[str]:
+    """As `reseal`, of all keys and in this transaction, recorded as the operator's act.
+
+    Returns:
+        what is wrong with those that do not open.
+
+    Raises:
+        CannotChange: somebody else changed a key meanwhile.
+    """
+    problems, sealed = [], []
+    for key in outdated(engine.stores, engine.ring):
+        problem = _reseal_once(engine.stores, engine.ring, key.kid)
+        if problem is None:
+            raise signing_keys.CannotChange("somebody changed the keys meanwhile; try again")
+        if problem:
+            problems.append(problem)
+        else:
+            sealed.append(key.kid)
+    record_resealed(engine, sealed)
+    return problems
+
+
+def record_resealed(engine: Engine, kids: Sequence[str]) -> None:
+    """Record that the private parts of these keys were sealed again; nothing if there are none."""
+    if kids:
+        details = {"kids": list(kids), "under": engine.ring.key_ids[0]}
+        engine.record(EventType.KEY_RESEALED, reason="operator", details=details)
+
+
+def _reseal_once(stores: Stores, ring: KeyRing, kid: str) -> str | None:
+    """As `reseal` for one key; None when it was rotated or revoked in between: then it must be read again."""
+    key = next((each for each in outdated(stores, ring) if each.kid == kid), None)
+    if key is None:
+        return ""
+    try:
+        sealed = signing_keys.seal_private(ring, kid, signing_keys.open_private(ring, key))
+    except Unsealable:
+        return unopened(ring, key)
+    return "" if stores.signing_keys.change(key, replace(key, sealed_private_jwk=sealed)) else None
 
 
 def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:
@@ -139,7 +219,7 @@ def _note(ring: KeyRing, stores: Stores, key_id: str, now: datetime) -> bool:
     return stores.ring_keys.add(RingKey(key_id=key_id, fingerprint=fingerprint, first_used_at=now))
 
 
-def _sealed_by(key: SigningKey) -> str:
+def sealed_by(key: SigningKey) -> str:
     """The id of the ring key that sealed its private part; "" when that cannot be known."""
     try:
         return key_id_of(key.sealed_private_jwk or b"")

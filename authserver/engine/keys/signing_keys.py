@@ -25,9 +25,10 @@ PURPOSE = "signing-key"
 REFRESH_SECONDS = 10
 # By how much the clocks of our machines may differ, and what reading and answering take, in seconds.
 MARGIN_SECONDS = 5
+MAXIMUM_TOKEN_LIFETIME = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME)
 # From the moment a key retires. The longest life that the settings allow, not the one they have now: when it
 # is raised later, no token may outlive its key. Another process may sign until it reads the keys again.
-VERIFIES_AFTERWARDS = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME + REFRESH_SECONDS + MARGIN_SECONDS)
+VERIFIES_AFTERWARDS = MAXIMUM_TOKEN_LIFETIME + timedelta(seconds=REFRESH_SECONDS + MARGIN_SECONDS)
 
 # Of a key id, which is typed in an emergency.
 SHORTEST_BEGINNING = 8
@@ -66,6 +67,25 @@ class Revocation:
     was: KeyState
     successor: SigningKey | None = None
     restored: SigningKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What a revocation would mean.
+
+    Attributes:
+        key: the key.
+        was: what it is until then.
+        successor: the staged key that would sign in its place at once.
+        makes_key: whether a new key would be made, because no staged one can.
+        restored: the key that it was to replace, which would go on signing.
+    """
+
+    key: SigningKey
+    was: KeyState
+    successor: SigningKey | None
+    makes_key: bool
+    restored: SigningKey | None
 
 
 def publication_time(settings: Settings) -> timedelta:
@@ -141,32 +161,49 @@ def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
     Raises:
         CannotChange: there is no such key, it has ended, or somebody else changed the keys meanwhile.
     """
-    stores, now = engine.stores, engine.now
-    erase_ended(stores, now)
-    keys = stores.signing_keys.list()
+    now = engine.now
+    erase_ended(engine.stores, now)
+    found = prospect(engine, kid)
+    key, successor, restored = found.key, found.successor, found.restored
+    # First the staged key, then the one it replaces, here as everywhere, so that two processes cannot wait
+    # for each other.
+    if successor is not None:
+        successor = _change(engine, successor, replace(successor, activates_at=now))
+    retired_at = min(key.retires_at or now, now)
+    revoked = _change(engine, key, replace(key, retires_at=retired_at, ends_at=now, sealed_private_jwk=None))
+    if restored is not None:
+        restored = _change(engine, restored, replace(restored, retires_at=None, ends_at=None))
+    if found.makes_key:
+        successor = add_key(engine, engine.settings.signing_algorithm, activates_at=now, why=REPLACES_REVOKED)
+        if successor is None:
+            raise _already_changed(engine, key.algorithm)
+    details = {"kid": key.kid, "algorithm": key.algorithm, "was": str(found.was)}
+    engine.record(EventType.KEY_REVOKED, reason=reason, details=details)
+    return Revocation(revoked=revoked, was=found.was, successor=successor, restored=restored)
+
+
+def prospect(engine: Engine, kid: str) -> Prospect:
+    """What `revoke` would do to this key now. Raises CannotChange as `revoke` does."""
+    keys, now = engine.stores.signing_keys.list(), engine.now
     key = _named(keys, kid)
     was = key.state(now)
     if was is KeyState.REMOVED:
         raise CannotChange(
             f"{key.kid}: it ended at {_told(key.ends_at)}, and nothing it signed counts any more"
         )
-    # First the staged key, then the one it replaces, here as everywhere, so that two processes cannot wait
-    # for each other.
     successor = _successor(engine, keys, key)
-    if successor is not None:
-        successor = _change(engine, successor, replace(successor, activates_at=now))
-    retired_at = min(key.retires_at or now, now)
-    revoked = _change(engine, key, replace(key, retires_at=retired_at, ends_at=now, sealed_private_jwk=None))
-    restored = None
-    if was is KeyState.STAGED and (before := _to_be_replaced_by(key, keys)):
-        restored = _change(engine, before, replace(before, retires_at=None, ends_at=None))
-    if successor is None and _leaves_a_gap(engine, keys, key):
-        successor = add_key(engine, engine.settings.signing_algorithm, activates_at=now, why=REPLACES_REVOKED)
-        if successor is None:
-            raise _already_changed(engine, key.algorithm)
-    details = {"kid": key.kid, "algorithm": key.algorithm, "was": str(was)}
-    engine.record(EventType.KEY_REVOKED, reason=reason, details=details)
-    return Revocation(revoked=revoked, was=was, successor=successor, restored=restored)
+    return Prospect(
+        key=key,
+        was=was,
+        successor=successor,
+        makes_key=successor is None and _leaves_a_gap(engine, keys, key),
+        restored=_to_be_replaced_by(key, keys) if was is KeyState.STAGED else None,
+    )
+
+
+def verifies_until(key: SigningKey, now: datetime) -> datetime:
+    """When the last token that this key signed is surely dead; for one without a successor, as if it retired now."""
+    return key.ends_at or now + VERIFIES_AFTERWARDS
 
 
 def erase_ended(stores: Stores, now: datetime) -> int:

@@ -58,11 +58,15 @@ from authserver.features.console import (
     clients,
     grants,
     initial_tokens,
+    keys,
     kill_switch,
+    limits,
     overview,
     people,
+    policies,
     resources,
     settings,
+    statistics,
 )
 from authserver.features.console.access import Access, Role
 from authserver.features.console.pages import Page, Refused, refused_view, view_of
@@ -76,6 +80,10 @@ FAMILIES = (
     grants,
     initial_tokens,
     resources,
+    statistics,
+    limits,
+    keys,
+    policies,
     audit,
     kill_switch,
     settings,

@@ -22,7 +22,8 @@ from authserver.administration import (
     types_of,
 )
 from authserver.api import Event
-from authserver.explaining.explain import Check, explain_event
+from authserver.explaining.explain import explain_event
+from authserver.features.console.checks import outcome_of, told_check
 from authserver.features.console.finding import names_of, user_id_of
 from authserver.features.console.pages import Page, Visit
 
@@ -31,7 +32,6 @@ PAGE = 50
 REFUSED = "refused"
 # How much around an event is shown as what happened at the same time.
 _AROUND = timedelta(minutes=5)
-_COMMAND = ": `authserver "
 # The parameters of a search, in the order of the form.
 _FIELDS = ("client", "user", "event", "since", "until", "reason", "actor", "source", "grant", "error_id")
 
@@ -44,15 +44,6 @@ class Row:
     actor: str
     client_name: str
     username: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToldCheck:
-    """A check as a page shows it: what was asked as lines, and the remedies with their commands apart."""
-
-    check: Check
-    facts: tuple[tuple[str, Any], ...]
-    remedies: tuple[tuple[str, str], ...]
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
@@ -90,13 +81,12 @@ def show_event(visit: Visit) -> Mapping[str, Any]:
         raise HTTPNotFound()
     told = explain_event(visit.engine, event, visit.application.parts.policies)
     (row,) = _rows(visit, [event])
-    outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
     return {
         "event": event,
         "row": row,
         "told": told,
-        "checks": [_told(check) for check in told.checks],
-        "outcome": [(name, value) for name, value in outcome.items() if value not in (None, "", [], {})],
+        "checks": [told_check(check) for check in told.checks],
+        "outcome": outcome_of(told),
         "around": visit.address(
             "admin_audit", since=_iso(event.at - _AROUND), until=_iso(event.at + _AROUND)
         ),
@@ -145,23 +135,6 @@ def _rows(visit: Visit, events: Iterable[Event]) -> list[Row]:
         )
         for event in events
     ]
-
-
-def _told(check: Check) -> ToldCheck:
-    facts: dict[str, Any] = {}
-    for name, value in check.facts.items():
-        facts |= value if isinstance(value, dict) else {name: value}
-    return ToldCheck(
-        check=check,
-        facts=tuple((name, value) for name, value in facts.items() if value not in (None, "", [], {})),
-        remedies=tuple(map(_parted, check.remedies)),
-    )
-
-
-def _parted(remedy: str) -> tuple[str, str]:
-    """The sentence of a remedy, and the command at its end; "" for none."""
-    sentence, colon, command = remedy.partition(_COMMAND) if remedy.endswith("`") else (remedy, "", "")
-    return sentence + colon[:1], f"authserver {command[:-1]}" if command else ""
 
 
 def _iso(time: datetime) -> str:

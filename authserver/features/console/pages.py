@@ -26,11 +26,13 @@ from authserver.administration import (
     BadResource,
     BadSearch,
     BadUsername,
+    CannotChange,
     ChangedMeanwhile,
     ClientUnchanged,
     NoLink,
     NoMail,
     SecretsUnchanged,
+    SettingsError,
 )
 from authserver.api import (
     Engine,
@@ -84,6 +86,7 @@ PROBLEMS = (
     BadResource,
     BadSearch,
     BadUsername,
+    CannotChange,
     ChangedMeanwhile,
     ClientUnchanged,
     NoLink,
@@ -91,6 +94,7 @@ PROBLEMS = (
     OAuthError,
     RoleTooLow,
     SecretsUnchanged,
+    SettingsError,
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"

@@ -1,0 +1,225 @@
+"""What operators ask before it happens: each function is a rule of the engine, asked about records that there are.
+
+For `explain`, which tells how the answer came about. Commands and pages ask the same questions. Nothing is changed, and no
+answer counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from authserver.engine import authorization_request, introspect, token, uris
+from authserver.engine.asking import allowed_resources, allowed_scopes
+from authserver.engine.clients import initial_tokens
+from authserver.engine.clients import registration as registration_rules
+from authserver.engine.clients.client_metadata import read_object
+from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
+from authserver.engine.context import Engine, Journal
+from authserver.engine.crypto import digests
+from authserver.engine.errors import AccessDenied, InvalidClient, InvalidRequest
+from authserver.engine.grants.client_credentials import refuse_public
+from authserver.engine.parameters import Parameters, scope_set
+from authserver.engine.people.usernames import BadUsername, normalise_username
+from authserver.engine.questions import IntrospectedToken
+from authserver.engine.records import Client, InitialAccessToken, TokenKind, User
+
+if TYPE_CHECKING:
+    from authserver.plugins.asking import PluginSet
+
+
+class NotFound(Exception):
+    """What a question is about does not exist; the message says how to find what there is."""
+
+
+def apart(engine: Engine, plugins: PluginSet) -> Engine:
+    """An engine for questions that are no real request's: nothing is noted or counted, and no shadow plugin is asked."""
+    journal = Journal(actor=engine.journal.actor)
+    return replace(engine, policies=plugins.for_trying(), journal=journal)
+
+
+def redirect_uri(engine: Engine, client_id: str, redirect_uri: str) -> str:
+    """Where an authorization response would go. Raises a Refusal if not to this URI."""
+    parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
+    return authorization_request.accept_target(engine, parameters)[1]
+
+
+def scope(
+    engine: Engine,
+    client_id: str,
+    *,
+    scopes: Sequence[str] = (),
+    resources: Sequence[str] = (),
+    username: str | None = None,
+    grant_type: str | None = None,
+) -> tuple[str, ...]:
+    """Which of the scopes a client may have. Raises a Refusal, and NotFound.
+
+    Args:
+        username: who would grant them; None for the client itself.
+        grant_type: None for `authorization_code` with a person, `client_credentials` without.
+    """
+    client, person = client_of(engine, client_id), user_of(engine, username)
+    kind = grant_type or ("authorization_code" if person else "client_credentials")
+    token.allowed_grant_type(engine, client, kind)
+    if kind == "client_credentials":
+        refuse_public(client)
+    allowed = allowed_resources(engine, client, resources)
+    return allowed_scopes(engine, client, person, kind, _scopes(scopes), allowed)
+
+
+def resource(engine: Engine, client_id: str, *, resources: Sequence[str] = ()) -> tuple[str, ...]:
+    """Which resources a client may ask for; the default one where none is named. Raises a Refusal."""
+    return allowed_resources(engine, client_of(engine, client_id), resources)
+
+
+def registered(engine: Engine, resources: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Where these resources are registered, as `registered`; the default one where none is named."""
+    found = map(engine.resources.find, resources or (None,))
+    return {
+        "registered": [
+            f"{each.uri}: in {', '.join(each.settings) or 'the database'}" for each in found if each
+        ]
+    }
+
+
+def consent(
+    engine: Engine,
+    client_id: str,
+    username: str,
+    *,
+    scopes: Sequence[str] = (),
+    resources: Sequence[str] = (),
+    redirect_uri: str | None = None,
+) -> str:
+    """Whether the person would be asked before the client gets a code, as a sentence. Raises a Refusal, and NotFound.
+
+    Args:
+        redirect_uri: where the code would go; None for the client's first.
+    """
+    client, person = client_of(engine, client_id), user_of(engine, username)
+    assert person is not None  # a name was given
+    token.allowed_grant_type(engine, client, "authorization_code")
+    allowed = allowed_resources(engine, client, resources)
+    agreement = Agreement(
+        client=client,
+        user=person,
+        scopes=allowed_scopes(engine, client, person, "authorization_code", _scopes(scopes), allowed),
+        resources=allowed,
+    )
+    if not consents_already(engine, agreement):
+        return (
+            "the person is asked, because no consent policy allows it without: consent_remembered would allow what they "
+            "agreed to before, consent_first_party an application of your own"
+        )
+    answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
+    if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
+        return "the person is not asked"
+    return (
+        "the person is asked anyway, because nothing proves that it is this client: that needs a client "
+        "of the operator, confidential or first-party, with an https redirect URI"
+    )
+
+
+def introspection(
+    engine: Engine,
+    caller_id: str,
+    client_id: str,
+    *,
+    scopes: Sequence[str] = (),
+    resources: Sequence[str] = (),
+    username: str | None = None,
+    kind: TokenKind = TokenKind.ACCESS,
+) -> str:
+    """Whether a client may read a token of another one, or of its own, as a sentence. Raises a Refusal, and NotFound.
+
+    Args:
+        caller_id: who would ask the introspection endpoint.
+        client_id: whom the token was issued to.
+        username: whose grant it is; None for the client itself.
+    """
+    caller = client_of(engine, caller_id)
+    introspect.refuse_public(caller)
+    owner, person = client_of(engine, client_id), user_of(engine, username)
+    engine.journal.client_id = caller_id
+    read = IntrospectedToken(
+        client_id=owner.client_id,
+        subject=person.user_id if person else owner.client_id,
+        audience=tuple(uris.canonical_resource(text) for text in resources),
+        scopes=_scopes(scopes),
+        kind=kind,
+    )
+    reason = introspect.refusal_of(engine, caller, read)
+    if reason is not None:
+        raise AccessDenied("For this client the token is not active.", reason=reason)
+    return "the client may read the token"
+
+
+def registration(
+    engine: Engine,
+    metadata: bytes,
+    *,
+    source: str,
+    authorization: str | None = None,
+    token_id: str | None = None,
+) -> str:
+    """What a client would be registered for that sends this JSON, as a sentence. Raises a Refusal, and NotFound.
+
+    Args:
+        source: the network address that it would come from.
+        authorization: the Authorization header that it would send, if any.
+        token_id: the initial access token that it would have, if no header is given.
+    """
+    client_id = digests.new_identifier("client_")
+    caller = replace(engine.caller, source=source, authorization=authorization)
+    asking = replace(engine, caller=caller)
+    if token_id is None:
+        held = initial_tokens.presented(asking)
+    else:
+        held = initial_tokens.usable(asking, _initial_token(engine, token_id))
+    sent = read_object(metadata)
+    allowed = registration_rules.allowed_metadata(asking, sent, client_id, token=held).metadata
+    return (
+        f"scopes: {' '.join(allowed.scopes)}; grant types: {' '.join(allowed.grant_types)}; "
+        f"authentication: {allowed.token_endpoint_auth_method}; "
+        f"redirect URIs: {' '.join(allowed.redirect_uris) or 'none'}"
+    )
+
+
+def client_of(engine: Engine, client_id: str) -> Client:
+    """The client of this id. Raises InvalidClient if there is none, or it is disabled."""
+    client = engine.find_client(client_id)
+    if client is None or not client.is_enabled:
+        reason = "client-disabled" if client else "client-unknown"
+        engine.journal.client_id = client_id if client else None
+        raise InvalidClient("There is no such client.", reason=reason)
+    engine.journal.client_id = client_id
+    return client
+
+
+def user_of(engine: Engine, username: str | None) -> User | None:
+    """The person of this name; None for None. Raises NotFound, and InvalidRequest for one who cannot sign in."""
+    if username is None:
+        return None
+    try:
+        user = engine.stores.users.find_by_name(normalise_username(username))
+    except BadUsername:
+        user = None
+    if user is None:
+        raise NotFound(f"there is no user {username}; `authserver user list` shows them")
+    if not user.is_enabled:
+        raise InvalidRequest("This person cannot sign in.", reason="user-disabled")
+    return user
+
+
+def _initial_token(engine: Engine, token_id: str) -> InitialAccessToken:
+    for known in engine.stores.initial_tokens.list():
+        if known.token_id == token_id:
+            return known
+    raise NotFound(f"there is no initial access token {token_id}; `authserver initial-token list` shows them")
+
+
+def _scopes(named: Sequence[str]) -> tuple[str, ...]:
+    return scope_set(" ".join(named)) if named else ()
