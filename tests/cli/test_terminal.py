@@ -140,6 +140,7 @@ SHOWING: dict[str, list[str]] = {
     "explain consent": ["playground", "eve"],
     "explain origin": ["https://client.example"],
     "explain redirect-uri": ["playground", "https://client.example/callback"],
+    "explain introspection": ["demo-service", "playground"],
     "explain resource": ["playground"],
     "explain scope": ["playground"],
     "explain sign-in": ["playground"],

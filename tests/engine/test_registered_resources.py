@@ -455,7 +455,8 @@ def test_what_is_done_with_resources_is_on_record(rules: Rules, web: tuple[Clien
         "token_lifetime": {"from": 300, "to": None},
     }
     # What it was last, so that it can be made again.
-    assert gone["details"].items() >= {**added["details"], "name": "Notes", "token_lifetime": None}.items()
+    was = {**added["details"], "name": "Notes", "token_lifetime": None}
+    assert {name: gone["details"][name] for name in was} == was
     assert revoked["details"]["resource"] == NOTES
     assert revoked["reason"] == gone["reason"] == "resource-removed"
     assert (revoked["details"]["grants"], revoked["details"]["consents"]) == (1, 1)

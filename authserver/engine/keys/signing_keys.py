@@ -21,6 +21,8 @@ from authserver.engine.records import EventType, KeyState, SigningKey
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, Settings
 
 PURPOSE = "signing-key"
+# Why a key was revoked, where nobody says.
+REVOKED_BY_OPERATOR = "operator"
 # Every process sees a change of keys within this many seconds.
 REFRESH_SECONDS = 10
 # By how much the clocks of our machines may differ, and what reading and answering take, in seconds.

@@ -97,7 +97,7 @@ def show(call: Call) -> Answer:
 
 def revoke(call: Call) -> Answer:
     engine, kid, sent = call.engine, _found(call).kid, Sent(call.sent)
-    reason = sent.text("reason") or "operator"
+    reason = sent.text("reason") or rules.REVOKED_BY_OPERATOR
     if len(reason) > 100:
         sent.wrong("reason", "It may have up to 100 characters.")
     sent.end()

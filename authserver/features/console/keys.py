@@ -140,13 +140,13 @@ def show_revocation(visit: Visit) -> Mapping[str, Any]:
         "until": signing_keys.verifies_until(found.key, now),
         "seconds": signing_keys.REFRESH_SECONDS,
         "maximum_age": engine.settings.jwks_maximum_age,
-        "reason": visit.get("reason") or "operator",
+        "reason": visit.get("reason") or signing_keys.REVOKED_BY_OPERATOR,
     }
 
 
 def revoke(visit: Visit) -> Response:
     """Take a key out of use at once. Raises CannotChange."""
-    reason = visit.get("reason") or "operator"
+    reason = visit.get("reason") or signing_keys.REVOKED_BY_OPERATOR
     if len(reason) > MAXIMUM_REASON or not reason.isprintable():
         raise BadInput(f"reason: up to {MAXIMUM_REASON} characters, none of them hidden")
     _confirmed(visit)
