@@ -114,9 +114,7 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
 # A key id may begin with a dash, and then looks like an option.
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid")
-@click.option(
-    "--reason", default=signing_keys.REVOKED_BY_OPERATOR, show_default=True, help="Why, for the events."
-)
+@click.option("--reason", default=rules.REVOKED_BY_OPERATOR, show_default=True, help="Why, for the events.")
 @yes_option
 @json_option
 @click.pass_obj
