@@ -280,7 +280,7 @@ def change_password(
     # ended.
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
-    _end_everything(engine, user, PASSWORD_CHANGED, EventType.PASSWORD_CHANGED)
+    end_with_password(engine, user)
     renewed = digests.new_credential(digests.SESSION)
     if found is not None:
         engine.stores.sessions.add(
