@@ -363,7 +363,9 @@ def _types(named: frozenset[EventType], refused: bool) -> frozenset[EventType]:
 
 
 def _user_id(engine: Engine, name: str) -> str:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more."""
+    """The id of a person: this id itself, also when nobody has it any more, or that of this name."""
+    if name.startswith("user_") and engine.stores.users.find(name):
+        return name
     try:
         user = engine.stores.users.find_by_name(normalise_username(name))
     except BadUsername:
