@@ -292,7 +292,8 @@ def _is_over(ring: KeyRing, seal: EventSeal, marks: Sequence[DeletionMark]) -> b
 def _proven(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
     try:
         return is_ours(ring, record)
-    except Unsealable:
+    except (Unsealable, AttributeError, TypeError):
+        # Its key is not in the ring, or somebody wrote by hand what no server writes.
         return False
 
 
