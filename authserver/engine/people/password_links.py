@@ -220,6 +220,9 @@ def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -
     is_same = user.password_hash is not None or users.hold(user)
     if not is_same or not users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         raise PasswordLinkRefused(reason="link-password-changed")
+    # Whoever put the person into another group or disabled them at this moment was first, or waits for this write.
+    if reason := _problem_of_person(link, users.find(user.user_id)):
+        raise PasswordLinkRefused(reason=reason)
     engine.record(EventType.PASSWORD_LINK_USED)
     return end_with_password(engine, user)
 
@@ -266,13 +269,18 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
         return "link-before-restore"
     if link.expires_at <= engine.now:
         return "link-expired"
+    if reason := _problem_of_person(link, user):
+        return reason
+    assert user is not None
+    return "" if digests.equal(link.details["password"], _password_of(user)) else "link-password-changed"
+
+
+def _problem_of_person(link: Kept, user: User | None) -> str:
+    """Why a link does not work for this person as they are now, whatever their password is; "" if it does."""
     if user is None or not user.is_enabled:
         return "user-disabled"
-    if not digests.equal(link.details["password"], _password_of(user)):
-        return "link-password-changed"
-    if not set(user.groups) <= set(link.details.get("groups", ())):
-        return "link-groups-changed"
-    return ""
+    gained = set(user.groups) - set(link.details.get("groups", ()))
+    return "link-groups-changed" if gained else ""
 
 
 def _password_of(user: User) -> str:
