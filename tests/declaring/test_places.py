@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import json
+import time
 import tomllib
 from collections.abc import Iterator
 from typing import Any
