@@ -69,10 +69,10 @@ class Mailer:
             MailFailed: one with a link was not sent; in the background nothing is raised.
         """
         for letter in letters:
-            if self._in_background:
-                self.later(lambda letter=letter: self._try(letter, 0))  # type: ignore[misc]
-            else:
+            if not self._in_background:
                 self._send_now(letter)
+            elif not self.later(lambda letter=letter: self._try(letter, 0)):  # type: ignore[misc]
+                self._drop(letter)
 
     def later(self, work: Work, *, seconds: float = 0.0) -> bool:
         """Do something in the background, in turn; False when too much waits, or the process ends."""
@@ -127,6 +127,13 @@ class Mailer:
             self._failed(letter, str(error))
             if letter.kind is not LetterKind.PASSWORD_CHANGED:
                 raise
+
+    def _drop(self, letter: Letter) -> None:
+        """Tell of a letter that nobody will try to send; whoever wrote it has done their part."""
+        try:
+            self._failed(letter, "too much mail waits, or the process ends")
+        except Exception:
+            log.exception("that the mail of somebody was dropped could not be noted")
 
     def _try(self, letter: Letter, failures: int) -> None:
         try:

@@ -206,6 +206,24 @@ def test_what_no_server_writes_is_named_and_ends_no_proof(
     database.close()
 
 
+@pytest.mark.parametrize("column", ["mac", "hash", "key_id"])
+@pytest.mark.parametrize("value", ["text", 7, b"7"])
+def test_whatever_the_last_seal_says_those_that_follow_are_made(
+    sqlite_url: str, column: str, value: object
+) -> None:
+    database = Database(sqlite_url)
+    store(database, "a")
+    seal(database)
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"UPDATE event_seals SET {column} = ?", (value,))
+        connection.commit()
+    store(database, "b")
+    seal(database)
+    proof = proven(database, RING)
+    assert (proof.whole, proof.unsealed) == (False, 0)
+    database.close()
+
+
 def test_clean_up_by_age_and_kind_leaves_a_proof(database_url: str) -> None:
     """What clean-up deletes is explained, what anybody else deletes is not, whatever is deleted in between."""
     server = Server(

@@ -151,11 +151,13 @@ def test_what_waits_is_bounded(
     monkeypatch.setattr(mailing, "MAXIMUM_WAITING", 3)
     plugin = Sends()
     plugin.goes_on.clear()
-    mailer, _failed = mailer_with(plugin)
+    mailer, failed = mailer_with(plugin)
     mailer.put([a_letter() for _ in range(10)])
     plugin.goes_on.set()
     assert until(lambda: mailer.is_idle, 10)
     assert 3 <= len(plugin.mails) <= 4
+    # An operator who sent one learns of it, and so does whoever searches the events.
+    assert failed == ["too much mail waits, or the process ends"] * (10 - len(plugin.mails))
     assert "too much mail waits" in caplog.text
 
 

@@ -46,6 +46,7 @@ MADE = {
     "client-assertion-verified",
     "link-before-restore",
     "link-expired",
+    "link-groups-changed",
     "sign-in-first",
     "sign-in-suffices",
     *(f"initial-access-token-{why}" for why in (*InitialTokenState, "restored") if why != "live"),

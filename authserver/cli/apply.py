@@ -167,7 +167,7 @@ def apply(
 def _refused(problems: Sequence[str]) -> click.ClickException:
     """All problems, or the first of very many, a line each."""
     more = len(problems) - MAXIMUM_TOLD
-    told = [*problems[:MAXIMUM_TOLD], *([f"and {more} more"] if more > 0 else ())]
+    told = [*map(words, problems[:MAXIMUM_TOLD]), *([f"and {more} more"] if more > 0 else ())]
     return click.ClickException("\n       ".join(told))
 
 

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 # Where something is in what was read, such as ("clients", "billing", "scopes", 1).
 Path = tuple[str | int, ...]
 
+# A string that does not end is one token, too: or each quotation mark in it would be tried as the beginning of one.
 _TOKEN = re.compile(
     r'''
     (?P<skipped> [ \t]+ | \#[^\n]* )
   | (?P<line> \n )
   | (?P<string>
-        """ (?: \\. | (?!""") [^\\] )* "{3,5}
-      | \'\'\' (?: (?!\'\'\') . )* \'{3,5}
-      | " (?: \\. | [^"\\\n] )* "
-      | ' [^'\n]* '
+        """ (?: \\. | (?!""") [^\\] )* (?: "{3,5} )?
+      | \'\'\' (?: (?!\'\'\') . )* (?: \'{3,5} )?
+      | " (?: \\. | [^"\\\n] )* "?
+      | ' [^'\n]* '?
     )
   | (?P<sign> [\[\]{},=.] )
   | (?P<bare> [^\s\[\]{},=.\#"']+ )

@@ -8,7 +8,7 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
@@ -132,6 +132,10 @@ class _File:
         except tomllib.TOMLDecodeError as error:
             self._say(_located(self.name, str(error), text))
             return
+        except ValueError:
+            # What Python says of more digits than it reads, without a place.
+            self._say(f"{self.name}: a number in it has too many digits")
+            return
         except RecursionError:
             self._say(f"{self.name}: arrays or tables are nested too deeply in it")
             return
@@ -171,6 +175,9 @@ class _File:
             return None
         if isinstance(given, date | time) and not isinstance(given, datetime):
             self._problem(path, "must be a date and a time with an offset, such as 2027-01-31T12:00:00Z")
+            return None
+        if isinstance(given, datetime) and not _is_in_utc(given):
+            self._problem(path, "must be a time of the years 1 to 9999 in UTC")
             return None
         try:
             return msgspec.convert(given, annotation)
@@ -284,6 +291,14 @@ def _paths(path: Path, value: Any) -> Iterator[Path]:
             pending += [((*at, name), inner) for name, inner in found.items()]
         elif isinstance(found, list):
             pending += [((*at, number), inner) for number, inner in enumerate(found)]
+
+
+def _is_in_utc(given: datetime) -> bool:
+    """Whether a time with an offset is one in UTC, too; one without is refused as what it is."""
+    try:
+        return given.tzinfo is None or bool(given.astimezone(UTC))
+    except OverflowError:
+        return False
 
 
 @cache

@@ -12,6 +12,7 @@ from hmac import compare_digest
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_seals import (
     FORMS,
+    NOTHING_BEFORE,
     READER,
     SEALS,
     Entry,
@@ -154,6 +155,9 @@ class _Walk:
         # proves, and what is missing although its time may have been over.
         self._missing_key = ""
         self._unproven: EventSeal | None = None
+        # The first seal with which a chain of its own begins, and the first before it that nothing proves.
+        self._apart: EventSeal | None = None
+        self._lost: EventSeal | None = None
         self._doubt: str | None = None
         # The number of a noted seal that was deleted.
         self._too_old: int | None = None
@@ -212,8 +216,12 @@ class _Walk:
         """Whether it follows the seal before, or is the first one that is kept."""
         name, before = f"seal {seal.number}", self._before
         if before is not None and seal.number == before.number + 1:
-            if seal.previous != before.hash or seal.first != before.last + 1:
+            if seal.previous not in (before.hash, NOTHING_BEFORE) or seal.first != before.last + 1:
                 raise _Wrong(name, f"does not follow seal {before.number}: one of the two was replaced")
+            if seal.previous == NOTHING_BEFORE:
+                # It and those that follow prove nothing of the seals before.
+                self._apart, self._lost = self._apart or seal, self._lost or self._unproven
+                self._unproven = None
             return
         if trusted:
             return
@@ -339,14 +347,21 @@ class _Walk:
             f"Put key {self._missing_key} back into authserver.secret_keys, behind the first, and verify again; then "
             "`authserver db reencrypt` lets it leave. If it is lost, nothing can prove this part any more."
         )
-        if self._unproven is not None:
+        if unproven := self._lost or self._unproven:
             problem = (
                 f"and those after it have codes of key {self._missing_key}, which is not in the key ring"
             )
-            return Finding(record=f"seal {self._unproven.number}", problem=problem, advice=put_back)
+            return Finding(record=f"seal {unproven.number}", problem=problem, advice=put_back)
         if self._doubt is not None:
             problem = f"is missing; that its time was over is noted with key {self._missing_key}, which is not in the key ring"
             return Finding(record=self._doubt, problem=problem, advice=put_back)
+        if self._apart is not None:
+            problem = "begins a chain of its own: the code of the seal before it could not be checked when it was made"
+            advice = (
+                "Was a key missing in authserver.secret_keys then, as the log says? Compare with a head of before that was "
+                "noted elsewhere (--head)."
+            )
+            return Finding(record=f"seal {self._apart.number}", problem=problem, advice=advice)
         if self._too_old is not None:
             problem = "was deleted, because the time of all its events was over"
             advice = "Note the present head, and compare with one that is newer than the oldest event."

@@ -2,7 +2,8 @@
 
 Events are sealed after their commit, in the order of their numbers and many at a time, so that no request waits for it. A
 seal has a digest of each of its events, and the hash of the seal before; a code of its own hash under a key of the ring
-proves that this server made it, and so all before it. Whoever can write the database but has no key can make none.
+proves that this server made it, and so all before it. Whoever can write the database but has no key can make none. After a
+seal whose code cannot be checked, a chain of its own begins, which proves nothing of what is before.
 
 Events whose time is over are deleted, each kind at its own time. The digests of the others stay; and up to where which
 kind was deleted is noted with such a code, too (`note_deletion`). When all events of the oldest seals are deleted, these
@@ -69,7 +70,7 @@ TOLD_EVERY = 600.0
 # How many seals are read at a time.
 SEALS = 20
 
-_NOTHING_BEFORE = bytes(32)
+NOTHING_BEFORE = bytes(32)
 _PURPOSE, _DELETIONS = "event seal", "event deletion"
 # The number of the event, the place of its type among those of the seal, its time in microseconds, its digest.
 _ENTRY = struct.Struct(">QHq32s")
@@ -185,6 +186,14 @@ class Sealer:
             _ENTRY.pack(number, types.index(event.type), _micros(event.at), self._digests[number])
             for number, event in events
         )
+        is_proven = before is not None and _proven(self._ring, before)
+        if before is not None and not is_proven:
+            log.warning(
+                "seal %d has no code of a key in authserver.secret_keys, so seal %d does not follow it, and proves nothing of "
+                "what is before; `authserver audit verify` says more",
+                before.number,
+                before.number + 1,
+            )
         seal = EventSeal(
             number=before.number + 1 if before else 1,
             first=before.last + 1 if before else 1,
@@ -193,7 +202,8 @@ class Sealer:
             form=FORM,
             types=types,
             entries=b"".join(entries),
-            previous=before.hash if before else _NOTHING_BEFORE,
+            # Or whoever has no key could put seals there, and have this one prove them (T147).
+            previous=before.hash if before and is_proven else NOTHING_BEFORE,
             hash=b"",
             key_id="",
             mac=b"",
@@ -287,7 +297,8 @@ def _is_over(ring: KeyRing, seal: EventSeal, marks: Sequence[DeletionMark]) -> b
 def _proven(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
     try:
         return is_ours(ring, record)
-    except Unsealable:
+    except (Unsealable, AttributeError, TypeError):
+        # Its key is not in the ring, or somebody wrote by hand what no server writes.
         return False
 
 

@@ -48,6 +48,7 @@ REMEDIES: Mapping[str, str] = {
     "link-used": f"the link was used before, and works once: {_ANOTHER_LINK}",
     "link-expired": f"the link has expired: {_ANOTHER_LINK}; authserver.password_link_lifetime says for how long it works",
     "link-password-changed": f"the password was set in another way since the link was made: {_ANOTHER_LINK}",
+    "link-groups-changed": f"the person came into another group since the link was made: {_ANOTHER_LINK}",
     "link-before-restore": f"the link was made before the database was restored: {_ANOTHER_LINK}",
     "no-mail-address": (
         "the person has no mail address: put it into the attribute that authserver.mail_attribute names, by `authserver user "

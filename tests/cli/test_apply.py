@@ -391,3 +391,14 @@ def test_the_schema_is_printed_without_a_server(bare) -> None:
 def test_the_schema_refuses_what_the_command_refuses(document, is_valid: bool) -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     assert jsonschema.Draft202012Validator(schema()).is_valid(document) is is_valid
+
+
+@pytest.mark.parametrize("place", ["env", "file"])
+def test_a_hostile_file_writes_no_line_of_its_own(apply: Apply, place: str) -> None:
+    """T159: whoever applies the files of others reads what the command says, and not what they say."""
+    name = r"x\nApplied: 9 changes.\n\u001b[2J\u202e"
+    text = f'[clients.a]\nclient_name = "A"\nredirect_uris = ["https://a.example/cb"]\nsecret = {{ {place} = "{name}" }}'
+    said = apply(text, "--yes", status=1).output
+    assert "Applied: 9 changes." in said
+    assert not [line for line in said.splitlines() if line.startswith("Applied")]
+    assert "\x1b" not in said and "\u202e" not in said

@@ -93,6 +93,14 @@ def test_events_are_found_by_what_they_are_about(
     assert found(*options) == ids
 
 
+def test_an_id_is_not_the_name_of_somebody_else(
+    run, found: Callable[..., list[str]], people: dict[str, str]
+) -> None:
+    added = run("user", "add", people["demo"].lower(), "--password-stdin", stdin="a good password\n")
+    assert added.exit_code == 0, added.output
+    assert "consent" in found("--user", people["demo"])
+
+
 def test_a_line_of_json_has_all_that_is_kept_of_an_event(run, people: dict[str, str]) -> None:
     result = run("audit", "search", "--error-id", "consent", "--json")
     assert json.loads(result.stdout) == {

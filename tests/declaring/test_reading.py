@@ -48,6 +48,15 @@ WRONG: list[tuple[str | bytes, str]] = [
         "a.toml:3:1: clients.a.metadata: must be what JSON can say: no dates, and not nested too deeply",
     ),
     ('[clients."a b"]\nscopes = []', 'a.toml:1:10: clients."a b": client_name is missing'),
+    (CLIENT + f"metadata = {{ n = {'9' * 5_000} }}", "a.toml: a number in it has too many digits"),
+    (
+        CLIENT + f"metadata = {{ n = 0x{'f' * 5_000} }}",
+        "a.toml:3:1: clients.a.metadata: must be what JSON can say: no dates, and not nested too deeply",
+    ),
+    (
+        '[initial_tokens.a]\nexpires_at = 9999-12-31T23:00:00-02:00\npolicy = "p"\ntoken = { env = "PATH" }',
+        "a.toml:2:1: initial_tokens.a.expires_at: must be a time of the years 1 to 9999 in UTC",
+    ),
     ("[clients]\na = 1", "a.toml:2:1: clients.a: must be a table, such as [clients.NAME]"),
     ("clients = 1", "a.toml:1:1: clients: must be a table, such as [clients.NAME]"),
     ("[[clients]]", "a.toml:1:3: clients: must be a table, such as [clients.NAME]"),

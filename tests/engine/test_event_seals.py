@@ -442,6 +442,49 @@ def test_seals_of_an_old_key_are_proven_by_those_that_follow(storage: MemoryStor
     assert found(storage, KeyRing([SECOND_KEY])) == (False, "seal 4")
 
 
+def test_no_seal_proves_those_that_somebody_without_a_key_put_before_it(storage: MemoryStores) -> None:
+    """T147: whoever writes the database can note a key there, and make all seals anew with it."""
+    noted(storage, FIRST, ("theirs", b"x" * 32))
+    change(storage, "e5", reason="nothing happened")
+    forge_with_unknown_key(storage)
+    assert found(storage) == (None, "seal 1")
+    store(storage, "e8")
+    seal(storage)
+    assert storage.tables.event_seals[4].key_id == "2025"
+    assert found(storage) == (None, "seal 1")
+
+
+def test_no_seal_follows_one_that_this_server_did_not_make(
+    storage: MemoryStores, caplog: pytest.LogCaptureFixture
+) -> None:
+    """T147: also where the code is put right afterwards."""
+    genuine = storage.tables.event_seals[3]
+    storage.tables.event_seals[3] = replace(genuine, mac=bytes(32))
+    store(storage, "e8")
+    seal(storage)
+    assert "seal 3 has no code of a key in authserver.secret_keys" in caplog.text
+    assert found(storage) == (False, "seal 3")
+    storage.tables.event_seals[3] = genuine
+    assert found(storage) == (None, "seal 4")
+    store(storage, "e9")
+    seal(storage)
+    assert found(storage) == (None, "seal 4")
+    change(storage, "e2", reason="nothing happened")
+    assert found(storage) == (False, "event 2")
+
+
+def test_after_a_lost_key_events_are_sealed_by_the_present_one(storage: MemoryStores) -> None:
+    noted(storage, FIRST, SECOND_KEY)
+    ring = KeyRing([SECOND_KEY])
+    store(storage, "e8")
+    seal(storage, ring)
+    assert found(storage, ring) == (None, "seal 1")
+    # The key is found again: all of it is proven, but not that nothing was exchanged at that seal.
+    assert found(storage, ROTATED) == (None, "seal 4")
+    change(storage, "e8", reason="nothing happened")
+    assert found(storage, ring) == (False, "event 8")
+
+
 def test_before_a_key_leaves_its_codes_are_made_with_the_first(storage: MemoryStores) -> None:
     noted(storage, FIRST, SECOND_KEY)
     head = proven(storage, RING).head

@@ -11,7 +11,8 @@ import pytest
 from authserver.engine.context import Caller, Engine, Journal
 from authserver.engine.crypto import digests
 from authserver.engine.errors import PasswordLinkRefused, PasswordRefused
-from authserver.engine.people.account import set_password
+from authserver.engine.people.account import enable_user, set_password
+from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
 from authserver.engine.people.password_links import NoLink, PasswordLink, make_link, open_link, use_link
 from authserver.engine.records import User
@@ -108,6 +109,17 @@ def disable(engine: Engine, user: User) -> None:
     disable_user(engine, user.username)
 
 
+def disable_and_enable(engine: Engine, user: User) -> None:
+    disable_user(engine, user.username)
+    disabled = engine.stores.users.find_by_name(user.username)
+    assert disabled
+    enable_user(engine, disabled)
+
+
+def promote(engine: Engine, user: User) -> None:
+    change(engine, user, groups=[*user.groups, "authserver-admins"])
+
+
 def restore(engine: Engine, user: User) -> None:
     engine.stores.generations.begin(engine.now + timedelta(seconds=1))
 
@@ -118,11 +130,15 @@ def restore(engine: Engine, user: User) -> None:
         (make_link, "link-unknown"),
         (change_password, "link-password-changed"),
         (disable, "user-disabled"),
+        (disable_and_enable, "link-expired"),
+        (promote, "link-groups-changed"),
         (restore, "link-before-restore"),
     ],
 )
 def test_what_makes_a_link_worthless(rules: Rules, act: Callable[..., Any], reason: str) -> None:
-    """A newer link, another password, a disabled person, and a database from a backup, which forgot what was used."""
+    """A newer link, another password, a disabled person, another group, and a database from a backup, which forgot what was
+    used. Whoever made a link for somebody must not take the place of the administrator that they became.
+    """
     link = made(rules)
     within(rules, act)
     rules.parts.generation.read()

@@ -617,6 +617,23 @@ def subjects(server: Server) -> dict[str, tuple[str, str]]:
     }
 
 
+def test_nobody_takes_the_place_of_somebody_by_a_name_that_is_their_id(
+    server: Server, oscar: TestApp, ada: TestApp
+) -> None:
+    """A directory may let people choose their names, and each application knows the id of a person."""
+    user = somebody(server)
+    double = server.add_user(user.user_id.lower())
+    page = oscar.get("/admin/people/person", {"user_id": user.user_id})
+    asked = page.click("Disable")
+    assert user.username in text_of(asked)
+    form_with(asked, "csrf_token").submit()
+    users = {row["user_id"]: row["disabled_at"] for row in server.rows("users")}
+    assert users[user.user_id] is not None
+    assert users[double.user_id] is None
+    found = text_of(ada.get("/admin/audit", {"user": user.user_id}))
+    assert "user.disabled" in found
+
+
 def test_everything_of_a_subject_ends_after_it_was_counted(server: Server, oscar: TestApp) -> None:
     """L-08: the numbers before are the numbers after, and then there is nothing more."""
     for kind, (name, told) in subjects(server).items():

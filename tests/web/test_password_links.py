@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from time_machine import Traveller
 from webtest import TestApp, TestResponse
 
+from authserver.engine.errors import PasswordLinkRefused
+from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user
-from authserver.engine.people.password_links import make_link
+from authserver.engine.people.password_links import make_link, use_link
+from authserver.settings import Secret
 from authserver.testing.server import ISSUER, PASSWORD, Server, form_with, with_plugin
 from authserver.testing.stories import assert_page_error, is_signed_in, records, sign_in_at, signed_in
 from tests.web.account_steps import NEW_PASSWORD, add_grants
@@ -169,3 +174,31 @@ def test_links_that_do_not_work_are_limited(make_server) -> None:
         assert opened(server, server.browser(), "nonsense").status_int == 400
     answer = opened(server, server.browser(), link)
     assert answer.status_int == 429 and answer.headers["Retry-After"]
+
+
+def test_a_link_that_is_used_while_somebody_is_promoted_sets_no_password(
+    make_server: Callable[..., Server], postgresql_url: str
+) -> None:
+    """Both wait for the row of the person; the one who comes second sees what the first has done."""
+    server = make_server(database_url=postgresql_url)
+    user = server.add_user("ann")
+    with server.begin() as engine:
+        link = make_link(engine, user)
+    found: list[str] = []
+
+    def use() -> None:
+        try:
+            with server.begin() as engine:
+                use_link(engine, link.address, new=Secret(NEW_PASSWORD), repeated=Secret(NEW_PASSWORD))
+            found.append("used")
+        except PasswordLinkRefused as refused:
+            found.append(refused.reason)
+
+    using = threading.Thread(target=use)
+    with server.begin() as engine:
+        change(engine, user, groups=["authserver-admins"])
+        using.start()
+        using.join(1.5)
+        assert using.is_alive()
+    using.join(10)
+    assert found == ["link-groups-changed"]

@@ -42,6 +42,7 @@ from authserver.engine.records import (
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
+LINK_KIND = "password-link"
 _HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
@@ -110,7 +111,12 @@ class OwnSession:
 
 
 def user_id_of(engine: Engine, name: str) -> str | None:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more; None for neither."""
+    """The id of a person: this id itself, also when nobody has it any more, or that of this name; None for neither.
+
+    An id that somebody has counts first: nobody comes in between by a name that is an id.
+    """
+    if name.startswith("user_") and engine.stores.users.find(name):
+        return name
     try:
         user = engine.stores.users.find_by_name(normalise_username(name))
     except BadUsername:
@@ -291,7 +297,7 @@ def change_password(
     # ended.
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
-    _end_everything(engine, user, PASSWORD_CHANGED, EventType.PASSWORD_CHANGED)
+    end_with_password(engine, user)
     renewed = digests.new_credential(digests.SESSION)
     if found is not None:
         engine.stores.sessions.add(
@@ -374,8 +380,17 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     """
     if not engine.stores.users.enable(user.user_id):
         return None
+    for asked_for in (False, True):
+        link = engine.stores.kept.find(LINK_KIND, place_of_link(user.user_id, asked_for=asked_for))
+        if link is not None and link.expires_at > engine.now:
+            engine.stores.kept.change(link, replace(link, expires_at=engine.now))
     disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
     return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED, disabled_at=disabled_at)
+
+
+def place_of_link(user_id: str, *, asked_for: bool) -> bytes:
+    """Where the one link of this kind is kept with which a person sets a password (`password_links`)."""
+    return digests.digest(LINK_KIND, f"{user_id} asked for" if asked_for else user_id)
 
 
 def sign_out_everywhere(engine: Engine, user: User) -> Ended:

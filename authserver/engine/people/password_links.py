@@ -2,7 +2,8 @@
 
 A person has at most one link that an operator made, and one that was asked for: so a stranger who asks takes none of an
 operator away. A link works once, for a limited time, and only while the password is the one that it was made to replace:
-another password, a newer link, or disabling the person makes it worthless. Its secret is in the fragment of its address,
+another password, a newer link, disabling the person, or a group that they come into makes it worthless. So nobody who was
+given a link gets with it what the person was allowed later. Its secret is in the fragment of its address,
 which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens links
 before people do, as mail scanners do, uses nothing up.
 """
@@ -19,7 +20,13 @@ from authserver.engine.ending import Ended
 from authserver.engine.errors import PasswordLinkRefused
 from authserver.engine.letters import LetterKind, NoMail
 from authserver.engine.people import mail
-from authserver.engine.people.account import end_with_password, new_hash, same_password
+from authserver.engine.people.account import (
+    LINK_KIND,
+    end_with_password,
+    new_hash,
+    place_of_link,
+    same_password,
+)
 from authserver.engine.people.login import hidden_name, password_turn
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.questions import Counted
@@ -32,7 +39,6 @@ PAGE = "/set-password"
 ASK_PAGE = "/forgot-password"
 MINIMUM_LIFETIME = timedelta(seconds=60)
 MAXIMUM_LIFETIME = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
-_KIND = "password-link"
 _PASSWORD_KIND = "password-of-link"
 
 
@@ -93,13 +99,14 @@ def make_link(
         raise NoLink(f"a link works for 60s to {MAXIMUM_LIFETIME.days}d")
     secret = digests.new_credential(digests.LINK)
     link = Kept(
-        kind=_KIND,
-        digest=_place(user.user_id, asked_for=asked_for),
+        kind=LINK_KIND,
+        digest=place_of_link(user.user_id, asked_for=asked_for),
         created_at=engine.now,
         expires_at=engine.now + lifetime,
         details={
-            "link": digests.digest(_KIND, secret).hex(),
+            "link": digests.digest(LINK_KIND, secret).hex(),
             "password": _password_of(user),
+            "groups": list(user.groups),
             "made_at": engine.now.timestamp(),
         },
     )
@@ -213,6 +220,9 @@ def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -
     is_same = user.password_hash is not None or users.hold(user)
     if not is_same or not users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         raise PasswordLinkRefused(reason="link-password-changed")
+    # Whoever put the person into another group or disabled them at this moment was first, or waits for this write.
+    if reason := _problem_of_person(link, users.find(user.user_id)):
+        raise PasswordLinkRefused(reason=reason)
     engine.record(EventType.PASSWORD_LINK_USED)
     return end_with_password(engine, user)
 
@@ -233,9 +243,9 @@ def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
     user_id, _, secret = presented.rpartition("#")[2].strip().rpartition(".")
     if not digests.well_formed(digests.LINK, secret):
         raise PasswordLinkRefused(reason="link-malformed")
-    digest = digests.digest(_KIND, secret).hex()
-    places = (_place(user_id, asked_for=asked_for) for asked_for in (False, True))
-    kept = (engine.stores.kept.find(_KIND, place) for place in places)
+    digest = digests.digest(LINK_KIND, secret).hex()
+    places = (place_of_link(user_id, asked_for=asked_for) for asked_for in (False, True))
+    kept = (engine.stores.kept.find(LINK_KIND, place) for place in places)
     link = next((each for each in kept if each and digests.equal(each.details["link"], digest)), None)
     if link is None:
         # Or a newer one has taken its place.
@@ -259,16 +269,18 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
         return "link-before-restore"
     if link.expires_at <= engine.now:
         return "link-expired"
+    if reason := _problem_of_person(link, user):
+        return reason
+    assert user is not None
+    return "" if digests.equal(link.details["password"], _password_of(user)) else "link-password-changed"
+
+
+def _problem_of_person(link: Kept, user: User | None) -> str:
+    """Why a link does not work for this person as they are now, whatever their password is; "" if it does."""
     if user is None or not user.is_enabled:
         return "user-disabled"
-    if not digests.equal(link.details["password"], _password_of(user)):
-        return "link-password-changed"
-    return ""
-
-
-def _place(user_id: str, *, asked_for: bool) -> bytes:
-    """Where the one link of this kind is kept."""
-    return digests.digest(_KIND, f"{user_id} asked for" if asked_for else user_id)
+    gained = set(user.groups) - set(link.details.get("groups", ()))
+    return "link-groups-changed" if gained else ""
 
 
 def _password_of(user: User) -> str:

@@ -20,13 +20,14 @@ def this_person(visit: Visit) -> User:
 
 
 def user_named(visit: Visit, name: str) -> User | None:
-    """The person of this name, or of this id."""
+    """The person of this id, or of this name: nobody else comes in between by a name that is an id."""
     users = visit.engine.stores.users
+    if user := users.find(name) if name.startswith("user_") else None:
+        return user
     try:
-        user = users.find_by_name(normalise_username(name))
+        return users.find_by_name(normalise_username(name))
     except BadUsername:
-        user = None
-    return user or (users.find(name) if name.startswith("user_") else None)
+        return None
 
 
 def user_id_of(visit: Visit, name: str) -> str:
