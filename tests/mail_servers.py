@@ -97,12 +97,14 @@ def mail_server(
             warnings.simplefilter("ignore", UserWarning)
             return SMTP(server, loop=loop, hostname="localhost", **options)
 
-    listening = loop.run_until_complete(
-        loop.create_server(smtp, "127.0.0.1", 0, ssl=tls if implicit else None)
-    )
-    server.port = listening.sockets[0].getsockname()[1]
+    async def listen() -> asyncio.Server:
+        return await loop.create_server(smtp, "127.0.0.1", 0, ssl=tls if implicit else None)
+
+    # In a thread of its own: in this one the loop of a browser may run.
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    listening = asyncio.run_coroutine_threadsafe(listen(), loop).result(10)
+    server.port = listening.sockets[0].getsockname()[1]
 
     def end() -> None:
         listening.close()

@@ -333,7 +333,7 @@ def test_the_readmes_plugin_works_by_hand_from_another_folder(
     shown = [re.sub(r"^[\d-]+ [\d:,]+ ", "", line) for line in printed]
     begin = (
         (
-            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 25 plugins; "
+            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 26 plugins; "
             "`authserver plugins` shows who decides what"
         ),
         "WARNING authserver: insecure (development only): authserver.issuer",

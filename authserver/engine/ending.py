@@ -315,9 +315,9 @@ def take_away(engine: Engine, subject: Subject) -> bool:
     For an act in which more than one of them goes: `end`, which begins with this, ends what hangs on each afterwards.
     """
     act = Act(subject=subject, for_good=True)
-    ended, is_gone = _first(engine, act, dry_run=False)
+    ended, is_gone, was = _first(engine, act, dry_run=False)
     if is_gone:
-        _record(engine, act, ended, _act_event(act))
+        _record(engine, act, ended, _act_event(act), was)
     return is_gone
 
 
@@ -373,12 +373,14 @@ def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[P
     while stage.step < len(steps):
         is_first = stage.is_first
         with begin() as engine:
-            ended, is_gone = _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False)
+            ended, is_gone, was = (
+                _first(engine, act, dry_run=dry_run) if is_first else (Ended(), False, NOTHING)
+            )
             page = steps[stage.step](engine, act, stage.after, dry_run=dry_run)
             ended += page.ended
             is_theirs = act.subject.kind is SubjectKind.USER and bool(ended or act.event)
             if is_first and not dry_run and (is_gone or is_theirs):
-                _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None)
+                _record(engine, act, ended, _act_event(act) if is_gone or not act.for_good else None, was)
         stage = Stage(step=stage.step + (page.next is None), after=page.next)
         if is_first or page.size:
             yield Part(ended=ended, next=stage if stage.step < len(steps) else None)
@@ -388,11 +390,11 @@ def _no_page(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
     return _Page()
 
 
-def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool]:
+def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Mapping[str, object]]:
     """What is done once, before the first grant: nothing new is issued from here on, or not in these sessions.
 
     Returns:
-        what ended, and whether the subject was disabled or removed just now.
+        what ended, whether the subject was disabled or removed just now, and what the event says of it, as it was.
     """
     subject, stores = act.subject, engine.stores
     # Looked up before it is removed: its JWTs are counted by its format and lifetime.
@@ -411,7 +413,8 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool]:
             if dry_run
             else stores.consents.forget(subject.identifier)
         )
-    return Ended(sessions=sessions, consents=consents) + _jwts(engine, subject, resource), is_gone
+    ended = Ended(sessions=sessions, consents=consents) + _jwts(engine, subject, resource)
+    return ended, is_gone, described(resource) if is_gone and resource else NOTHING
 
 
 def _take_away(engine: Engine, subject: Subject) -> bool:
@@ -602,8 +605,10 @@ def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
     return Ended(jwts=len(ends), jwts_until=max(ends, default=None))
 
 
-def _record(engine: Engine, act: Act, ended: Ended, type: EventType | None) -> None:
-    """Write what ended; without a type, the event is about that alone."""
+def _record(
+    engine: Engine, act: Act, ended: Ended, type: EventType | None, was: Mapping[str, object] = NOTHING
+) -> None:
+    """Write what ended, and what it was; without a type, the event is about what ended alone."""
     subject = act.subject
     details: dict[str, object] = {**ended.counts, **(act.noted if type else NOTHING)}
     match subject.kind:
@@ -613,9 +618,7 @@ def _record(engine: Engine, act: Act, ended: Ended, type: EventType | None) -> N
             engine.journal.client_id = subject.identifier
         case _:
             details[subject.kind] = subject.name
-            # It was looked up before it was removed.
-            if type is EventType.RESOURCE_REMOVED and (resource := engine.resources.find(subject.identifier)):
-                details |= described(resource)
+            details |= was
     if ended.jwts_until is not None:
         details["jwts_until"] = ended.jwts_until.isoformat()
     engine.record(type or _end_event(ended), reason=act.reason, details=details)

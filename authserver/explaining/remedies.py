@@ -284,6 +284,7 @@ WITHOUT_REMEDY = frozenset(
         "key-differs",
         "method-not-allowed",
         "new-password-differs",
+        "operator",
         "new-password-length",
         "new-password-same",
         "nobody-answered",

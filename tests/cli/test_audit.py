@@ -171,7 +171,7 @@ def test_pages_follow_each_other_by_the_command_that_each_ends_with(run, ini: Pa
     [
         (["--event", "token.isued"], "'token.isued' is no event type; did you mean token.issued"),
         (["--event", "token"], "did you mean token.issued or token.refused?"),
-        (["--event", "key.gone"], "did you mean key.created or key.revoked?"),
+        (["--event", "key.gone"], "did you mean key.created or key.revoked or key.resealed?"),
         (["--event", "xyz"], "there are authorization.refused, client.changed"),
         (["--since", "yesterday"], "neither like 7d, 12h or 30m nor a time in ISO 8601, such as 2026-11-30T10:42"),
         (["--until", "2026-13-01"], "a time in ISO 8601"),

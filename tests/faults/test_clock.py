@@ -397,6 +397,12 @@ READ_THE_CLOCK = {
     "features/step_up.py",
     # A question between two of our processes expires; it belongs to no request of a client.
     "web/limits.py",
+    # It works in the background, where no request has a time: for how long a stranger's counts are kept.
+    "engine/counting.py",
+    # How old a signing key is when its figures are read.
+    "features/metrics.py",
+    # When a request to an endpoint was signed.
+    "features/webhook_events.py",
     # By how much the clock of another server differs.
     "doctor/wire.py",
 }

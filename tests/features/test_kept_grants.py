@@ -12,7 +12,7 @@ import pytest
 import time_machine
 
 from authserver import upkeep
-from authserver.cli.grant import described
+from authserver.engine.operators import grant as described
 from authserver.engine.people.account import revoke_grant, set_password, sign_out_everywhere
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Disposable

@@ -87,7 +87,7 @@ class RulesWorld:
                 return
             assert answer.refusal.status < 500
             assert answer.json["error"] in CODES
-            left = {"events"}.union(
+            left = {"events", "event_numbers"}.union(
                 *({table for table, _ in CONSEQUENCES.get(event.reason, ())} for event in new)
             )
             changed = {

@@ -11,7 +11,7 @@ before people do, as mail scanners do, uses nothing up.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from authserver.engine import rates
 from authserver.engine.context import Engine
@@ -261,7 +261,7 @@ def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
 
 def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     """Why a link does not work; "" if it does."""
-    made_at = datetime.fromtimestamp(link.details["made_at"], engine.now.tzinfo)
+    made_at = datetime.fromtimestamp(link.details["made_at"], UTC)
     if link.claimed_at is not None:
         return "link-used"
     if engine.restored_at is not None and made_at < engine.restored_at:
