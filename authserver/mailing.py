@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 
 from authserver.engine.letters import HOOK, Letter, LetterKind, MailFailed
@@ -71,7 +72,7 @@ class Mailer:
         for letter in letters:
             if not self._in_background:
                 self._send_now(letter)
-            elif not self.later(lambda letter=letter: self._try(letter, 0)):  # type: ignore[misc]
+            elif not self.later(partial(self._try, letter, 0)):
                 self._drop(letter)
 
     def later(self, work: Work, *, seconds: float = 0.0) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,21 @@ class OneStatus(click.Command):
     """A command that ends with 1 for each mistake in how it is called: 2 says that something is not as it is declared."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        try:
+        with _ending_with_one():
             return super().make_context(*arguments, **options)
-        except click.UsageError as error:
-            error.exit_code = 1  # type: ignore[misc]  # what click ends with
-            raise
 
     def invoke(self, context: click.Context) -> Any:
-        try:
+        with _ending_with_one():
             return super().invoke(context)
-        except click.UsageError as error:
-            error.exit_code = 1  # type: ignore[misc]  # what click ends with
-            raise
+
+
+@contextmanager
+def _ending_with_one() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        error.exit_code = 1  # type: ignore[misc]  # click reads it from the instance
+        raise
 
 
 def _set_name(context: click.Context, parameter: click.Parameter, value: str) -> str:

@@ -93,9 +93,9 @@ class Database:
     def watch(self) -> None:
         """From now on, add each statement and commit to the timeline of its request (`engine.timeline`)."""
         dialect = self.engine.dialect
-        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
-            setattr(dialect, name, _timed(getattr(dialect, name)))
-        dialect.do_commit = _timed_commit(dialect.do_commit)  # type: ignore[method-assign]
+        timed = {"do_execute": _timed, "do_execute_no_params": _timed, "do_executemany": _timed}
+        for name, wrap in {**timed, "do_commit": _timed_commit}.items():
+            setattr(dialect, name, wrap(getattr(dialect, name)))
 
     @property
     def kind(self) -> str:

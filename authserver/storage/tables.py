@@ -257,7 +257,7 @@ class ConsentRow(Base):
 class EventRow(Base):
     __tablename__ = "events"
     # SQLite would use the highest number again once its event is deleted.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy wants it
+    __table_args__ = ({"sqlite_autoincrement": True},)
 
     # In the order in which they were stored.
     number: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -70,6 +71,19 @@ def themes(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
         themes[accent] = dict(re.findall(r"(--[a-z-]+): ([^;]+);", server.http.get("/static/theme.css").text))
         server.close()
     return themes
+
+
+def assert_for_everybody(page: Page, where: str) -> None:
+    """WCAG 2.2 AA by rule in light and dark; 320 px, 1440 px and 200 % zoom without sideways scrolling."""
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        results = Axe().run(page, options=AXE)
+        assert results.violations_count == 0, f"{where}, {scheme}: {results.generate_report()}"
+        assert_contrast(page, f"{where}, {scheme}")
+    for width in (320, 640, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert_fits(page, f"{where}, {width} px")
 
 
 def assert_contrast(page: Page, where: str) -> None:

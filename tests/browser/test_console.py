@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from authserver.features.console import PAGES
 from authserver.testing.live import live_server
 from authserver.testing.server import SETTINGS, Server
 from tests.browser.steps import sign_in
-from tests.browser.test_accessibility import AXE, assert_contrast, assert_fits
+from tests.browser.test_accessibility import assert_for_everybody
 
 NAME = "An application with a name that is as long as the name of an application can possibly be at all"
 
@@ -55,14 +54,7 @@ def test_every_page_for_operators_is_for_everybody(page: Page, server: Server, w
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
         expect(page.get_by_role("navigation", name="Administration")).to_have_count(1)
         page.locator("details").evaluate_all("folds => folds.forEach((fold) => { fold.open = true; })")
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type] # a scheme
-            results = Axe().run(page, options=AXE)
-            assert results.violations_count == 0, f"{address}, {scheme}: {results.generate_report()}"
-            assert_contrast(page, f"{address}, {scheme}")
-        for width in (320, 640, 1440):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert_fits(page, f"{address}, {width} px")
+        assert_for_everybody(page, address)
 
 
 def test_from_a_client_to_why_it_was_refused(open_page: Callable[..., Page], server: Server) -> None:

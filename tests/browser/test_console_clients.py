@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from authserver.testing.live import live_server
 from authserver.testing.server import SETTINGS, Server
 from tests.browser.steps import add_grants, sign_in
-from tests.browser.test_accessibility import AXE, assert_contrast, assert_fits
+from tests.browser.test_accessibility import assert_for_everybody
 
 NAME = "An application with a name that is as long as the name of an application can possibly be at all"
 
@@ -79,11 +78,4 @@ def test_the_pages_of_a_client_are_for_everybody(page: Page, server: Server, wat
         if link:
             page.get_by_role("link", name=link, exact=True).click()
         page.locator("details").evaluate_all("folds => folds.forEach((fold) => { fold.open = true; })")
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type] # a scheme
-            results = Axe().run(page, options=AXE)
-            assert results.violations_count == 0, f"{link}, {scheme}: {results.generate_report()}"
-            assert_contrast(page, f"{link}, {scheme}")
-        for width in (320, 640, 1440):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert_fits(page, f"{link}, {width} px")
+        assert_for_everybody(page, link)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from authserver.testing.live import live_server
 from authserver.testing.server import SETTINGS, Server
 from tests.browser.steps import add_grants, choose_password, sign_in
-from tests.browser.test_accessibility import AXE, assert_contrast, assert_fits
+from tests.browser.test_accessibility import assert_for_everybody
 
 NAME = "somebody-with-a-user-name-that-is-nearly-as-long-as-one-can-be-on-a-narrow-page"
 
@@ -52,14 +51,7 @@ def test_pages_about_people_are_for_everybody(page: Page, server: Server, watch)
     ):
         page.goto(server.issuer + address)
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type] # a scheme
-            results = Axe().run(page, options=AXE)
-            assert results.violations_count == 0, f"{address}, {scheme}: {results.generate_report()}"
-            assert_contrast(page, f"{address}, {scheme}")
-        for width in (320, 640, 1440):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert_fits(page, f"{address}, {width} px")
+        assert_for_everybody(page, address)
 
 
 def test_a_person_comes_and_goes(open_page: Callable[..., Page], server: Server) -> None:

@@ -414,7 +414,9 @@ def test_many_grants_end_in_batches_that_each_last_a_moment(
     act = Act(subject=Subject.client(client.client_id), for_good=True)
     batches = ending.end(rules.begin, act)
     assert not next(batches)
-    assert rules.stores.clients.find(client.client_id, later).disabled_at is not None  # type: ignore[union-attr]
+    found = rules.stores.clients.find(client.client_id, later)
+    assert found is not None
+    assert found.disabled_at is not None
     assert [next(batches).grants for _ in range(2)] == [3, 3]
     batches.close()
     (event,) = rules.events("grants.revoked")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import ClassVar
 
 from pyramid.config import Configurator
@@ -81,13 +82,11 @@ class AdminApi:
 
     def prepare(self) -> None:
         """Raises ValueError unless the verifier of access tokens is installed."""
-        try:
-            import authserver_resource  # noqa: F401  # it is an extra
-        except ImportError:
+        if find_spec("authserver_resource") is None:
             raise ValueError(
                 "it verifies access tokens with authserver-resource, which is not installed: "
                 "pip install 'authserver[admin-api]'"
-            ) from None
+            )
 
     @property
     def operator_groups(self) -> Mapping[str, str]:
