@@ -269,9 +269,11 @@ class Server(Service[TestResponse]):
         )
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Everything a table holds, as it is stored."""
+        """Everything a table holds, as it is stored; rows with a number in the order of their numbers."""
         with self.application.storage.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(sa.text(f"SELECT * FROM {table}")).mappings()]  # noqa: S608 - a test names the table
+            rows = connection.execute(sa.text(f"SELECT * FROM {table}")).mappings().all()  # noqa: S608 - a test names the table
+        # PostgreSQL puts new rows where old ones made room.
+        return sorted(map(dict, rows), key=lambda row: row.get("number", 0))
 
     def claims(self, token: str) -> dict[str, Any]:
         """The claims of a JWT access token, verified with this server's keys."""
