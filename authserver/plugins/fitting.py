@@ -72,12 +72,12 @@ def _by_name(function: Callable[..., Any], positional: int, names: Sequence[str]
     return function(*values[:positional], **dict(zip(names, values[positional:], strict=True)))
 
 
-def _attributes(kind: type) -> Mapping[str, object]:
+def _attributes(kind: type) -> Mapping[str, Any]:
     """What a class and its bases define, by name; read without calling a property."""
     return {name: raw for base in reversed(kind.__mro__) for name, raw in vars(base).items()}
 
 
-def _of_attribute(plugin: object, attribute: str, raw: object, hooks: Mapping[str, Hook]) -> list[str]:
+def _of_attribute(plugin: object, attribute: str, raw: Any, hooks: Mapping[str, Hook]) -> list[str]:
     """What is wrong with one method; nothing if it has nothing to do with hooks."""
     plain = getattr(raw, "__func__", raw)
     options = getattr(plain, MARK, None)
