@@ -37,6 +37,8 @@ _encoder = msgspec.json.Encoder(enc_hook=plain)
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
+# In WAL mode only FULL keeps what was committed through a loss of power.
+SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 5
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
 
@@ -225,8 +227,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # In WAL mode only FULL keeps a committed transaction through a loss of power.
-    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA synchronous = {SQLITE_SYNCHRONOUS}")
     cursor.close()
 
 
