@@ -58,7 +58,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
-from authserver.web.request import Request
+from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
 
@@ -445,6 +445,8 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
         config.include("authserver.web.metadata.publish")
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
+    config.commit()
+    complete(config)
     router = config.make_wsgi_app()
     unused = [
         name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)

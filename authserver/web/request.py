@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pyramid.request
 from pyramid.config import Configurator
+from pyramid.interfaces import IRequestExtensions, IRequestFactory
 
 from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.floods import Floods
@@ -23,6 +24,19 @@ from authserver.web.route import CrossOrigin, Route
 
 def includeme(config: Configurator) -> None:
     config.set_request_factory(Request)
+
+
+def complete(config: Configurator) -> None:
+    """Make the one class of all requests, once everything is there that `add_request_method` adds.
+
+    Pyramid would make a class for every request, which costs more than all else that is done for a small one.
+    """
+    registry = config.registry
+    added = registry.queryUtility(IRequestExtensions)
+    members = {**added.methods, **added.descriptors}
+    factory = registry.getUtility(IRequestFactory)
+    registry.registerUtility(type(factory.__name__, (factory,), members), IRequestFactory)
+    registry.unregisterUtility(added, IRequestExtensions)
 
 
 class Served(Protocol):
