@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -27,6 +28,8 @@ from webtest import TestApp
 from authserver.engine.records import Client
 from authserver.storage import migrate
 from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic
+from tests.faults.ledger import Ledger
+from tests.faults.load import Application, Load
 from tests.processes import Command, serve
 
 HOST = urlsplit(ISSUER).netloc
@@ -105,6 +108,10 @@ class ServerProcess:
         """kill -9: no handler runs, nothing is flushed."""
         self._process.kill()
         self._process.join(timeout=10)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
     def stop(self) -> None:
         sys.stdout.write(self.log())  # which pytest shows when the test failed
@@ -335,6 +342,64 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     finally:
         server.close()
     # Kept for the end, so that every test of the file is under it.
+    assert "Traceback" not in logs, logs
+
+
+@dataclass
+class Faulty(Cluster):
+    """The same, with processes that can be stopped at a named point, and a load of people and applications for it."""
+
+    folder: Path = Path()
+    loads: int = 0
+
+    def load(self, visitors: int = 3, **how: Any) -> Load:
+        self.loads += 1
+        ledger = Ledger(self.folder / f"ledger-{self.loads}.jsonl")
+        return Load(self.processes, self.applications[:visitors], ledger, **how)
+
+    @cached_property
+    def applications(self) -> list[Application]:
+        """One whose tokens are JWTs, one whose tokens are opaque, and one that nobody is asked about."""
+        made = []
+        for resource, first_party in ((None, False), ("https://files.example/", False), (None, True)):
+            grant_types = ("authorization_code", "refresh_token", "client_credentials")
+            client, secret = self.server.add_client(grant_types=grant_types, first_party=first_party)
+            made.append(Application(client, secret or "", resource))
+        return made
+
+    def process_of(self, pid: int) -> ServerProcess:
+        return next(process for process in self.processes if process.pid == pid)
+
+    def replace(self, process: ServerProcess) -> float:
+        """kill -9, and start another in its place; seconds until that one serves."""
+        process.kill()
+        began = time.monotonic()
+        process.start()
+        process.wait()
+        return time.monotonic() - began
+
+
+FAULTY = {
+    "authserver.plugins": SETTINGS["authserver.plugins"]
+    + "\n        pushed_requests\n        tests.faults.points:FaultPoints",
+    "authserver.opaque_resources": "https://files.example/",
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def faulty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """Two server processes on one database for the faults of a file, once on each kind of database."""
+    folder = tmp_path_factory.mktemp("faulty")
+    url = _new_database(request, folder)
+    server = Server(url, {"authserver.opaque_resources": FAULTY["authserver.opaque_resources"]})
+    try:
+        server.add_user("ann")
+        settings = {**FAULTY, "authserver.plugin.fault_points.folder": str(folder)}
+        with _serving(folder, url, 2, settings) as processes:
+            yield Faulty(server, processes, folder=folder)
+            logs = "".join(process.log() for process in processes)
+    finally:
+        server.close()
     assert "Traceback" not in logs, logs
 
 
