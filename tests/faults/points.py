@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+import time_machine
 from sqlalchemy.engine import Engine
 
 from authserver.api import hookimpl
@@ -75,6 +78,36 @@ class FaultPoints:
         Path(self.folder, f"{point}.process").write_text(str(os.getpid()))
         Path(self.folder, f"{point}.process").rename(Path(self.folder, f"{point}.stopped"))
         time.sleep(STANDS)
+
+
+@dataclass(frozen=True)
+class SteppedClock:
+    """Sets the clock of the process as many seconds ahead as the file says, whenever that changes."""
+
+    file: str
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    @hookimpl
+    def observe(self) -> None:
+        """A plugin serves a hook."""
+
+    def _follow(self) -> None:
+        ahead, travel = 0.0, None
+        while True:
+            time.sleep(0.05)
+            try:
+                wanted = float(Path(self.file).read_text())
+            except (OSError, ValueError):
+                continue
+            if wanted == ahead:
+                continue
+            if travel is not None:
+                travel.stop()
+            ahead = wanted
+            travel = time_machine.travel(datetime.now(UTC) + timedelta(seconds=ahead), tick=True)
+            travel.start()
 
 
 def pausing_cursor(look: Callable[[Any], None]) -> type[psycopg.Cursor[Any]]:
