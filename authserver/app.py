@@ -52,7 +52,7 @@ from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.delivering import deliveries
 from authserver.plugins.shadow import Shadow
-from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
@@ -166,8 +166,11 @@ class Application:
             )
 
     def probe_database(self) -> None:
-        """The same within a time limit, for those who look whether this server is ready. Raises TooSlow, too."""
-        self._probes.call(self.check_database)
+        """The same within a time limit, for those who look whether this server is ready."""
+        try:
+            self._probes.call(self.check_database)
+        except TooSlow as error:
+            raise StorageUnavailable(str(error)) from error
 
     def prepare(self) -> None:
         """Check the database and read what answers are made with. Raises what `check_database` and `prepare_keys` do."""
