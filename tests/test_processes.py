@@ -17,8 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
+import pytest
+
 from authserver.testing.live import free_port
 from authserver.testing.server import SETTINGS, Server, basic
+from authserver.web import gunicorn_server
+from authserver.web.processes import command
+from authserver.web.serving import server
 
 SECONDS = 90
 STOP_DELAY = 1
@@ -145,22 +150,27 @@ class Load:
 
 
 @contextmanager
-def pserve(folder: Path, database: str, *lines: str) -> Iterator[Running]:
-    """`pserve` with these lines in `[server:main]`, on a migrated database."""
+def pserve(
+    folder: Path, database: str, *lines: str, use: str = "", listen: str = "listen"
+) -> Iterator[Running]:
+    """`pserve` with these lines in `[server:main]`, on a migrated database.
+
+    Args:
+        use: what comes behind `egg:authserver`.
+        listen: the setting for the address.
+    """
     port, management = free_port(), free_port()
     issuer = {"authserver.issuer": f"http://localhost:{port}", "authserver.database_url": database}
-    server = Server(database, issuer)
-    try:
-        client, secret = server.add_client(grant_types=("client_credentials",))
-    finally:
-        server.close()
+    prepared = Server(database, issuer)
+    client, secret = prepared.add_client(grant_types=("client_credentials",))
+    prepared.close()
     settings = [
         f"{key} = {value}".replace("%", "%%").replace("\n", "\n    ")
         for key, value in {**SETTINGS, **issuer}.items()
     ]
     section = [
-        "use = egg:authserver",
-        f"listen = 127.0.0.1:{port}",
+        f"use = egg:authserver{use}",
+        f"{listen} = 127.0.0.1:{port}",
         f"management_listen = 127.0.0.1:{management}",
     ]
     ini = folder / "server.ini"
@@ -227,6 +237,48 @@ def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
         assert (load.lost, load.refused, running.process.returncode) == ([], 0, 0)
         assert not any(map(alive, running.answering()))
         assert "without an answer" not in running.said()
+
+
+def test_gunicorn_serves_by_the_same_command(tmp_path: Path, sqlite_url: str) -> None:
+    """Each of its processes makes the application, answers operators, and ends in order."""
+    with pserve(tmp_path, sqlite_url, "workers = 1", use="#gunicorn", listen="bind") as running:
+        running.wait(lambda: running.health(running.management) == 200, "start")
+        with Load(running) as load:
+            running.wait(lambda: load.answered > 10, "answers")
+        assert (load.lost, load.refused) == ([], 0)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(SECONDS) == 0
+    assert "Traceback" not in running.said()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"preload_app": "true"}, "preload_app: is not for this server; remove the line"),
+        ({"forwarded_allow_ips": "*"}, "forwarded_allow_ips: is not for this server; remove the line"),
+        ({"worker": "3"}, "worker: no such setting; did you mean workers"),
+        ({"management_listen": "6544:x"}, "6544:x is no address to listen on; expected HOST:PORT"),
+        ({"workers": "many"}, "invalid literal for int() with base 10: 'many'"),
+    ],
+)
+def test_a_section_of_gunicorn_that_cannot_be_used_is_one_sentence(
+    settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        gunicorn_server.server({"__file__": "/srv/my.ini"}, **settings)
+    assert ended.value.code.startswith(f"authserver cannot start:\n  the server section of my.ini: {said}")  # type: ignore[union-attr]
+
+
+def test_a_process_is_started_as_its_parent_was() -> None:
+    arguments = command(["/srv/bin/pserve", "my.ini", "http_port=1"], ["ignore"])
+    assert arguments[:3] == [sys.executable, "-P", "-Wignore"]
+    assert arguments[-2:] == ["my.ini", "http_port=1"]
+
+
+def test_only_pserve_starts_several() -> None:
+    """Under another program there is no command by which the parent could start them."""
+    with pytest.raises(SystemExit, match="processes: only `pserve` without --reload starts several"):
+        server({"__file__": "/srv/my.ini"}, listen="127.0.0.1:0", processes="2")
 
 
 def alive(pid: int) -> bool:

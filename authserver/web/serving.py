@@ -200,16 +200,21 @@ class Section:
                 )
             if name not in _SETTINGS:
                 raise CannotListen(f"{name}: no such setting; {did_you_mean(name, _SETTINGS, '')}")
-        management_listen = settings.get("management_listen", "")
         return cls(
             _adjustments({name: text for name, text in settings.items() if name not in _OURS}),
-            tuple(_adjustments({"listen": management_listen}).listen) if management_listen.strip() else (),
+            management_addresses(settings),
             _whole_number(settings, "connections_per_address", 64, minimum=0),
             _whole_number(settings, "request_time_limit", 20, minimum=1),
             _whole_number(settings, "processes", 0, minimum=0),
             _whole_number(settings, "stop_delay", 0, minimum=0),
             _whole_number(settings, "stop_time_limit", 5, minimum=1),
         )
+
+
+def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:
+    """The addresses for operators that a section names. Raises CannotListen."""
+    text = settings.get("management_listen", "")
+    return tuple(_adjustments({"listen": text}).listen) if text.strip() else ()
 
 
 def _whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
