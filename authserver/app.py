@@ -58,6 +58,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
+from authserver.web.processes import Ending
 from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
@@ -89,6 +90,7 @@ class Application:
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
         origins: where each setting comes from, by its key (`ini.origins`).
+        ending: whether this process was told to end.
     """
 
     parts: ServerParts
@@ -100,6 +102,7 @@ class Application:
     insecure: tuple[str, ...]
     caller: Caller
     origins: Mapping[str, str] = field(default_factory=dict)
+    ending: Ending = field(default_factory=Ending)
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
