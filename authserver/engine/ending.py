@@ -234,7 +234,12 @@ class Act:
         kind = self.subject.kind
         if self.because or not self.for_good:
             return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
-        return f"{kind}-{'removed' if kind is SubjectKind.RESOURCE else 'disabled'}"
+        return reason_for_good(kind)
+
+
+def reason_for_good(kind: SubjectKind) -> str:
+    """The reason that grants keep which end because their client is disabled, or their resource or scope removed."""
+    return f"{kind}-{'removed' if kind in (SubjectKind.RESOURCE, SubjectKind.SCOPE) else 'disabled'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
