@@ -310,7 +310,7 @@ def _build(
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
-    storage = _open_database(settings.database_url.value)
+    storage = _open_database(settings.database_url.value, any_text=caller is not SERVER)
     if plugins.serves("observe_request"):
         storage.watch()
     insecure_shadows: list[str] = []
@@ -397,10 +397,10 @@ def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:
         raise SettingsError(problems)
 
 
-def _open_database(url: str) -> Database:
+def _open_database(url: str, *, any_text: bool) -> Database:
     """The database of this URL; the URL is never repeated, because it may hold a password."""
     try:
-        return Database(url)
+        return Database(url, any_text=any_text)
     except ImportError as error:
         problem = f"its driver is not installed ({error.name}); for PostgreSQL: pip install 'authserver[postgresql]'"
     except (ArgumentError, TypeError, ValueError):

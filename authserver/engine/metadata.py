@@ -18,7 +18,7 @@ class MetadataCollision(ValueError):
 
 
 def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata document. Members that would be empty are left out (A-17).
+    """The metadata document, with the scopes of the INI and of plugins. Members that would be empty are left out (A-17).
 
     Args:
         endpoints: the URL of each endpoint that is switched on, by the member that names it.
@@ -29,7 +29,7 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
     issuer = parts.settings.issuer
     members: dict[str, Any] = {
         "issuer": issuer,
-        SCOPES: scopes_supported(parts),
+        SCOPES: scopes_supported(parts, parts.offered.listed_scopes),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": list(parts.grant_types),
@@ -59,9 +59,9 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
     return {name: value for name, value in members.items() if value not in (None, [], "")}
 
 
-def scopes_supported(parts: Parts) -> list[str]:
+def scopes_supported(parts: Parts, scopes: Iterable[str]) -> list[str]:
     """The names of the scopes that anybody may know of."""
-    return [name for name in parts.offered.scopes() if name not in parts.settings.hidden_scopes]
+    return [name for name in scopes if name not in parts.settings.hidden_scopes]
 
 
 def _auth_of_other_endpoints(members: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -36,9 +36,10 @@ def publish(config: Configurator) -> None:
 
 def metadata(request: Request) -> Response:
     registry = request.registry
-    scopes = scopes_supported(request.application.parts)
+    parts = request.application.parts
+    scopes = scopes_supported(parts, parts.offered.scopes())
     if scopes != registry.metadata.get(SCOPES, []):
-        # An operator changed them (`authserver apply`); nothing else of it changes while the server runs.
+        # There are others in the store (`authserver apply`); nothing else of it changes while the server runs.
         registry.metadata = {**registry.metadata, SCOPES: scopes}
         registry.metadata_body = msgspec.json.encode(registry.metadata)
     return _cacheable(request, registry.metadata_body, MAXIMUM_AGE)

@@ -23,7 +23,7 @@ from authserver.engine.records import NOTHING, Declaration, DeclaredKind
 from authserver.engine.resources import BadResource
 
 # Seconds. A request that began before its process knew of a removed scope has ended after these.
-_LONGEST_REQUEST = 2.0
+_REQUEST_SECONDS = 2.0
 
 
 def apply(
@@ -71,7 +71,7 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
         wait: for some seconds, if a scope is gone: until then other processes may still grant it.
     """
     if any(step.kind is DeclaredKind.SCOPE for step in filter(_ends, plan.steps)):
-        wait(offered.FOLLOW_SECONDS + _LONGEST_REQUEST)
+        wait(offered.FOLLOW_SECONDS + _REQUEST_SECONDS)
     for step in filter(_ends, plan.steps):
         subject = _subject(step)
         # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
