@@ -26,7 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
-from authserver.engine import grants
+from authserver.engine import grants, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
@@ -38,6 +38,7 @@ from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.letters import Letter, is_mail_on
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
+from authserver.engine.offered import FollowedSettings
 from authserver.engine.people import password_links
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
@@ -74,6 +75,7 @@ class ServerParts(Parts):
 
     policies: PluginSet
     signer: FollowedSigningKeys
+    offered: FollowedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +182,7 @@ class Application:
         self.check_database()
         self.prepare_keys()
         self.parts.generation.began_at()
+        self.parts.offered.scopes()
         for reading in self.readings:
             reading.begin()
 
@@ -313,7 +316,7 @@ def _build(
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
-    storage = _open_database(settings.database_url.value)
+    storage = _open_database(settings.database_url.value, any_text=caller is not SERVER)
     if plugins.serves("observe_request"):
         storage.watch()
     insecure_shadows: list[str] = []
@@ -324,6 +327,7 @@ def _build(
         plugins.shadow = Shadow(shadows, storage)
     resources, client_forms = listed_resources.read(loaded, plugins)
     try:
+        scopes = joined("scope", settings.scope_sentences, plugins, "scopes")
         parts = ServerParts(
             settings=settings,
             policies=plugins,
@@ -341,7 +345,7 @@ def _build(
             client_proofs=joined(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
-            scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
             client_forms=client_forms,
             client_metadata=joined(
@@ -357,9 +361,9 @@ def _build(
             token_types=plugins.declared("confirmations"),
             generation=FollowedGeneration(storage),
         )
-        if problems := scope_problems(parts.scopes, settings.maximum_request):
+        if problems := scope_problems(scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
-        _check_scope_groups(settings, parts.scopes)
+        _check_scope_groups(settings, scopes)
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
@@ -399,10 +403,10 @@ def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:
         raise SettingsError(problems)
 
 
-def _open_database(url: str) -> Database:
+def _open_database(url: str, *, any_text: bool) -> Database:
     """The database of this URL; the URL is never repeated, because it may hold a password."""
     try:
-        return Database(url)
+        return Database(url, any_text=any_text)
     except ImportError as error:
         problem = f"its driver is not installed ({error.name}); for PostgreSQL: pip install 'authserver[postgresql]'"
     except (ArgumentError, TypeError, ValueError):

@@ -22,6 +22,7 @@ from authserver.engine.ports import (
     ContributionFailed,
     Fetcher,
     Generation,
+    Offered,
     Policies,
     Signer,
     Stores,
@@ -231,7 +232,7 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
-    scopes: Mapping[str, str]
+    offered: Offered
     listed_resources: Mapping[str, Resource]
     client_forms: Mapping[str, TokenForm]
     client_metadata: Mapping[str, ReadMember]
@@ -248,10 +249,12 @@ _values_of = attrgetter(*_PARTS)
 class Engine(Parts):
     """The parts, and what belongs to one request. `now` is the only clock of a rule.
 
-    `restored_at` is when the database was restored from a backup, if ever: uses shortly before that may be missing.
+    `scopes` are those that there are, with their sentences for the consent page. `restored_at` is when the database was
+    restored from a backup, if ever: uses shortly before that may be missing.
     """
 
     stores: Stores
+    scopes: Mapping[str, str]
     resources: Registry
     now: datetime
     restored_at: datetime | None
@@ -272,6 +275,7 @@ class Engine(Parts):
         return cls(
             **dict(zip(_PARTS, _values_of(parts), strict=True)),
             stores=stores,
+            scopes=parts.offered.scopes(),
             resources=Registry(parts.listed_resources, stores.resources),
             now=now,
             restored_at=parts.generation.began_at(),

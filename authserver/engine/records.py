@@ -240,15 +240,30 @@ class DeclaredKind(StrEnum):
     CLIENT = "clients"
     RESOURCE = "resources"
     INITIAL_TOKEN = "initial_tokens"
+    SCOPE = "scopes"
+    LIMIT = "limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSetting:
+    """A scope or a limit that is in the store, beside those of the INI (`engine.offered`).
+
+    `value` is JSON: of a scope its `sentence` for the consent page, of a limit the columns of its row (`engine.rates`).
+    """
+
+    kind: DeclaredKind
+    name: str
+    value: Mapping[str, Any]
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """A mark: what was made because files declare it, and may be taken away when they do not any more.
 
-    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, or the id
-    of an initial access token. `of_set` is the name of the set of files. `references` say where its secrets and files come
-    from, as files name them, by member; they hold no secret.
+    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, the id of
+    an initial access token, the name of a scope or limit. `of_set` is the name of the set of files. `references` say where
+    its secrets and files come from, as files name them, by member; they hold no secret.
     """
 
     kind: DeclaredKind
@@ -572,6 +587,9 @@ class EventType(StrEnum):
     RESOURCE_ADDED = "resource.added"
     RESOURCE_CHANGED = "resource.changed"
     RESOURCE_REMOVED = "resource.removed"
+    SCOPE_ADDED = "scope.added"
+    SCOPE_CHANGED = "scope.changed"
+    SCOPE_REMOVED = "scope.removed"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
@@ -579,6 +597,9 @@ class EventType(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     KEY_RESEALED = "key.resealed"
+    LIMIT_ADDED = "limit.added"
+    LIMIT_CHANGED = "limit.changed"
+    LIMIT_REMOVED = "limit.removed"
     LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -64,10 +65,12 @@ class Database:
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
         pool_size: connections kept, and at most used; the number of threads of the process is right.
+        any_text: whether texts that are no UTF-8 are read from the beginning; otherwise a connection of SQLite does from
+            the second time on that it meets one, because reading so takes longer.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
-        self.engine = open_engine(url, pool_size=pool_size)
+    def __init__(self, url: str, *, pool_size: int = 16, any_text: bool = False) -> None:
+        self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
         """Stores that take part in the manager's current transaction, from their first statement on.
@@ -139,7 +142,7 @@ class Database:
             yield connection
 
 
-def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
+def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
     `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
@@ -177,6 +180,8 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
+        if any_text:
+            event.listen(engine, "connect", lambda connection, _: _read_any_text(connection))
     return engine
 
 
@@ -232,6 +237,9 @@ def _create(path: Path) -> None:
         private_files.create(path)
 
 
+_NO_UTF_8 = "Could not decode to UTF-8"
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -240,12 +248,21 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _read_any_text(connection: Any) -> None:
+    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
+
+
 def _translate(context: ExceptionContext) -> BaseException | None:
     """A StorageUnavailable for a passing error; any other error is left as it is."""
     error = context.original_exception
     if not isinstance(error, Exception):
         # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
         return None
+    if _NO_UTF_8 in str(error) and context.connection is not None:
+        # It passes: whoever tries again reads it.
+        _read_any_text(context.connection.connection.dbapi_connection)
+        return StorageBusy(str(error))
     kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
     if kind is StorageBusy and context.is_disconnect and _is_commit(context):
         kind = StorageUncertain

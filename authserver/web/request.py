@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyramid.request
 from pyramid.config import Configurator
@@ -76,7 +76,8 @@ class Registry(Protocol):
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
         unstored_paths: paths whose requests have no transaction.
-        metadata_body: the server metadata, as it is sent.
+        metadata: the server metadata.
+        metadata_body: the same, as it is sent.
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
@@ -92,6 +93,7 @@ class Registry(Protocol):
     folders: dict[str, Route]
     switched_off: dict[str, Route]
     unstored_paths: set[str]
+    metadata: dict[str, Any]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
