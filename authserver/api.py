@@ -192,6 +192,17 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.grants.deriving import (
+    NotLive,
+    Parent,
+    acted,
+    actors_of,
+    check_approved,
+    derive,
+    redeem_approved,
+)
+from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
+from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
@@ -382,6 +393,7 @@ __all__ = [
     "Mail",
     "MailFailed",
     "Medium",
+    "NotLive",
     "NothingThere",
     "OAuthError",
     "ObserveHook",
@@ -392,6 +404,7 @@ __all__ = [
     "PageError",
     "Parameter",
     "Parameters",
+    "Parent",
     "PrivateUseRedirectUrisHook",
     "Problem",
     "Question",
@@ -435,16 +448,20 @@ __all__ = [
     "User",
     "Wait",
     "Welcome",
+    "acted",
+    "actors_of",
     "allow",
     "allowed_resources",
     "allowed_scopes",
     "as_managed",
     "authenticate",
     "canonical_resource",
+    "check_approved",
     "check_request",
     "claim",
     "claim_rate",
     "deny",
+    "derive",
     "describe_elsewhere",
     "describe_issued",
     "describe_registration",
@@ -477,6 +494,8 @@ __all__ = [
     "or_not_modified",
     "origin_problem",
     "own_url",
+    "parent_of_assertion",
+    "parent_of_token",
     "proven_client",
     "proven_key",
     "read_bearer",
@@ -492,6 +511,7 @@ __all__ = [
     "read_own_form",
     "read_page_query",
     "read_query",
+    "redeem_approved",
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",

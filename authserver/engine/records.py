@@ -313,7 +313,8 @@ class Grant:
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own.
+    credential of its own; `act` who acts for the subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived
+    from (`grants.deriving`), with which it ends; None: from none.
     """
 
     grant_id: str
@@ -327,6 +328,7 @@ class Grant:
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    parent_id: str | None = None
 
     @property
     def subject(self) -> str:
