@@ -131,7 +131,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.audit import as_json as event_as_json
-from authserver.engine.authorization_request import Expanded, check_request
+from authserver.engine.authorization_request import Expanded, check_request, required_sign_in
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
@@ -145,6 +145,9 @@ from authserver.engine.clients.registration import (
 )
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
+from authserver.engine.consent import Agreement, agree, consents_already, decline, hold_session
+from authserver.engine.consent import problem_with as agreement_problem
+from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
     Binding,
     ClientProof,
@@ -249,6 +252,7 @@ from authserver.engine.tokens.assertions import (
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
+from authserver.engine.tokens.issuing import keep_approved
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
@@ -297,6 +301,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
+from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
@@ -313,6 +318,7 @@ from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
+from authserver.web.scope_list import grouped as grouped_scopes
 from authserver.web.session import read_own_form, see_login, session_token
 
 __all__ = [
@@ -337,6 +343,7 @@ __all__ = [
     "TEXT",
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
+    "Agreement",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
@@ -450,6 +457,8 @@ __all__ = [
     "Welcome",
     "acted",
     "actors_of",
+    "agree",
+    "agreement_problem",
     "allow",
     "allowed_resources",
     "allowed_scopes",
@@ -460,8 +469,11 @@ __all__ = [
     "check_request",
     "claim",
     "claim_rate",
+    "consents_already",
+    "decline",
     "deny",
     "derive",
+    "describe_client",
     "describe_elsewhere",
     "describe_issued",
     "describe_registration",
@@ -476,14 +488,18 @@ __all__ = [
     "foreign_key",
     "from_text",
     "give_back_rate",
+    "grouped_scopes",
+    "hold_session",
     "hookimpl",
     "is_loopback",
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
     "json_response",
+    "keep_approved",
     "link_problem",
     "mail_address_problem",
+    "named_resources",
     "narrow",
     "network_of",
     "new_credential",
@@ -515,7 +531,9 @@ __all__ = [
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",
+    "required_sign_in",
     "same_loopback_redirect_uri",
+    "scope_sentences",
     "see_login",
     "see_other",
     "session_token",

@@ -1,8 +1,8 @@
-"""One rule for all grants that come from something else: bind to the client, check that it lives, never widen, never extend.
+"""One rule for all grants that come from something else: bind to the client, check that it lives, never widen or extend.
 
-What such a grant comes from is its *parent*: a token that this server issued, an assertion that a trusted issuer signed, or
-what a person approved. Most of what went wrong elsewhere with such grants broke this rule in one place (T163 to T168), so it
-is here once, and each grant type says only what its parent is.
+What such a grant comes from is its *parent*: a token that this server issued, an assertion that a trusted issuer signed,
+or what a person approved. Most of what went wrong elsewhere with such grants broke this rule in one place (T163 to T168).
+So it is here once, and each grant type says only what its parent is.
 
 - Bind: the grant belongs to the client that authenticated, and only a client that the parent names gets it.
 - Live: user, client, issuer and every grant behind the parent are live at this moment, and stay so until it is stored.

@@ -197,6 +197,33 @@ def issue_code(
         InvalidTarget: a resource was removed meanwhile.
         UnauthorizedClient: the client was disabled meanwhile.
     """
+    keep_approved(
+        engine,
+        client,
+        grant,
+        digests.digest(TokenKind.CODE, code),
+        expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
+        details={**details, "redirect_uri": redirect_uri, "code_challenge": code_challenge},
+    )
+
+
+def keep_approved(
+    engine: Engine,
+    client: Client,
+    grant: Grant,
+    digest: bytes,
+    *,
+    expires_at: datetime,
+    details: Mapping[str, Any] = NOTHING,
+) -> None:
+    """Store a new grant, to which a person agreed, and the code that redeems it once until then.
+
+    Args:
+        digest: of the code, which the client has or gets.
+        details: what is kept with the code; `cnf` is the key that it is bound to.
+
+    Raises: as `issue_code`.
+    """
     if not engine.stores.clients.hold(client.client_id):
         raise UnauthorizedClient("The client is disabled.", reason="client-disabled")
     _hold_resources(engine, grant)
@@ -204,14 +231,14 @@ def issue_code(
     engine.stores.tokens.add(
         Token(
             kind=TokenKind.CODE,
-            digest=digests.digest(TokenKind.CODE, code),
+            digest=digest,
             grant_id=grant.grant_id,
             client_id=grant.client_id,
             scopes=grant.scopes,
             resources=grant.resources,
             created_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
-            details={**details, "redirect_uri": redirect_uri, "code_challenge": code_challenge},
+            expires_at=expires_at,
+            details=details,
         )
     )
     _note_use(engine, client)
