@@ -225,6 +225,7 @@ from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     ClientMetadata,
     Consent,
@@ -335,6 +336,7 @@ __all__ = [
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "OFFLINE_ACCESS",
+    "ON_ANOTHER_DEVICE",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "RESOURCE_PARAMETER",

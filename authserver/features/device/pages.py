@@ -17,6 +17,7 @@ from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
 from authserver.api import (
+    ON_ANOTHER_DEVICE,
     Agreement,
     AuthenticationStep,
     Counted,
@@ -77,7 +78,7 @@ class WrongCode(PageError):
 class Over(PageError):
     """The request was answered, or has expired: a page says which (DEV-10)."""
 
-    def __init__(self, reason: str, heading: str) -> None:
+    def __init__(self, *, reason: str, heading: str) -> None:
         super().__init__(InvalidRequest("This code cannot be used any more.", reason=reason), advises=True)
         self.heading = heading
 
@@ -213,7 +214,7 @@ def allow(
         raise _answered()
     # It is not remembered for the next request: whoever holds the next device is somebody else, perhaps.
     grant = agree(engine, chosen, session, asked=False, acr=asked.acr)
-    grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE})
+    grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE, ON_ANOTHER_DEVICE: True})
     engine.journal.grant_id = grant.grant_id
     engine.record(
         EventType.CONSENT_GIVEN,
@@ -244,7 +245,7 @@ def _check_open(engine: Engine, found: DeviceRequest) -> None:
     if found.state is not State.PENDING:
         raise _answered(found.state)
     if found.is_over(engine):
-        raise Over("device-request-expired", _("This code has expired"))
+        raise Over(reason="device-request-expired", heading=_("This code has expired"))
 
 
 def _answered(state: State | None = None) -> Over:
@@ -252,7 +253,7 @@ def _answered(state: State | None = None) -> Over:
         State.APPROVED: _("You allowed this device already"),
         State.DENIED: _("This device was denied already"),
     }
-    return Over("device-request-answered", heading.get(state, _("This code was used already")))
+    return Over(reason="device-request-answered", heading=heading.get(state, _("This code was used already")))
 
 
 def _checked(

@@ -193,9 +193,9 @@ def redeem(engine: Engine, client: Client, parameters: Parameters, rules: Rules)
     check_client(engine, client, rules)
     found = requests.find_by_device_code(engine, device_code)
     if found is None:
-        raise _unknown("device-code-unknown")
+        raise _unknown(reason="device-code-unknown")
     if found.client_id != client.client_id:
-        raise _unknown("device-code-of-another-client")
+        raise _unknown(reason="device-code-of-another-client")
     match found.state:
         case State.APPROVED:
             return _approved(engine, client, found, parameters, rules)
@@ -221,10 +221,10 @@ def _approved(
 ) -> Issue:
     approved = engine.stores.tokens.find(TokenKind.CODE, found.record.digest)
     if approved is None:
-        raise _unknown("grant-ended")
+        raise _unknown(reason="grant-ended")
     engine.journal.grant_id, engine.journal.user_id = approved.grant.grant_id, approved.grant.user_id
     if approved.token.claimed_at is not None:
-        raise _unknown("device-code-used")
+        raise _unknown(reason="device-code-used")
     if found.is_over(engine):
         raise ExpiredToken("The code has expired.")
     check_approved(engine, approved)
@@ -243,6 +243,6 @@ def _kept(engine: Engine, client: Client, sent: Parameters, bound: Mapping[str, 
     return {**kept, "cnf": dict(bound)}
 
 
-def _unknown(reason: str) -> InvalidGrant:
+def _unknown(*, reason: str) -> InvalidGrant:
     """One answer for a code that is unknown, used or another client's (DEV-03, DEV-15)."""
     return InvalidGrant("The device code is not valid.", reason=reason)
