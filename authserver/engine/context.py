@@ -114,6 +114,9 @@ class Issue:
         refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         uses: what else is used up by this, each once.
+        hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
+            ends before it is stored.
+        noted: what the event says besides; nothing secret.
     """
 
     grant: Grant
@@ -128,6 +131,8 @@ class Issue:
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     uses: tuple[SingleUse, ...] = ()
+    hangs_on: tuple[Grant, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -311,6 +311,8 @@ class User:
         return self.disabled_at is None
 
 
+# Among the details of a grant: that its user agreed on another device than the one that has it.
+ON_ANOTHER_DEVICE = "on_another_device"
 # Why the grants of a client end that had a credential of its own, and has none any more: whoever has a refresh token of it
 # could use that.
 MADE_PUBLIC = "client-made-public"
@@ -328,7 +330,8 @@ class Grant:
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own.
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived
+    from (`grants.deriving`), with which it ends; None: from none.
     """
 
     grant_id: str
@@ -342,6 +345,7 @@ class Grant:
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    parent_id: str | None = None
 
     @property
     def subject(self) -> str:

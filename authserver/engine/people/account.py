@@ -29,6 +29,7 @@ from authserver.engine.people.login import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     Consent,
     EventType,
@@ -133,6 +134,8 @@ def last_use(grant: Grant) -> datetime:
 
 def let_in_by(grant: Grant) -> str | None:
     """Who or what made a grant that its user did not agree to here; None for what the consent page made."""
+    if ON_ANOTHER_DEVICE in grant.details:
+        return None
     name: str | None = grant.details.get("vouched_by") or grant.details.get("grant_type")
     return name
 
