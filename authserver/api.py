@@ -152,6 +152,7 @@ from authserver.engine.context import (
     Issue,
     ReadMember,
     Redeem,
+    Respond,
     SingleUse,
     Welcome,
 )
@@ -177,6 +178,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    InsufficientScope,
     InvalidClient,
     InvalidClientMetadata,
     InvalidGrant,
@@ -187,6 +189,7 @@ from authserver.engine.errors import (
     InvalidToken,
     OAuthError,
     PageError,
+    ServerError,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
@@ -241,6 +244,7 @@ from authserver.engine.tokens.issued import Issued, find_issued
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
+    display_host,
     fetched_problem,
     fitting_application_type,
     is_loopback,
@@ -249,6 +253,7 @@ from authserver.engine.uris import (
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
+from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
@@ -264,19 +269,23 @@ from authserver.protocols import (
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
+    GrantDetailsHook,
     GrantTypesHook,
+    ImpliedParametersHook,
     IncludemeHook,
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
     ObserveRequestHook,
     OriginDecisionHook,
+    PersonClaimsHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
     RegistrationResponseHook,
     ResourceDecisionHook,
+    ResponseModesHook,
     ScopeDecisionHook,
     ScopesHook,
     SendMailHook,
@@ -288,10 +297,12 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
+from authserver.web.metadata import metadata as metadata_document
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
+    METADATA_DOCUMENT,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
@@ -317,6 +328,7 @@ __all__ = [
     "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
+    "METADATA_DOCUMENT",
     "OFFLINE_ACCESS",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
@@ -359,10 +371,13 @@ __all__ = [
     "FindClientHook",
     "ForeignKey",
     "Grant",
+    "GrantDetailsHook",
     "GrantTypesHook",
     "Identity",
+    "ImpliedParametersHook",
     "IncludemeHook",
     "InitialAccessToken",
+    "InsufficientScope",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
     "InvalidClient",
@@ -392,6 +407,7 @@ __all__ = [
     "PageError",
     "Parameter",
     "Parameters",
+    "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
     "Question",
@@ -408,11 +424,14 @@ __all__ = [
     "Request",
     "Resource",
     "ResourceDecisionHook",
+    "Respond",
+    "ResponseModesHook",
     "Route",
     "ScopeDecisionHook",
     "ScopesHook",
     "Secret",
     "SendMailHook",
+    "ServerError",
     "ServerMetadataHook",
     "Service",
     "Session",
@@ -450,6 +469,7 @@ __all__ = [
     "describe_registration",
     "did_you_mean",
     "digest",
+    "display_host",
     "equal",
     "event_as_json",
     "fetch_named",
@@ -467,6 +487,7 @@ __all__ = [
     "json_response",
     "link_problem",
     "mail_address_problem",
+    "metadata_document",
     "narrow",
     "network_of",
     "new_credential",
@@ -475,6 +496,7 @@ __all__ = [
     "object_schema",
     "of_this_generation",
     "or_not_modified",
+    "origin_of",
     "origin_problem",
     "own_url",
     "proven_client",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, unquote_plus, urlencode
+from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 from authserver.engine.errors import InvalidTarget
 from authserver.limits import MAXIMUM_ORIGIN, MAXIMUM_URI
@@ -164,6 +164,11 @@ def is_loopback(uri: str) -> bool:
     return web is not None and web.host in LOOPBACK_HOSTS
 
 
+def is_web(uri: str) -> bool:
+    """Whether it is a well-formed http or https URI, to which a browser can send a form."""
+    return _web(uri) is not None
+
+
 def is_remote_https(uri: str) -> bool:
     """Whether it is a well-formed https URI that leads to another machine."""
     web = _web(uri)
@@ -253,6 +258,20 @@ def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
         return uri
     separator = "" if uri.endswith(("?", "&")) else "&" if "?" in uri else "?"
     return f"{uri}{separator}{added}"
+
+
+def without_response(location: str) -> tuple[str, dict[str, str]]:
+    """The redirect URI, and the response that `with_query` added to it: no redirect URI has such parameters itself."""
+    uri, _, query = location.partition("?")
+    own, response = [], {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name in _RESPONSE_PARAMETERS:
+            response[name] = unquote(value)
+        else:
+            own.append(pair)
+    rest = "&".join(own)
+    return (f"{uri}?{rest}" if rest else uri), response
 
 
 def link_problem(uri: str) -> str | None:

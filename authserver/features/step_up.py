@@ -123,6 +123,8 @@ class StepUp:
         scopes: a line each, `scope = level`: who grants this scope must have signed in at this level or a stronger one.
         essential: whether a request for levels is refused if none of them is reached even by a new sign-in (RFC 9470,
             5). Otherwise the client gets its token, and `acr` says what was reached.
+        wished_with: scopes with which a request only wishes for levels, and is never refused because of them: with
+            `openid`, `acr_values` is a wish (OIDC Core, 3.1.2.1).
     """
 
     immediate: ClassVar[bool] = True
@@ -170,6 +172,7 @@ class StepUp:
     levels: tuple[tuple[str, str], ...]
     scopes: tuple[tuple[str, str], ...] = ()
     essential: bool = True
+    wished_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -270,12 +273,18 @@ class StepUp:
         # None is asked for; or the scopes need a stronger one, which is there.
         if not wanted.levels or any(rank <= reached for rank in known):
             return True
-        return not self.essential and (is_fresh or not known)
+        return not self._is_essential(wanted) and (is_fresh or not known)
+
+    def _is_essential(self, wanted: _Wanted) -> bool:
+        """Whether this request is refused if no level that it asks for is reached."""
+        return self.essential and not any(scope in self.wished_with for scope in wanted.scopes)
 
     def _is_unknown(self, wanted: _Wanted) -> bool:
         """Whether levels are asked for of which none exists here: no sign-in reaches them."""
         return (
-            bool(wanted.levels) and self.essential and not any(name in self._rank for name in wanted.levels)
+            bool(wanted.levels)
+            and self._is_essential(wanted)
+            and not any(name in self._rank for name in wanted.levels)
         )
 
 
