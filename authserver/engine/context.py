@@ -195,7 +195,7 @@ class Journal:
     itself, and the response mode. `is_anybody` is set when the actor is a client that registered itself, as any
     stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
+    (OIDC Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
     what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
     is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
     """

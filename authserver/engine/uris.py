@@ -104,7 +104,7 @@ def redirect_uri_problem(
 
     Allowed are https, http to a loopback host, and a private-use scheme with a period (RFC 8252, 7). Without
     a period the owner of a scheme is unknown: then the complete URI must be one of `private_use`, which the
-    operator allows. A `web` application is held to https on a host that is not loopback (OpenID Connect
+    operator allows. A `web` application is held to https on a host that is not loopback (OIDC
     Registration, 2); `native` and None are not.
     """
     if problem := malformed(uri):
@@ -135,7 +135,7 @@ def needs_permission(uri: str) -> bool:
 
 
 def fitting_application_type(redirect_uris: Iterable[str]) -> str:
-    """`web`, unless a redirect URI is one that only a native app can have (OpenID Connect Registration, 2)."""
+    """`web`, unless a redirect URI is one that only a native app can have (OIDC Registration, 2)."""
     return "web" if all(map(is_remote_https, redirect_uris)) else "native"
 
 
@@ -230,7 +230,7 @@ def canonical_resource(uri: str) -> str:
     """The form in which resources are compared: scheme and host in lower case, an empty path as `/`.
 
     Everything else counts as written. Raises InvalidTarget when it is not an absolute URI, or has
-    a fragment or userinfo (RFC 8707, 2).
+    a fragment or user name (RFC 8707, 2).
     """
     found = _RESOURCE.fullmatch(uri) if len(uri) <= MAXIMUM_URI else None
     if found is None:

@@ -13,11 +13,12 @@ from authserver.api import Parameters, User
 from authserver.engine.authorize import AskConsent, AskLogin, Redirect
 from authserver.engine.context import Caller, Engine
 from authserver.engine.errors import RedirectError
-from authserver.engine.records import Client
+from authserver.engine.records import Client, SigningKey
 from authserver.features.openid import OpenID
 from authserver.features.openid.userinfo import look_up
 from authserver.testing.rules import Rules
 from authserver.testing.server import SETTINGS
+from authserver.testing.stores import MemoryStores
 
 SCOPES = ("openid", "profile", "email", "address", "phone", "files.read")
 ON = {
@@ -34,6 +35,19 @@ ATTRIBUTES = {
     "address.country": ("DE",),
     "ssn": ("078-05-1120",),
 }
+
+
+_KEYS: dict[str, SigningKey] = {}
+
+
+def a_server(settings: Mapping[str, str]) -> Rules:
+    """Rules with these settings and Ann. They share their signing keys: to make one for RSA takes longer than a test."""
+    stores = MemoryStores()
+    stores.tables.signing_keys.update(_KEYS)
+    rules = Rules(settings, stores)
+    _KEYS.update(stores.tables.signing_keys)
+    a_user_of(rules)
+    return rules
 
 
 def a_client_of(rules: Rules, **changes: Any) -> tuple[Client, str | None]:

@@ -21,6 +21,7 @@ from authserver.api import (
     Decision,
     Described,
     Engine,
+    Expanded,
     Grant,
     InvalidRequest,
     Issued,
@@ -123,6 +124,7 @@ class OpenID:
         "nobody-signed-in": "",
         "nonce-too-long": "",
         "prompt-malformed": "",
+        "redirect-uri-missing": "",
         "sector-changed": "",
         "sector-incomplete": "",
         "sector-missing": "",
@@ -216,6 +218,14 @@ class OpenID:
         return registration.complete(engine, sent, client) or None
 
     @hookimpl
+    def expand_authorization_request(self, parameters: Parameters) -> Expanded | None:
+        """Nothing is expanded; a request without a redirect URI ends on a page (OIDC Core, 3.1.2.1)."""
+        scopes = " ".join(parameters.all("scope")).split(" ")
+        if OPENID in scopes and not parameters.all("redirect_uri"):
+            raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
+        return None
+
+    @hookimpl
     def implied_parameters(self, client: Client, parameters: Parameters) -> Mapping[str, str] | None:
         return sign_in.implied(client, parameters) if _is_asked_for(parameters) else None
 
@@ -227,8 +237,11 @@ class OpenID:
 
     @hookimpl
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
+        if not _is_asked_for(parameters):
+            return None
+        parameters.require("redirect_uri")
         nonce = parameters.get("nonce")
-        if nonce is None or not _is_asked_for(parameters):
+        if nonce is None:
             return None
         if len(nonce) > MAXIMUM_NONCE:
             raise InvalidRequest(f"nonce has more than {MAXIMUM_NONCE} characters.", reason="nonce-too-long")
