@@ -55,7 +55,7 @@ def a_client_of(rules: Rules, **changes: Any) -> tuple[Client, str | None]:
 
 
 def a_user_of(rules: Rules, username: str = "ann", **attributes: Any) -> User:
-    return rules.add_user(username, attributes=attributes or ATTRIBUTES)
+    return rules.add_user(username, None, attributes=attributes or ATTRIBUTES)
 
 
 def tokens(rules: Rules, client: Client, secret: str | None, **changes: Any) -> Mapping[str, Any]:
