@@ -31,7 +31,9 @@ from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.counting import Counting
+from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.errors import QUERY
 from authserver.engine.event_seals import Sealer
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
@@ -359,6 +361,11 @@ def _build(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris
             ),
             token_types=plugins.declared("confirmations"),
+            response_modes=joined(
+                "response mode", {}, plugins, "response_modes", reserved=(QUERY, "fragment")
+            ),
+            pkce_replacements=frozenset(plugins.declared("replaces_pkce")),
+            further_algorithms=_further_algorithms(plugins),
             generation=FollowedGeneration(storage),
         )
         if problems := scope_problems(scopes, settings.maximum_request):
@@ -388,6 +395,21 @@ def _build(
         caller=caller,
     )
     return application
+
+
+def _further_algorithms(plugins: PluginSet) -> tuple[str, ...]:
+    """What plugins sign with, each beside that of access tokens: the server needs a key for each.
+
+    Raises SettingsError for one that it cannot sign with.
+    """
+    declared = plugins.declared("signing_algorithms")
+    if problems := [
+        f"a plugin signs with {name} ({why}), for which no key can be made; known: {' '.join(ALGORITHMS)}"
+        for name, why in declared.items()
+        if name not in ALGORITHMS
+    ]:
+        raise SettingsError(problems)
+    return tuple(declared)
 
 
 def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:

@@ -246,7 +246,7 @@ def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSes
     """The live sessions of a user: the one with this id first, then the others, last seen first."""
     this = digests.digest(SESSION_KIND, session_id)
     sessions = [
-        OwnSession(handle=_handle(session), session=session, is_this=session.digest == this)
+        OwnSession(handle=session_handle(session), session=session, is_this=session.digest == this)
         for session in engine.stores.sessions.list(user.user_id, engine.now, idle_since(engine))
     ]
     return sorted(sessions, key=lambda own: not own.is_this)
@@ -256,7 +256,7 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
     """End one session of a user; False when no live session of theirs has this handle."""
     sessions = engine.stores.sessions
     for session in sessions.list(user.user_id, engine.now, idle_since(engine)):
-        if digests.equal(_handle(session), handle):
+        if digests.equal(session_handle(session), handle):
             sessions.end(session.digest)
             _record_ended(engine, user, 1)
             return True
@@ -422,7 +422,8 @@ def _as_agreed(consent: Consent | None) -> Client | None:
     )
 
 
-def _handle(session: Session) -> str:
+def session_handle(session: Session) -> str:
+    """What names a session without revealing its stored digest."""
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
 
 
