@@ -10,7 +10,7 @@ from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.grants.deriving import check_approved, redeem_approved
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import RedirectUriQuestion
-from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
+from authserver.engine.records import Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The authorization code is not valid."
 # Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
