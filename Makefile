@@ -29,7 +29,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
+.PHONY: help run test check coverage clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -47,7 +47,10 @@ check: $(VENV)/developing ## run everything that must hold before a change lands
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/audit $(BIN)/pip-audit requirements/run.txt
-	$(PYTEST) -m "not programs" --cov=authserver
+	$(PYTEST) -m "not programs"
+
+coverage: $(VENV)/developing ## run every test, and list the lines that none of them runs
+	$(PYTEST) -m "not programs" --cov=authserver --cov-fail-under=98
 
 clients: $(VENV)/developing ## run real programs from npm, Go and Maven against the server
 	$(BIN)/python -m pytest -m programs tests/clients
@@ -63,6 +66,8 @@ proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy b
 
 fuzz: $(VENV)/developing ## send 50,000 messages to all endpoints, right ones and wrong ones, for longer than `make test` does
 	AUTHSERVER_FUZZ=long $(BIN)/python -m pytest tests/fuzzing
+	@# Every other property, with many more examples than `make test` tries.
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "hypothesis and not programs" --ignore=tests/fuzzing
 
 timing: $(VENV)/developing ## compare how long refusals take that must not be told apart (benchmarks/README.md)
 	@PYTHONPATH=. $(BIN)/python benchmarks/timing.py
