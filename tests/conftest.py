@@ -156,9 +156,15 @@ def postgresql_url(migrated_postgresql_url: str) -> str:
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(f"DELETE FROM {table.name}")
-        connection.execute("ALTER SEQUENCE events_number_seq RESTART")
+        # All in one message, and so in one transaction.
+        connection.execute(
+            "; ".join(
+                [
+                    *(f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables)),
+                    "ALTER SEQUENCE events_number_seq RESTART",
+                ]
+            )
+        )
     return migrated_postgresql_url
 
 
