@@ -26,9 +26,9 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.storage.tables import Base
 
-# `HYPOTHESIS_PROFILE=thorough pytest tests/web` tries harder than a run that somebody waits for.
-settings.register_profile("modest", max_examples=100, deadline=None)
-settings.register_profile("thorough", max_examples=3000, deadline=None)
+# `make fuzz` tries harder than a run that somebody waits for, and so does `HYPOTHESIS_PROFILE=thorough pytest tests/web`.
+settings.register_profile("modest", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
 # `make mutants` runs each test very often, and a mutant must not die of another example than before.
 settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "modest"))
@@ -156,9 +156,15 @@ def postgresql_url(migrated_postgresql_url: str) -> str:
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        for table in reversed(Base.metadata.sorted_tables):
-            connection.execute(f"DELETE FROM {table.name}")
-        connection.execute("ALTER SEQUENCE events_number_seq RESTART")
+        # All in one message, and so in one transaction.
+        connection.execute(
+            "; ".join(
+                [
+                    *(f"DELETE FROM {table.name}" for table in reversed(Base.metadata.sorted_tables)),
+                    "ALTER SEQUENCE events_number_seq RESTART",
+                ]
+            )
+        )
     return migrated_postgresql_url
 
 

@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import sqlalchemy as sa
 import zope.sqlalchemy
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
@@ -38,6 +37,8 @@ _encoder = msgspec.json.Encoder(enc_hook=plain)
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
+# Alembic keeps there which migration the database is at.
+VERSION_TABLE = "alembic_version"
 # In WAL mode only FULL keeps what was committed through a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
@@ -126,7 +127,10 @@ class Database:
     def revision(self) -> str | None:
         """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
         with self._connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not sa.inspect(connection).has_table(VERSION_TABLE):
+                return None
+            number: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+            return number
 
     def close(self) -> None:
         """Close all idle connections."""
