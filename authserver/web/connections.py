@@ -7,7 +7,8 @@ What it adds to waitress:
 - its own refusals are JSON with the headers of all answers, and say nothing of what was sent or of what runs here;
 - a whole request has to arrive in time, not only some byte of it now and then;
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
-  there are too many in all. Trusted proxies are left alone.
+  there are too many in all. Trusted proxies are left alone;
+- that requests wait for a thread is told once a minute, and not of each request.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from authserver.engine.sources import network_of
 
+# Seconds between two lines about requests that waited for a thread.
+TOLD_EVERY = 60.0
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
 _ERRORS = {
@@ -205,6 +208,43 @@ class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
     """On a Unix socket. Whoever may use the file is one peer, which has no address."""
 
 
+class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Gives requests to threads.
+
+    Args:
+        clock: seconds since whenever.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._waited = self._most = 0
+        self._since = 0.0
+
+    def add_task(self, task: Any) -> None:
+        with self.lock:
+            self.queue.append(task)
+            self.queue_cv.notify()
+            waiting = len(self.queue) - (len(self.threads) - self.stop_count - self.active_count)
+            if waiting > 0:
+                self._note(waiting)
+
+    def _note(self, waiting: int) -> None:
+        """Count a request that so many wait with, and tell how many did since the last line, if that is long ago."""
+        now = self._clock()
+        if not self._waited:
+            self._since = now
+        self._waited, self._most = self._waited + 1, max(self._most, waiting)
+        if now - self._since >= TOLD_EVERY:
+            log.warning(
+                "%d requests of the last %d s waited for a thread, up to %d at once; raise threads, or run more processes",
+                self._waited,
+                now - self._since,
+                self._most,
+            )
+            self._waited = self._most = 0
+
+
 def listen(
     application: Callable[..., Any],
     adjustments: Adjustments,
@@ -221,7 +261,7 @@ def listen(
         OSError: an address was taken meanwhile, or the file of the socket cannot be made.
     """
     channels: dict[int, Any] = {}
-    dispatcher = ThreadedTaskDispatcher()
+    dispatcher = Dispatcher()
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     if adjustments.unix_socket:
         listeners: list[Any] = [UnixListener(application, **common)]
