@@ -71,7 +71,8 @@ secret among them, and `describe_registration` gives those in effect.
 `is_same_algorithm` knows that two of these names are of one algorithm.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
-and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
+and the web `Origins` that may read it; one that answers JSON has a transaction of its own, which ends with its view, and
+a page has that of `request.tm`; `EventType` has the types of the events of its refusals. `read_form` reads the
 form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
 the token endpoint does; an endpoint that asks plugins afterwards calls `proven_client`, and claims the `uses` at the end.
 `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the

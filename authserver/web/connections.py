@@ -8,6 +8,7 @@ What it adds to waitress:
 - a whole request has to arrive in time, not only some byte of it now and then;
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
   there are too many in all. Trusted proxies are left alone;
+- that requests wait for a thread is told once a minute, and not of each request;
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
 
@@ -34,10 +35,12 @@ from authserver.engine.sources import network_of
 _SETTLING = 0.2
 # Seconds between two looks at a server that ends.
 _ENDING_LOOK = 0.05
+# Seconds between two lines in the log about requests that waited for a thread, and between two about descriptors.
+TOLD_EVERY = 60.0
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
-# Seconds between two lines in the log about descriptors, and of a pause when none can be had.
-_TOLD_EVERY, _PAUSE = 60.0, 0.02
+# Seconds of a pause when no descriptor can be had.
+_PAUSE = 0.02
 _ERRORS = {
     400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
     413: "The body is too long.",
@@ -184,7 +187,7 @@ class Listener:
     channel_class = Channel
     active_channels: dict[int, Channel]
     bounds: Bounds
-    _told = -_TOLD_EVERY
+    _told = -TOLD_EVERY
     is_ending = False
 
     def maintenance(self, now: float) -> None:
@@ -233,7 +236,7 @@ class Listener:
     def _make_room(self, error: OSError) -> None:
         """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
         now = time.monotonic()
-        if now - self._told >= _TOLD_EVERY:
+        if now - self._told >= TOLD_EVERY:
             self._told = now
             log.warning(
                 "%s: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)",
@@ -252,6 +255,43 @@ class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
     """On a Unix socket. Whoever may use the file is one peer, which has no address."""
 
 
+class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Gives requests to threads.
+
+    Args:
+        clock: seconds since whenever.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._waited = self._most = 0
+        self._since = 0.0
+
+    def add_task(self, task: Any) -> None:
+        with self.lock:
+            self.queue.append(task)
+            self.queue_cv.notify()
+            waiting = len(self.queue) - (len(self.threads) - self.stop_count - self.active_count)
+            if waiting > 0:
+                self._note(waiting)
+
+    def _note(self, waiting: int) -> None:
+        """Count a request that so many wait with, and tell how many did since the last line, if that is long ago."""
+        now = self._clock()
+        if not self._waited:
+            self._since = now
+        self._waited, self._most = self._waited + 1, max(self._most, waiting)
+        if now - self._since >= TOLD_EVERY:
+            log.warning(
+                "%d requests of the last %d s waited for a thread, up to %d at once; raise threads, or run more processes",
+                self._waited,
+                now - self._since,
+                self._most,
+            )
+            self._waited = self._most = 0
+
+
 def listen(
     application: Callable[..., Any],
     adjustments: Adjustments,
@@ -268,7 +308,7 @@ def listen(
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
-    dispatcher = ThreadedTaskDispatcher()
+    dispatcher = Dispatcher()
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
         (UnixListener if item.family == socket.AF_UNIX else TcpListener)(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import msgspec
 from pyramid.config import Configurator
@@ -55,4 +56,9 @@ def jwks(request: Request) -> Response:
 
 def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:
     response = json_response(body, cache_control=f"public, max-age={maximum_age}")
-    return or_not_modified(request, response, hashlib.sha256(body).hexdigest()[:32])
+    return or_not_modified(request, response, _etag(body))
+
+
+@lru_cache(maxsize=16)
+def _etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]

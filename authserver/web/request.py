@@ -75,9 +75,7 @@ class Registry(Protocol):
         patterns: those of them that have placeholders, by what fits their paths.
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
-        unstored_paths: paths whose requests have no transaction.
-        metadata: the server metadata.
-        metadata_body: the same, as it is sent.
+        metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
@@ -92,8 +90,6 @@ class Registry(Protocol):
     patterns: dict[re.Pattern[str], Route]
     folders: dict[str, Route]
     switched_off: dict[str, Route]
-    unstored_paths: set[str]
-    metadata: dict[str, Any]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
@@ -110,6 +106,7 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
 
     Attributes:
         engine: what the rules get, in the transaction of this request.
+        route: what it is for; None for an unknown path, and for pages that are not in the route table.
         caller: where it comes from, and how.
         journal: the facts that become known while it is processed.
         browser: the session and the pending requests of its cookies.
@@ -122,6 +119,7 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
 
     registry: Registry
     engine: Engine
+    route: Route | None
     caller: Caller
     journal: Journal
     browser: Browser
