@@ -27,6 +27,7 @@ from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
+from authserver.storage.tables import migrations
 from authserver.storage.work import StorageBusy, StorageSlow, StorageUncertain, Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
@@ -122,6 +123,13 @@ class Database:
         """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
         with self._connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
+
+    def migrations(self) -> Mapping[str, tuple[str | None, str]]:
+        """The migration before it, and its kind, of each migration that was run. Raises StorageUnavailable."""
+        columns = (migrations.c.revision, migrations.c.down_revision, migrations.c.kind)
+        with self._connect() as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        return {revision: (before, kind) for revision, before, kind in rows}
 
     def close(self) -> None:
         """Close all idle connections."""
