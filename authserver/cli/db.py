@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.copy import copy
 from authserver.cli.printing import json_option, print_json, say, words
 from authserver.cli.purge import purge
 from authserver.cli.reencrypt import reencrypt
@@ -18,6 +19,7 @@ def db() -> None:
     """The database: its tables, its expired rows, and what to do after a restore or with another key ring."""
 
 
+db.add_command(copy)
 db.add_command(purge)
 db.add_command(reencrypt)
 db.add_command(restored)
