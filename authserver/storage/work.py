@@ -93,6 +93,10 @@ class Work:
         """As `hold`: the row, as it is when the lock was given; None if there is none."""
         return self._write(statement, parameters).first()
 
+    def count_held(self, statement: Executable, parameters: Row) -> int:
+        """As `hold`: how many rows there are."""
+        return len(self._write(statement, parameters).all())
+
     def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""
         return self._write(statement, parameters).rowcount
