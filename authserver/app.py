@@ -166,11 +166,18 @@ class Application:
         self.storage.close()
 
     def check_database(self) -> None:
-        """Raises SettingsError unless the database has this version's tables; StorageUnavailable when it is away."""
-        if self.storage.revision() != migrate.head():
-            raise SettingsError(
-                ["the database is not at this version's migration: run `authserver db upgrade`"]
-            )
+        """Raises SettingsError unless this version can work with the tables; StorageUnavailable when it is away."""
+        match migrate.schema(self.storage):
+            case migrate.Schema.BEHIND:
+                raise SettingsError(
+                    ["the database is not at this version's migration: run `authserver db upgrade`"]
+                )
+            case migrate.Schema.TOO_NEW:
+                raise SettingsError(
+                    [
+                        "the database is that of a newer version, which this one cannot work with: run that version"
+                    ]
+                )
 
     def probe_database(self) -> None:
         """The same within a time limit, for those who look whether this server is ready."""

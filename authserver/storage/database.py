@@ -27,6 +27,7 @@ from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
+from authserver.storage.tables import migrations
 from authserver.storage.work import StorageBusy, StorageSlow, StorageUncertain, Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
@@ -131,6 +132,13 @@ class Database:
                 return None
             number: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
             return number
+
+    def migrations(self) -> Mapping[str, tuple[str | None, str]]:
+        """The migration before it, and its kind, of each migration that was run. Raises StorageUnavailable."""
+        columns = (migrations.c.revision, migrations.c.down_revision, migrations.c.kind)
+        with self._connect() as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        return {revision: (before, kind) for revision, before, kind in rows}
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -404,6 +404,17 @@ class GenerationRow(Base):
     began_at: Mapped[datetime] = mapped_column(primary_key=True)
 
 
+class MigrationRow(Base):
+    """A migration that was run, from 0025 on: a version that does not know it sees here whether it can work with it."""
+
+    __tablename__ = "migrations"
+
+    revision: Mapped[str] = mapped_column(primary_key=True)
+    down_revision: Mapped[str | None]
+    kind: Mapped[str]
+    applied_at: Mapped[datetime]
+
+
 def _table(row: type[Base]) -> Table:
     return cast(Table, row.__table__)
 
@@ -432,6 +443,7 @@ signing_keys = _table(SigningKeyRow)
 ring_keys = _table(RingKeyRow)
 leases = _table(LeaseRow)
 generations = _table(GenerationRow)
+migrations = _table(MigrationRow)
 
 # At most one resource is the default, even when operators work at the same time.
 DEFAULT_RESOURCE = resources.c.is_default

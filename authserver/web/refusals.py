@@ -86,7 +86,12 @@ def end(request: Request, error: Exception) -> Response:
     except Exception as problem:
         if isinstance(error, Refusal):
             # What must be kept could not be stored: say so.
-            log.error("a refusal could not be recorded, error_id=%s", request.error_id, exc_info=problem)
+            log.error(
+                "a refusal could not be recorded, error_id=%s: %s",
+                request.error_id,
+                problem,
+                exc_info=None if isinstance(problem, StorageUnavailable) else problem,
+            )
             if is_error_retryable(request, problem):
                 raise
             return render(request, problem)

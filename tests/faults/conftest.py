@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from tests.faults.ledger import Ledger
 from tests.faults.load import Application, Load
 from tests.processes import Command, serve
 
+# Whether `make faults` asks for the long forms.
+IS_LONG = os.environ.get("AUTHSERVER_FAULTS") == "long"
+REPORT = Path(__file__).parents[2] / "build/faults.jsonl"
 HOST = urlsplit(ISSUER).netloc
 
 INI = """
@@ -188,7 +192,32 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def is_long() -> bool:
     """Whether `make faults` asks for the long forms."""
-    return os.environ.get("AUTHSERVER_FAULTS") == "long"
+    return IS_LONG
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, is_long: bool) -> Callable[..., None]:
+    """Note what was tried and seen, once no invariant is broken; `make faults` keeps it in `build/faults.jsonl`."""
+    database = "SQLite" if "sqlite" in f"{request.node.name} {request.fixturenames}" else "PostgreSQL"
+
+    def note(
+        fault: str, seen: Counter[str], load: Load, recovery: float | None = None, times: int = 1
+    ) -> None:
+        statuses = {str(status): count for status, count in load.ledger.statuses().items()}
+        line = {
+            "fault": fault,
+            "database": database,
+            "times": times,
+            "seconds": recovery,
+            **seen,
+            "statuses": statuses,
+        }
+        if is_long:
+            REPORT.parent.mkdir(exist_ok=True)
+            with REPORT.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    return note
 
 
 def write_ini(folder: Path, database_url: str, changes: Mapping[str, str] | None = None) -> Path:

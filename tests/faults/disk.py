@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Bytes.
-SIZE = 32 << 20
-
 
 class Disk:
     """A folder of its own file system."""
@@ -54,10 +51,9 @@ class Limit:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Disk | Limit]:
+def small_disk(folder: Path, megabytes: int = 32) -> Iterator[Disk | Limit]:
     """An empty folder in which space runs out when it is told to."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=755", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
     try:
         yield Disk(folder) if mounted else Limit(folder)

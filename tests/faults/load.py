@@ -7,7 +7,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
@@ -64,6 +64,10 @@ def send(
         connection.close()
 
 
+class Over(Exception):
+    """The load is over; the story ends here."""
+
+
 @dataclass
 class Visitor(threading.Thread):
     """One person with a browser, and the application that acts for this person; one story after the other until stopped.
@@ -93,6 +97,8 @@ class Visitor(threading.Thread):
             while not self.over.is_set():
                 self.tell(self.ledger.new_story())
                 time.sleep(self.pause)
+        except Over:
+            pass
         except BaseException as error:
             self.failure = error
             raise
@@ -135,8 +141,6 @@ class Visitor(threading.Thread):
             step: Step = ask()
             if step.is_known:
                 return step
-            if self.over.is_set():
-                return None
             time.sleep(0.1)
         return None
 
@@ -156,7 +160,12 @@ class Visitor(threading.Thread):
         of = self.application
         headers = {"Authorization": basic(of.client.client_id, of.secret), "Content-Type": FORM}
         sent = sent or dict(form)
-        return self.ledger.step(name, story, sent, lambda: self._send("POST", path, urlencode(form), headers))
+        return self._step(name, story, sent, lambda: self._send("POST", path, urlencode(form), headers))
+
+    def _step(self, name: str, story: int, sent: Mapping[str, Any], ask: Callable[[], Answer]) -> Step:
+        if self.over.is_set():
+            raise Over
+        return self.ledger.step(name, story, sent, ask)
 
     def _send(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Answer:
         return send(random.choice(self.ports).port, method, path, body, headers, self.patience)
@@ -223,7 +232,7 @@ class Visitor(threading.Thread):
             answers.append(self._send("GET" if form is None else "POST", path, body, headers))
             return answers[0]
 
-        self.ledger.step(name, story, sent, ask)
+        self._step(name, story, sent, ask)
         if not answers:
             return None
         for line in answers[0].headers.get_all("Set-Cookie", []):

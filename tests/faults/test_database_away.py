@@ -74,7 +74,7 @@ def assert_recovers(faulty, load, since, longest=REFUSED_WITHIN):
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_postgresql_is_restarted(away, postgresql, mode, is_long):
+def test_postgresql_is_restarted(away, postgresql, mode, is_long, report):
     """F3: no dead connection stays in the pool, and nobody has to do anything."""
     for _ in range(5 if is_long else 1):
         with away.load() as load:
@@ -85,13 +85,13 @@ def test_postgresql_is_restarted(away, postgresql, mode, is_long):
                 assert_goes_on_without_its_database(away)
             postgresql.start()
             since = time.monotonic()
-            assert_recovers(away, load, since)
+            recovery = assert_recovers(away, load, since)
             time.sleep(0.5)
-        assert_hold(away.server, load.ledger)
+        report(f"F3 stopped: {mode}", assert_hold(away.server, load.ledger), load, recovery)
 
 
 @pytest.mark.parametrize("how", ["frozen", "black hole"])
-def test_postgresql_is_silent(away, postgresql, proxy, how, is_long):
+def test_postgresql_is_silent(away, postgresql, proxy, how, is_long, report):
     """F8: no request waits longer than seconds, and no thread is held: others are refused at once."""
     silence, speak = {
         "frozen": (postgresql.freeze, postgresql.thaw),
@@ -113,12 +113,12 @@ def test_postgresql_is_silent(away, postgresql, proxy, how, is_long):
             finally:
                 speak()
             since = time.monotonic()
-            assert_recovers(away, load, since)
+            recovery = assert_recovers(away, load, since)
             time.sleep(0.5)
-        assert_hold(away.server, load.ledger)
+        report(f"F8 {how}", assert_hold(away.server, load.ledger), load, recovery)
 
 
-def test_the_answer_to_a_commit_is_lost(away, proxy, is_long):
+def test_the_answer_to_a_commit_is_lost(away, proxy, is_long, report):
     """F8: the transaction is committed, and the server is not told: what it says is no success, and nothing is halved."""
     for _ in range(10 if is_long else 2):
         with away.load(pause=0) as load:
@@ -129,10 +129,10 @@ def test_the_answer_to_a_commit_is_lost(away, proxy, is_long):
                 time.sleep(0.05)
             assert proxy.cut_commits <= 0
             time.sleep(0.3)
-        assert_hold(away.server, load.ledger)
+        report("F8 answers to three COMMITs lost", assert_hold(away.server, load.ledger), load)
 
 
-def test_a_slow_and_lossy_database_is_survived(away, proxy, is_long):
+def test_a_slow_and_lossy_database_is_survived(away, proxy, is_long, report):
     """F8: 50 ms more for each answer, half a second, and one piece in twenty that ends its connection."""
     for delay, loss in ((0.05, 0.0), (0.5, 0.0), (0.0, 0.05)):
         proxy.delay, proxy.loss = delay, loss
@@ -143,10 +143,11 @@ def test_a_slow_and_lossy_database_is_survived(away, proxy, is_long):
             proxy.delay = proxy.loss = 0.0
         seen = assert_hold(away.server, load.ledger)
         assert seen["requests"] > 5
+        report(f"F8 {1000 * delay:.0f} ms, {loss:.0%} lost", seen, load)
         assert set(load.ledger.statuses()) <= {200, 201, 303, 400, 503}
 
 
-def test_sessions_are_ended_by_an_administrator(away, postgresql, is_long):
+def test_sessions_are_ended_by_an_administrator(away, postgresql, is_long, report):
     """F4: a lost connection is replaced, and the request repeated: nobody outside notices most of them."""
     url = postgresql.url("away").replace("+psycopg", "")
     with away.load() as load, psycopg.connect(url, autocommit=True) as administrator:
@@ -159,9 +160,10 @@ def test_sessions_are_ended_by_an_administrator(away, postgresql, is_long):
     seen = assert_hold(away.server, load.ledger)
     assert seen["answers with tokens"] > 0
     assert load.ledger.statuses()[200] > 10 * load.ledger.statuses()[503]
+    report("F4 sessions ended", seen, load, times=50)
 
 
-def test_a_locked_table_is_503_within_seconds(away, postgresql, is_long):
+def test_a_locked_table_is_503_within_seconds(away, postgresql, is_long, report):
     """F4, T111: liveness answers meanwhile, and the first request after the lock succeeds."""
     with away.load() as load, psycopg.connect(postgresql.url("away").replace("+psycopg", "")) as holder:
         holder.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
@@ -170,5 +172,5 @@ def test_a_locked_table_is_503_within_seconds(away, postgresql, is_long):
             alive = away.processes[0].get("/health/live")
             assert (alive.status, alive.seconds < 1) == (200, True)
         holder.rollback()
-        assert_recovers(away, load, time.monotonic())
-    assert_hold(away.server, load.ledger)
+        recovery = assert_recovers(away, load, time.monotonic())
+    report("F4 table locked", assert_hold(away.server, load.ledger), load, recovery)

@@ -16,7 +16,7 @@ HOUR = 3600
 
 
 @pytest.mark.postgresql
-def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_long):
+def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_long, report):
     """F5, T111: every transaction serializable, and all of them about one person: no 500, and nothing twice."""
     with psycopg.connect(postgresql_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute("ALTER DATABASE test_migrated SET default_transaction_isolation = 'serializable'")
@@ -26,12 +26,12 @@ def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_lon
                 time.sleep(60 if is_long else 2)
         finally:
             connection.execute("ALTER DATABASE test_migrated RESET default_transaction_isolation")
-    assert_hold(faulty.server, load.ledger)
+    report("F5 serializable", assert_hold(faulty.server, load.ledger), load)
     assert load.ledger.statuses()[200] > 5
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["an hour", "30 seconds apart"])
-def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long):
+def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long, report):
     """F9, T150: forward and back again under load: nobody hangs, nothing revives, and what begins afterwards succeeds."""
     files = [tmp_path / "clock-0", tmp_path / "clock-1"]
     faulty = make_faulty(
@@ -47,14 +47,16 @@ def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long):
                 for file in files if both else files[:1]:
                     file.write_text(str(ahead))
                 if both:
-                    stepped += [time.monotonic(), time.monotonic() + 0.2]
+                    # Each process looks at the file now and then.
+                    stepped += [time.monotonic() + number / 10 for number in range(15)]
             time.sleep(1)
             load.first_success(time.monotonic(), 5)
-    assert_hold(faulty.server, load.ledger, stepped)
+    seen = assert_hold(faulty.server, load.ledger, stepped)
+    report("F9 an hour forward and back" if both else "F9 30 s apart", seen, load, times=20)
     assert set(load.ledger.statuses()) <= {200, 201, 303, 400}
 
 
-def test_no_descriptors_are_left(sqlite_url, make_faulty, is_long):
+def test_no_descriptors_are_left(sqlite_url, make_faulty, is_long, report):
     """F10: a process that may open 96 files and gets 200 idle connections serves again when they are gone."""
     faulty = make_faulty(sqlite_url)
     for process in faulty.processes:
@@ -68,8 +70,8 @@ def test_no_descriptors_are_left(sqlite_url, make_faulty, is_long):
                     idle.enter_context(socket.create_connection(("127.0.0.1", port)))
                 time.sleep(2)
             since = time.monotonic()
-            load.first_success(since, 6)
+            recovery = load.first_success(since, 6)
             for process in faulty.processes:
                 assert process.get("/health/live", timeout=5).status == 200
         time.sleep(0.5)
-    assert_hold(faulty.server, load.ledger)
+    report("F10 no descriptors", assert_hold(faulty.server, load.ledger), load, recovery, times=5)
