@@ -49,6 +49,8 @@ def limits(context: click.Context, show_all: bool, server: str | None, as_json: 
     configuration: Configuration = context.obj
     problem, used, more = "", None, 0
     with closing(configuration.application()) as application:
+        application.check_database()
+        application.parts.offered.read()
         found = _limiters(application)
         try:
             rows = table_of(found)

@@ -13,6 +13,7 @@ What it adds to waitress:
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import time
@@ -35,6 +36,8 @@ _SETTLING = 0.2
 _ENDING_LOOK = 0.05
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
+# Seconds between two lines in the log about descriptors, and of a pause when none can be had.
+_TOLD_EVERY, _PAUSE = 60.0, 0.02
 _ERRORS = {
     400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
     413: "The body is too long.",
@@ -181,6 +184,7 @@ class Listener:
     channel_class = Channel
     active_channels: dict[int, Channel]
     bounds: Bounds
+    _told = -_TOLD_EVERY
     is_ending = False
 
     def maintenance(self, now: float) -> None:
@@ -197,7 +201,13 @@ class Listener:
 
     def accept(self) -> Any:
         """A new connection, for which another one may have to go; None if there is none."""
-        accepted = super().accept()  # type: ignore[misc]
+        try:
+            accepted = super().accept()  # type: ignore[misc]
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._make_room(error)
+            return None
         if accepted is None:
             return None
         if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
@@ -219,6 +229,19 @@ class Listener:
                 connection.close()
                 return None
         return accepted
+
+    def _make_room(self, error: OSError) -> None:
+        """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
+        now = time.monotonic()
+        if now - self._told >= _TOLD_EVERY:
+            self._told = now
+            log.warning(
+                "%s: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)",
+                error.strerror,
+            )
+        if not close_longest_waiting(self.active_channels.values()):
+            # The one who asked is asked for again at once.
+            time.sleep(_PAUSE)
 
 
 class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
