@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from authserver.cli.keys import new_ring_entry
 from authserver.testing.live import free_port
 from authserver.testing.server import SETTINGS, Server, basic
 from authserver.web import gunicorn_server
@@ -161,12 +162,14 @@ def pserve(
     """
     port, management = free_port(), free_port()
     issuer = {"authserver.issuer": f"http://localhost:{port}", "authserver.database_url": database}
+    file = folder / "secret_keys"
+    secrets = {"authserver.secret_keys": f"file:{file}"} if file.exists() else {}
     prepared = Server(database, issuer)
     client, secret = prepared.add_client(grant_types=("client_credentials",))
     prepared.close()
     settings = [
         f"{key} = {value}".replace("%", "%%").replace("\n", "\n    ")
-        for key, value in {**SETTINGS, **issuer}.items()
+        for key, value in {**SETTINGS, **issuer, **secrets}.items()
     ]
     section = [
         f"use = egg:authserver{use}",
@@ -203,15 +206,25 @@ def pserve(
 def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
     tmp_path: Path, sqlite_url: str
 ) -> None:
-    lines = ("threads = 4", "processes = 2", f"stop_delay = {STOP_DELAY}", "stop_time_limit = 20")
+    secret = tmp_path / "secret_keys"
+    secret.write_text(SETTINGS["authserver.secret_keys"])
+    lines = (
+        "threads = 4",
+        "processes = 2",
+        f"stop_delay = {STOP_DELAY}",
+        "stop_time_limit = 20",
+        "secrets_interval = 1",
+    )
     with pserve(tmp_path, sqlite_url, *lines) as running:
         running.wait(lambda: len(running.answering()) == 2, "start")
         assert [
             running.health(port) for port in (running.port, running.management, running.management + 1)
         ] == [200] * 3
         with Load(running) as load:
-            running.process.send_signal(signal.SIGHUP)
+            # What a secret store does when a secret rotates has the same effect as SIGHUP.
+            secret.write_text(secret.read_text() + "\n" + new_ring_entry())
             running.wait(lambda: "reloaded" in running.said(), "reload")
+            assert f"all processes are replaced: {secret} changed" in running.said()
             first, second, third, fourth = running.answering()
             assert len({first, second, third, fourth}) == 4
             running.wait(
@@ -219,6 +232,16 @@ def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
             )
         assert (load.lost, load.refused) == ([], 0)
         assert load.answered > 50
+
+        # Processes that cannot start replace nobody.
+        ini = tmp_path / "server.ini"
+        text = ini.read_text()
+        ini.write_text(text.replace("authserver.issuer", "authserver.isuer"))
+        running.process.send_signal(signal.SIGHUP)
+        running.wait(lambda: "what ran before goes on" in running.said(), "a reload that is given up")
+        assert "authserver.isuer: no such setting; did you mean authserver.issuer" in running.said()
+        assert running.answering() == [first, second, third, fourth] and alive(third) and alive(fourth)
+        ini.write_text(text)
 
         # What dies is started again, and the others answer meanwhile.
         os.kill(third, signal.SIGKILL)

@@ -27,6 +27,7 @@ from authserver.web.serving import (
     cannot_start,
     management_addresses,
     moved,
+    resolved,
 )
 
 # Those that differ from gunicorn's, also where the INI file does not name them.
@@ -70,6 +71,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
         from gunicorn.config import KNOWN_SETTINGS
 
         known = [item.name for item in KNOWN_SETTINGS if item.name not in _REFUSED]
+        settings = resolved(settings)
         for_operators = management_addresses(settings)
         own = {name: text for name, text in settings.items() if name != "management_listen"}
         for name in own:
@@ -114,7 +116,7 @@ def _run(global_config: Mapping[str, str], settings: Mapping[str, str], groups: 
                 router: Router = loadapp(f"config:{global_config['__file__']}", global_conf=variables)
             except SystemExit as error:
                 # With this status the arbiter ends instead of trying again.
-                print(error, file=sys.stderr)
+                sys.stderr.write(f"{error}\n")
                 raise SystemExit(Arbiter.APP_LOAD_ERROR) from None
             threading.Thread(
                 target=_answer_operators, args=(router, groups, places.fileno()), daemon=True

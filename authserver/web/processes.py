@@ -10,6 +10,7 @@ INI file, the secrets and the installed version of that moment.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import selectors
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 # What a process gets from its parent; see `Inherited`.
@@ -125,6 +127,8 @@ class Parent:
         count: how many processes.
         stop_delay: as in `[server:main]`.
         stop_time_limit: as in `[server:main]`.
+        files: those that change when secrets rotate; then all processes are replaced.
+        files_interval: seconds between two looks at them; 0 for none.
     """
 
     def __init__(
@@ -135,9 +139,13 @@ class Parent:
         count: int,
         stop_delay: float,
         stop_time_limit: float,
+        files: Sequence[Path] = (),
+        files_interval: float = 0,
     ) -> None:
         self._sockets, self._management, self._count = sockets, management, count
         self._patience = stop_delay + stop_time_limit + _LATE
+        self._files, self._files_interval = files, files_interval
+        self._looked, self._seen = time.monotonic(), _texts(files)
         self._current: dict[int, _Process] = {}
         self._leaving: list[_Process] = []
         self._starting: _Process | None = None
@@ -181,6 +189,7 @@ class Parent:
                 if not self._living():
                     return status
             else:
+                self._look_at_files()
                 self._start_next()
             self._kill_late()
 
@@ -193,6 +202,17 @@ class Parent:
         self._to_replace = list(range(1, self._count + 1))
 
     # ---- what is done between two looks -------------------------------------------------------------
+
+    def _look_at_files(self) -> None:
+        now = time.monotonic()
+        if not self._files_interval or now - self._looked < self._files_interval:
+            return
+        self._looked = now
+        if (texts := _texts(self._files)) != self._seen:
+            changed = [str(path) for path in self._files if texts.get(path) != self._seen.get(path)]
+            self._seen = texts
+            log.info("all processes are replaced: %s changed", ", ".join(changed))
+            self._reload(signal.SIGHUP, None)
 
     def _living(self) -> list[_Process]:
         starting = [self._starting] if self._starting else []
@@ -314,6 +334,15 @@ class Parent:
                 log.error("process %d (pid %d) does not end; it is killed", process.number, process.popen.pid)
                 process.ends_by = now + _LATE
                 process.popen.kill()
+
+
+def _texts(files: Sequence[Path]) -> dict[Path, bytes]:
+    """A digest of each file that can be read."""
+    texts = {}
+    for path in files:
+        with suppress(OSError):
+            texts[path] = hashlib.sha256(path.read_bytes()).digest()
+    return texts
 
 
 def command(arguments: Sequence[str], warnings: Sequence[str]) -> list[str]:

@@ -19,8 +19,9 @@ from pyramid.router import Router
 from waitress.adjustments import Adjustments
 from waitress.utilities import cleanup_unix_socket
 
-from authserver.ini import did_you_mean, unused_variables
+from authserver.ini import did_you_mean, referred_files, resolve, unused_variables
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
+from authserver.settings import SettingsError
 from authserver.web import management, processes
 from authserver.web.connections import Bounds, listen
 from authserver.web.processes import Ending
@@ -40,6 +41,7 @@ _OURS = (
     "processes",
     "stop_delay",
     "stop_time_limit",
+    "secrets_interval",
 )
 _SETTINGS = [
     *_OURS,
@@ -108,6 +110,8 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
             count=section.processes,
             stop_delay=section.stop_delay,
             stop_time_limit=section.stop_time_limit,
+            files=referred_files(global_config),
+            files_interval=section.secrets_interval,
         )
         raise SystemExit(parent.run())
     where = ", ".join(_words(item.getsockname()) for item in sockets)
@@ -180,6 +184,7 @@ class Section:
         processes: how many processes a parent starts; 0 if this process answers itself.
         stop_delay: seconds after SIGTERM in which this process still accepts connections, while it is not ready.
         stop_time_limit: seconds in which running requests must end after that.
+        secrets_interval: seconds between two looks at the files that values refer to; 0 for none.
     """
 
     adjustments: Adjustments
@@ -189,10 +194,12 @@ class Section:
     processes: int
     stop_delay: int
     stop_time_limit: int
+    secrets_interval: int
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> Section:
         """Raises CannotListen."""
+        settings = resolved(settings)
         for name in settings:
             if name in _ABOUT_PROXIES:
                 raise CannotListen(
@@ -208,7 +215,16 @@ class Section:
             _whole_number(settings, "processes", 0, minimum=0),
             _whole_number(settings, "stop_delay", 0, minimum=0),
             _whole_number(settings, "stop_time_limit", 5, minimum=1),
+            _whole_number(settings, "secrets_interval", 0, minimum=0),
         )
+
+
+def resolved(settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings with what `env:` and `file:` refer to. Raises CannotListen."""
+    try:
+        return {name: resolve(name, text).text for name, text in settings.items()}
+    except SettingsError as error:
+        raise CannotListen(error.problems[0]) from None
 
 
 def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:

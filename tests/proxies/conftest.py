@@ -157,7 +157,9 @@ def pserve(
     section = shipped[shipped.index("[DEFAULT]") :].replace("16543", str(management), 1)
     if unix:
         # The variable of the command line has to be used.
-        section = re.sub(r"(?m)^host = .*\nget port = .*$", f"unix_socket = {unix}-%(http_port)s", section)
+        section = re.sub(
+            r"(?m)^get host = .*\nget port = .*$", f"unix_socket = {unix}-%(http_port)s", section
+        )
     for name, value in {"processes": "0", "stop_delay": "0", **changes}.items():
         section, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", section)
         assert count == 1, name
