@@ -17,13 +17,8 @@ kind = "expand"
 
 def upgrade() -> None:
     op.add_column("grants", sa.Column("parent_id", sa.Text, nullable=True))
-    derived = sa.text("parent_id IS NOT NULL")
-    op.create_index(
-        "ix_grants_parent_id", "grants", ["parent_id"], sqlite_where=derived, postgresql_where=derived
-    )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_grants_parent_id", "grants")
-    with op.batch_alter_table("grants") as grants:
-        grants.drop_column("parent_id")
+    # Not by a copy of the table: with the old one SQLite would delete the tokens of its grants.
+    op.drop_column("grants", "parent_id")

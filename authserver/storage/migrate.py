@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +66,8 @@ class TooNew(Exception):
 def upgrade(database_url: str, *, folder: Path | None = None) -> None:
     """Run every migration that the database lacks. Safe to run twice, by several processes at once, and under load.
 
-    Each migration is committed by itself, but for those of an empty database. One that cannot have a lock tries again.
+    Each migration is committed by itself; those of an empty database together, as far as they can be. One that
+    cannot have a lock tries again.
 
     Args:
         folder: of the migrations, if not those of this version.
@@ -73,8 +76,6 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
         TooNew: the database is that of a newer version, which this one cannot work with. Nothing was changed.
         StorageUnavailable: the database is away, or a lock could not be had for minutes. What was committed stays.
     """
-    from alembic import command
-
     config = _config(folder)
     config.attributes["database_url"] = database_url
     scripts = _scripts(config)
@@ -91,12 +92,17 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
                 return
     finally:
         database.close()
-    if found is None:
-        command.upgrade(config, "head")
-        return
-    for script in reversed(list(scripts.iterate_revisions(newest, found))):
+    ahead = list(reversed(list(scripts.iterate_revisions(newest, found or "base"))))
+    for script in ahead if found else _steps(ahead):
         log.info("migration %s (%s): %s", script.revision, kind_of(script), script.doc)
         _run(config, script)
+
+
+def _steps(ahead: Sequence[Script]) -> Iterator[Script]:
+    """As few steps as possible: nobody waits for the tables of an empty database. Each runs those before it as well."""
+    for script, after in pairwise([*ahead, None]):
+        if script and (after is None or not (is_transactional(script) and is_transactional(after))):
+            yield script
 
 
 def schema(database: Database) -> Schema:

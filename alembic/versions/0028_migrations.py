@@ -1,6 +1,6 @@
 """Know of each migration whether the version before it can go on working.
 
-Revision: 0027
+Revision: 0028
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0027"
-down_revision = "0026"
+revision = "0028"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 kind = "expand"
