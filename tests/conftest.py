@@ -65,8 +65,8 @@ def cheap_storage() -> Iterator[str]:
     statements: Mapping[Any, Any] = _Statements(2000)
     open_engine = storage_database.open_engine
 
-    def open_with_statements(url: str, *, pool_size: int = 16) -> sa.Engine:
-        engine = open_engine(url, pool_size=pool_size)
+    def open_with_statements(url: str, **options: Any) -> sa.Engine:
+        engine = open_engine(url, **options)
         engine.update_execution_options(compiled_cache=statements)
         return engine
 

@@ -243,7 +243,7 @@ class PluginSet:
         while self._prepared:
             name, plugin = self._prepared.pop()
             try:
-                # Most have nothing to close, and each call has a thread of its own.
+                # Most have nothing to close, and each call takes a thread.
                 if close := getattr(plugin, "close", None):
                     self._close(close)
             except Exception:
