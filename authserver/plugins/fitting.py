@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache, partial
 from inspect import Parameter, signature
+from types import MethodType
 from typing import Any
 
 from authserver.containment import contained, described
@@ -52,7 +53,7 @@ def callable_as_asked(
     by_position: list[str] = []
     by_name: list[str] = []
     skips_one = False  # whether an argument before is left out, because the hook does not have it
-    for name, parameter in signature(function).parameters.items():
+    for name, parameter in _parameters(function).items():
         if parameter.kind is Parameter.VAR_KEYWORD:
             by_name += [
                 other for other in arguments if other not in (*by_position, *by_name, name, "question")
@@ -66,6 +67,18 @@ def callable_as_asked(
     if by_name:
         function = partial(_by_name, function, len(by_position), tuple(by_name))
     return function, (*by_position, *by_name)
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    """What a function takes. That of a method is read once for all plugins of its class."""
+    if isinstance(function, MethodType):
+        return _parameters_of_method(function.__func__)
+    return signature(function).parameters
+
+
+@cache
+def _parameters_of_method(function: Callable[..., Any]) -> Mapping[str, Parameter]:
+    return signature(MethodType(function, object())).parameters
 
 
 def _by_name(function: Callable[..., Any], positional: int, names: Sequence[str], *values: Any) -> Any:
@@ -108,7 +121,7 @@ def _of_function(
         return [f"{hook.name} has a `yield`, so it returns a generator; write `return`"]
     arguments = arguments_of(hook)
     problems = []
-    for name, parameter in signature(function).parameters.items():
+    for name, parameter in _parameters(function).items():
         if parameter.kind is Parameter.VAR_POSITIONAL:
             problems.append(
                 f"{hook.name} takes *{name}, which gets nothing: arguments are given by their names; it may take "
