@@ -11,11 +11,10 @@ which would block it. The same header decides both, so that page and response al
 
 from __future__ import annotations
 
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
 from authserver.engine import uris
-from authserver.web.pages import see_other
+from authserver.web.pages import render_page, see_other
 from authserver.web.request import Request
 
 # The routes that a form of this server leads to, directly or by a redirect.
@@ -44,5 +43,4 @@ def see_client(request: Request, location: str) -> Response:
         "is_app": redirect_uri.partition(":")[0].lower() not in ("https", "http"),
         "signed_in": None,
     }
-    response: Response = render_to_response("onward.jinja2", page, request)
-    return response
+    return render_page(request, "onward.jinja2", page)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyramid.request
 from pyramid.config import Configurator
@@ -73,6 +73,7 @@ class Registry(Protocol):
         switched_off: routes that answer 404, by path.
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
+        page_paths: the addresses that every page may link to (`web.pages.Paths`).
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -88,6 +89,7 @@ class Registry(Protocol):
     switched_off: dict[str, Route]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
+    page_paths: Any
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages
