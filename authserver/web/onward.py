@@ -14,6 +14,7 @@ from __future__ import annotations
 from pyramid.response import Response
 
 from authserver.engine import uris
+from authserver.engine.errors import QUERY
 from authserver.web.pages import render_page, see_other
 from authserver.web.request import Request
 
@@ -32,8 +33,13 @@ def let_forms_lead_on(request: Request) -> None:
         request.content_security_policy = {"form-action": None}
 
 
-def see_client(request: Request, location: str) -> Response:
-    """The way on to the client, at an address that has been accepted."""
+def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
+    """The way on to the client, at an address that has been accepted, in this response mode."""
+    if mode != QUERY:
+        response: Response = request.application.parts.response_modes[mode](
+            request, *uris.without_response(location)
+        )
+        return response
     if request.matched_route.name not in AFTER_A_FORM or not needs_a_page(request):
         return see_other(location)
     redirect_uri = location.partition("?")[0]

@@ -18,6 +18,7 @@ from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
 from authserver.web.forwarding import Forwarding
 from authserver.web.languages import Languages, PageLanguage
+from authserver.web.processes import Ending
 from authserver.web.request_ids import RequestIds
 from authserver.web.route import CrossOrigin, Route
 
@@ -50,6 +51,9 @@ class Served(Protocol):
 
     @property
     def floods(self) -> Floods: ...
+
+    @property
+    def ending(self) -> Ending: ...
 
     def probe_database(self) -> None: ...
 
