@@ -63,7 +63,7 @@ def decide(plugins: PluginSet, client: Client, credentials: Credentials) -> list
 def measure(requests: int) -> dict[str, float]:
     """Microseconds of CPU a request: asking and combining, and writing the record of it. The best of some rounds."""
     os.environ.setdefault("DATABASE_URL", "sqlite:///never-opened.sqlite")
-    plugins = app.build(ini("1")).parts.policies
+    plugins = app.build(ini()).parts.policies
     client = a_client(grant_types=("client_credentials",), scopes=("read",))
     credentials = Credentials(method="client_secret_basic", client_id=client.client_id, secret_matches=True)
     best = {"asking": float("inf"), "recording": float("inf")}

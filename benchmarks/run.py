@@ -4,8 +4,9 @@
     benchmarks/run.py                              all workloads, about a minute
     benchmarks/run.py --workloads W1 --seconds 3   a quick look
 
-Starts a PostgreSQL of its own and the server (serve.py), and sends requests over connections that stay
-open, each as soon as the last was answered. Every answer is checked; a wrong one makes the exit status 1.
+Starts a PostgreSQL of its own and `pserve production.ini` (serve.py), and sends requests as a proxy in front of it does,
+over connections that stay open, each as soon as the last was answered. Every answer is checked; a wrong one makes the exit
+status 1. It prints a table, and writes the figures (bench.json) and a picture of them (bench.svg).
 CPU time is read from /proc, so this runs on Linux.
 """
 
@@ -35,7 +36,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from settings import REDIRECT_URI, SECRET
+from plot import picture
+from settings import HOST, PROXY, REDIRECT_URI, SECRET
 
 HERE = Path(__file__).resolve().parent
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -78,6 +80,7 @@ class Figures:
 
 def authorization(client_id: str) -> dict[str, str]:
     return {
+        **PROXY,
         "Authorization": "Basic " + base64.b64encode(f"{client_id}:{SECRET}".encode()).decode(),
         "Content-Type": "application/x-www-form-urlencoded",
     }
@@ -103,11 +106,10 @@ def introspect(connection: http.client.HTTPConnection, token: str) -> str | None
 
 def metadata(connection: http.client.HTTPConnection) -> str | None:
     """W5."""
-    connection.request("GET", "/.well-known/oauth-authorization-server")
+    connection.request("GET", "/.well-known/oauth-authorization-server", headers=PROXY)
     response = connection.getresponse()
     answer = json.loads(response.read())
-    issuer = f"http://{connection.host}:{connection.port}"
-    is_right = response.status == 200 and answer.get("token_endpoint") == f"{issuer}/oauth/token"
+    is_right = response.status == 200 and answer.get("token_endpoint") == f"https://{HOST}/oauth/token"
     return None if is_right else f"{response.status} {answer}"
 
 
@@ -264,13 +266,15 @@ def postgresql_server() -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def measured_server(
-    environment: Mapping[str, str], processes: int, threads: int
+    environment: Mapping[str, str], processes: int | None = None, threads: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """serve.py on a free port: the port and the process id."""
+    """serve.py on a free port, with as many processes and threads as are shipped, or these: the port and the process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "serve.py", str(port), str(processes), str(threads)]
+    chosen = {"processes": processes, "threads": threads}
+    settings = [f"{name}={number}" for name, number in chosen.items() if number]
+    command = [sys.executable, "serve.py", str(port), *settings]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
             command, cwd=HERE, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -384,14 +388,21 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="a list with commas (default: all)")
     parser.add_argument("--seconds", type=float, default=10, help="for each workload (default: 10)")
-    parser.add_argument("--connections", type=int, default=8, help="open at once (default: 8)")
-    parser.add_argument("--processes", type=int, default=2, help="of the server (default: 2)")
-    parser.add_argument("--threads", type=int, default=4, help="in each of them (default: 4)")
+    parser.add_argument("--connections", type=int, default=16, help="open at once (default: 16)")
+    parser.add_argument("--processes", type=int, help="of the server (default: as production.ini)")
+    parser.add_argument("--threads", type=int, help="in each of them (default: as production.ini)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE / "results",
+        help="folder of bench.json and bench.svg (default: results)",
+    )
     parser.add_argument("--json", action="store_true", help="JSON on stdout in place of the table")
     options = parser.parse_args()
     chosen = options.workloads.split(",")
     unknown = [name for name in chosen if name not in WORKLOADS]
-    if unknown or options.seconds <= 0 or min(options.connections, options.processes, options.threads) < 1:
+    numbers = (options.connections, options.processes, options.threads)
+    if unknown or options.seconds <= 0 or any(number is not None and number < 1 for number in numbers):
         parser.error(f"no such workload: {unknown[0]}" if unknown else "numbers must be positive")
     results = []
     with postgresql_server() as (url, postgresql):
@@ -410,8 +421,12 @@ def main() -> int:
                     figures = measure(workload, port, seconds, inputs, server, postgresql)
                 results.append(figures)
                 print(f"{workload}: {WORKLOADS[workload]}: done", file=sys.stderr)
+    figures = json.dumps([asdict(row) for row in results], indent=2)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "bench.json").write_text(figures + "\n")
+    (options.out / "bench.svg").write_text(picture([asdict(row) for row in results], WORKLOADS))
     if options.json:
-        print(json.dumps([asdict(row) for row in results], indent=2))
+        print(figures)
     else:
         show(results)
     for row in results:

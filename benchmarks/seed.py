@@ -29,7 +29,7 @@ CHUNK = 1000
 def setup() -> None:
     """Tables, clients and a user; harmless when they are there."""
     migrate.upgrade(os.environ["DATABASE_URL"])
-    application = app.build(ini("1"))
+    application = app.build(ini())
     for client_id, grant_types, redirect_uris in (
         ("bench-cc", ("client_credentials",), ()),
         ("bench-code", ("authorization_code", "refresh_token"), (REDIRECT_URI,)),
@@ -48,7 +48,7 @@ def setup() -> None:
 
 def clients(number: int) -> None:
     """More clients like bench-cc."""
-    application = app.build(ini("1"))
+    application = app.build(ini())
     with application.begin() as engine:
         for each in range(1, number + 1):
             engine.stores.clients.add(_client(engine, f"bench-{each}", ("client_credentials",), ()))
@@ -72,7 +72,7 @@ def _client(
 
 def codes(number: int, path: str) -> None:
     """Store grants and codes in bulk: the exchange is measured, not the making."""
-    application = app.build(ini("1"))
+    application = app.build(ini())
     with application.begin() as engine:
         user = engine.stores.users.find_by_name("bench")
         assert user is not None

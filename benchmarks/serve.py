@@ -1,51 +1,32 @@
-"""serve.py PORT WORKERS THREADS: that many processes of the measured server on one port.
+"""serve.py PORT [NAME=VALUE …]: `pserve` with production.ini, whose settings of these names have other values.
 
-Each process has its own listening socket (SO_REUSEPORT), so that the kernel shares the connections out.
+    serve.py 6543                           as it is shipped
+    serve.py 6543 processes=4 threads=4
+    serve.py 6543 plain                     by plain http, without a proxy: for load generators that send no such headers
+
+The database is that of the variable DATABASE_URL, and what the server writes goes to stderr.
 """
 
 import os
-import signal
-import socket
 import sys
+from pathlib import Path
+from tempfile import mkdtemp
 
-import waitress
-from settings import ini
-
-from authserver import app
-
-
-def listen(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind(("127.0.0.1", port))
-    listener.listen(1024)
-    return listener
-
-
-def work(port: int, threads: int) -> None:
-    wsgi = app.wsgi({}, **ini(str(port)))
-    waitress.serve(wsgi, sockets=[listen(port)], threads=threads, channel_request_lookahead=0)
+from settings import environment, write_ini
 
 
 def main() -> None:
-    port, workers, threads = (int(argument) for argument in sys.argv[1:4])
-    children = []
-    for _ in range(workers):
-        child = os.fork()
-        if not child:
-            work(port, threads)
-            os._exit(0)
-        children.append(child)
-
-    def stop(*_: object) -> None:
-        for child in children:
-            os.kill(child, signal.SIGTERM)
-        sys.exit(0)
-
-    signal.signal(signal.SIGTERM, stop)
-    for child in children:
-        os.waitpid(child, 0)
+    port, *settings = sys.argv[1:]
+    changes = dict(item.split("=", 1) for item in settings if item != "plain")
+    variables = environment(os.environ["DATABASE_URL"])
+    if "plain" in settings:
+        variables["AUTHSERVER_ISSUER"] = f"http://127.0.0.1:{port}"
+        changes["authserver.environment"] = "development"
+    ini = write_ini(Path(mkdtemp(prefix="authserver-benchmark-")), changes)
+    # Beside this Python, which need not be the first in PATH.
+    pserve = Path(sys.executable).with_name("pserve")
+    addresses = [f"http_port={port}", f"management_address=127.0.0.1:{int(port) + 100}"]
+    os.execve(pserve, [str(pserve), str(ini), *addresses], {**os.environ, **variables})
 
 
 if __name__ == "__main__":

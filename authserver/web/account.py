@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyramid.i18n import TranslationStringFactory
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -19,7 +18,7 @@ from authserver.settings import Secret
 from authserver.web.authorize import describe_client, named_resources
 from authserver.web.devices import device_of
 from authserver.web.forms import read_page_query
-from authserver.web.pages import own_url, see_own
+from authserver.web.pages import own_url, render_page, see_own
 from authserver.web.request import Request
 from authserver.web.retry_after import minutes, with_retry_after
 from authserver.web.session import (
@@ -170,8 +169,7 @@ def ask_sign_out(request: Request) -> Response:
         "password": own_url(request, "account_password"),
         "sessions": own_url(request, "account_sessions"),
     }
-    response: Response = render_to_response("account_sign_out.jinja2", page, request)
-    return response
+    return render_page(request, "account_sign_out.jinja2", page)
 
 
 @view_config(route_name="account_sign_out", request_method="POST", decorator=for_signed_in)
@@ -179,10 +177,7 @@ def sign_out_everywhere(request: Request) -> Response:
     read_own_form(request)
     account.sign_out_everywhere(request.engine, _person(request)[0])
     end_session(request)
-    response: Response = render_to_response(
-        "signed_out.jinja2", {"everywhere": True, "signed_in": None}, request
-    )
-    return response
+    return render_page(request, "signed_out.jinja2", {"everywhere": True, "signed_in": None})
 
 
 def _person(request: Request) -> tuple[User, str]:
@@ -208,8 +203,7 @@ def _page(request: Request, template: str, **values: Any) -> Response:
         "notice": NOTICES.get(notice or ""),
         **values,
     }
-    response: Response = render_to_response(template, page, request)
-    return response
+    return render_page(request, template, page)
 
 
 def _password_page(

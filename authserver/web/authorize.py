@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from pyramid.i18n import TranslationStringFactory
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -22,7 +21,7 @@ from authserver.limits import MAXIMUM_BODY
 from authserver.web.client_logos import logo_url
 from authserver.web.forms import read_form, read_page_query, read_query
 from authserver.web.onward import let_forms_lead_on, see_client
-from authserver.web.pages import own_url, see_own
+from authserver.web.pages import own_url, render_page, see_own
 from authserver.web.request import Request
 from authserver.web.scope_list import grouped
 from authserver.web.session import end_session, mark_browser, read_form_from_here, see_login, token_of
@@ -147,7 +146,7 @@ def _stopped(
         "error_id": request.error_id,
         "signed_in": None,
     }
-    response: Response = render_to_response("stopped.jinja2", page, request)
+    response = render_page(request, "stopped.jinja2", page)
     response.status_int = refusal.status
     return response
 
@@ -193,7 +192,7 @@ def _consent_page(request: Request, asked: AskConsent, ticked: Collection[str] |
         "nothing_ticked": asked.problem == "nothing-ticked",
         "shown_to_another": asked.problem == "shown-to-another",
     }
-    response: Response = render_to_response("consent.jinja2", page, request)
+    response = render_page(request, "consent.jinja2", page)
     response.status_int = 400 if asked.problem else 200
     return response
 

@@ -11,7 +11,6 @@ from typing import Any
 from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPException, HTTPNotFound
 from pyramid.i18n import TranslationStringFactory
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, forbidden_view_config, notfound_view_config
 
@@ -35,6 +34,7 @@ from authserver.web.headers import PAGE_POLICY
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
 from authserver.web.onward import see_client
+from authserver.web.pages import render_page
 from authserver.web.problems import NothingThere, Problem, kind_of, problem_response
 from authserver.web.request import Request
 from authserver.web.retry_after import with_retry_after
@@ -161,8 +161,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         "error_id": request.error_id,
         "signed_in": None,
     }
-    response: Response = render_to_response("leave.jinja2", page, request)
-    return response
+    return render_page(request, "leave.jinja2", page)
 
 
 @exception_view_config(StorageUnavailable)
@@ -308,7 +307,7 @@ def _page(
         # A page about a failure must not depend on what may have failed.
         "signed_in": None,
     }
-    response: Response = render_to_response("error.jinja2", page, request)
+    response = render_page(request, "error.jinja2", page)
     response.status_int = status
     return response
 

@@ -15,7 +15,7 @@ from authserver.web.session import session_token
 _ = TranslationStringFactory("authserver")
 
 
-@view_config(route_name="home", request_method="GET", renderer="home.jinja2")
+@view_config(route_name="home", request_method="GET", renderer="authserver.web:templates/home.jinja2")
 def home(request: Request) -> dict[str, Any]:
     links = [
         (_("Server metadata"), own_url(request, METADATA)),

@@ -93,10 +93,7 @@ class Languages:
         ui_locales, accept_language = (
             text if len(text) <= MAXIMUM_LANGUAGES else "" for text in (ui_locales, accept_language)
         )
-        for wanted in (ui_locales.split(), _by_quality(accept_language)):
-            if found := lookup(wanted, self.offered):
-                return PageLanguage(*found)
-        return PageLanguage(self.offered[0])
+        return _chosen(self.offered, ui_locales, accept_language)
 
     def localizer(self, tag: str, folders: Iterable[str]) -> Localizer:
         """Translates into this language: our sentences, and those that plugins have in these folders."""
@@ -165,6 +162,15 @@ def in_words(description: str) -> TranslationString:
         if found := pattern.fullmatch(description):
             return TranslationString(sentence, domain=DOMAIN, mapping={"name": found[1]})
     return _(description)
+
+
+@lru_cache(maxsize=256)
+def _chosen(offered: tuple[str, ...], ui_locales: str, accept_language: str) -> PageLanguage:
+    """The same; browsers differ little in what they send."""
+    for wanted in (ui_locales.split(), _by_quality(accept_language)):
+        if found := lookup(wanted, offered):
+            return PageLanguage(*found)
+    return PageLanguage(offered[0])
 
 
 def _by_quality(header: str) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from pyramid.i18n import TranslationStringFactory
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -23,7 +22,7 @@ from authserver.settings import Secret
 from authserver.web.authorize import describe_client
 from authserver.web.forms import read_page_query
 from authserver.web.onward import let_forms_lead_on
-from authserver.web.pages import own_url, see_other, see_own
+from authserver.web.pages import own_url, render_page, see_other, see_own
 from authserver.web.request import Request
 from authserver.web.retry_after import minutes, with_retry_after
 from authserver.web.session import (
@@ -164,12 +163,8 @@ def hold_login(refusal: TooManySignIns, request: Request) -> Response:
 def logout(request: Request) -> Response:
     if request.browser.user is None:
         return _signed_out(request)
-    response: Response = render_to_response(
-        "sign_out.jinja2",
-        {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")},
-        request,
-    )
-    return response
+    page = {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")}
+    return render_page(request, "sign_out.jinja2", page)
 
 
 @view_config(route_name="logout", request_method="POST")
@@ -184,8 +179,7 @@ def confirm_logout(request: Request) -> Response:
 
 def _signed_out(request: Request) -> Response:
     page = {"everywhere": False, "signed_in": None}
-    response: Response = render_to_response("signed_out.jinja2", page, request)
-    return response
+    return render_page(request, "signed_out.jinja2", page)
 
 
 def _once(form: Parameters, name: str) -> str | None:
@@ -264,5 +258,4 @@ def _login_page(
         **request.content_security_policy,
         "script-src": [own_url(request, "show_password")],
     }
-    response: Response = render_to_response("login.jinja2", page, request)
-    return response
+    return render_page(request, "login.jinja2", page)

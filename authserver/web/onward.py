@@ -11,12 +11,11 @@ which would block it. The same header decides both, so that page and response al
 
 from __future__ import annotations
 
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
 from authserver.engine import uris
 from authserver.engine.errors import QUERY
-from authserver.web.pages import see_other
+from authserver.web.pages import render_page, see_other
 from authserver.web.request import Request
 
 # The routes that a form of this server leads to, directly or by a redirect.
@@ -50,5 +49,4 @@ def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
         "is_app": redirect_uri.partition(":")[0].lower() not in ("https", "http"),
         "signed_in": None,
     }
-    onward: Response = render_to_response("onward.jinja2", page, request)
-    return onward
+    return render_page(request, "onward.jinja2", page)

@@ -16,6 +16,7 @@ from pyramid.events import BeforeRender
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.i18n import Localizer, TranslationStringFactory
 from pyramid.interfaces import ITranslationDirectories
+from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import view_config
 
@@ -23,7 +24,7 @@ from authserver.engine.letters import is_mail_on
 from authserver.engine.printable import made_visible
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
-from authserver.web.request import Request, Served
+from authserver.web.request import Registry, Request, Served
 from authserver.web.revalidation import or_not_modified
 
 STATIC_MAXIMUM_AGE = 86_400
@@ -68,6 +69,7 @@ def includeme(config: Configurator) -> None:
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
     config.registry.static_files = _static_files(application.parts.settings)
+    config.registry.page_paths = _paths(config.registry)
     config.add_directive("add_home_link", add_home_link)
 
 
@@ -93,10 +95,20 @@ def add_home_link(config: Configurator, label: str, url: str) -> None:
     config.registry.home_links.append((label, url))
 
 
+def render_page(request: Request, template: str, values: Mapping[str, Any]) -> Response:
+    """The page that a template of `web/templates` makes of these values, and of those that all pages have."""
+    # By its whole name: by a shorter one it is looked for in another folder first, for each page.
+    response: Response = render_to_response(f"authserver.web:templates/{template}", values, request)
+    return response
+
+
 def own_url(request: Request, name: str, /, **query: str) -> str:
     """The absolute URL of a route, made from the issuer and never from the Host header (A-04)."""
-    settings = request.application.parts.settings
-    url: str = settings.issuer_origin + request.route_path(name)
+    return _url(request.registry, name, **query)
+
+
+def _url(registry: Registry, name: str, **query: str) -> str:
+    url = registry.application.parts.settings.issuer_origin + registry.routes[name].path
     return f"{url}?{urlencode(query)}" if query else url
 
 
@@ -139,7 +151,7 @@ def add_page_values(event: BeforeRender) -> None:
     event.setdefault("language", request.language)
     request.response.content_language = request.language.tag
     request.response.vary = tuple(dict.fromkeys((*(request.response.vary or ()), "Accept-Language")))
-    event.setdefault("paths", _paths(request))
+    event.setdefault("paths", request.registry.page_paths)
     event.setdefault("help_url", settings.help_url)
     event.setdefault("support_link", partial(support_link, settings))
     event.setdefault(
@@ -201,23 +213,23 @@ def _static_files(settings: Settings) -> Mapping[str, tuple[str, bytes, str]]:
     }
 
 
-def _paths(request: Request) -> Paths:
-    static = request.registry.static_files
+def _paths(registry: Registry) -> Paths:
+    static = registry.static_files
     return Paths(
-        home=own_url(request, "home"),
-        login=own_url(request, "login"),
-        logout=own_url(request, "logout"),
-        forgotten_password=own_url(request, "forgotten_password")
-        if is_mail_on(request.application.parts.policies)
+        home=_url(registry, "home"),
+        login=_url(registry, "login"),
+        logout=_url(registry, "logout"),
+        forgotten_password=_url(registry, "forgotten_password")
+        if is_mail_on(registry.application.parts.policies)
         else "",
-        account=own_url(request, "account_apps"),
-        sign_out_everywhere=own_url(request, "account_sign_out"),
+        account=_url(registry, "account_apps"),
+        sign_out_everywhere=_url(registry, "account_sign_out"),
         # The digest of the content in the address makes browsers fetch a changed file at once.
-        style=own_url(request, "style", v=static["style"][2]),
-        theme=own_url(request, "theme", v=static["theme"][2]),
-        favicon=own_url(request, "favicon", v=static["favicon"][2]),
-        show_password=own_url(request, "show_password", v=static["show_password"][2]),
-        open_link=own_url(request, "open_link", v=static["open_link"][2]),
+        style=_url(registry, "style", v=static["style"][2]),
+        theme=_url(registry, "theme", v=static["theme"][2]),
+        favicon=_url(registry, "favicon", v=static["favicon"][2]),
+        show_password=_url(registry, "show_password", v=static["show_password"][2]),
+        open_link=_url(registry, "open_link", v=static["open_link"][2]),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyramid.renderers import render_to_response
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
@@ -19,7 +18,7 @@ from authserver.engine.people.password_links import ask_for_link, open_link, use
 from authserver.engine.records import User
 from authserver.settings import Secret
 from authserver.web.forms import read_page_query
-from authserver.web.pages import own_url, see_own
+from authserver.web.pages import own_url, render_page, see_own
 from authserver.web.request import Request
 from authserver.web.retry_after import minutes
 from authserver.web.session import ForgedForm, read_form_from_here, stranger_token, token_of
@@ -83,8 +82,7 @@ def ask_username(request: Request) -> Response:
         "minutes": minutes(settings.password_link_lifetime),
         "signed_in": None,
     }
-    response: Response = render_to_response("forgotten_password.jinja2", page, request)
-    return response
+    return render_page(request, "forgotten_password.jinja2", page)
 
 
 @view_config(route_name="forgotten_password", request_method="POST")
@@ -137,5 +135,4 @@ def _page(request: Request, **values: Any) -> Response:
         "signed_in": None,
         **values,
     }
-    response: Response = render_to_response("password_link.jinja2", page, request)
-    return response
+    return render_page(request, "password_link.jinja2", page)

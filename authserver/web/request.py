@@ -75,8 +75,10 @@ class Registry(Protocol):
         patterns: those of them that have placeholders, by what fits their paths.
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
-        metadata_body: the server metadata, as it is sent.
+        metadata: of the server.
+        metadata_body: the same as it is sent.
         home_links: label and address of what features add to the front page.
+        page_paths: the addresses that every page may link to (`web.pages.Paths`).
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -90,8 +92,10 @@ class Registry(Protocol):
     patterns: dict[re.Pattern[str], Route]
     folders: dict[str, Route]
     switched_off: dict[str, Route]
+    metadata: Mapping[str, Any]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
+    page_paths: Any
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages
