@@ -14,10 +14,10 @@ from sqlalchemy import bindparam, select
 from authserver.engine import uris
 from authserver.engine.records import Client, ClientSecret, Logo, RegisteredBy
 from authserver.storage.columns import UtcDateTime
+from authserver.storage.prepared import PerDialect, Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import NEVER_USED, client_logos, client_origins, client_secrets, clients
 from authserver.storage.work import (
-    PerDialect,
     Work,
     change,
     changed,
@@ -46,7 +46,7 @@ _WITH_SECRETS = (
     )
     .order_by(clients.c.created_at, clients.c.client_id, client_secrets.c.created_at)
 )
-_FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
+_FIND = Prepared(_WITH_SECRETS.where(clients.c.client_id == bindparam("client_id")))
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
 # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
 # PostgreSQL plans for a tenth of the table if it does not know it.
@@ -336,7 +336,7 @@ class SqlClients:
         return [_client(rows) for rows in found.values()]
 
 
-def _client(rows: Sequence[sa.Row[Any]]) -> Client:
+def _client(rows: Sequence[Sequence[Any]]) -> Client:
     """A client from its rows, one for each live secret or a single one without."""
     secrets = tuple(_SECRET.record(row) for row in rows if row[_SECRET.start] is not None)
     return _CLIENT.record(rows[0], secrets=secrets)

@@ -16,40 +16,31 @@ import sqlalchemy as sa
 import zope.sqlalchemy
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 from transaction import TransactionManager
 
 from authserver import private_files
-from authserver.engine.ports import StorageUnavailable, Stores
+from authserver.engine.ports import Stores
 from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
-from authserver.storage.columns import plain
+from authserver.storage.columns import encode_json
+from authserver.storage.failures import StorageBusy, StorageSlow, translate
+from authserver.storage.prepared import LINE, Line
+from authserver.storage.sqlite_line import SqliteLine
 from authserver.storage.stores import stores_of
-from authserver.storage.work import StorageBusy, StorageSlow, Work
+from authserver.storage.work import Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
 
 _creating = threading.Lock()
-_encoder = msgspec.json.Encoder(enc_hook=plain)
 
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
 POSTGRESQL_CONNECT_TIMEOUT = 5
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
-
-# Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
-_SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
-# BUSY without an extension comes at the end of the busy timeout; BUSY_SNAPSHOT and the like come at once.
-_SQLITE_WAITED = 5
-# SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
-# out of resources, operator intervention (shutdown, statement timeout), input/output error.
-_POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
-# lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
-_POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-_NEVER_REACHED = {"OperationalError": StorageBusy, "ConnectionTimeout": StorageSlow}
 
 
 class Database:
@@ -69,26 +60,26 @@ class Database:
         Joined as "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
         """
 
-        def join(session: Session) -> None:
+        session = Session(self.engine)
+
+        def connect() -> sa.Connection:
             zope.sqlalchemy.mark_changed(session, transaction_manager)
+            return session.connection()
 
         def before_commit(flush: Callable[[], None]) -> None:
             transaction_manager.get().addBeforeCommitHook(flush)
 
-        return stores_of(Work(Session(self.engine), join, before_commit))
+        return stores_of(Work(connect, session.rollback, before_commit))
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
         """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
-        session = Session(self.engine)
-        transaction = session.begin()
+        work = Work(self.engine.connect)
         try:
-            work = Work(session)
             yield stores_of(work)
-            work.flush()
-            transaction.commit()
+            work.commit()
         finally:
-            session.close()
+            work.close()
 
     def watch(self) -> None:
         """From now on, add each statement and commit to the timeline of its request (`engine.timeline`)."""
@@ -162,7 +153,8 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
         raise SettingsError(
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
-    event.listen(engine, "handle_error", _translate)
+    event.listen(engine, "handle_error", translate)
+    event.listen(engine, "connect", lambda connection, record: _keep_line(engine, connection, record))
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -221,6 +213,20 @@ def _create(path: Path) -> None:
         private_files.create(path)
 
 
+def _keep_line(engine: Engine, connection: Any, record: Any) -> None:
+    """How prepared statements use this connection; its server keeps them prepared as long as it lives."""
+    record.info[LINE] = _line_of(engine, connection)
+
+
+def _line_of(engine: Engine, connection: Any) -> Line:
+    if engine.dialect.name == "sqlite":
+        return SqliteLine(connection, engine.dialect)
+    # With its driver, which is an extra.
+    from authserver.storage.postgresql_line import PostgresqlLine
+
+    return PostgresqlLine(connection, engine.dialect)
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -230,33 +236,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _translate(context: ExceptionContext) -> BaseException | None:
-    """A StorageUnavailable for a passing error; any other error is left as it is."""
-    error = context.original_exception
-    if not isinstance(error, Exception):
-        # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
-        return None
-    kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
-    return kind(str(error)) if kind else None
-
-
-def _passing(error: BaseException) -> type[StorageUnavailable] | None:
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        if code == _SQLITE_WAITED:
-            return StorageSlow
-        # The upper bits tell variants apart.
-        return StorageBusy if code & 0xFF in _SQLITE_UNAVAILABLE else None
-    state: str | None = getattr(error, "sqlstate", None)
-    if state is not None:
-        if state in _POSTGRESQL_WAITED:
-            return StorageSlow
-        return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
-    # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
-    if type(error).__module__.startswith("psycopg"):
-        return _NEVER_REACHED.get(type(error).__name__)
-    return None
-
-
 def _dump(value: Any) -> str:
-    return _encoder.encode(value).decode()
+    return encode_json(value).decode()

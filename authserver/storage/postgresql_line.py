@@ -1,0 +1,233 @@
+"""Prepared statements on PostgreSQL: several in one round trip, in the protocol's own pipeline and binary formats.
+
+This is the driver's own wrapper of libpq (`psycopg.pq`), without its cursors: their work in Python costs several times
+what PostgreSQL takes for a look-up by key. Everything else goes on using the driver's connection, which is idle and in
+its usual mode after each `run`.
+
+In a pipeline the server skips what comes after a statement that failed, so a COMMIT can be sent along with the writes
+before it: either all of them were done when it runs, or it does not run.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import errors
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq.abc import PGresult
+from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, LargeBinary, String
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
+
+from authserver.storage.columns import encode_json
+from authserver.storage.prepared import Answer, DatabaseSilent, Prepared, Row, Step, Written
+
+# Seconds without a sign of the server, after which it counts as gone: longer than its own time limit of a statement, at
+# which a server that runs ends what takes too long (`database.POSTGRESQL_OPTIONS`).
+DEADLINE = 6.0
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+# PostgreSQL counts time in microseconds from here.
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
+
+Encode = Callable[[Any], bytes | None]
+Decode = Callable[[bytes], Any]
+
+
+def _encode_time(value: datetime) -> bytes:
+    return ((value - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
+
+
+def _decode_time(value: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int.from_bytes(value, "big", signed=True))
+
+
+def _decode_integer(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+# Version 1 of the format of JSONB is its text.
+def _encode_json(value: Any) -> bytes:
+    return b"\x01" + encode_json(value)
+
+
+def _decode_json(value: bytes) -> Any:
+    return msgspec.json.decode(value[1:])
+
+
+# Types of SQLAlchemy, the particular ones first: object id of PostgreSQL's type, and its binary format both ways.
+_FORMATS: Sequence[tuple[type[TypeEngine[Any]], int, Callable[[Any], bytes], Decode]] = (
+    (String, 25, str.encode, bytes.decode),
+    (LargeBinary, 17, bytes, bytes),
+    (DateTime, 1184, _encode_time, _decode_time),
+    (Boolean, 16, lambda value: b"\x01" if value else b"\x00", lambda value: value == b"\x01"),
+    (BigInteger, 20, lambda value: value.to_bytes(8, "big", signed=True), _decode_integer),
+    (Integer, 23, lambda value: value.to_bytes(4, "big", signed=True), _decode_integer),
+    (JSON, 3802, _encode_json, _decode_json),
+)
+
+
+def _format(kind: TypeEngine[Any], dialect: Dialect) -> tuple[int, Encode, Decode]:
+    """The object id of a type, and how its values are written and read."""
+    if isinstance(kind, TypeDecorator):
+        object_id, encode, decode = _format(kind.load_dialect_impl(dialect), dialect)
+        # Those that a type does not have are not to be called.
+        if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
+            encode = _after(kind.process_bind_param, dialect, encode)
+        if type(kind).process_result_value is not TypeDecorator.process_result_value:
+            decode = _before(kind.process_result_value, dialect, decode)
+        return object_id, encode, decode
+    object_id, write, read = next(found[1:] for found in _FORMATS if isinstance(kind, found[0]))
+    if isinstance(kind, Enum) and kind.enum_class is not None:
+        # Of texts, so that a member is written as its text (`columns.choice`).
+        members = {member.value.encode(): member for member in kind.enum_class}
+        read = members.__getitem__
+    return object_id, lambda value: None if value is None else write(value), read
+
+
+def _after(process: Callable[[Any, Dialect], Any], dialect: Dialect, encode: Encode) -> Encode:
+    return lambda value: None if value is None else encode(process(value, dialect))
+
+
+def _before(process: Callable[[Any, Dialect], Any], dialect: Dialect, decode: Decode) -> Decode:
+    return lambda value: process(decode(value), dialect)
+
+
+class PostgresqlForm:
+    """A statement with numbered parameters, and how values are written and read."""
+
+    __slots__ = ("_constants", "_decoders", "_parameters", "formats", "name", "object_ids", "sql", "text")
+
+    def __init__(self, written: Written, dialect: Dialect, number: int) -> None:
+        self.text = written.text
+        names: list[str] = []
+
+        def numbered(found: re.Match[str]) -> str:
+            if found[1] not in names:
+                names.append(found[1])
+            return f"${names.index(found[1]) + 1}"
+
+        self.sql = _PARAMETER.sub(numbered, written.text).replace("%%", "%").encode()
+        self.name = b"authserver_%d" % number
+        formats = [_format(written.types[name], dialect) for name in names]
+        self._constants = written.constants
+        self._parameters = [(name, encode) for name, (_, encode, _) in zip(names, formats, strict=True)]
+        self.object_ids = [object_id for object_id, _, _ in formats]
+        self.formats = [Format.BINARY] * len(names)
+        self._decoders = [(place, _format(kind, dialect)[2]) for place, kind in enumerate(written.columns)]
+
+    def values(self, parameters: Row) -> Sequence[bytes | None]:
+        if self._constants:
+            parameters = {**self._constants, **parameters}
+        return [encode(parameters[name]) for name, encode in self._parameters]
+
+    def shown(self, parameters: Row) -> dict[str, Any]:
+        values = {**self._constants, **parameters}
+        return {name: values[name] for name, _ in self._parameters}
+
+    def answer(self, result: PGresult) -> Answer:
+        get, decoders = result.get_value, self._decoders
+        rows = [
+            tuple(
+                [None if (value := get(row, place)) is None else decode(value) for place, decode in decoders]
+            )
+            for row in range(result.ntuples)
+        ]
+        return Answer(rows, result.command_tuples or 0)
+
+
+class PostgresqlLine:
+    """One connection to PostgreSQL (`prepared.Line`)."""
+
+    __slots__ = ("_connection", "_dialect", "_known", "_libpq", "_poll")
+
+    def __init__(self, connection: psycopg.Connection[Any], dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._libpq = connection.pgconn
+        self._poll = select.poll()
+        self._poll.register(self._libpq.socket, select.POLLIN)
+        # The statements that the server has prepared on this connection.
+        self._known: set[bytes] = set()
+
+    def form(self, statement: Prepared, parameters: Row) -> PostgresqlForm:
+        form: PostgresqlForm | None = statement.forms.get("postgresql")
+        if form is None:
+            written = statement.compiled(self._dialect, parameters)
+            form = statement.forms["postgresql"] = PostgresqlForm(written, self._dialect, statement.number)
+        return form
+
+    def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
+        if announce:
+            for step in steps:
+                announce(step)
+        sent: list[tuple[PostgresqlForm, Sequence[bytes | None]]] = [
+            (step.form, step.form.values(step.parameters)) for step in steps
+        ]
+        libpq = self._libpq
+        # The statement of each result that will come, and whether it is only prepared.
+        expected: list[tuple[PostgresqlForm, bool]] = []
+        fresh: set[bytes] = set()
+        try:
+            libpq.enter_pipeline_mode()
+            for (form, values), step in zip(sent, steps, strict=True):
+                if step.instead is not None:
+                    libpq.send_query_params(step.instead.encode(), None)
+                else:
+                    if form.name not in self._known and form.name not in fresh:
+                        libpq.send_prepare(form.name, form.sql, form.object_ids)
+                        expected.append((form, True))
+                        fresh.add(form.name)
+                    libpq.send_query_prepared(form.name, values, form.formats, Format.BINARY)
+                expected.append((form, False))
+            libpq.pipeline_sync()
+            results = self._results()
+            libpq.exit_pipeline_mode()
+        except BaseException:
+            # Nobody knows what the server would still answer.
+            self._connection.close()
+            raise
+        answers = []
+        for (form, is_preparing), result in zip(expected, results, strict=True):
+            if result.status in _FAILED:
+                raise errors.error_from_result(result, encoding="utf-8")
+            if is_preparing:
+                self._known.add(form.name)
+            else:
+                answers.append(form.answer(result))
+        return answers
+
+    def _results(self) -> list[PGresult]:
+        """One for each statement of the pipeline, those included that the server skipped."""
+        libpq = self._libpq
+        while libpq.flush():
+            self._poll.modify(libpq.socket, select.POLLIN | select.POLLOUT)
+            self._wait()
+            self._poll.modify(libpq.socket, select.POLLIN)
+            libpq.consume_input()
+        results: list[PGresult] = []
+        while True:
+            while libpq.is_busy():
+                self._wait()
+                libpq.consume_input()
+            result = libpq.get_result()
+            if result is None:
+                # Between two results; but for ever once the connection is lost.
+                if libpq.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError(libpq.get_error_message("utf-8"))
+                continue
+            if result.status == ExecStatus.PIPELINE_SYNC:
+                return results
+            results.append(result)
+
+    def _wait(self) -> None:
+        if not self._poll.poll(DEADLINE * 1000):
+            raise DatabaseSilent("the database has not answered in time")
