@@ -360,7 +360,10 @@ class Grants(Protocol):
 
 class Tokens(Protocol):
     def add(self, token: Token) -> None:
-        """Keep a new token. Raises AlreadyExists."""
+        """Keep a new token; it may be stored together with what comes next.
+
+        Raises AlreadyExists: here, at the next use of any store, or at the end of the transaction; nothing of it is kept.
+        """
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""

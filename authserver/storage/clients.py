@@ -104,7 +104,7 @@ _CHANGE = (
     .where(_THIS)
     .values({column.name: bindparam(column.name) for column in _CLIENT.columns if column.name not in _KEEPS})
 )
-_TOUCH = sa.update(clients).where(_THIS).values(last_used_at=bindparam("now"))
+_TOUCH = Prepared(sa.update(clients).where(_THIS).values(last_used_at=bindparam("now")))
 # One name for all registrations: they are few, and each is short.
 _REGISTRATIONS = 7591
 _HOLD_REGISTRATIONS: PerDialect = {
@@ -152,7 +152,7 @@ _FIND_LOGO = select(*_LOGO.columns).where(
 )
 # A secret that was made elsewhere may come back after it has ended.
 _ADD_SECRET = insert_or_replace(client_secrets)
-_CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
+_CHANGE_SECRET = Prepared(change(client_secrets, "digest", "key_id", "expires_at", "last_used_at"))
 _ADD_ORIGIN = insert_new(client_origins)
 _COUNT_SECRETS = (
     select(client_secrets.c.key_id, sa.func.count().label("secrets"))
@@ -171,8 +171,10 @@ _DISABLE = (
 )
 # It waits for those who hold the client. Their lock lets each other note its use.
 _HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
-_HOLD_ENABLED = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
-_KNOWS_ORIGIN = (
+_HOLD_ENABLED = Prepared(
+    select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
+)
+_KNOWS_ORIGIN = Prepared(
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
     .where(client_origins.c.origin == bindparam("origin"), clients.c.disabled_at.is_(None))

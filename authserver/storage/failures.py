@@ -8,13 +8,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, ExceptionContext
 from transaction.interfaces import TransientError
 
-from authserver.engine.ports import StorageUnavailable
-from authserver.storage.prepared import DatabaseSilent
+from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.storage.prepared import DatabaseSilent, Step
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
 _SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
 # BUSY without an extension comes at the end of the busy timeout; BUSY_SNAPSHOT and the like come at once.
 _SQLITE_WAITED = 5
+# CONSTRAINT_PRIMARYKEY and CONSTRAINT_UNIQUE; unique_violation.
+_SQLITE_TAKEN = frozenset({1555, 2067})
+_POSTGRESQL_TAKEN = "23505"
 # SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
 # out of resources, operator intervention (shutdown, statement timeout), input/output error.
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
@@ -43,8 +46,12 @@ def translate(context: ExceptionContext) -> BaseException | None:
     return kind(str(error)) if kind else None
 
 
-def failure_of(error: BaseException, connection: Connection, statement: str) -> BaseException:
-    """What is raised for an error of a prepared statement; a connection that is of no use any more is thrown away."""
+def failure_of(error: BaseException, connection: Connection, failed: Step | None) -> BaseException:
+    """What is raised for an error of prepared statements; a connection that is of no use any more is thrown away.
+
+    Args:
+        failed: the one that the error is about, if it is about one.
+    """
     driver, dialect = connection.connection.dbapi_connection, connection.dialect
     base: Any = dialect.loaded_dbapi.Error
     is_of_driver = isinstance(error, base)
@@ -58,14 +65,22 @@ def failure_of(error: BaseException, connection: Connection, statement: str) -> 
     kind = _passing(error) or (StorageBusy if is_lost else None)
     if kind:
         return kind(str(error))
+    if failed and failed.statement.is_new and _is_taken(error):
+        return AlreadyExists()
     return sa.exc.DBAPIError.instance(
-        statement,
+        failed.form.text if failed else "",
         None,
         error,
         base,
         hide_parameters=True,
         dialect=dialect,
     )
+
+
+def _is_taken(error: BaseException) -> bool:
+    """Whether there is a row with this key already."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code in _SQLITE_TAKEN or getattr(error, "sqlstate", None) == _POSTGRESQL_TAKEN
 
 
 def _passing(error: BaseException) -> type[StorageUnavailable] | None:

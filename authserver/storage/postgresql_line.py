@@ -174,7 +174,7 @@ class PostgresqlLine:
         ]
         libpq = self._libpq
         # The statement of each result that will come, and whether it is only prepared.
-        expected: list[tuple[PostgresqlForm, bool]] = []
+        expected: list[tuple[Step, bool]] = []
         fresh: set[bytes] = set()
         try:
             libpq.enter_pipeline_mode()
@@ -184,10 +184,10 @@ class PostgresqlLine:
                 else:
                     if form.name not in self._known and form.name not in fresh:
                         libpq.send_prepare(form.name, form.sql, form.object_ids)
-                        expected.append((form, True))
+                        expected.append((step, True))
                         fresh.add(form.name)
                     libpq.send_query_prepared(form.name, values, form.formats, Format.BINARY)
-                expected.append((form, False))
+                expected.append((step, False))
             libpq.pipeline_sync()
             results = self._results()
             libpq.exit_pipeline_mode()
@@ -196,13 +196,14 @@ class PostgresqlLine:
             self._connection.close()
             raise
         answers = []
-        for (form, is_preparing), result in zip(expected, results, strict=True):
+        for (step, is_preparing), result in zip(expected, results, strict=True):
             if result.status in _FAILED:
+                step.failed = True
                 raise errors.error_from_result(result, encoding="utf-8")
             if is_preparing:
-                self._known.add(form.name)
+                self._known.add(step.form.name)
             else:
-                answers.append(form.answer(result))
+                answers.append(step.form.answer(result))
         return answers
 
     def _results(self) -> list[PGresult]:

@@ -74,12 +74,14 @@ class Step:
         form: the same, for the driver.
         parameters: its values, by name.
         instead: another text, which somebody who listens to statements wants to be run.
+        failed: whether the driver raises about this one.
     """
 
     statement: Prepared
     form: Any
     parameters: Row
     instead: str | None = None
+    failed: bool = False
 
 
 class DatabaseSilent(Exception):
@@ -109,12 +111,14 @@ class Prepared:
 
     Args:
         statement: one for every database, or one for each kind of database.
+        is_new: whether it inserts a row that is not there yet.
     """
 
-    __slots__ = ("_statements", "forms", "number")
+    __slots__ = ("_statements", "forms", "is_new", "number")
 
-    def __init__(self, statement: Executable | PerDialect) -> None:
+    def __init__(self, statement: Executable | PerDialect, *, is_new: bool = False) -> None:
         self._statements = statement
+        self.is_new = is_new
         self.number = next(_numbers)
         self.forms: dict[str, Any] = {}
 

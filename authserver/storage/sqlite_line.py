@@ -67,6 +67,11 @@ class SqliteLine:
             if announce:
                 announce(step)
             form: SqliteForm = step.form
-            cursor = self._connection.execute(step.instead or form.text, form.values(step.parameters))
-            answers.append(Answer([form.read(row) for row in cursor], cursor.rowcount))
+            try:
+                cursor = self._connection.execute(step.instead or form.text, form.values(step.parameters))
+                rows = [form.read(row) for row in cursor]
+            except sqlite3.Error:
+                step.failed = True
+                raise
+            answers.append(Answer(rows, cursor.rowcount))
         return answers

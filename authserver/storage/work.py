@@ -115,6 +115,14 @@ class Work:
         if not self.insert(statements, row):
             raise AlreadyExists
 
+    def add_along(self, statement: Prepared, row: Row) -> None:
+        """Insert a new row along with the next statement of the transaction, or with its end: without a trip of its own.
+
+        Where it cannot be, that raises, and nothing of the transaction is kept: AlreadyExists if the row is there already.
+        """
+        self._begin()
+        self._pending.append((statement, row))
+
     def defer(self, statement: Executable | Prepared, row: Row) -> None:
         """Run a statement that changes rows at the very end, in the same transaction.
 
@@ -200,7 +208,8 @@ class Work:
             steps += [Step(each, line.form(each, row), row) for each, row in pending]
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
-            raised = failure_of(error, connection, steps[-1].form.text if steps else "")
+            failed = next((step for step in steps if step.failed), None)
+            raised = failure_of(error, connection, failed)
             self._give_up()
             if raised is error:
                 raise

@@ -979,12 +979,15 @@ def test_a_digest_of_another_kind_is_another_token(stores: Stores) -> None:
     assert code.token.claimed_at is None
 
 
-def test_a_token_is_kept_once(stores: Stores) -> None:
-    stores.grants.add(a_grant())
-    stores.tokens.add(a_token())
-    with pytest.raises(AlreadyExists):
+def test_a_token_is_kept_once(storage: Storage) -> None:
+    """The second one is refused at the end of its transaction, if not before."""
+    with storage.begin() as stores:
+        stores.grants.add(a_grant())
         stores.tokens.add(a_token())
-    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    with pytest.raises(AlreadyExists), storage.begin() as stores:
+        stores.tokens.add(a_token(scopes=("other",)))
+    with storage.begin() as stores:
+        found = stores.tokens.find(TokenKind.CODE, a_token().digest)
     assert found is not None
     assert found.token == a_token()
 
