@@ -196,6 +196,8 @@ class PostgresqlLine:
             self._connection.close()
             raise
         answers = []
+        # Without BEGIN they are committed at the end of the pipeline, and a failure of that is one more result.
+        expected += [(steps[-1], False)] * (len(results) - len(expected))
         for (step, is_preparing), result in zip(expected, results, strict=True):
             if result.status in _FAILED:
                 step.failed = True
