@@ -30,6 +30,7 @@ from authserver.storage.failures import StorageBusy, StorageSlow, translate
 from authserver.storage.prepared import LINE, Line
 from authserver.storage.sqlite_line import SqliteLine
 from authserver.storage.stores import stores_of
+from authserver.storage.turns import Turns
 from authserver.storage.work import Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
@@ -154,7 +155,7 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
     event.listen(engine, "handle_error", translate)
-    event.listen(engine, "connect", lambda connection, record: _keep_line(engine, connection, record))
+    _keep_lines(engine)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -213,18 +214,26 @@ def _create(path: Path) -> None:
         private_files.create(path)
 
 
-def _keep_line(engine: Engine, connection: Any, record: Any) -> None:
-    """How prepared statements use this connection; its server keeps them prepared as long as it lives."""
-    record.info[LINE] = _line_of(engine, connection)
-
-
-def _line_of(engine: Engine, connection: Any) -> Line:
+def _keep_lines(engine: Engine) -> None:
+    """With each connection its `Line`, as long as it lives: a server keeps statements prepared for a connection."""
     if engine.dialect.name == "sqlite":
-        return SqliteLine(connection, engine.dialect)
-    # With its driver, which is an extra.
-    from authserver.storage.postgresql_line import PostgresqlLine
+        turns = Turns()
 
-    return PostgresqlLine(connection, engine.dialect)
+        def line_of(connection: Any) -> Line:
+            return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)
+
+        # Also after a transaction whose end SQLAlchemy sends.
+        event.listen(engine, "checkin", lambda _connection, record: record.info[LINE].leave())
+    else:
+        # With its driver, which is an extra.
+        from authserver.storage.postgresql_line import PostgresqlLine
+
+        def line_of(connection: Any) -> Line:
+            return PostgresqlLine(connection, engine.dialect)
+
+    event.listen(
+        engine, "connect", lambda connection, record: record.info.update({LINE: line_of(connection)})
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

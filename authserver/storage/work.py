@@ -120,6 +120,7 @@ class Work:
 
         Where it cannot be, that raises, and nothing of the transaction is kept: AlreadyExists if the row is there already.
         """
+        self._ask_for_end()
         self._begin()
         self._pending.append((statement, row))
 
@@ -128,8 +129,7 @@ class Work:
 
         Where it is the only write, it is one statement in autocommit, a transaction by itself, without BEGIN and COMMIT.
         """
-        if not self._deferred and self._before_commit is not None:
-            self._before_commit(self.flush)
+        self._ask_for_end()
         self._deferred.append((statement, row))
 
     def flush(self) -> None:
@@ -158,6 +158,11 @@ class Work:
         self._is_over = True
         if self._connection is not None:
             self._connection.close()
+
+    def _ask_for_end(self) -> None:
+        """Hear of the end of the transaction around this one, unless something waits for that already."""
+        if self._before_commit is not None and not (self._pending or self._deferred):
+            self._before_commit(self.flush)
 
     def _end_deferring(self) -> None:
         deferred, self._deferred = self._deferred, []
