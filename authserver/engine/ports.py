@@ -299,6 +299,12 @@ class Grants(Protocol):
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
 
+    def foresee_with_user(self, grant_id: str) -> None:
+        """Say that this grant will be asked for with its user, so that it can be read along with something else.
+
+        A store may do nothing. What is written in between is seen in any case.
+        """
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """Revoke it, and with it all its codes and tokens; False when it was not live."""
 
@@ -367,6 +373,12 @@ class Tokens(Protocol):
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        """Say that this token will be asked for, so that it can be read along with something else.
+
+        A store may do nothing. What is written in between is seen in any case.
+        """
 
     def claim(
         self,

@@ -356,6 +356,10 @@ class SqlGrants:
         user = _GRANT_USER.record(row) if row[_GRANT_USER.start] is not None else None
         return FoundGrant(grant=_GRANT.record(row), user=user)
 
+    def foresee_with_user(self, grant_id: str) -> None:
+        if "\0" not in grant_id:
+            self._work.foresee(_FIND_GRANT_WITH_USER, {"grant_id": grant_id})
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
         return self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
@@ -457,6 +461,9 @@ class SqlTokens:
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()
         return _found_token(row) if row else None
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        self._work.foresee(_FIND_TOKEN, {"kind": kind, "digest": digest})
 
     def claim(
         self,

@@ -104,7 +104,17 @@ def _before(process: Callable[[Any, Dialect], Any], dialect: Dialect, decode: De
 class PostgresqlForm:
     """A statement with numbered parameters, and how values are written and read."""
 
-    __slots__ = ("_constants", "_decoders", "_parameters", "formats", "name", "object_ids", "sql", "text")
+    __slots__ = (
+        "_constants",
+        "_decoders",
+        "_parameters",
+        "_shown",
+        "formats",
+        "name",
+        "object_ids",
+        "sql",
+        "text",
+    )
 
     def __init__(self, written: Written, dialect: Dialect, number: int) -> None:
         self.text = written.text
@@ -120,6 +130,7 @@ class PostgresqlForm:
         formats = [_format(written.types[name], dialect) for name in names]
         self._constants = written.constants
         self._parameters = [(name, encode) for name, (_, encode, _) in zip(names, formats, strict=True)]
+        self._shown = [(name, written.binding(name, dialect)) for name in names]
         self.object_ids = [object_id for object_id, _, _ in formats]
         self.formats = [Format.BINARY] * len(names)
         self._decoders = [(place, _format(kind, dialect)[2]) for place, kind in enumerate(written.columns)]
@@ -131,7 +142,7 @@ class PostgresqlForm:
 
     def shown(self, parameters: Row) -> dict[str, Any]:
         values = {**self._constants, **parameters}
-        return {name: values[name] for name, _ in self._parameters}
+        return {name: process(values[name]) if process else values[name] for name, process in self._shown}
 
     def answer(self, result: PGresult) -> Answer:
         get, decoders = result.get_value, self._decoders

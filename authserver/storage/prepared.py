@@ -144,3 +144,8 @@ class Written:
         self.constants = {
             name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required
         }
+
+    def binding(self, name: str, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """What makes the driver's value of a parameter; None where it takes Python's."""
+        process: Callable[[Any], Any] | None = self.types[name].dialect_impl(dialect).bind_processor(dialect)
+        return process

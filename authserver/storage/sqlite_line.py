@@ -26,10 +26,7 @@ class SqliteForm:
         self.text = written.text
         self.writes = not written.text.startswith("SELECT")
         self._constants = written.constants
-        self._parameters = [
-            (name, written.types[name].dialect_impl(dialect).bind_processor(dialect))
-            for name in written.order
-        ]
+        self._parameters = [(name, written.binding(name, dialect)) for name in written.order]
         self._readers = [
             kind.dialect_impl(dialect).result_processor(dialect, None) for kind in written.columns
         ]

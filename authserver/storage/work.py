@@ -52,6 +52,8 @@ class Work:
         "_connect",
         "_connection",
         "_deferred",
+        "_expected",
+        "_foreseen",
         "_is_over",
         "_pending",
         "_writes",
@@ -72,6 +74,9 @@ class Work:
         # What goes along with the next statement, and what is run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
         self._deferred: list[tuple[Executable | Prepared, Row]] = []
+        # What will be read, and what was read ahead of that.
+        self._foreseen: list[tuple[Prepared, Row]] = []
+        self._expected: list[tuple[Prepared, Row, Answer]] = []
 
     @property
     def dialect(self) -> str:
@@ -85,6 +90,10 @@ class Work:
     def read(self, statement: Executable | Prepared, parameters: Row) -> CursorResult[Any] | Answer:
         """Run a statement that changes nothing. Fetch everything at once."""
         return self._run(statement, parameters)
+
+    def foresee(self, statement: Prepared, parameters: Row) -> None:
+        """Read this along with the next statement, for somebody who will read it. A write in between makes that worthless."""
+        self._foreseen.append((statement, parameters))
 
     def hold(self, statement: Executable | Prepared, parameters: Row) -> bool:
         """Run a SELECT … FOR SHARE within the transaction; whether there is such a row.
@@ -149,6 +158,7 @@ class Work:
 
     def undo(self) -> None:
         """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""
+        self._forget()
         if self._writes:
             self._send(_ROLLBACK, NOTHING)
             self._writes = False
@@ -158,6 +168,11 @@ class Work:
         self._is_over = True
         if self._connection is not None:
             self._connection.close()
+
+    def _forget(self) -> None:
+        """What was read ahead may no longer be so."""
+        self._foreseen.clear()
+        self._expected.clear()
 
     def _ask_for_end(self) -> None:
         """Hear of the end of the transaction around this one, unless something waits for that already."""
@@ -175,6 +190,7 @@ class Work:
                 self._run(statement, row)
 
     def _begin(self) -> None:
+        self._forget()
         if not self._writes:
             self._pending.append((_BEGIN, NOTHING))
             self._writes = True
@@ -190,6 +206,10 @@ class Work:
     ) -> CursorResult[Any] | Answer:
         if isinstance(statement, Prepared):
             assert not isinstance(parameters, Sequence)
+            for place, (foreseen, with_these, answer) in enumerate(self._expected):
+                if foreseen is statement and with_these == parameters:
+                    del self._expected[place]
+                    return answer
             return self._send(statement, parameters)
         self._send()
         try:
@@ -199,10 +219,12 @@ class Work:
             raise
 
     def _send(self, statement: Prepared | None = None, parameters: Row = NOTHING) -> Answer:
-        """Run what is pending, and this; the answer to the last of them."""
+        """Run what is pending, and this with what will be read soon. Returns the answer to this."""
         pending, self._pending = self._pending, []
+        foreseen: list[tuple[Prepared, Row]] = []
         if statement is not None:
             pending.append((statement, parameters))
+            foreseen, self._foreseen = self._foreseen, []
         if not pending:
             return _NO_ANSWER
         connection = self._connected()
@@ -210,7 +232,7 @@ class Work:
         steps: list[Step] = []
         try:
             line: Line = connection.info[LINE]
-            steps += [Step(each, line.form(each, row), row) for each, row in pending]
+            steps += [Step(each, line.form(each, row), row) for each, row in (*pending, *foreseen)]
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
             failed = next((step for step in steps if step.failed), None)
@@ -223,7 +245,9 @@ class Work:
             for step in steps:
                 text = step.form.text
                 note(SpanKind.STATEMENT, text[:6].rstrip().upper(), began, {"text": text})
-        return answers[-1]
+        for (each, row), answer in zip(foreseen, answers[len(pending) :], strict=True):
+            self._expected.append((each, row, answer))
+        return answers[len(pending) - 1]
 
     def _give_up(self) -> None:
         """End the transaction, so that no later commit looks like success.

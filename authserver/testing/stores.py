@@ -463,6 +463,9 @@ class MemoryGrants(InMemory):
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
         return FoundGrant(grant=grant, user=user)
 
+    def foresee_with_user(self, grant_id: str) -> None:
+        pass
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         with self.lock:
             grant = self.tables.grants.get(grant_id)
@@ -587,6 +590,9 @@ class MemoryTokens(InMemory):
             return None
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
         return FoundToken(token=token, grant=grant, user=user)
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        pass
 
     def claim(
         self,
