@@ -92,7 +92,7 @@ class Work:
         return self._run(statement, parameters)
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
-        """Read this along with the next statement, for somebody who will read it. A write in between makes that worthless."""
+        """Read this along with the next statement, for whoever reads it then, unless something is written before."""
         self._foreseen.append((statement, parameters))
 
     def hold(self, statement: Executable | Prepared, parameters: Row) -> bool:
