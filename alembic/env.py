@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
 from alembic import context
-from sqlalchemy import Connection
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from sqlalchemy import Connection, inspect
 
 from authserver.ini import resolve
 from authserver.storage.database import open_engine
-from authserver.storage.tables import Base
+from authserver.storage.migrate import LOCK_TIMEOUT, kind_of
+from authserver.storage.tables import Base, migrations
 
 KEY = "authserver.database_url"
 LOCK = 7_226_849_313  # any number of our own, the same in every process that migrates
@@ -22,9 +29,14 @@ def database_url() -> str:
 
 
 def run(connection: Connection) -> None:
-    """Everything in one transaction, and one process at a time."""
+    """One process at a time, and everything in one transaction, unless a migration alone says that it must not be."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    if not context.config.attributes.get("transactional", True):
+        with alone(connection, is_sqlite=is_sqlite):
+            configure(connection)
+        return
     with connection.begin():
-        if connection.dialect.name == "sqlite":
+        if is_sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql("BEGIN")
@@ -32,13 +44,56 @@ def run(connection: Connection) -> None:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-        context.configure(
-            connection=connection,
-            target_metadata=Base.metadata,
-            transactional_ddl=True,
-            render_as_batch=connection.dialect.name == "sqlite",
-        )
-        context.run_migrations()
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        configure(connection)
+
+
+@contextmanager
+def alone(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
+    """Without a transaction: each statement is committed, and other processes that migrate ask again and again.
+
+    They must not wait in the database: CREATE INDEX CONCURRENTLY would wait for them.
+    """
+    if is_sqlite:
+        yield
+        return
+    connection.exec_driver_sql("SET statement_timeout = 0")
+    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar_one():
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOCK})")
+
+
+def configure(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        transactional_ddl=context.config.attributes.get("transactional", True),
+        render_as_batch=connection.dialect.name == "sqlite",
+        on_version_apply=note,
+    )
+    context.run_migrations()
+
+
+def note(*, ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
+    """Write down what kind of migration it was, for versions that do not know it."""
+    connection, revision = ctx.connection, step.up_revision_id
+    if connection is None or revision is None or not inspect(connection).has_table(migrations.name):
+        return
+    # One that was interrupted may come again.
+    connection.execute(migrations.delete().where(migrations.c.revision == revision))
+    if step.is_upgrade:
+        script = step.up_revision
+        row = {
+            "revision": revision,
+            "down_revision": script.down_revision,
+            "kind": kind_of(script),
+            "applied_at": datetime.now(UTC),
+        }
+        connection.execute(migrations.insert(), row)
 
 
 if context.is_offline_mode():

@@ -13,6 +13,8 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+# expand: the version before works on it. backfill: fills what an expand added. contract: takes away what no version uses.
+kind = "expand"
 
 
 def upgrade() -> None:

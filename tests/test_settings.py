@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authserver import app
-from authserver.ini import convert, load
+from authserver.ini import convert, load, referred_file, referred_files
 from authserver.limits import MAXIMUM_SCOPE
 from authserver.settings import Environment, Secret, Settings, SettingsError, key_ring
 
@@ -301,6 +301,32 @@ def test_any_value_may_come_from_the_environment_or_a_file(
     inline = load(ini(**{name: value})).settings
     assert load(ini(**{name: "env:TEST_VALUE"})).settings == inline
     assert load(ini(**{name: f"file:{tmp_path}/value"})).settings == inline
+
+
+def test_a_variable_may_name_a_file_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As containers and systemd hand over secrets. Both at once would leave open which one counts."""
+    (tmp_path / "value").write_text("30\n")
+    monkeypatch.setenv("TEST_VALUE_FILE", f"{tmp_path}/value")
+    assert load(ini(code_lifetime="env:TEST_VALUE")).settings.code_lifetime == 30
+    assert referred_file("env:TEST_VALUE") == tmp_path / "value"
+    monkeypatch.setenv("TEST_VALUE", "40")
+    with pytest.raises(SettingsError, match="TEST_VALUE and TEST_VALUE_FILE are both set; unset one of them"):
+        load(ini(code_lifetime="env:TEST_VALUE"))
+    monkeypatch.delenv("TEST_VALUE")
+    monkeypatch.setenv("TEST_VALUE_FILE", f"{tmp_path}/none")
+    with pytest.raises(SettingsError, match=r"authserver\.code_lifetime: cannot read .*/none"):
+        load(ini(code_lifetime="env:TEST_VALUE"))
+
+
+def test_the_files_that_an_ini_refers_to_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what is looked at for rotated secrets."""
+    monkeypatch.setenv("TEST_VALUE_FILE", "/run/secrets/value")
+    path = tmp_path / "some.ini"
+    path.write_text(
+        "[app:main]\na = file:%(here)s/keys\nb = env:TEST_VALUE\nc = env:OTHER\n[server:main]\nd = file:/x\n"
+    )
+    expected = [Path("/run/secrets/value"), Path("/x"), tmp_path / "keys"]
+    assert referred_files({"__file__": str(path)}) == sorted(expected)
 
 
 def test_settings_of_plugins_may_come_from_outside_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 # Migrations spell out their types: those of `authserver.storage.columns` may change after this day.
 INSTANT = sa.DateTime(timezone=True)

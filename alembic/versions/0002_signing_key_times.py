@@ -14,6 +14,7 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+kind = "contract"
 
 INSTANT = sa.DateTime(timezone=True)
 

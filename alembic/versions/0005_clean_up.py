@@ -12,6 +12,7 @@ revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 PARTIAL = (
     ("ix_tokens_disposable_expires_at", "tokens", "expires_at", "kind IN ('access', 'request')"),

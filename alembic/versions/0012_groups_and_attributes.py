@@ -13,6 +13,7 @@ revision = "0012"
 down_revision = "0011"
 branch_labels = None
 depends_on = None
+kind = "contract"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 

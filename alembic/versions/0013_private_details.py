@@ -13,6 +13,7 @@ revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 

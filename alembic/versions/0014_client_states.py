@@ -12,6 +12,7 @@ revision = "0014"
 down_revision = "0013"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 NEVER_USED = sa.text("registered_by = 'self' AND last_used_at IS NULL")
 OF_A_POLICY = sa.text("registration_policy IS NOT NULL")

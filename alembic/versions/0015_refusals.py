@@ -12,6 +12,7 @@ revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 REFUSED = sa.text(
     "type IN ('authorization.refused', 'password.refused', 'registration.refused', 'request.failed', "

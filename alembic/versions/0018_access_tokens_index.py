@@ -12,6 +12,7 @@ revision = "0018"
 down_revision = "0017"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 NAME = "ix_tokens_access_expires_at"
 

@@ -13,6 +13,7 @@ revision = "0023"
 down_revision = "0022"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 ROUTINE = sa.text("type IN ('code.issued', 'token.issued')")
 

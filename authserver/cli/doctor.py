@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import click
 from rich.console import Console
 
-from authserver.cli.configuration import Configuration
+from authserver.cli.configuration import Configuration, Plugins
+from authserver.cli.installation import Checked, examine_installation
 from authserver.cli.printing import json_option, print_json, print_rows, safe, say, words
 from authserver.doctor.examination import Report, Unreachable, Walked, examine, problem_of
 from authserver.doctor.findings import Finding, Result
@@ -80,6 +83,9 @@ def doctor(
     looks at what every client relies on, then it goes the way of each recorded program, as far as that is possible without
     a person who signs in.
 
+    With the INI file alone it looks at the server's own database before: its clock, tables and indexes, the age of the
+    keys, events that wait, and clients that a tightened policy hits.
+
     Nothing is left behind: without --register, programs that would register go no further than that, and what they would
     ask for is compared with the metadata. The server's log shows refusals, because what must be refused is sent. To check
     the registered clients of your own server use `authserver lint`.
@@ -89,7 +95,15 @@ def doctor(
     if list_only:
         _list(as_json)
         return
+    installation: list[Checked] = []
     if issuer is None and resource is None:
+        if configuration.path is not None:
+            with closing(configuration.application(Plugins.DECIDE)) as application:
+                # This is no real request: those that are tried out would record their answers.
+                application.parts.policies.end_shadow()
+                installation = list(examine_installation(application))
+            if not as_json:
+                _print_installation(installation, verbose=verbose)
         issuer = configuration.settings().issuer if configuration.path is not None else None
         if issuer is None:
             raise click.UsageError(
@@ -118,16 +132,29 @@ def doctor(
         except Unreachable as error:
             status.stop()
             if as_json:
-                print_json({"result": "unreachable", "problem": str(error)})
+                problem = {"result": "unreachable", "problem": str(error)}
+                print_json({**problem, "installation": list(map(asdict, installation))})
             else:
                 say(f"Nothing could be checked. {error}", err=True)
             context.exit(UNREACHABLE)
     if as_json:
-        print_json(_as_json(report))
+        print_json({**_as_json(report), "installation": list(map(asdict, installation))})
     else:
         _print(report, verbose=verbose, registered=register)
-    if report.result is Result.STUMBLES:
+    if Result.STUMBLES in (report.result, *(each.result for each in installation)):
         context.exit(1)
+
+
+def _print_installation(installation: Sequence[Checked], *, verbose: bool) -> None:
+    say("This installation")
+    told = [each for each in installation if verbose or each.result in _TOLD]
+    rows = [
+        {"check": one.check, "result": one.result.value, "what": one.what, "remedy": one.remedy}
+        for one in told
+    ]
+    print_rows(rows, ("check", "result", "what", "remedy"), empty="")
+    good = len(installation) - len(told)
+    say(f"{counted(good, 'check')} ok; --verbose lists them.\n" if good else "")
 
 
 def _list(as_json: bool) -> None:

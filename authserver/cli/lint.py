@@ -1,18 +1,21 @@
-"""`authserver lint`: clients that a stricter policy would refuse something, and settings for unknown clients."""
+"""`authserver lint`: settings that are not as they should be, and clients that a stricter policy would refuse something."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import track
 
+from authserver.cli import posture
 from authserver.cli.configuration import Configuration
+from authserver.cli.posture import Power, Remark, Severity
 from authserver.cli.printing import json_option, print_json, print_rows, say
 from authserver.engine import authorization_request, token, uris
 from authserver.engine.context import Engine, Journal
@@ -93,56 +96,128 @@ class ResourceFinding:
 
 
 @click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--offline", is_flag=True, help="Leave out what needs the database: clients, resources, and who is named."
+)
+@click.option("--strict", is_flag=True, help="Exit status 1 for warnings, too.")
 @json_option
 @click.pass_obj
 @click.pass_context
-def lint(context: click.Context, configuration: Configuration, as_json: bool) -> None:
-    """List the clients that would be refused something they are registered for, and settings for unknown clients.
+def lint(
+    context: click.Context,
+    configuration: Configuration,
+    file: Path | None,
+    offline: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Judge the settings and plugins of a server, and list the clients that would be refused something.
 
-    Run it after a policy or a setting was tightened. It asks about every enabled client in the database: whether its
+    FILE is its INI file, as for -c. Of the settings it says which are insecure, which are not what RFC 9700 and OAuth 2.1
+    advise, and which stand for something else yet, with the key to change. What is given by the environment or a file, and
+    is not there, is not judged: so it works in CI, where no secrets are.
+
+    Run it after a policy or a setting was tightened, too. It asks about every enabled client in the database: whether its
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
     It also lists the settings for single clients (`…@clients`) that name a client which does not exist, and resources that
     are in the INI and in the database, or name a scope or client that does not exist.
-    Nothing is changed. The exit status is 0 when there is nothing to list, else 1.
+    Nothing is changed. The exit status is 0 when there is no error and no client or setting to list, else 1.
     """
-    application = configuration.application()
-    # This is no real request, so shadow plugins are not asked: they would record their answers.
-    application.parts.policies.end_shadow()
-    checked, found = 0, list[Finding]()
-    with closing(application):
-        clients = track(
-            _enabled_clients(application),
-            "Checking clients",
-            total=None,
-            console=Console(stderr=True),
-            disable=as_json,
-        )
-        for engine, client in clients:
-            checked += 1
-            found += findings(engine, client)
-        with application.begin() as engine:
-            unused = list(unused_settings(engine, application.parts.policies))
-            resources = list(resource_findings(engine, application.parts.policies))
+    if file is not None:
+        configuration = Configuration(file)
+    remarks, powers, application = posture.judge(configuration.ini(), configuration.folder())
+    looked = Looked()
+    if application is not None:
+        # This is no real request, so shadow plugins are not asked: they would record their answers.
+        with closing(application):
+            if not offline:
+                if any(remark.severity is Severity.UNKNOWN for remark in remarks):
+                    raise click.ClickException(
+                        "settings that the database needs are not here; --offline judges the others"
+                    )
+                looked = look(application, quiet=as_json)
     if as_json:
         listed = {
-            "findings": [asdict(finding) for finding in found],
-            "settings": [asdict(one) for one in unused],
-            "resources": [asdict(one) for one in resources],
+            "posture": [asdict(remark) for remark in remarks],
+            "plugins": [asdict(power) for power in powers],
+            "findings": [asdict(finding) for finding in looked.found],
+            "settings": [asdict(one) for one in looked.unused],
+            "resources": [asdict(one) for one in looked.resources],
         }
-        print_json({"checked": checked, **listed})
+        print_json({"checked": looked.checked, **listed})
     else:
-        if found:
-            _print(found, checked)
-        else:
-            say(f"None of {checked} clients would be refused anything that it is registered for.")
-        if unused:
-            say("\nSettings for clients that do not exist")
-            print_rows(map(asdict, unused), ("setting", "client_id", "remedy"), empty="")
-        if resources:
-            say("\nResources")
-            print_rows(map(asdict, resources), ("resource", "member", "value", "remedy"), empty="")
-    if found or unused or resources:
+        _print_posture(remarks, powers)
+        if not offline and application is not None:
+            _print_looked(looked)
+    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    if looked.is_something or any(remark.severity in failing for remark in remarks):
         context.exit(1)
+
+
+@dataclass
+class Looked:
+    """What was found with the database."""
+
+    checked: int = 0
+    found: list[Finding] = field(default_factory=list)
+    unused: list[Unused] = field(default_factory=list)
+    resources: list[ResourceFinding] = field(default_factory=list)
+
+    @property
+    def is_something(self) -> bool:
+        return bool(self.found or self.unused or self.resources)
+
+
+def look(application: Application, *, quiet: bool) -> Looked:
+    """Ask about every client and resource of the database."""
+    looked = Looked()
+    clients = track(
+        enabled_clients(application),
+        "Checking clients",
+        total=None,
+        console=Console(stderr=True),
+        disable=quiet,
+    )
+    for engine, client in clients:
+        looked.checked += 1
+        looked.found += findings(engine, client)
+    with application.begin() as engine:
+        looked.unused = list(unused_settings(engine, application.parts.policies))
+        looked.resources = list(resource_findings(engine, application.parts.policies))
+    return looked
+
+
+def _print_posture(remarks: list[Remark], powers: list[Power]) -> None:
+    if foreign := [power for power in powers if not power.is_ours]:
+        say("Plugins of others, and where they have a say")
+        rows = [
+            {"plugin": power.plugin, "from": power.comes_from, "hooks": ", ".join(power.hooks)}
+            for power in foreign
+        ]
+        print_rows(rows, ("plugin", "from", "hooks"), empty="")
+        say("")
+    order = list(Severity)
+    rows = [asdict(one) for one in sorted(remarks, key=lambda remark: order.index(remark.severity))]
+    print_rows(
+        rows,
+        ("severity", "key", "problem", "remedy", "clause"),
+        empty="The settings are as they should be.",
+    )
+    say("")
+
+
+def _print_looked(looked: Looked) -> None:
+    if looked.found:
+        _print(looked.found, looked.checked)
+    else:
+        say(f"None of {looked.checked} clients would be refused anything that it is registered for.")
+    if looked.unused:
+        say("\nSettings for clients that do not exist")
+        print_rows(map(asdict, looked.unused), ("setting", "client_id", "remedy"), empty="")
+    if looked.resources:
+        say("\nResources")
+        print_rows(map(asdict, looked.resources), ("resource", "member", "value", "remedy"), empty="")
 
 
 def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
@@ -267,7 +342,7 @@ def _auth_method(engine: Engine, client: Client) -> _Refused:
         )
 
 
-def _enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:
+def enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:
     """Each gets an engine with a new journal; a single journal would keep all questions."""
     last = ""
     while True:

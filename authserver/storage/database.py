@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import sqlalchemy as sa
 import zope.sqlalchemy
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import Session
@@ -26,21 +25,26 @@ from authserver.engine.ports import Stores
 from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import encode_json
-from authserver.storage.failures import StorageBusy, StorageSlow, translate
+from authserver.storage.failures import StorageBusy, StorageSlow, StorageUncertain, translate
 from authserver.storage.prepared import LINE, Line
-from authserver.storage.sqlite_line import SqliteLine
+from authserver.storage.sqlite_line import SqliteLine, read_any_text
 from authserver.storage.stores import stores_of
+from authserver.storage.tables import migrations
 from authserver.storage.turns import Turns
 from authserver.storage.work import Work
 
-__all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
+__all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
 
 _creating = threading.Lock()
 
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
-POSTGRESQL_CONNECT_TIMEOUT = 5
+# Alembic keeps there which migration the database is at.
+VERSION_TABLE = "alembic_version"
+# In WAL mode only FULL keeps what was committed through a loss of power.
+SQLITE_SYNCHRONOUS = "FULL"
+POSTGRESQL_CONNECT_TIMEOUT = 2
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
 
 
@@ -50,10 +54,12 @@ class Database:
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
         pool_size: connections kept, and at most used; the number of threads of the process is right.
+        any_text: whether texts that are no UTF-8 are read from the beginning; otherwise a connection of SQLite does from
+            the second time on that it meets one, because reading so takes longer.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
-        self.engine = open_engine(url, pool_size=pool_size)
+    def __init__(self, url: str, *, pool_size: int = 16, any_text: bool = False) -> None:
+        self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
         """Stores that take part in the manager's current transaction, from their first statement on.
@@ -109,7 +115,17 @@ class Database:
     def revision(self) -> str | None:
         """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
         with self._connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not sa.inspect(connection).has_table(VERSION_TABLE):
+                return None
+            number: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+            return number
+
+    def migrations(self) -> Mapping[str, tuple[str | None, str]]:
+        """The migration before it, and its kind, of each migration that was run. Raises StorageUnavailable."""
+        columns = (migrations.c.revision, migrations.c.down_revision, migrations.c.kind)
+        with self._connect() as connection:
+            rows = connection.execute(sa.select(*columns)).all()
+        return {revision: (before, kind) for revision, before, kind in rows}
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -125,7 +141,7 @@ class Database:
             yield connection
 
 
-def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
+def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
     `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
@@ -155,10 +171,17 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
     event.listen(engine, "handle_error", translate)
+    if url.get_backend_name() == "postgresql":
+        # Not everybody who uses SQLite has the driver.
+        from authserver.storage import silence
+
+        silence.watch(engine)
     _keep_lines(engine)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
+        if any_text:
+            event.listen(engine, "connect", lambda connection, _: read_any_text(connection))
     return engine
 
 
@@ -240,8 +263,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # In WAL mode only FULL keeps a committed transaction through a loss of power.
-    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA synchronous = {SQLITE_SYNCHRONOUS}")
     cursor.close()
 
 

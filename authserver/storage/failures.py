@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, ExceptionContext
 from transaction.interfaces import TransientError
 
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
-from authserver.storage.prepared import DatabaseSilent, Step
+from authserver.storage.prepared import Step
+from authserver.storage.sqlite_line import read_any_text
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
 _SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
@@ -23,6 +24,7 @@ _POSTGRESQL_TAKEN = "23505"
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
+_NO_UTF_8 = "Could not decode to UTF-8"
 
 
 class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
@@ -33,48 +35,69 @@ class StorageSlow(StorageUnavailable):
     """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
 
 
-_NEVER_REACHED = {"OperationalError": StorageBusy, "ConnectionTimeout": StorageSlow}
+class StorageUncertain(StorageUnavailable):
+    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+
+
+_NEVER_REACHED = {
+    "OperationalError": StorageBusy,
+    "ConnectionTimeout": StorageSlow,
+    "ServerSilent": StorageSlow,
+}
 
 
 def translate(context: ExceptionContext) -> BaseException | None:
     """A StorageUnavailable for a passing error; any other error is left as it is. For SQLAlchemy's `handle_error`."""
-    error = context.original_exception
+    error, connection = context.original_exception, context.connection
     if not isinstance(error, Exception):
         # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
         return None
-    kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
-    return kind(str(error)) if kind else None
+    if _NO_UTF_8 in str(error) and connection is not None:
+        return _unreadable(error, connection)
+    # Without a statement: of COMMIT, or of the ROLLBACK of what failed.
+    is_commit = connection is not None and context.statement is None
+    return _unavailable(error, is_lost=context.is_disconnect, is_commit=is_commit)
 
 
-def failure_of(error: BaseException, connection: Connection, failed: Step | None) -> BaseException:
+def failure_of(
+    error: BaseException, connection: Connection, failed: Step | None, *, is_commit: bool
+) -> BaseException:
     """What is raised for an error of prepared statements; a connection that is of no use any more is thrown away.
 
     Args:
-        failed: the one that the error is about, if it is about one.
+        failed: the one that the error is about, if it is known.
+        is_commit: whether that may be the COMMIT.
     """
     driver, dialect = connection.connection.dbapi_connection, connection.dialect
     base: Any = dialect.loaded_dbapi.Error
-    is_of_driver = isinstance(error, base)
-    is_lost = is_of_driver and dialect.is_disconnect(cast(Any, error), driver, None)
-    if is_lost or isinstance(error, DatabaseSilent) or not isinstance(error, Exception):
-        connection.invalidate()
-    if isinstance(error, DatabaseSilent):
-        return StorageSlow(str(error))
-    if not is_of_driver:
+    if not isinstance(error, base):
+        if not isinstance(error, Exception):
+            connection.invalidate()
         return error
-    kind = _passing(error) or (StorageBusy if is_lost else None)
-    if kind:
-        return kind(str(error))
+    if _NO_UTF_8 in str(error):
+        return _unreadable(error, connection)
+    is_lost = dialect.is_disconnect(error, driver, None)
+    if is_lost:
+        connection.invalidate()
     if failed and failed.statement.is_new and _is_taken(error):
         return AlreadyExists()
-    return sa.exc.DBAPIError.instance(
-        failed.form.text if failed else "",
-        None,
-        error,
-        base,
-        hide_parameters=True,
-        dialect=dialect,
+    return _unavailable(error, is_lost=is_lost, is_commit=is_commit) or sa.exc.DBAPIError.instance(
+        failed.form.text if failed else "", None, error, base, hide_parameters=True, dialect=dialect
     )
+
+
+def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
+    """It passes: whoever tries again reads it."""
+    driver: Any = connection.connection.dbapi_connection
+    read_any_text(driver)
+    return StorageBusy(str(error))
+
+
+def _unavailable(error: BaseException, *, is_lost: bool, is_commit: bool) -> StorageUnavailable | None:
+    kind = _passing(error) or (StorageBusy if is_lost else None)
+    if kind is StorageBusy and is_lost and is_commit:
+        kind = StorageUncertain
+    return kind(str(error)) if kind else None
 
 
 def _is_taken(error: BaseException) -> bool:
@@ -96,6 +119,6 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
             return StorageSlow
         return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
     # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
-    if type(error).__module__.startswith("psycopg"):
+    if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
         return _NEVER_REACHED.get(type(error).__name__)
     return None

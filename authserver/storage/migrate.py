@@ -1,23 +1,122 @@
-"""Bring a database's tables to the state this version expects."""
+"""Bring a database's tables to the state this version expects, while servers of this version and of the one before run.
+
+Each migration says in its file what it is (`kind`):
+
+- `expand` adds what the version before does not know and need not know, so that both can work;
+- `backfill` fills in what an earlier one added, in batches, and goes on where it stopped;
+- `contract` takes away what no version that still runs uses.
+
+A database that is ahead of this version by expands and backfills alone can be worked with: it is what `authserver db
+upgrade` of the next version leaves behind, while this one still serves.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
+import sqlalchemy as sa
 
 import authserver
 from authserver.storage.database import Database
+from authserver.storage.failures import StorageSlow
+
+# Alembic is imported where something is migrated: it takes a tenth of the time to start.
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
+
+log = logging.getLogger(__name__)
+
+# On PostgreSQL a migration waits this long for a lock, because requests wait behind it, and then tries again later.
+LOCK_TIMEOUT = "1s"
+ATTEMPTS, PAUSE = 60, 1.0
+# Kinds of migrations after which the version before can still work.
+KEEPS_WORKING = frozenset({"expand", "backfill"})
+KINDS = KEEPS_WORKING | {"contract"}
+BATCH = 1000
 
 
-def upgrade(database_url: str) -> None:
-    """Run every migration that the database lacks. Safe to run twice, and by several processes at once."""
-    config = _config()
+class Schema(StrEnum):
+    """How the tables of a database stand to this version.
+
+    CURRENT and AHEAD can be worked with; BEHIND needs `authserver db upgrade`, and TOO_NEW a newer version.
+    """
+
+    CURRENT = "current"
+    BEHIND = "behind"
+    AHEAD = "ahead"
+    TOO_NEW = "too new"
+
+    @property
+    def is_usable(self) -> bool:
+        return self in (Schema.CURRENT, Schema.AHEAD)
+
+
+class TooNew(Exception):
+    """The database was migrated by a newer version, which took away what this one needs."""
+
+
+def upgrade(database_url: str, *, folder: Path | None = None) -> None:
+    """Run every migration that the database lacks. Safe to run twice, by several processes at once, and under load.
+
+    Each migration is committed by itself, but for those of an empty database. One that cannot have a lock tries again.
+
+    Args:
+        folder: of the migrations, if not those of this version.
+
+    Raises:
+        TooNew: the database is that of a newer version, which this one cannot work with. Nothing was changed.
+        StorageUnavailable: the database is away, or a lock could not be had for minutes. What was committed stays.
+    """
+    from alembic import command
+
+    config = _config(folder)
     config.attributes["database_url"] = database_url
-    command.upgrade(config, "head")
+    scripts = _scripts(config)
+    database = Database(database_url)
+    try:
+        found, newest = database.revision(), str(scripts.get_current_head())
+        match schema_of(database, found, newest, folder):
+            case Schema.TOO_NEW:
+                raise TooNew(
+                    f"the database is at migration {found}, and this version knows none after {newest}: use the version that "
+                    "migrated it, or restore a backup of before"
+                )
+            case Schema.CURRENT | Schema.AHEAD:
+                return
+    finally:
+        database.close()
+    if found is None:
+        command.upgrade(config, "head")
+        return
+    for script in reversed(list(scripts.iterate_revisions(newest, found))):
+        log.info("migration %s (%s): %s", script.revision, kind_of(script), script.doc)
+        _run(config, script)
+
+
+def schema(database: Database) -> Schema:
+    """How a database stands to this version. Raises StorageUnavailable."""
+    return schema_of(database, database.revision(), head())
+
+
+def schema_of(database: Database, found: str | None, newest: str, folder: Path | None = None) -> Schema:
+    """The same, for a version whose newest migration is this."""
+    if found == newest:
+        return Schema.CURRENT
+    if found is None or found in _known(folder):
+        return Schema.BEHIND
+    run, revision = database.migrations(), found
+    while revision != newest:
+        before, kind = run.get(revision, (None, "unknown"))
+        if kind not in KEEPS_WORKING or before is None:
+            return Schema.TOO_NEW
+        revision = before
+    return Schema.AHEAD
 
 
 def current(database_url: str) -> str | None:
@@ -31,11 +130,35 @@ def current(database_url: str) -> str | None:
 
 @cache
 def head() -> str:
-    """The newest migration; the scripts are parsed once, because readiness asks often."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
-        raise FileNotFoundError(f"no migrations in {migrations_folder()}")
-    return revision
+    """The newest migration: the last file `NUMBER_what_it_does.py`; looked up once, because readiness asks often."""
+    folder = migrations_folder() / "versions"
+    names = sorted(path.name for path in folder.glob("[0-9]*_*.py"))
+    if not names:
+        raise FileNotFoundError(f"no migrations in {folder}")
+    return names[-1].partition("_")[0]
+
+
+def kind_of(script: Script) -> str:
+    """What a migration is; one that does not say so is taken for the worst."""
+    return str(getattr(script.module, "kind", "contract"))
+
+
+def is_transactional(script: Script) -> bool:
+    """Whether it runs in one transaction: not if its file says `transactional = False`, as CREATE INDEX CONCURRENTLY and
+    backfills need it. Such a migration can be run again after it was interrupted."""
+    return bool(getattr(script.module, "transactional", True))
+
+
+def in_batches(connection: sa.Connection, statement: str, name: str, batch: int = BATCH) -> int:
+    """Run a backfill: the statement, which changes at most `:batch` rows that lack something, until there are none.
+
+    For migrations with `transactional = False`: each batch is committed, so an interrupted one goes on where it was.
+    """
+    done = 0
+    while changed := connection.execute(sa.text(statement), {"batch": batch}).rowcount:
+        done += changed
+        log.info("%s: %d rows so far", name, done)
+    return done
 
 
 def migrations_folder() -> Path:
@@ -53,8 +176,36 @@ def migrations_folder() -> Path:
     )
 
 
-def _config() -> Config:
+def _run(config: Config, script: Script) -> None:
+    from alembic import command
+
+    config.attributes["transactional"] = is_transactional(script)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            command.upgrade(config, script.revision)
+            return
+        except StorageSlow:
+            if attempt == ATTEMPTS:
+                raise
+            log.info("migration %s waits for a lock that others hold; trying again", script.revision)
+            time.sleep(PAUSE)
+
+
+@cache
+def _known(folder: Path | None = None) -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts(_config(folder)).walk_revisions())
+
+
+def _scripts(config: Config) -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(config)
+
+
+def _config(folder: Path | None = None) -> Config:
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("script_location", str(folder or migrations_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config

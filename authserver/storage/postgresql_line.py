@@ -11,8 +11,7 @@ before it: either all of them were done when it runs, or it does not run.
 from __future__ import annotations
 
 import re
-import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,16 +20,13 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, LargeBinary, String
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
 
 from authserver.storage.columns import encode_json
-from authserver.storage.prepared import Answer, DatabaseSilent, Prepared, Row, Step, Written
-
-# Seconds without a sign of the server, after which it counts as gone: longer than its own time limit of a statement, at
-# which a server that runs ends what takes too long (`database.POSTGRESQL_OPTIONS`).
-DEADLINE = 6.0
+from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # PostgreSQL counts time in microseconds from here.
@@ -158,14 +154,12 @@ class PostgresqlForm:
 class PostgresqlLine:
     """One connection to PostgreSQL (`prepared.Line`)."""
 
-    __slots__ = ("_connection", "_dialect", "_known", "_libpq", "_poll")
+    __slots__ = ("_connection", "_dialect", "_known", "_libpq")
 
     def __init__(self, connection: psycopg.Connection[Any], dialect: Dialect) -> None:
         self._connection = connection
         self._dialect = dialect
         self._libpq = connection.pgconn
-        self._poll = select.poll()
-        self._poll.register(self._libpq.socket, select.POLLIN)
         # The statements that the server has prepared on this connection.
         self._known: set[bytes] = set()
 
@@ -200,7 +194,7 @@ class PostgresqlLine:
                     libpq.send_query_prepared(form.name, values, form.formats, Format.BINARY)
                 expected.append((step, False))
             libpq.pipeline_sync()
-            results = self._results()
+            results = self._connection.wait(self._communicate())
             libpq.exit_pipeline_mode()
         except BaseException:
             # Nobody knows what the server would still answer.
@@ -219,29 +213,26 @@ class PostgresqlLine:
                 answers.append(step.form.answer(result))
         return answers
 
-    def _results(self) -> list[PGresult]:
-        """One for each statement of the pipeline, those included that the server skipped."""
+    def _communicate(self) -> Generator[Wait, Ready | int, list[PGresult]]:
+        """Send what is left to be sent; then one result for each statement, those included that the server skipped.
+
+        Waits as the driver's own generators do, so that `silence` watches this, too.
+        """
         libpq = self._libpq
         while libpq.flush():
-            self._poll.modify(libpq.socket, select.POLLIN | select.POLLOUT)
-            self._wait()
-            self._poll.modify(libpq.socket, select.POLLIN)
-            libpq.consume_input()
+            if (yield Wait.RW) & Ready.R:
+                libpq.consume_input()
         results: list[PGresult] = []
         while True:
             while libpq.is_busy():
-                self._wait()
-                libpq.consume_input()
+                if (yield Wait.R):
+                    libpq.consume_input()
             result = libpq.get_result()
             if result is None:
                 # Between two results; but for ever once the connection is lost.
                 if libpq.status == ConnStatus.BAD:
                     raise psycopg.OperationalError(libpq.get_error_message("utf-8"))
-                continue
-            if result.status == ExecStatus.PIPELINE_SYNC:
+            elif result.status == ExecStatus.PIPELINE_SYNC:
                 return results
-            results.append(result)
-
-    def _wait(self) -> None:
-        if not self._poll.poll(DEADLINE * 1000):
-            raise DatabaseSilent("the database has not answered in time")
+            else:
+                results.append(result)

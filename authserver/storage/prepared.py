@@ -84,10 +84,6 @@ class Step:
     failed: bool = False
 
 
-class DatabaseSilent(Exception):
-    """The database has not answered in time; the connection is closed."""
-
-
 class Line(Protocol):
     """A connection, as prepared statements use it; of one thread at a time."""
 
@@ -101,7 +97,6 @@ class Line(Protocol):
             announce: called with each before it is sent.
 
         Raises:
-            DatabaseSilent: there is no answer.
             Exception: the driver's own, about the first that failed.
         """
 

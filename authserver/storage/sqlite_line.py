@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine import Dialect
@@ -111,3 +112,8 @@ class SqliteLine:
             late.sqlite_errorcode = sqlite3.SQLITE_BUSY
             raise late
         self._has_turn = True
+
+
+def read_any_text(connection: sqlite3.Connection) -> None:
+    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")

@@ -106,6 +106,10 @@ class Work:
         """As `hold`: the row, as it is when the lock was given; None if there is none."""
         return self._write(statement, parameters).first()
 
+    def count_held(self, statement: Executable | Prepared, parameters: Row) -> int:
+        """As `hold`: how many rows there are."""
+        return len(self._write(statement, parameters).all())
+
     def write(self, statement: Executable | Prepared, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""
         return self._write(statement, parameters).rowcount
@@ -236,7 +240,9 @@ class Work:
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
             failed = next((step for step in steps if step.failed), None)
-            raised = failure_of(error, connection, failed)
+            # Where it is not known at which of them the connection was lost, it may have been at the last one.
+            last = failed.statement if failed else pending[-1][0]
+            raised = failure_of(error, connection, failed, is_commit=last is _COMMIT)
             self._give_up()
             if raised is error:
                 raise

@@ -29,14 +29,13 @@ from transaction.interfaces import TransientError
 from authserver.engine import evidence
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.errors import PageError, Refusal, TooBusy, TooManyRequests
+from authserver.engine.errors import PageError, Refusal
 from authserver.engine.floods import Kind
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
 from authserver.web.request_log import note_refusal
-from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -87,7 +86,12 @@ def end(request: Request, error: Exception) -> Response:
     except Exception as problem:
         if isinstance(error, Refusal):
             # What must be kept could not be stored: say so.
-            log.error("a refusal could not be recorded, error_id=%s", request.error_id, exc_info=problem)
+            log.error(
+                "a refusal could not be recorded, error_id=%s: %s",
+                request.error_id,
+                problem,
+                exc_info=None if isinstance(problem, StorageUnavailable) else problem,
+            )
             if is_error_retryable(request, problem):
                 raise
             return render(request, problem)
@@ -102,8 +106,7 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
     """
     match error:
         case Refusal():
-            route = route_of(request)
-            return route.refused if route else EventType.REQUEST_REFUSED, error.reason
+            return request.route.refused if request.route else EventType.REQUEST_REFUSED, error.reason
         case URLDecodeError() | HTTPException(status_int=404):
             return None
         case HTTPException() if error.status_int < 400:
@@ -124,7 +127,7 @@ def leaves_event(error: Exception) -> bool:
     Of too many requests only the first of a time is, and of a server that is too busy none. A request that waited for
     the database is not stored either, because storing would wait again (T114).
     """
-    if isinstance(error, TooManyRequests | TooBusy):
+    if isinstance(error, Refusal):
         return error.leaves_event
     return not isinstance(error, StorageUnavailable) or isinstance(error, TransientError)
 
@@ -139,7 +142,8 @@ def is_of_stranger(request: Request, error: Exception) -> bool:
     is_known = request.caller.actor != evidence.STRANGER or journal.actor is not None
     if journal.grant_id is not None or (is_known and not journal.is_anybody):
         return False
-    return not (isinstance(error, Refusal) and (error.revoke_grant or error.failed_token))
+    outlives = isinstance(error, Refusal) and (error.revoke_grant or error.failed_token or error.kept_change)
+    return not outlives
 
 
 def record(request: Request, error: Exception) -> None:
@@ -160,7 +164,8 @@ def record(request: Request, error: Exception) -> None:
         # The log has the whole traceback of a failure; the event has only its class.
         exc_info=error if reason == UNEXPECTED else None,
     )
-    if is_counted or not leaves_event(error):
+    outlives = isinstance(error, Refusal) and error.kept_change is not None
+    if is_counted or not (leaves_event(error) or outlives):
         return
     # What the request itself wrote was rolled back; observers hear of what stays.
     journal = replace(request.journal, events=[], letters=[])
@@ -228,7 +233,10 @@ def keep(
         engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
     if refusal.failed_token:
         engine.stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-    engine.record(kind, reason=refusal.reason, details={**details, **told(refusal)}, event_id=event_id)
+    if refusal.kept_change:
+        engine.stores.kept.change(*refusal.kept_change)
+    if refusal.leaves_event:
+        engine.record(kind, reason=refusal.reason, details={**details, **told(refusal)}, event_id=event_id)
 
 
 def render(request: Request, error: Exception) -> Response:

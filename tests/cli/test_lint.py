@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from webtest import TestApp
 
-from authserver.cli import lint
+from authserver.cli import lint, main, posture
 from authserver.cli.configuration import Configuration
 from authserver.engine.clients.registration import register
 from authserver.engine.records import Client
 from authserver.testing.records import a_client
 from authserver.testing.server import SETTINGS, Server
+from tests.cli.conftest import CHECKOUT
 
 CURSOR = "cursor://anysphere.cursor-mcp/oauth/callback"
 URIS = (
@@ -96,6 +98,8 @@ def linted(run) -> Callable[[], dict[str, Any]]:
         told: dict[str, Any] = json.loads(result.stdout)
         assert result.stderr == ""
         assert result.exit_code == (1 if told["findings"] else 0)
+        # What is said without the database is below.
+        del told["posture"], told["plugins"]
         return told
 
     return linted
@@ -280,9 +284,9 @@ def test_scopes_grant_types_and_methods_that_are_gone(run, ini, change, linted) 
 
 def test_nothing_hit_is_one_sentence(run) -> None:
     result = run("lint")
-    assert (result.exit_code, result.stdout) == (
-        0,
-        "None of 2 clients would be refused anything that it is registered for.\n",
+    assert result.exit_code == 0
+    assert result.stdout.endswith(
+        "\nNone of 2 clients would be refused anything that it is registered for.\n"
     )
 
 
@@ -350,3 +354,95 @@ def contents(ini: Path) -> dict[str, list[Any]]:
             name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         ]
         return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+
+
+# ---- without the database --------------------------------------------------------------------------------
+
+ELSEWHERE = ("ISSUER", "DATABASE_URL", "SECRET_KEYS", "RESOURCES", "REGISTRATION_TOKENS")
+
+
+@pytest.fixture
+def production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """What `lint production.ini --offline --json` says after these changes of its text, and its exit status."""
+    for name in ELSEWHERE:
+        monkeypatch.delenv(f"AUTHSERVER_{name}", raising=False)
+    text = (CHECKOUT / "production.ini").read_text()
+
+    def judged(*changes: tuple[str, str], options: tuple[str, ...] = ()) -> dict[str, Any]:
+        changed = text
+        for before, after in changes:
+            assert changed.count(before) == 1, before
+            changed = changed.replace(before, after)
+        ini = tmp_path / "production.ini"
+        ini.write_text(changed)
+        result = CliRunner().invoke(main, ["lint", str(ini), "--offline", "--json", *options])
+        assert result.stderr == ""
+        return {**json.loads(result.stdout), "status": result.exit_code}
+
+    return judged
+
+
+def told(judged: dict[str, Any], severity: str) -> set[tuple[str, str]]:
+    return {
+        (remark["key"].removeprefix("authserver."), remark["problem"])
+        for remark in judged["posture"]
+        if remark["severity"] == severity
+    }
+
+
+def test_production_ini_is_as_it_should_be_where_no_secrets_are(production) -> None:
+    """As in CI: nothing is wrong, what is elsewhere is named, and no database is made."""
+    judged = production(options=("--strict",))
+    assert (judged["status"], told(judged, "error"), told(judged, "warning")) == (0, set(), set())
+    unknown = {key for key, _ in told(judged, "not judged")}
+    assert {"issuer", "database_url", "secret_keys"} <= unknown
+    assert all(power["is_ours"] and power["hooks"] for power in judged["plugins"])
+    assert not list(Path().glob("stand-in.db"))
+
+
+INLINE = "20260101-abcd:" + "A" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    ("change", "severity", "key", "problem"),
+    [
+        (("env:AUTHSERVER_ISSUER", "https://login.example.com"), "error", "issuer", "login.example.com is a placeholder"),
+        (("env:AUTHSERVER_ISSUER", "https://192.0.2.1"), "warning", "issuer", "an IP address cannot move"),
+        (("env:AUTHSERVER_ISSUER", "http://login.acme.com"), "error", "issuer", "plain http"),
+        (("env:AUTHSERVER_SECRET_KEYS", INLINE), "error", "secret_keys", "is in the INI file"),
+        (
+            ("env:AUTHSERVER_DATABASE_URL", "postgresql+psycopg://authserver@db.acme.com/authserver"),
+            "warning",
+            "database_url",
+            "the way to db.acme.com is not proven to be encrypted",
+        ),
+        (("    # registration_open\n", "    registration_open\n"), "warning", "plugins", "anybody can register"),
+        (("    log_events\n", ""), "advice", "plugins", "events are in the database alone"),
+    ],
+)  # fmt: skip
+def test_each_finding_names_the_key_to_change(production, change, severity, key, problem) -> None:
+    judged = production(change)
+    assert any(found == key and text.startswith(problem) for found, text in told(judged, severity)), judged
+    assert judged["status"] == (1 if told(judged, "error") else 0)
+    assert production(change, options=("--strict",))["status"] == (0 if severity == "advice" else 1)
+
+
+def test_what_is_missing_in_the_list_of_plugins_is_said() -> None:
+    problems = [remark.problem for remark in posture._of_plugins({"login_password"})]
+    assert len(problems) == 4 and "nothing limits" in problems[0]
+    assert not list(posture._of_plugins({"rate_limits", "resources_listed", "dpop", "log_events"}))
+
+
+def test_a_lifetime_that_is_too_long_has_its_clause(production) -> None:
+    """RFC 9700, 2.2.1."""
+    judged = production(
+        ("authserver.environment = production\n", "authserver.environment = production\nauthserver.access_token_lifetime = 86400\n")
+    )  # fmt: skip
+    (remark,) = [one for one in judged["posture"] if one["severity"] == "warning"]
+    assert (remark["key"], "RFC 9700" in remark["clause"]) == ("authserver.access_token_lifetime", True)
+
+
+def test_what_needs_the_database_is_said_not_to_be_judged(production, tmp_path) -> None:
+    production()
+    result = CliRunner().invoke(main, ["lint", str(tmp_path / "production.ini")])
+    assert (result.exit_code, "--offline" in result.stderr) == (1, True)

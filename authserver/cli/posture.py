@@ -1,0 +1,231 @@
+"""What `authserver lint` says of the settings and plugins of a server, without its database: RFC 9700 and OAuth 2.1."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from authserver import app
+from authserver.cli.keys import new_ring_entry
+from authserver.ini import PLUGIN_PREFIX, PREFIX, resolve
+from authserver.plugins.loading import name_of
+from authserver.settings import SettingsError
+
+if TYPE_CHECKING:
+    from authserver.app import Application
+
+PLUGINS = f"{PREFIX}plugins"
+# What takes the place of a secret that is not there where lint runs, such as in CI. It is never used for anything.
+STAND_INS = {
+    f"{PREFIX}issuer": lambda: "https://stand-in.invalid",
+    f"{PREFIX}database_url": lambda: "sqlite:///stand-in.db",
+    f"{PREFIX}secret_keys": new_ring_entry,
+}
+# RFC 2606 and RFC 6761: nobody's server.
+_PLACEHOLDERS = ("example", "invalid", "test", "localhost", "example.com", "example.net", "example.org")
+_HOUR, _YEAR = 3600, 365 * 86400
+
+
+class Severity(StrEnum):
+    """ERROR fails always, WARNING with --strict, ADVICE never; UNKNOWN could not be judged here."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    ADVICE = "advice"
+    UNKNOWN = "not judged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """What is wrong with a setting.
+
+    Attributes:
+        key: of the INI, which to change.
+        remedy: what to do.
+        clause: where it is asked for.
+    """
+
+    severity: Severity
+    key: str
+    problem: str
+    remedy: str = ""
+    clause: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """What a plugin has a say in.
+
+    Attributes:
+        hooks: at which it is asked or told.
+        comes_from: the module of its code.
+        is_ours: whether that is part of authserver.
+    """
+
+    plugin: str
+    hooks: tuple[str, ...]
+    comes_from: str
+    is_ours: bool
+
+
+def judge(ini: Mapping[str, str], folder: Path) -> tuple[list[Remark], list[Power], Application | None]:
+    """What there is to say of this INI; what its plugins may do; and the application, unless it could not be built.
+
+    The database is not asked. The caller closes the application.
+    """
+    with TemporaryDirectory() as scratch:
+        known, remarks = _without_what_is_elsewhere(ini, Path(scratch))
+        try:
+            application = app.build(known, folder=folder, shadow=False)
+        except SettingsError as error:
+            return [*remarks, *map(_problem, error.problems)], [], None
+    # Also those that cannot be loaded here.
+    listed = set(ini.get(PLUGINS, "").split())
+    remarks += _of_settings(application, listed, unknown={remark.key for remark in remarks})
+    return remarks, list(_powers(application)), application
+
+
+def _without_what_is_elsewhere(ini: Mapping[str, str], scratch: Path) -> tuple[dict[str, str], list[Remark]]:
+    """The INI with stand-ins for what is given elsewhere and is not there, and without the plugins that need such."""
+    known, remarks, plugins = dict(ini), [], set()
+    for key, raw in ini.items():
+        try:
+            resolve(key, raw)
+            continue
+        except SettingsError as error:
+            problem = error.problems[0].partition(": ")[2]
+        remedy = "lint judges it where it is set"
+        remarks.append(Remark(severity=Severity.UNKNOWN, key=key, problem=problem, remedy=remedy))
+        del known[key]
+        if key in STAND_INS:
+            # In a file, because in production some must not stand in the INI itself.
+            file = scratch / key
+            file.write_text(STAND_INS[key]())
+            known[key] = f"file:{file}"
+        elif key.startswith(PLUGIN_PREFIX):
+            plugins.add(key.removeprefix(PLUGIN_PREFIX).rpartition(".")[0])
+    for plugin in plugins:
+        known = {key: text for key, text in known.items() if not key.startswith(f"{PLUGIN_PREFIX}{plugin}.")}
+    lines = known.get(PLUGINS, "").splitlines()
+    known[PLUGINS] = "\n".join(line for line in lines if name_of(line.strip()) not in plugins)
+    return known, remarks
+
+
+def _problem(line: str) -> Remark:
+    """A sentence that would stop the start, which begins with its key."""
+    key, colon, rest = line.partition(": ")
+    if not colon or " " in key:
+        key, rest = PLUGINS, line
+    problem, _, remedy = rest.rpartition("; ")
+    return Remark(severity=Severity.ERROR, key=key, problem=problem or rest, remedy=remedy if problem else "")
+
+
+def _of_settings(application: Application, listed: set[str], unknown: set[str]) -> Iterator[Remark]:
+    settings = application.parts.settings
+    for line in application.insecure:
+        found = _problem(line)
+        yield Remark(severity=Severity.WARNING, key=found.key, problem=found.problem, remedy=found.remedy)
+    if not settings.is_production:
+        yield Remark(
+            severity=Severity.ADVICE,
+            key=f"{PREFIX}environment",
+            problem="development announces what production refuses",
+            remedy="set it to production where people use it",
+        )
+    if f"{PREFIX}issuer" not in unknown:
+        yield from _of_issuer(settings.issuer, is_production=settings.is_production)
+    if f"{PREFIX}database_url" not in unknown:
+        yield from _of_database(settings.database_url.value)
+    for name, most, clause in (
+        ("access_token_lifetime", _HOUR, "RFC 9700, 2.2.1; RFC 6750, 5.3"),
+        ("code_lifetime", 600, "OAuth 2.1, 4.1.2"),
+        ("refresh_token_retry_window", 60, "RFC 9700, 4.14.2"),
+        ("refresh_token_idle_lifetime", _YEAR, "RFC 9700, 4.14.2"),
+        ("grant_lifetime", _YEAR, "RFC 9700, 4.14.2"),
+    ):
+        if (seconds := getattr(settings, name)) > most:
+            yield Remark(
+                severity=Severity.WARNING,
+                key=PREFIX + name,
+                problem=f"{seconds} seconds is long for whoever steals it",
+                remedy=f"at most {most}",
+                clause=clause,
+            )
+    yield from _of_plugins(listed)
+
+
+def _of_issuer(issuer: str, *, is_production: bool) -> Iterator[Remark]:
+    host, key = urlsplit(issuer).hostname or "", f"{PREFIX}issuer"
+    severity = Severity.ERROR if is_production else Severity.ADVICE
+    if any(host == name or host.endswith(f".{name}") for name in _PLACEHOLDERS):
+        yield Remark(severity=severity, key=key, problem=f"{host} is a placeholder", remedy="the address that clients use",
+                     clause="RFC 8414, 2")  # fmt: skip
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return
+    yield Remark(
+        severity=Severity.WARNING, key=key, problem="an IP address cannot move", remedy="a host name of yours"
+    )
+
+
+def _of_database(url: str) -> Iterator[Remark]:
+    parsed, key = urlsplit(url), f"{PREFIX}database_url"
+    query = parse_qs(parsed.query)
+    if parsed.scheme == "sqlite":
+        yield Remark(severity=Severity.ADVICE, key=key, problem="SQLite is for one machine, and one writer at a time",
+                     remedy="PostgreSQL, by `authserver db copy`, before there are more")  # fmt: skip
+        return
+    host = parsed.hostname or query.get("host", [""])[0]
+    if not host or host.startswith("/") or host in ("localhost", "127.0.0.1", "::1"):
+        return
+    if query.get("sslmode", [""])[0] != "verify-full":
+        yield Remark(severity=Severity.WARNING, key=key, problem=f"the way to {host} is not proven to be encrypted",
+                     remedy="add sslmode=verify-full&sslrootcert=system", clause="RFC 9700, 2.6")  # fmt: skip
+
+
+_BOUND = {"dpop", "private_key_jwt"}
+_RESOURCES = {"resources_listed", "resources_registered"}
+_TOLD_ELSEWHERE = {"log_events", "webhook_events", "syslog_events", "otlp_events"}
+
+
+def _of_plugins(listed: set[str]) -> Iterator[Remark]:
+    def remark(severity: Severity, problem: str, remedy: str, clause: str = "") -> Remark:
+        return Remark(severity=severity, key=PLUGINS, problem=problem, remedy=remedy, clause=clause)
+
+    if "rate_limits" not in listed:
+        yield remark(Severity.WARNING, "nothing limits how often passwords and secrets are tried",
+                     "list rate_limits", "RFC 9700, 2.5; OAuth 2.1, 2.4.1")  # fmt: skip
+    if "registration_open" in listed:
+        yield remark(Severity.WARNING, "anybody can register a client", "registration_token, if that is not meant",
+                     "RFC 7591, 5")  # fmt: skip
+    if not listed & _RESOURCES:
+        yield remark(Severity.WARNING, "no token can be restricted to a resource",
+                     "list resources_listed or resources_registered", "RFC 9700, 2.3; RFC 8707")  # fmt: skip
+    if not listed & _BOUND:
+        yield remark(Severity.ADVICE, "no token and no client can be bound to a key", "list dpop, or private_key_jwt",
+                     "RFC 9700, 2.2.1, 2.5")  # fmt: skip
+    if not listed & _TOLD_ELSEWHERE:
+        yield remark(Severity.ADVICE, "events are in the database alone: who can write it can hide what was done",
+                     "list log_events, or another that delivers them")  # fmt: skip
+
+
+def _powers(application: Application) -> Iterator[Power]:
+    policies = application.parts.policies
+    table: list[dict[str, Any]] = policies.table()
+    for name in policies.names:
+        module = type(policies.plugin(name)).__module__
+        hooks = tuple(row["hook"] for row in table if name in row["plugins"])
+        yield Power(
+            plugin=name,
+            hooks=hooks,
+            comes_from=module,
+            is_ours=module == "authserver" or module.startswith("authserver."),
+        )

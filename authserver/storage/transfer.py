@@ -1,0 +1,172 @@
+"""Copy everything from one database to another, of any kind, and prove that it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+from authserver.storage.database import Database
+from authserver.storage.tables import Base, events, migrations
+
+BATCH = 1000
+# What a whole database reads as one snapshot, and what a copy is written in: all of it or nothing.
+_READ = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"}
+_WRITE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+# Of the number that an event was given last, which may be one that is deleted.
+_LAST_NUMBER = {
+    "sqlite": "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'",
+    "postgresql": "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_number_seq",
+}
+_GO_ON_AFTER = {
+    "sqlite": "UPDATE sqlite_sequence SET seq = :number WHERE name = 'events'",
+    "postgresql": "SELECT setval('events_number_seq', :number)",
+}
+
+Told = Callable[[str, int], None]
+
+
+class NotCopied(Exception):
+    """Why nothing was copied, or what of it is wrong; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What a table holds, in whatever order: how many rows, and the sum of their digests."""
+
+    rows: int = 0
+    digest: int = 0
+
+    def with_row(self, values: tuple[Any, ...]) -> Sum:
+        text = json.dumps([_plain(value) for value in values], sort_keys=True, ensure_ascii=True)
+        added = int.from_bytes(hashlib.sha256(text.encode()).digest())
+        return Sum(self.rows + 1, (self.digest + added) % 2**256)
+
+
+def tables() -> list[Table]:
+    """What is copied, each after those that it refers to. What the target's own migrations wrote is left alone."""
+    return [table for table in Base.metadata.sorted_tables if table is not migrations]
+
+
+def count(database: Database) -> int:
+    """How many rows there are to copy. Raises StorageUnavailable."""
+    with database.engine.connect() as connection:
+        return sum(_count(connection, table) for table in tables())
+
+
+def copy(source: Database, target: Database, told: Told = lambda table, rows: None) -> Mapping[str, int]:
+    """Copy all rows into a migrated, empty database, read them again, and commit if they are the same.
+
+    Args:
+        told: called with the table and the number of rows, for each batch that was copied.
+
+    Returns:
+        How many rows each table has.
+
+    Raises:
+        NotCopied: the target is not empty; it cannot hold a row; it gives back something else; or somebody wrote to the
+            source meanwhile. The target is as it was.
+        StorageUnavailable: one of them is away. The target is as it was.
+    """
+    with _transaction(source, _READ) as reading, _transaction(target, _WRITE) as writing:
+        for table in tables():
+            if found := _count(writing, table):
+                raise NotCopied(
+                    f"the target is not empty: {table.name} has {found} rows; name an empty database"
+                )
+        last = _last_number(reading)
+        sums = {}
+        for table in tables():
+            sums[table.name] = _copy_table(reading, writing, table, told)
+            if _sum(writing, table) != sums[table.name]:
+                raise NotCopied(f"{table.name} reads otherwise in the target than in the source")
+        if last:
+            writing.execute(sa.text(_GO_ON_AFTER[target.kind]), {"number": last})
+        with source.engine.connect() as now:
+            if _last_number(now) != last:
+                raise NotCopied(
+                    "somebody wrote to the source meanwhile, and that would be missing: stop all servers first"
+                )
+        writing.exec_driver_sql("COMMIT")
+    return {name: sum_.rows for name, sum_ in sums.items()}
+
+
+@contextmanager
+def _transaction(database: Database, begin: Mapping[str, str]) -> Iterator[Connection]:
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql(begin[database.kind])
+        # It may take longer than a request.
+        if database.kind == "postgresql":
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        try:
+            yield connection
+        finally:
+            # What was committed is not rolled back; and the driver says nothing about there being no transaction.
+            if database.kind == "postgresql" or _is_in_transaction(connection):
+                connection.exec_driver_sql("ROLLBACK")
+
+
+def _is_in_transaction(connection: Connection) -> bool:
+    return bool(getattr(connection.connection.driver_connection, "in_transaction", False))
+
+
+def _copy_table(reading: Connection, writing: Connection, table: Table, told: Told) -> Sum:
+    total, names = Sum(), [column.name for column in table.columns]
+    result = reading.execute(sa.select(table).execution_options(yield_per=BATCH))
+    for rows in result.partitions():
+        for row in rows:
+            total = total.with_row(tuple(row))
+        batch = [dict(zip(names, row, strict=True)) for row in rows]
+        try:
+            writing.execute(table.insert(), batch)
+        except sa.exc.DBAPIError as error:
+            raise NotCopied(
+                f"{table.name}: the target refuses one of {len(batch)} rows: {error.orig}"
+            ) from error
+        told(table.name, len(batch))
+    return total
+
+
+def _sum(connection: Connection, table: Table) -> Sum:
+    total = Sum()
+    for row in connection.execute(sa.select(table).execution_options(yield_per=BATCH)):
+        total = total.with_row(tuple(row))
+    return total
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+def _last_number(connection: Connection) -> int:
+    given = connection.exec_driver_sql(_LAST_NUMBER[connection.dialect.name]).scalar_one()
+    stored = connection.execute(sa.select(sa.func.max(events.c.number))).scalar_one()
+    return max(int(given), int(stored or 0))
+
+
+def _plain(value: Any) -> Any:
+    """The same for each kind of database."""
+    match value:
+        case Enum():
+            return value.value
+        case datetime():
+            return value.astimezone(UTC).isoformat(timespec="microseconds")
+        case bytes() | memoryview():
+            return bytes(value).hex()
+        case float() if value == int(value):
+            # PostgreSQL gives back 1e3 as 1000.
+            return int(value)
+        case Mapping():
+            return {str(name): _plain(member) for name, member in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value
