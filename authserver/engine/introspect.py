@@ -14,7 +14,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted, IntrospectedToken, IntrospectionQuestion, RateStep
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens import once
-from authserver.engine.tokens.issued import Issued, find_issued
+from authserver.engine.tokens.issued import Issued, find_issued, foresee_issued
 from authserver.engine.tokens.issuing import ACTOR
 
 # The one answer about every token that is not active, not known, or not for this caller (RFC 7662, 2.2).
@@ -49,6 +49,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
         ServerError: a policy failed.
     """
     parameters.refuse_repeated()
+    foresee_issued(engine, parameters.get("token") or "")
     proven = proven_client(engine, parameters)
     caller = proven.client
     refuse_public(caller)

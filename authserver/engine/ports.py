@@ -313,6 +313,12 @@ class Grants(Protocol):
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
 
+    def foresee_with_user(self, grant_id: str) -> None:
+        """Say that this grant will be asked for with its user, so that it can be read along with something else.
+
+        A store may do nothing. What is written in between is seen in any case.
+        """
+
     def ancestors(self, grant_id: str) -> Sequence[Grant]:
         """The grants that a grant of this id was derived from, live or not: its parent first; one statement."""
 
@@ -386,10 +392,19 @@ class Grants(Protocol):
 
 class Tokens(Protocol):
     def add(self, token: Token) -> None:
-        """Keep a new token. Raises AlreadyExists."""
+        """Keep a new token; it may be stored together with what comes next.
+
+        Raises AlreadyExists: here, at the next use of any store, or at the end of the transaction; nothing of it is kept.
+        """
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        """Say that this token will be asked for, so that it can be read along with something else.
+
+        A store may do nothing. What is written in between is seen in any case.
+        """
 
     def claim(
         self,

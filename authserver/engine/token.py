@@ -11,6 +11,7 @@ from dataclasses import replace
 from authserver.engine import rates
 from authserver.engine.clients.authentication import NOBODY_NAMED, ProvenClient, proven_client
 from authserver.engine.context import Binding, Engine, Issue, Redeem
+from authserver.engine.crypto import digests
 from authserver.engine.errors import (
     InvalidClient,
     InvalidGrant,
@@ -21,11 +22,17 @@ from authserver.engine.errors import (
 )
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted
-from authserver.engine.records import Client
+from authserver.engine.records import Client, TokenKind
 from authserver.engine.tokens import issuing, once
 from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
 
 log = logging.getLogger(__name__)
+
+# Parameters with a credential of this server.
+_PRESENTED = (
+    ("code", TokenKind.CODE, digests.CODE),
+    ("refresh_token", TokenKind.REFRESH, digests.REFRESH),
+)
 
 
 def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
@@ -40,6 +47,7 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
             which counts apart, since anybody can do that in the name of a public client (R-20).
     """
     parameters.refuse_repeated()
+    _foresee(engine, parameters)
     try:
         proven = proven_client(engine, parameters)
     except InvalidClient as refused:
@@ -69,6 +77,14 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         # Another request was first. Asked again, the grant sees the result: a replay, or a retry.
         engine.stores.undo()
         return issuing.issue(engine, client, _order(redeem, engine, proven, parameters), binding)
+
+
+def _foresee(engine: Engine, parameters: Parameters) -> None:
+    """What is presented is read together with the client: they do not depend on each other."""
+    for name, kind, prefix in _PRESENTED:
+        text = parameters.get(name)
+        if text is not None and digests.well_formed(prefix, text):
+            engine.stores.tokens.foresee(kind, digests.digest(kind, text))
 
 
 def authenticate(engine: Engine, parameters: Parameters) -> Client:

@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import FoundSession, Session, User
+from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import sessions, users
 from authserver.storage.work import Work, insert_new
 
 _USER = Rows(User, users)
-_FIND_USER = select(*_USER.columns).where(users.c.user_id == bindparam("user_id"))
-_FIND_USER_BY_NAME = select(*_USER.columns).where(users.c.username == bindparam("username"))
+_FIND_USER = Prepared(select(*_USER.columns).where(users.c.user_id == bindparam("user_id")))
+_FIND_USER_BY_NAME = Prepared(select(*_USER.columns).where(users.c.username == bindparam("username")))
 _FIND_USERS = select(*_USER.columns).where(users.c.user_id.in_(bindparam("user_ids", expanding=True)))
 _LIST_USERS = select(*_USER.columns).order_by(users.c.username)
 # The limit is written into the statement: PostgreSQL plans for a tenth of the table if it does not know it.
@@ -51,7 +52,7 @@ _CHANGE_USER = (
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
 )
-_HOLD_ENABLED = (
+_HOLD_ENABLED = Prepared(
     select(users.c.user_id)
     .where(users.c.user_id == bindparam("user_id"), users.c.disabled_at.is_(None))
     .with_for_update(read=True)
@@ -64,7 +65,7 @@ _SET_PASSWORD = (
     sa.update(users).where(users.c.user_id == bindparam("id")).values(password_hash=bindparam("hash"))
 )
 _REPLACE_PASSWORD = _SET_PASSWORD.where(users.c.password_hash == bindparam("before"))
-_HOLD_USER = (
+_HOLD_USER = Prepared(
     select(users.c.user_id)
     .where(
         users.c.user_id == bindparam("user_id"),
@@ -75,7 +76,7 @@ _HOLD_USER = (
 
 _SESSION = Rows(Session, sessions)
 _SESSION_USER = Rows(User, users, at=_SESSION.end)
-_FIND_SESSION = (
+_FIND_SESSION = Prepared(
     select(*_SESSION.columns, *_SESSION_USER.columns)
     .join_from(sessions, users)
     .where(
@@ -85,8 +86,8 @@ _FIND_SESSION = (
         users.c.disabled_at.is_(None),
     )
 )
-_ADD_SESSION = insert_new(sessions)
-_TOUCH_SESSION = (
+_ADD_SESSION = Prepared(insert_new(sessions))
+_TOUCH_SESSION = Prepared(
     sa.update(sessions)
     .where(sessions.c.digest == bindparam("id"), sessions.c.last_seen_at < bindparam("now"))
     .values(last_seen_at=bindparam("now"))
@@ -100,7 +101,7 @@ _LIST_SESSIONS = (
     )
     .order_by(sessions.c.last_seen_at.desc(), sessions.c.digest)
 )
-_HOLD_SESSION = (
+_HOLD_SESSION = Prepared(
     select(sessions.c.digest)
     .where(sessions.c.digest == bindparam("digest"))
     .with_for_update(read=True, key_share=True)

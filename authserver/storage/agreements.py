@@ -21,6 +21,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.storage.columns import UtcDateTime
+from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import DISPOSABLE, consents, grants, tokens, users
 from authserver.storage.work import Work, insert_new, insert_or_replace, spelt_out
@@ -28,11 +29,11 @@ from authserver.storage.work import Work, insert_new, insert_or_replace, spelt_o
 _CONSENT = Rows(Consent, consents)
 _CONSENT_OF_USER = consents.c.user_id == bindparam("user_id")
 _CONSENT_TO_CLIENT = consents.c.client_id == bindparam("client_id")
-_FIND_CONSENT = select(*_CONSENT.columns).where(_CONSENT_OF_USER, _CONSENT_TO_CLIENT)
+_FIND_CONSENT = Prepared(select(*_CONSENT.columns).where(_CONSENT_OF_USER, _CONSENT_TO_CLIENT))
 _LIST_CONSENTS = select(*_CONSENT.columns).order_by(
     consents.c.granted_at.desc(), consents.c.user_id, consents.c.client_id
 )
-_REMEMBER_CONSENT = insert_or_replace(consents)
+_REMEMBER_CONSENT = Prepared(insert_or_replace(consents))
 _FORGET_CONSENTS = sa.delete(consents).where(_CONSENT_OF_USER)
 _FORGET_CONSENT = _FORGET_CONSENTS.where(_CONSENT_TO_CLIENT)
 _FORGET_CONSENTS_TO_CLIENT = sa.delete(consents).where(consents.c.client_id == bindparam("to_client"))
@@ -73,14 +74,14 @@ _FORGET_SOME_CONSENTS_TO_CLIENT = sa.delete(consents).where(
 _COUNT_CONSENTS = select(sa.func.count()).select_from(consents)
 
 _GRANT = Rows(Grant, grants)
-_FIND_GRANT = select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id"))
+_FIND_GRANT = Prepared(select(*_GRANT.columns).where(grants.c.grant_id == bindparam("grant_id")))
 _GRANT_USER = Rows(User, users, at=_GRANT.end)
-_FIND_GRANT_WITH_USER = (
+_FIND_GRANT_WITH_USER = Prepared(
     select(*_GRANT.columns, *_GRANT_USER.columns)
     .outerjoin_from(grants, users, users.c.user_id == grants.c.user_id)
     .where(grants.c.grant_id == bindparam("grant_id"))
 )
-_ADD_GRANT = insert_new(grants)
+_ADD_GRANT = Prepared(insert_new(grants))
 _PARENTS = grants.alias("parents")
 
 
@@ -112,7 +113,7 @@ _REVOKE_DERIVED_OF_CLIENT = _revocation_of(_CHILDREN_OF_CLIENT)
 _REVOKE_DERIVED_OF_USER_TO_CLIENT = _revocation_of(
     _CHILDREN_OF_CLIENT.where(_PARENTS.c.user_id == bindparam("of_user"))
 )
-_REVOKE_GRANT = (
+_REVOKE_GRANT = Prepared(
     sa.update(grants)
     .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
@@ -202,10 +203,10 @@ _NARROW_GRANT = (
         resources=bindparam("new_resources"), scopes=bindparam("new_scopes"), details=bindparam("and_says")
     )
 )
-_TOUCH_GRANT = (
+_TOUCH_GRANT = Prepared(
     sa.update(grants).where(grants.c.grant_id == bindparam("id")).values(last_used_at=bindparam("now"))
 )
-_WIDEN_GRANT = (
+_WIDEN_GRANT = Prepared(
     sa.update(grants)
     .where(
         grants.c.grant_id == bindparam("id"),
@@ -243,8 +244,8 @@ _REVOKE_UP_TO = (
 _TOKEN = Rows(Token, tokens)
 _TOKEN_GRANT = Rows(Grant, grants, at=_TOKEN.end)
 _TOKEN_USER = Rows(User, users, at=_TOKEN_GRANT.end)
-_ADD_TOKEN = insert_new(tokens)
-_FIND_TOKEN = (
+_ADD_TOKEN = Prepared(sa.insert(tokens), is_new=True)
+_FIND_TOKEN = Prepared(
     select(*_TOKEN.columns, *_TOKEN_GRANT.columns, *_TOKEN_USER.columns)
     .join_from(tokens, grants)
     .outerjoin(users, users.c.user_id == grants.c.user_id)
@@ -294,7 +295,7 @@ _THIS_UNCLAIMED = (
 _OF_LIVE_GRANT = sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None))
 # The row count is the answer: of two transactions the second one waits for the first and then finds
 # the condition no longer true, under read committed isolation too.
-_CLAIM = (
+_CLAIM = Prepared(
     sa.update(tokens)
     .where(_THIS_UNCLAIMED, _OF_LIVE_GRANT)
     .values(
@@ -303,8 +304,10 @@ _CLAIM = (
         sealed_successor=bindparam("sealed_next"),
     )
 )
-_EXTEND = sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
-_NOTE_FAILURE = (
+_EXTEND = Prepared(
+    sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
+)
+_NOTE_FAILURE = Prepared(
     sa.update(tokens)
     .where(_THIS_UNCLAIMED)
     .values(
@@ -411,6 +414,10 @@ class SqlGrants:
             return None
         user = _GRANT_USER.record(row) if row[_GRANT_USER.start] is not None else None
         return FoundGrant(grant=_GRANT.record(row), user=user)
+
+    def foresee_with_user(self, grant_id: str) -> None:
+        if "\0" not in grant_id:
+            self._work.foresee(_FIND_GRANT_WITH_USER, {"grant_id": grant_id})
 
     def ancestors(self, grant_id: str) -> Sequence[Grant]:
         found = self._work.read(_FIND_ANCESTORS, {"grant_id": grant_id})
@@ -535,11 +542,14 @@ class SqlTokens:
         self._work = work
 
     def add(self, token: Token) -> None:
-        self._work.add(_ADD_TOKEN, _TOKEN.row(token))
+        self._work.add_along(_ADD_TOKEN, _TOKEN.row(token))
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()
         return _found_token(row) if row else None
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        self._work.foresee(_FIND_TOKEN, {"kind": kind, "digest": digest})
 
     def claim(
         self,

@@ -14,10 +14,10 @@ from sqlalchemy import bindparam, select
 from authserver.engine import uris
 from authserver.engine.records import Client, ClientSecret, Logo, RegisteredBy
 from authserver.storage.columns import UtcDateTime
+from authserver.storage.prepared import PerDialect, Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import NEVER_USED, client_logos, client_origins, client_secrets, clients
 from authserver.storage.work import (
-    PerDialect,
     Work,
     change,
     changed,
@@ -46,7 +46,7 @@ _WITH_SECRETS = (
     )
     .order_by(clients.c.created_at, clients.c.client_id, client_secrets.c.created_at)
 )
-_FIND = _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id"))
+_FIND = Prepared(_WITH_SECRETS.where(clients.c.client_id == bindparam("client_id")))
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
 # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
 # PostgreSQL plans for a tenth of the table if it does not know it.
@@ -104,7 +104,7 @@ _CHANGE = (
     .where(_THIS)
     .values({column.name: bindparam(column.name) for column in _CLIENT.columns if column.name not in _KEEPS})
 )
-_TOUCH = sa.update(clients).where(_THIS).values(last_used_at=bindparam("now"))
+_TOUCH = Prepared(sa.update(clients).where(_THIS).values(last_used_at=bindparam("now")))
 # One name for all registrations: they are few, and each is short.
 _REGISTRATIONS = 7591
 _HOLD_REGISTRATIONS: PerDialect = {
@@ -152,7 +152,7 @@ _FIND_LOGO = select(*_LOGO.columns).where(
 )
 # A secret that was made elsewhere may come back after it has ended.
 _ADD_SECRET = insert_or_replace(client_secrets)
-_CHANGE_SECRET = change(client_secrets, "digest", "key_id", "expires_at", "last_used_at")
+_CHANGE_SECRET = Prepared(change(client_secrets, "digest", "key_id", "expires_at", "last_used_at"))
 _ADD_ORIGIN = insert_new(client_origins)
 _COUNT_SECRETS = (
     select(client_secrets.c.key_id, sa.func.count().label("secrets"))
@@ -171,8 +171,10 @@ _DISABLE = (
 )
 # It waits for those who hold the client. Their lock lets each other note its use.
 _HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
-_HOLD_ENABLED = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
-_KNOWS_ORIGIN = (
+_HOLD_ENABLED = Prepared(
+    select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
+)
+_KNOWS_ORIGIN = Prepared(
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
     .where(client_origins.c.origin == bindparam("origin"), clients.c.disabled_at.is_(None))
@@ -336,7 +338,7 @@ class SqlClients:
         return [_client(rows) for rows in found.values()]
 
 
-def _client(rows: Sequence[sa.Row[Any]]) -> Client:
+def _client(rows: Sequence[Sequence[Any]]) -> Client:
     """A client from its rows, one for each live secret or a single one without."""
     secrets = tuple(_SECRET.record(row) for row in rows if row[_SECRET.start] is not None)
     return _CLIENT.record(rows[0], secrets=secrets)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from sqlalchemy import JSON, DateTime, Dialect, Enum, String, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
@@ -184,3 +185,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
+
+
+# The text of a JSON value as it is stored, in UTF-8.
+encode_json: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=plain).encode

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,24 +15,27 @@ import msgspec
 import sqlalchemy as sa
 import zope.sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 from transaction import TransactionManager
 
 from authserver import private_files
-from authserver.engine.ports import StorageUnavailable, Stores
+from authserver.engine.ports import Stores
 from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
-from authserver.storage.columns import plain
+from authserver.storage.columns import encode_json
+from authserver.storage.failures import StorageBusy, StorageSlow, StorageUncertain, translate
+from authserver.storage.prepared import LINE, Line
+from authserver.storage.sqlite_line import SqliteLine, read_any_text
 from authserver.storage.stores import stores_of
 from authserver.storage.tables import migrations
-from authserver.storage.work import StorageBusy, StorageSlow, StorageUncertain, Work
+from authserver.storage.turns import Turns
+from authserver.storage.work import Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
 
 _creating = threading.Lock()
-_encoder = msgspec.json.Encoder(enc_hook=plain)
 
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
@@ -44,21 +46,6 @@ VERSION_TABLE = "alembic_version"
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
-
-# Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
-_SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
-# BUSY without an extension comes at the end of the busy timeout; BUSY_SNAPSHOT and the like come at once.
-_SQLITE_WAITED = 5
-# SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
-# out of resources, operator intervention (shutdown, statement timeout), input/output error.
-_POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
-# lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
-_POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-_NEVER_REACHED = {
-    "OperationalError": StorageBusy,
-    "ConnectionTimeout": StorageSlow,
-    "ServerSilent": StorageSlow,
-}
 
 
 class Database:
@@ -80,26 +67,26 @@ class Database:
         Joined as "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
         """
 
-        def join(session: Session) -> None:
+        session = Session(self.engine)
+
+        def connect() -> sa.Connection:
             zope.sqlalchemy.mark_changed(session, transaction_manager)
+            return session.connection()
 
         def before_commit(flush: Callable[[], None]) -> None:
             transaction_manager.get().addBeforeCommitHook(flush)
 
-        return stores_of(Work(Session(self.engine), join, before_commit))
+        return stores_of(Work(connect, session.rollback, before_commit))
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
         """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
-        session = Session(self.engine)
-        transaction = session.begin()
+        work = Work(self.engine.connect)
         try:
-            work = Work(session)
             yield stores_of(work)
-            work.flush()
-            transaction.commit()
+            work.commit()
         finally:
-            session.close()
+            work.close()
 
     def watch(self) -> None:
         """From now on, add each statement and commit to the timeline of its request (`engine.timeline`)."""
@@ -183,17 +170,18 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
         raise SettingsError(
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
-    event.listen(engine, "handle_error", _translate)
+    event.listen(engine, "handle_error", translate)
     if url.get_backend_name() == "postgresql":
         # Not everybody who uses SQLite has the driver.
         from authserver.storage import silence
 
         silence.watch(engine)
+    _keep_lines(engine)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
         if any_text:
-            event.listen(engine, "connect", lambda connection, _: _read_any_text(connection))
+            event.listen(engine, "connect", lambda connection, _: read_any_text(connection))
     return engine
 
 
@@ -249,7 +237,26 @@ def _create(path: Path) -> None:
         private_files.create(path)
 
 
-_NO_UTF_8 = "Could not decode to UTF-8"
+def _keep_lines(engine: Engine) -> None:
+    """With each connection its `Line`, as long as it lives: a server keeps statements prepared for a connection."""
+    if engine.dialect.name == "sqlite":
+        turns = Turns()
+
+        def line_of(connection: Any) -> Line:
+            return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)
+
+        # Also after a transaction whose end SQLAlchemy sends.
+        event.listen(engine, "checkin", lambda _connection, record: record.info[LINE].leave())
+    else:
+        # With its driver, which is an extra.
+        from authserver.storage.postgresql_line import PostgresqlLine
+
+        def line_of(connection: Any) -> Line:
+            return PostgresqlLine(connection, engine.dialect)
+
+    event.listen(
+        engine, "connect", lambda connection, record: record.info.update({LINE: line_of(connection)})
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -260,49 +267,5 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def _read_any_text(connection: Any) -> None:
-    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
-    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
-
-
-def _translate(context: ExceptionContext) -> BaseException | None:
-    """A StorageUnavailable for a passing error; any other error is left as it is."""
-    error = context.original_exception
-    if not isinstance(error, Exception):
-        # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
-        return None
-    if _NO_UTF_8 in str(error) and context.connection is not None:
-        # It passes: whoever tries again reads it.
-        _read_any_text(context.connection.connection.dbapi_connection)
-        return StorageBusy(str(error))
-    kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
-    if kind is StorageBusy and context.is_disconnect and _is_commit(context):
-        kind = StorageUncertain
-    return kind(str(error)) if kind else None
-
-
-def _is_commit(context: ExceptionContext) -> bool:
-    """Whether the connection was lost while a transaction was committed, or the rollback of one that failed."""
-    return context.connection is not None and context.statement is None
-
-
-def _passing(error: BaseException) -> type[StorageUnavailable] | None:
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    if code is not None:
-        if code == _SQLITE_WAITED:
-            return StorageSlow
-        # The upper bits tell variants apart.
-        return StorageBusy if code & 0xFF in _SQLITE_UNAVAILABLE else None
-    state: str | None = getattr(error, "sqlstate", None)
-    if state is not None:
-        if state in _POSTGRESQL_WAITED:
-            return StorageSlow
-        return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
-    # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
-    if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
-        return _NEVER_REACHED.get(type(error).__name__)
-    return None
-
-
 def _dump(value: Any) -> str:
-    return _encoder.encode(value).decode()
+    return encode_json(value).decode()

@@ -7,16 +7,19 @@ from datetime import datetime
 from sqlalchemy import bindparam, select, update
 
 from authserver.engine.records import Kept
+from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import kept
 from authserver.storage.work import Work, change, changed, insert_new
 
 _KEPT = Rows(Kept, kept)
-_ADD = insert_new(kept)
-_FIND = select(*_KEPT.columns).where(kept.c.kind == bindparam("kind"), kept.c.digest == bindparam("digest"))
-_CHANGE = change(kept, "client_id", "grant_id", "expires_at", "claimed_at", "details")
+_ADD = Prepared(insert_new(kept))
+_FIND = Prepared(
+    select(*_KEPT.columns).where(kept.c.kind == bindparam("kind"), kept.c.digest == bindparam("digest"))
+)
+_CHANGE = Prepared(change(kept, "client_id", "grant_id", "expires_at", "claimed_at", "details"))
 # The row count is the answer, as for tokens (`storage.agreements`).
-_CLAIM = (
+_CLAIM = Prepared(
     update(kept)
     .where(
         kept.c.kind == bindparam("by_kind"),

@@ -33,6 +33,7 @@ from authserver.engine.records import (
     SigningKey,
 )
 from authserver.storage.columns import UtcDateTime
+from authserver.storage.prepared import Prepared, Row
 from authserver.storage.rows import Rows
 from authserver.storage.tables import (
     RARE,
@@ -45,14 +46,14 @@ from authserver.storage.tables import (
     ring_keys,
     signing_keys,
 )
-from authserver.storage.work import Row, Work, change, changed, insert_new, insert_or_replace, spelt_out
+from authserver.storage.work import Work, change, changed, insert_new, insert_or_replace, spelt_out
 
 # How many events are read at a time.
 BATCH = 500
 
 _EVENT = Rows(Event, events)
 # The database numbers it; nobody needs the number now.
-_ADD_EVENT = insert(events).inline()
+_ADD_EVENT = Prepared(insert(events).inline())
 _NUMBERED = Rows(Event, events, at=1)
 _FOLLOWING = (
     select(events.c.number, *_NUMBERED.columns)

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 import authserver
 from authserver.storage.database import Database
-from authserver.storage.work import StorageSlow
+from authserver.storage.failures import StorageSlow
 
 # Alembic is imported where something is migrated: it takes a tenth of the time to start.
 if TYPE_CHECKING:

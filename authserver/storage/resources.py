@@ -8,17 +8,18 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import Resource
+from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import DEFAULT_RESOURCE, resources
 from authserver.storage.work import Work, change, changed, insert_new, spelt_out
 
 _RESOURCE = Rows(Resource, resources)
 _ADD = insert_new(resources)
-_FIND = select(*_RESOURCE.columns).where(resources.c.form == bindparam("form"))
-_DEFAULT = select(*_RESOURCE.columns).where(spelt_out(DEFAULT_RESOURCE)).limit(1)
+_FIND = Prepared(select(*_RESOURCE.columns).where(resources.c.form == bindparam("form")))
+_DEFAULT = Prepared(select(*_RESOURCE.columns).where(spelt_out(DEFAULT_RESOURCE)).limit(1))
 _LIST = select(*_RESOURCE.columns).order_by(resources.c.form)
 _CHANGE = change(resources, *(column.name for column in resources.columns))
-_HOLD = (
+_HOLD = Prepared(
     select(resources.c.form)
     .where(resources.c.form == bindparam("form"))
     .with_for_update(read=True, key_share=True)

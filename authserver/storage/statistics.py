@@ -20,9 +20,10 @@ from authserver.engine.records import (
     TokenKind,
     Total,
 )
+from authserver.storage.prepared import PerDialect, Row
 from authserver.storage.rows import Rows
 from authserver.storage.tables import clients, event_counts, gauge_samples, grants, sessions, tokens, users
-from authserver.storage.work import PerDialect, Row, Work, insert_new
+from authserver.storage.work import Work, insert_new
 
 _COUNT = Rows(Count, event_counts)
 _IS_CLIENT = event_counts.c.client_id != ""

@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, Step
 from authserver.storage.columns import UtcDateTime
+from authserver.storage.prepared import PerDialect
 from authserver.storage.tables import (
     DISPOSABLE,
     ISSUED,
@@ -30,7 +31,7 @@ from authserver.storage.tables import (
     sessions,
     tokens,
 )
-from authserver.storage.work import PerDialect, Work, spelt_out
+from authserver.storage.work import Work, spelt_out
 
 # How many grants or clients are read at once; their dependent rows are found by a list of their ids.
 PARENTS = 250

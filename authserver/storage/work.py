@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
-import sqlalchemy.exc
+import sqlalchemy as sa
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -19,85 +19,98 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
-from transaction.interfaces import TransientError
 
-from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING
 from authserver.engine.timeline import SpanKind, note
-
-Row = Mapping[str, Any]
-PerDialect = Mapping[str, Executable]
+from authserver.storage.failures import StorageSlow, failure_of
+from authserver.storage.prepared import LINE, Answer, Line, PerDialect, Prepared, Row, Step
 
 # SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
 # once otherwise, busy timeout or not (T110). One that takes the write lock first waits for its turn.
-_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
-
-
-class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
-    """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
-
-
-class StorageSlow(StorageUnavailable):
-    """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
-
-
-class StorageUncertain(StorageUnavailable):
-    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+_BEGIN = Prepared({"sqlite": text("BEGIN IMMEDIATE"), "postgresql": text("BEGIN")})
+_COMMIT = Prepared(text("COMMIT"))
+_ROLLBACK = Prepared(text("ROLLBACK"))
 
 
 class Work:
     """What one transaction does. Connects at the first statement, begins at the first write.
 
-    The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock.
-    `BEGIN` is sent before the first write; the session's commit or rollback then ends that transaction.
+    The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock. `BEGIN` is sent
+    with the first write, and where the transaction is this one's own, `COMMIT` with the last: in one round trip each,
+    if all statements that go together are `Prepared`.
 
     Args:
-        session: not yet used; the caller ends it.
-        join: called once, before the session connects.
-        before_commit: called once, with what must run just before the transaction commits.
+        connect: gives the connection; called once, at the first statement.
+        abandon: ends the transaction around this one, if it is not this one's own.
+        before_commit: called once, with what must run just before the transaction around this one commits.
     """
 
-    __slots__ = ("_before_commit", "_connection", "_deferred", "_join", "_session", "_writes")
+    __slots__ = (
+        "_abandon",
+        "_before_commit",
+        "_connect",
+        "_connection",
+        "_deferred",
+        "_expected",
+        "_foreseen",
+        "_is_over",
+        "_pending",
+        "_writes",
+    )
 
     def __init__(
         self,
-        session: Session,
-        join: Callable[[Session], None] | None = None,
+        connect: Callable[[], Connection],
+        abandon: Callable[[], None] | None = None,
         before_commit: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        self._session = session
-        self._join = join
+        self._connect = connect
+        self._abandon = abandon
         self._before_commit = before_commit
         self._connection: Connection | None = None
         self._writes = False
-        self._deferred: list[tuple[Executable, Row]] = []
+        self._is_over = False
+        # What goes along with the next statement, and what is run at the end.
+        self._pending: list[tuple[Prepared, Row]] = []
+        self._deferred: list[tuple[Executable | Prepared, Row]] = []
+        # What will be read, and what was read ahead of that.
+        self._foreseen: list[tuple[Prepared, Row]] = []
+        self._expected: list[tuple[Prepared, Row, Answer]] = []
 
     @property
     def dialect(self) -> str:
         """The kind of database, as SQLAlchemy calls it."""
         return self._connected().dialect.name
 
-    def read(self, statement: Executable, parameters: Row) -> CursorResult[Any]:
+    @overload
+    def read(self, statement: Prepared, parameters: Row) -> Answer: ...
+    @overload
+    def read(self, statement: Executable, parameters: Row) -> CursorResult[Any]: ...
+    def read(self, statement: Executable | Prepared, parameters: Row) -> CursorResult[Any] | Answer:
         """Run a statement that changes nothing. Fetch everything at once."""
         return self._run(statement, parameters)
 
-    def hold(self, statement: Executable, parameters: Row) -> bool:
+    def foresee(self, statement: Prepared, parameters: Row) -> None:
+        """Read this along with the next statement, for whoever reads it then, unless something is written before."""
+        self._foreseen.append((statement, parameters))
+
+    def hold(self, statement: Executable | Prepared, parameters: Row) -> bool:
         """Run a SELECT … FOR SHARE within the transaction; whether there is such a row.
 
         SQLite has no locks of rows: there a transaction that writes waits for all others anyway.
         """
         return self._write(statement, parameters).first() is not None
 
-    def held(self, statement: Executable, parameters: Row) -> Sequence[Any] | None:
+    def held(self, statement: Executable | Prepared, parameters: Row) -> Sequence[Any] | None:
         """As `hold`: the row, as it is when the lock was given; None if there is none."""
         return self._write(statement, parameters).first()
 
-    def count_held(self, statement: Executable, parameters: Row) -> int:
+    def count_held(self, statement: Executable | Prepared, parameters: Row) -> int:
         """As `hold`: how many rows there are."""
         return len(self._write(statement, parameters).all())
 
-    def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
+    def write(self, statement: Executable | Prepared, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""
         return self._write(statement, parameters).rowcount
 
@@ -105,70 +118,190 @@ class Work:
         """Run a DELETE; what it returns of each row that it took."""
         return self._write(statements[self.dialect], parameters).all()
 
-    def insert(self, statements: PerDialect, row: Row) -> bool:
+    def insert(self, statements: PerDialect | Prepared, row: Row) -> bool:
         """Run a statement of `insert_new` or `insert_or_replace`; whether it inserted or replaced."""
-        return self._write(statements[self.dialect], row).rowcount == 1
+        statement = statements if isinstance(statements, Prepared) else statements[self.dialect]
+        return self._write(statement, row).rowcount == 1
 
-    def add(self, statements: PerDialect, row: Row) -> None:
+    def add(self, statements: PerDialect | Prepared, row: Row) -> None:
         """Insert a new row. Raises AlreadyExists, after which the transaction can still be used."""
         if not self.insert(statements, row):
             raise AlreadyExists
 
-    def defer(self, statement: Executable, row: Row) -> None:
+    def add_along(self, statement: Prepared, row: Row) -> None:
+        """Insert a new row along with the next statement of the transaction, or with its end: without a trip of its own.
+
+        Where it cannot be, that raises, and nothing of the transaction is kept: AlreadyExists if the row is there already.
+        """
+        self._ask_for_end()
+        self._begin()
+        self._pending.append((statement, row))
+
+    def defer(self, statement: Executable | Prepared, row: Row) -> None:
         """Run a statement that changes rows at the very end, in the same transaction.
 
-        Where it is the only write, it is one statement in autocommit, a transaction by itself: two round
-        trips less than BEGIN and COMMIT around it.
+        Where it is the only write, it is one statement in autocommit, a transaction by itself, without BEGIN and COMMIT.
         """
-        if not self._deferred and self._before_commit is not None:
-            self._before_commit(self.flush)
+        self._ask_for_end()
         self._deferred.append((statement, row))
 
     def flush(self) -> None:
         """Run what was deferred."""
-        deferred, self._deferred = self._deferred, []
-        alone = len(deferred) == 1 and not self._writes
-        run = self._run if alone else self._write
-        for statement, row in deferred:
-            run(statement, row)
+        self._end_deferring()
+        self._send()
+
+    def commit(self) -> None:
+        """Run what was deferred, and commit. For a transaction of this one's own."""
+        if self._is_over:
+            raise _ended()
+        self._end_deferring()
+        if self._writes:
+            self._pending.append((_COMMIT, NOTHING))
+        self._send()
+        self._writes = False
 
     def undo(self) -> None:
         """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""
+        self._forget()
         if self._writes:
-            self._end_on_error(self._connected().exec_driver_sql, "ROLLBACK")
+            self._send(_ROLLBACK, NOTHING)
             self._writes = False
 
-    def _write(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
+    def close(self) -> None:
+        """Give the connection back, if it is this one's own; what is not committed is not kept."""
+        self._is_over = True
+        if self._connection is not None:
+            self._connection.close()
+
+    def _forget(self) -> None:
+        """What was read ahead may no longer be so."""
+        self._foreseen.clear()
+        self._expected.clear()
+
+    def _ask_for_end(self) -> None:
+        """Hear of the end of the transaction around this one, unless something waits for that already."""
+        if self._before_commit is not None and not (self._pending or self._deferred):
+            self._before_commit(self.flush)
+
+    def _end_deferring(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        if self._writes or len(deferred) > 1:
+            self._begin()
+        for statement, row in deferred:
+            if isinstance(statement, Prepared):
+                self._pending.append((statement, row))
+            else:
+                self._run(statement, row)
+
+    def _begin(self) -> None:
+        self._forget()
         if not self._writes:
-            connection = self._connected()
-            self._end_on_error(connection.exec_driver_sql, _BEGIN[connection.dialect.name])
+            self._pending.append((_BEGIN, NOTHING))
             self._writes = True
+
+    def _write(
+        self, statement: Executable | Prepared, parameters: Row | Sequence[Row]
+    ) -> CursorResult[Any] | Answer:
+        self._begin()
         return self._run(statement, parameters)
 
-    def _run(self, statement: Executable, parameters: Row | Sequence[Row]) -> CursorResult[Any]:
-        return self._end_on_error(self._connected().execute, statement, parameters)
-
-    def _end_on_error(self, function: Callable[..., CursorResult[Any]], *arguments: Any) -> CursorResult[Any]:
+    def _run(
+        self, statement: Executable | Prepared, parameters: Row | Sequence[Row]
+    ) -> CursorResult[Any] | Answer:
+        if isinstance(statement, Prepared):
+            assert not isinstance(parameters, Sequence)
+            for place, (foreseen, with_these, answer) in enumerate(self._expected):
+                if foreseen is statement and with_these == parameters:
+                    del self._expected[place]
+                    return answer
+            return self._send(statement, parameters)
+        self._send()
         try:
-            return function(*arguments)
+            return self._connected().execute(statement, parameters)
         except BaseException:
-            # PostgreSQL answers the COMMIT of a failed transaction with a silent rollback. Once rolled
-            # back here, a later commit of this session raises instead of looking like success.
-            self._session.rollback()
+            self._give_up()
             raise
 
+    def _send(self, statement: Prepared | None = None, parameters: Row = NOTHING) -> Answer:
+        """Run what is pending, and this with what will be read soon. Returns the answer to this."""
+        pending, self._pending = self._pending, []
+        foreseen: list[tuple[Prepared, Row]] = []
+        if statement is not None:
+            pending.append((statement, parameters))
+            foreseen, self._foreseen = self._foreseen, []
+        if not pending:
+            return _NO_ANSWER
+        connection = self._connected()
+        began = time.perf_counter_ns()
+        steps: list[Step] = []
+        try:
+            line: Line = connection.info[LINE]
+            steps += [Step(each, line.form(each, row), row) for each, row in (*pending, *foreseen)]
+            answers = line.run(steps, _announcing(connection))
+        except BaseException as error:
+            failed = next((step for step in steps if step.failed), None)
+            # Where it is not known at which of them the connection was lost, it may have been at the last one.
+            last = failed.statement if failed else pending[-1][0]
+            raised = failure_of(error, connection, failed, is_commit=last is _COMMIT)
+            self._give_up()
+            if raised is error:
+                raise
+            raise raised from error
+        finally:
+            for step in steps:
+                text = step.form.text
+                note(SpanKind.STATEMENT, text[:6].rstrip().upper(), began, {"text": text})
+        for (each, row), answer in zip(foreseen, answers[len(pending) :], strict=True):
+            self._expected.append((each, row, answer))
+        return answers[len(pending) - 1]
+
+    def _give_up(self) -> None:
+        """End the transaction, so that no later commit looks like success.
+
+        PostgreSQL answers the COMMIT of a failed transaction with a silent rollback, and SQLite would keep half of it.
+        """
+        self._is_over = True
+        (self._abandon or self.close)()
+
     def _connected(self) -> Connection:
+        if self._is_over:
+            raise _ended()
         if self._connection is None:
-            if self._join is not None:
-                self._join(self._session)
             began = time.perf_counter_ns()
             try:
-                self._connection = self._session.connection()
-            except sqlalchemy.exc.TimeoutError as error:
+                self._connection = self._connect()
+            except sa.exc.TimeoutError as error:
                 raise StorageSlow("no database connection became free in time") from error
             finally:
                 note(SpanKind.CONNECTION, "connection", began, NOTHING)
         return self._connection
+
+
+_NO_ANSWER = Answer([], 0)
+
+
+def _ended() -> sa.exc.InvalidRequestError:
+    return sa.exc.InvalidRequestError("this transaction has ended, or one of its statements failed")
+
+
+def _announcing(connection: Connection) -> Callable[[Step], None] | None:
+    """Tells those who listen to the statements and commits of the engine; they may replace the text of a statement."""
+    dispatch = connection.engine.dispatch
+    if not (dispatch.before_cursor_execute or dispatch.commit):
+        return None
+
+    def announce(step: Step) -> None:
+        if step.statement is _COMMIT:
+            for listener in dispatch.commit:
+                listener(connection)
+            return
+        text, values = step.form.text, step.form.shown(step.parameters)
+        for listener in dispatch.before_cursor_execute:
+            text, values = listener(connection, None, text, values, None, False)
+        if text != step.form.text:
+            step.instead = text
+
+    return announce
 
 
 def insert_new(table: Table) -> PerDialect:

@@ -1060,14 +1060,57 @@ def test_a_digest_of_another_kind_is_another_token(stores: Stores) -> None:
     assert code.token.claimed_at is None
 
 
-def test_a_token_is_kept_once(stores: Stores) -> None:
-    stores.grants.add(a_grant())
-    stores.tokens.add(a_token())
-    with pytest.raises(AlreadyExists):
+def test_a_token_is_kept_once(storage: Storage) -> None:
+    """The second one is refused at the end of its transaction, if not before."""
+    with storage.begin() as stores:
+        stores.grants.add(a_grant())
         stores.tokens.add(a_token())
-    found = stores.tokens.find(TokenKind.CODE, a_token().digest)
+    with pytest.raises(AlreadyExists), storage.begin() as stores:
+        stores.tokens.add(a_token(scopes=("other",)))
+    with storage.begin() as stores:
+        found = stores.tokens.find(TokenKind.CODE, a_token().digest)
     assert found is not None
     assert found.token == a_token()
+
+
+def test_what_is_foreseen_is_found_as_it_is_then(stores: Stores) -> None:
+    """Also what was written after it was foreseen, and after it was read along with something else."""
+    token, grant = a_token(), a_grant()
+    stores.grants.add(grant)
+    stores.tokens.add(token)
+
+    def foresee() -> None:
+        stores.tokens.foresee(token.kind, token.digest)
+        stores.tokens.foresee(TokenKind.REFRESH, b"unknown")
+        stores.grants.foresee_with_user(grant.grant_id)
+
+    def found() -> tuple[object, ...]:
+        return (
+            stores.tokens.find(token.kind, token.digest),
+            stores.tokens.find(TokenKind.REFRESH, b"unknown"),
+            stores.grants.find_with_user(grant.grant_id),
+        )
+
+    unclaimed = found()
+    assert unclaimed == (
+        FoundToken(token=token, grant=grant, user=None),
+        None,
+        FoundGrant(grant=grant, user=None),
+    )
+    foresee()
+    stores.clients.find("another", NOW)
+    assert found() == unclaimed
+    foresee()
+    stores.clients.find("another", NOW)
+    assert stores.tokens.claim(token, LATER)
+    claimed = found()
+    assert claimed[0] == FoundToken(token=replace(token, claimed_at=LATER), grant=grant, user=None)
+    foresee()
+    assert stores.grants.revoke(grant.grant_id, LATER, "code-replayed")
+    assert stores.tokens.find(TokenKind.REFRESH, b"unknown") is None
+    assert found()[2] == FoundGrant(
+        grant=replace(grant, revoked_at=LATER, revoked_reason="code-replayed"), user=None
+    )
 
 
 def test_a_small_record_is_kept_once_and_comes_back_as_it_was(stores: Stores) -> None:

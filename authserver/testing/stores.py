@@ -480,6 +480,9 @@ class MemoryGrants(InMemory):
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
         return FoundGrant(grant=grant, user=user)
 
+    def foresee_with_user(self, grant_id: str) -> None:
+        pass
+
     def ancestors(self, grant_id: str) -> Sequence[Grant]:
         found: builtins.list[Grant] = []
         grant = self.tables.grants.get(grant_id)
@@ -633,6 +636,9 @@ class MemoryTokens(InMemory):
             return None
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
         return FoundToken(token=token, grant=grant, user=user)
+
+    def foresee(self, kind: TokenKind, digest: bytes) -> None:
+        pass
 
     def claim(
         self,

@@ -259,10 +259,10 @@ def test_ctrl_c_in_the_middle_of_a_statement_is_ctrl_c(database: Database) -> No
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    sa.event.listen(database.engine, "do_execute", interrupt)
+    sa.event.listen(database.engine, "before_cursor_execute", interrupt)
     with pytest.raises(KeyboardInterrupt):
         read_something(database)
-    sa.event.remove(database.engine, "do_execute", interrupt)
+    sa.event.remove(database.engine, "before_cursor_execute", interrupt)
     read_something(database)
 
 

@@ -200,20 +200,20 @@ def _full_disk_at_commit(engine, times):
         if statement.startswith("INSERT") and not connection.connection.dbapi_connection.in_transaction:
             fill(connection)
 
-    def make_room(context):
+    def make_room(*_):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     listeners = [
         ("commit", before_commit),
         ("before_cursor_execute", before_statement),
-        ("handle_error", make_room),
+        ("checkin", make_room),
     ]
     for name, listener in listeners:
         sa.event.listen(engine, name, listener)
     try:
         yield
     finally:
-        make_room(None)
+        make_room()
         for name, listener in listeners:
             sa.event.remove(engine, name, listener)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from authserver.engine import uris
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.crypto.jose import NotVerified
+from authserver.engine.crypto.jose import NotVerified, read_jws
 from authserver.engine.records import NOTHING, Grant, TokenKind, User
 from authserver.engine.tokens.ancestry import why_ended
 from authserver.engine.tokens.issuing import GRANT_CLAIMS
@@ -98,6 +99,18 @@ def find_issued(engine: Engine, text: str) -> Issued | None:
     if not _is_complete(claims) or claims["iss"] != engine.settings.issuer or claims.get("nbf", now) > now:
         return None
     return _jwt(engine, claims)
+
+
+def foresee_issued(engine: Engine, text: str) -> None:
+    """Let the record of this token be read along with something else, before anything of it is verified."""
+    for kind, prefix in _OPAQUE.items():
+        if digests.well_formed(prefix, text):
+            engine.stores.tokens.foresee(kind, digests.digest(kind, text))
+            return
+    with suppress(ValueError):
+        name = read_jws(text).claims.get("jti")
+        if isinstance(name, str):
+            engine.stores.grants.foresee_with_user(name.partition(".")[0])
 
 
 def _is_complete(claims: Mapping[str, Any]) -> bool:

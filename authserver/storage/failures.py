@@ -1,0 +1,124 @@
+"""Which errors of a database are passing ones, and as what each error is raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, ExceptionContext
+from transaction.interfaces import TransientError
+
+from authserver.engine.ports import AlreadyExists, StorageUnavailable
+from authserver.storage.prepared import Step
+from authserver.storage.sqlite_line import read_any_text
+
+# Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
+_SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
+# BUSY without an extension comes at the end of the busy timeout; BUSY_SNAPSHOT and the like come at once.
+_SQLITE_WAITED = 5
+# CONSTRAINT_PRIMARYKEY and CONSTRAINT_UNIQUE; unique_violation.
+_SQLITE_TAKEN = frozenset({1555, 2067})
+_POSTGRESQL_TAKEN = "23505"
+# SQLSTATE classes of PostgreSQL: connection lost, transaction rollback (serialization failure, deadlock),
+# out of resources, operator intervention (shutdown, statement timeout), input/output error.
+_POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
+# lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
+_POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
+_NO_UTF_8 = "Could not decode to UTF-8"
+
+
+class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
+    """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
+
+
+class StorageSlow(StorageUnavailable):
+    """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
+
+
+class StorageUncertain(StorageUnavailable):
+    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+
+
+_NEVER_REACHED = {
+    "OperationalError": StorageBusy,
+    "ConnectionTimeout": StorageSlow,
+    "ServerSilent": StorageSlow,
+}
+
+
+def translate(context: ExceptionContext) -> BaseException | None:
+    """A StorageUnavailable for a passing error; any other error is left as it is. For SQLAlchemy's `handle_error`."""
+    error, connection = context.original_exception, context.connection
+    if not isinstance(error, Exception):
+        # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
+        return None
+    if _NO_UTF_8 in str(error) and connection is not None:
+        return _unreadable(error, connection)
+    # Without a statement: of COMMIT, or of the ROLLBACK of what failed.
+    is_commit = connection is not None and context.statement is None
+    return _unavailable(error, is_lost=context.is_disconnect, is_commit=is_commit)
+
+
+def failure_of(
+    error: BaseException, connection: Connection, failed: Step | None, *, is_commit: bool
+) -> BaseException:
+    """What is raised for an error of prepared statements; a connection that is of no use any more is thrown away.
+
+    Args:
+        failed: the one that the error is about, if it is known.
+        is_commit: whether that may be the COMMIT.
+    """
+    driver, dialect = connection.connection.dbapi_connection, connection.dialect
+    base: Any = dialect.loaded_dbapi.Error
+    if not isinstance(error, base):
+        if not isinstance(error, Exception):
+            connection.invalidate()
+        return error
+    if _NO_UTF_8 in str(error):
+        return _unreadable(error, connection)
+    is_lost = dialect.is_disconnect(error, driver, None)
+    if is_lost:
+        connection.invalidate()
+    if failed and failed.statement.is_new and _is_taken(error):
+        return AlreadyExists()
+    return _unavailable(error, is_lost=is_lost, is_commit=is_commit) or sa.exc.DBAPIError.instance(
+        failed.form.text if failed else "", None, error, base, hide_parameters=True, dialect=dialect
+    )
+
+
+def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
+    """It passes: whoever tries again reads it."""
+    driver: Any = connection.connection.dbapi_connection
+    read_any_text(driver)
+    return StorageBusy(str(error))
+
+
+def _unavailable(error: BaseException, *, is_lost: bool, is_commit: bool) -> StorageUnavailable | None:
+    kind = _passing(error) or (StorageBusy if is_lost else None)
+    if kind is StorageBusy and is_lost and is_commit:
+        kind = StorageUncertain
+    return kind(str(error)) if kind else None
+
+
+def _is_taken(error: BaseException) -> bool:
+    """Whether there is a row with this key already."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code in _SQLITE_TAKEN or getattr(error, "sqlstate", None) == _POSTGRESQL_TAKEN
+
+
+def _passing(error: BaseException) -> type[StorageUnavailable] | None:
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        if code == _SQLITE_WAITED:
+            return StorageSlow
+        # The upper bits tell variants apart.
+        return StorageBusy if code & 0xFF in _SQLITE_UNAVAILABLE else None
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is not None:
+        if state in _POSTGRESQL_WAITED:
+            return StorageSlow
+        return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
+    # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
+    if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
+        return _NEVER_REACHED.get(type(error).__name__)
+    return None

@@ -1,0 +1,238 @@
+"""Prepared statements on PostgreSQL: several in one round trip, in the protocol's own pipeline and binary formats.
+
+This is the driver's own wrapper of libpq (`psycopg.pq`), without its cursors: their work in Python costs several times
+what PostgreSQL takes for a look-up by key. Everything else goes on using the driver's connection, which is idle and in
+its usual mode after each `run`.
+
+In a pipeline the server skips what comes after a statement that failed, so a COMMIT can be sent along with the writes
+before it: either all of them were done when it runs, or it does not run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import errors
+from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq.abc import PGresult
+from psycopg.waiting import Ready, Wait
+from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, LargeBinary, String
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
+
+from authserver.storage.columns import encode_json
+from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+# PostgreSQL counts time in microseconds from here.
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
+
+Encode = Callable[[Any], bytes | None]
+Decode = Callable[[bytes], Any]
+
+
+def _encode_time(value: datetime) -> bytes:
+    return ((value - _EPOCH) // _MICROSECOND).to_bytes(8, "big", signed=True)
+
+
+def _decode_time(value: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int.from_bytes(value, "big", signed=True))
+
+
+def _decode_integer(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+# Version 1 of the format of JSONB is its text.
+def _encode_json(value: Any) -> bytes:
+    return b"\x01" + encode_json(value)
+
+
+def _decode_json(value: bytes) -> Any:
+    return msgspec.json.decode(value[1:])
+
+
+# Types of SQLAlchemy, the particular ones first: object id of PostgreSQL's type, and its binary format both ways.
+_FORMATS: Sequence[tuple[type[TypeEngine[Any]], int, Callable[[Any], bytes], Decode]] = (
+    (String, 25, str.encode, bytes.decode),
+    (LargeBinary, 17, bytes, bytes),
+    (DateTime, 1184, _encode_time, _decode_time),
+    (Boolean, 16, lambda value: b"\x01" if value else b"\x00", lambda value: value == b"\x01"),
+    (BigInteger, 20, lambda value: value.to_bytes(8, "big", signed=True), _decode_integer),
+    (Integer, 23, lambda value: value.to_bytes(4, "big", signed=True), _decode_integer),
+    (JSON, 3802, _encode_json, _decode_json),
+)
+
+
+def _format(kind: TypeEngine[Any], dialect: Dialect) -> tuple[int, Encode, Decode]:
+    """The object id of a type, and how its values are written and read."""
+    if isinstance(kind, TypeDecorator):
+        object_id, encode, decode = _format(kind.load_dialect_impl(dialect), dialect)
+        # Those that a type does not have are not to be called.
+        if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
+            encode = _after(kind.process_bind_param, dialect, encode)
+        if type(kind).process_result_value is not TypeDecorator.process_result_value:
+            decode = _before(kind.process_result_value, dialect, decode)
+        return object_id, encode, decode
+    object_id, write, read = next(found[1:] for found in _FORMATS if isinstance(kind, found[0]))
+    if isinstance(kind, Enum) and kind.enum_class is not None:
+        # Of texts, so that a member is written as its text (`columns.choice`).
+        members = {member.value.encode(): member for member in kind.enum_class}
+        read = members.__getitem__
+    return object_id, lambda value: None if value is None else write(value), read
+
+
+def _after(process: Callable[[Any, Dialect], Any], dialect: Dialect, encode: Encode) -> Encode:
+    return lambda value: None if value is None else encode(process(value, dialect))
+
+
+def _before(process: Callable[[Any, Dialect], Any], dialect: Dialect, decode: Decode) -> Decode:
+    return lambda value: process(decode(value), dialect)
+
+
+class PostgresqlForm:
+    """A statement with numbered parameters, and how values are written and read."""
+
+    __slots__ = (
+        "_constants",
+        "_decoders",
+        "_parameters",
+        "_shown",
+        "formats",
+        "name",
+        "object_ids",
+        "sql",
+        "text",
+    )
+
+    def __init__(self, written: Written, dialect: Dialect, number: int) -> None:
+        self.text = written.text
+        names: list[str] = []
+
+        def numbered(found: re.Match[str]) -> str:
+            if found[1] not in names:
+                names.append(found[1])
+            return f"${names.index(found[1]) + 1}"
+
+        self.sql = _PARAMETER.sub(numbered, written.text).replace("%%", "%").encode()
+        self.name = b"authserver_%d" % number
+        formats = [_format(written.types[name], dialect) for name in names]
+        self._constants = written.constants
+        self._parameters = [(name, encode) for name, (_, encode, _) in zip(names, formats, strict=True)]
+        self._shown = [(name, written.binding(name, dialect)) for name in names]
+        self.object_ids = [object_id for object_id, _, _ in formats]
+        self.formats = [Format.BINARY] * len(names)
+        self._decoders = [(place, _format(kind, dialect)[2]) for place, kind in enumerate(written.columns)]
+
+    def values(self, parameters: Row) -> Sequence[bytes | None]:
+        if self._constants:
+            parameters = {**self._constants, **parameters}
+        return [encode(parameters[name]) for name, encode in self._parameters]
+
+    def shown(self, parameters: Row) -> dict[str, Any]:
+        values = {**self._constants, **parameters}
+        return {name: process(values[name]) if process else values[name] for name, process in self._shown}
+
+    def answer(self, result: PGresult) -> Answer:
+        get, decoders = result.get_value, self._decoders
+        rows = [
+            tuple(
+                [None if (value := get(row, place)) is None else decode(value) for place, decode in decoders]
+            )
+            for row in range(result.ntuples)
+        ]
+        return Answer(rows, result.command_tuples or 0)
+
+
+class PostgresqlLine:
+    """One connection to PostgreSQL (`prepared.Line`)."""
+
+    __slots__ = ("_connection", "_dialect", "_known", "_libpq")
+
+    def __init__(self, connection: psycopg.Connection[Any], dialect: Dialect) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._libpq = connection.pgconn
+        # The statements that the server has prepared on this connection.
+        self._known: set[bytes] = set()
+
+    def form(self, statement: Prepared, parameters: Row) -> PostgresqlForm:
+        form: PostgresqlForm | None = statement.forms.get("postgresql")
+        if form is None:
+            written = statement.compiled(self._dialect, parameters)
+            form = statement.forms["postgresql"] = PostgresqlForm(written, self._dialect, statement.number)
+        return form
+
+    def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
+        if announce:
+            for step in steps:
+                announce(step)
+        sent: list[tuple[PostgresqlForm, Sequence[bytes | None]]] = [
+            (step.form, step.form.values(step.parameters)) for step in steps
+        ]
+        libpq = self._libpq
+        # The statement of each result that will come, and whether it is only prepared.
+        expected: list[tuple[Step, bool]] = []
+        fresh: set[bytes] = set()
+        try:
+            libpq.enter_pipeline_mode()
+            for (form, values), step in zip(sent, steps, strict=True):
+                if step.instead is not None:
+                    libpq.send_query_params(step.instead.encode(), None)
+                else:
+                    if form.name not in self._known and form.name not in fresh:
+                        libpq.send_prepare(form.name, form.sql, form.object_ids)
+                        expected.append((step, True))
+                        fresh.add(form.name)
+                    libpq.send_query_prepared(form.name, values, form.formats, Format.BINARY)
+                expected.append((step, False))
+            libpq.pipeline_sync()
+            results = self._connection.wait(self._communicate())
+            libpq.exit_pipeline_mode()
+        except BaseException:
+            # Nobody knows what the server would still answer.
+            self._connection.close()
+            raise
+        answers = []
+        # Without BEGIN they are committed at the end of the pipeline, and a failure of that is one more result.
+        expected += [(steps[-1], False)] * (len(results) - len(expected))
+        for (step, is_preparing), result in zip(expected, results, strict=True):
+            if result.status in _FAILED:
+                step.failed = True
+                raise errors.error_from_result(result, encoding="utf-8")
+            if is_preparing:
+                self._known.add(step.form.name)
+            else:
+                answers.append(step.form.answer(result))
+        return answers
+
+    def _communicate(self) -> Generator[Wait, Ready | int, list[PGresult]]:
+        """Send what is left to be sent; then one result for each statement, those included that the server skipped.
+
+        Waits as the driver's own generators do, so that `silence` watches this, too.
+        """
+        libpq = self._libpq
+        while libpq.flush():
+            if (yield Wait.RW) & Ready.R:
+                libpq.consume_input()
+        results: list[PGresult] = []
+        while True:
+            while libpq.is_busy():
+                if (yield Wait.R):
+                    libpq.consume_input()
+            result = libpq.get_result()
+            if result is None:
+                # Between two results; but for ever once the connection is lost.
+                if libpq.status == ConnStatus.BAD:
+                    raise psycopg.OperationalError(libpq.get_error_message("utf-8"))
+            elif result.status == ExecStatus.PIPELINE_SYNC:
+                return results
+            else:
+                results.append(result)

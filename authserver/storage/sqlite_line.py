@@ -1,0 +1,119 @@
+"""Prepared statements on SQLite: through the driver's connection, which keeps them compiled.
+
+SQLite has one writer at a time. Who finds another one sleeps a while and tries again, longer each time, and whoever comes
+just when the lock is free has it: under load some wait for a second and others never. So the threads of a process queue up
+(`turns`), and only the first of them tries. Cold statements come in between too, because `work` sends their BEGIN here.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy.engine import Dialect
+
+from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
+from authserver.storage.turns import Turns
+
+
+class SqliteForm:
+    """A statement with its parameters in order, and what makes Python's values of the driver's."""
+
+    __slots__ = ("_constants", "_parameters", "_readers", "text", "writes")
+
+    def __init__(self, written: Written, dialect: Dialect) -> None:
+        self.text = written.text
+        self.writes = not written.text.startswith("SELECT")
+        self._constants = written.constants
+        self._parameters = [(name, written.binding(name, dialect)) for name in written.order]
+        self._readers = [
+            kind.dialect_impl(dialect).result_processor(dialect, None) for kind in written.columns
+        ]
+
+    def values(self, parameters: Row) -> tuple[Any, ...]:
+        if self._constants:
+            parameters = {**self._constants, **parameters}
+        return tuple(
+            [process(parameters[name]) if process else parameters[name] for name, process in self._parameters]
+        )
+
+    shown = values
+
+    def read(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(
+            [
+                value if value is None or read is None else read(value)
+                for value, read in zip(row, self._readers, strict=True)
+            ]
+        )
+
+
+class SqliteLine:
+    """One connection to SQLite (`prepared.Line`).
+
+    Args:
+        turns: of those who write to this file.
+        patience: seconds that somebody waits for a turn.
+    """
+
+    __slots__ = ("_connection", "_dialect", "_has_turn", "_patience", "_turns")
+
+    def __init__(
+        self, connection: sqlite3.Connection, dialect: Dialect, turns: Turns, patience: float
+    ) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._turns = turns
+        self._patience = patience
+        self._has_turn = False
+
+    def form(self, statement: Prepared, parameters: Row) -> SqliteForm:
+        form: SqliteForm | None = statement.forms.get("sqlite")
+        if form is None:
+            written = statement.compiled(self._dialect, parameters)
+            form = statement.forms["sqlite"] = SqliteForm(written, self._dialect)
+        return form
+
+    def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
+        answers = []
+        for step in steps:
+            if announce:
+                announce(step)
+            form: SqliteForm = step.form
+            values = form.values(step.parameters)
+            try:
+                if form.writes and not self._connection.in_transaction:
+                    self._take_turn()
+                cursor = self._connection.execute(step.instead or form.text, values)
+                rows = [form.read(row) for row in cursor]
+            except sqlite3.Error:
+                step.failed = True
+                raise
+            finally:
+                if self._has_turn and not self._connection.in_transaction:
+                    self.leave()
+            answers.append(Answer(rows, cursor.rowcount))
+        return answers
+
+    def leave(self) -> None:
+        """Let the next one write: the transaction is over, or the connection is given back."""
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.leave()
+
+    def _take_turn(self) -> None:
+        if self._has_turn:
+            return
+        if not self._turns.take(self._patience):
+            # As SQLite itself says it at the end of its own time.
+            late = sqlite3.OperationalError("database is locked")
+            late.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise late
+        self._has_turn = True
+
+
+def read_any_text(connection: sqlite3.Connection) -> None:
+    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
