@@ -315,8 +315,8 @@ class Grant:
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived
-    from (`grants.deriving`), with which it ends; None: from none.
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the subject (RFC
+    8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which it ends; None: from none.
     """
 
     grant_id: str

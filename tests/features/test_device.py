@@ -25,6 +25,7 @@ from authserver.storage import tables
 from authserver.testing.rules import Answer, Rules, assert_refused
 from authserver.testing.server import ISSUER, PASSWORD, RESOURCE, Server, form_with, with_plugin
 from authserver.testing.stories import assert_json_error
+from tests.dpop_proofs import KEY, OTHER, proof
 
 PAGE = f"{ISSUER}/device"
 FILES = "https://files.example/"
@@ -41,12 +42,22 @@ class Devices(Rules):
             grant_types=(GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
         )
 
-    def begins(self, client: Client | None = None, *, source: str = "198.51.100.7", **form: Any) -> Any:
+    def begins(
+        self,
+        client: Client | None = None,
+        *,
+        source: str = "198.51.100.7",
+        headers: Mapping[str, str] | None = None,
+        **form: Any,
+    ) -> Any:
         """What a device that asks is told, or why it is refused."""
         form = {"client_id": (client or self.device).client_id, "scope": "profile", **form}
         sent = Parameters.parse(urlencode(form, doseq=True))
         return self.at(
-            protocol.ROUTE.name, lambda engine: protocol.ask(engine, sent, self.rules, PAGE), source=source
+            protocol.ROUTE.name,
+            lambda engine: protocol.ask(engine, sent, self.rules, PAGE),
+            source=source,
+            headers=headers or {},
         )
 
     def look(self, typed: str, browser: Browser | None = None) -> Any:
@@ -365,6 +376,22 @@ def test_a_verifier_without_a_challenge_is_refused(devices: Devices) -> None:
     devices.allow(told["user_code"])
     assert_refused(devices.poll(told, code_verifier="v" * 43), "invalid_request")
     assert devices.poll(told).status_int == 200
+
+
+def test_a_key_that_the_device_proves_at_first_binds_its_tokens() -> None:
+    """DEV-14: a poll with another key, or with none, gets nothing, and the code stays usable for the device."""
+    plugged = with_plugin("device_grant", {})["authserver.plugins"]
+    devices = Devices(**{"authserver.plugins": f"dpop\n{plugged}"})
+    url = f"{ISSUER}/oauth/{protocol.ROUTE.name}"
+    told = devices.begins(headers={"dpop": proof(KEY, htu=url)})
+    devices.allow(told["user_code"])
+    for headers in ({}, {"dpop": proof(OTHER)}):
+        assert_refused(devices.poll(told, headers=headers), "invalid_grant")
+    answer = devices.poll(told, headers={"dpop": proof(KEY)})
+    assert answer.json["token_type"] == "DPoP"
+    assert devices.claims(answer.json["access_token"])["cnf"] == {"jkt": KEY.thumbprint()}
+    # The refresh token of a public client is bound to it, too (DEV-19).
+    assert_refused(devices.refresh(devices.device, None, answer.json["refresh_token"]), "invalid_dpop_proof")
 
 
 # ---- the same checks at request, approval and polling ------------------------------------------------

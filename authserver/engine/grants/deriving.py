@@ -30,7 +30,7 @@ from authserver.engine.asking import (
 )
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.crypto import digests
-from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget
+from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError
 from authserver.engine.records import NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
 from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
@@ -156,6 +156,7 @@ def derive(
     refreshable: bool = False,
     uses: tuple[SingleUse, ...] = (),
     bound: Mapping[str, Any] = NOTHING,
+    bound_refusal: type[OAuthError] = InvalidGrant,
     noted: Mapping[str, Any] = NOTHING,
 ) -> Issue:
     """A new grant for this client, within what its parent allows.
@@ -165,7 +166,7 @@ def derive(
         actor: who acts by the new grant; None: nobody but the subject.
         refreshable: whether the client may get a refresh token, if it is registered for them.
         uses: what this uses up.
-        bound: the key that the client must prove, as a `cnf`.
+        bound: the key that the client must prove, as a `cnf`; `bound_refusal` is raised if it does not.
         noted: what the event says besides.
 
     Raises:
@@ -198,6 +199,7 @@ def derive(
         is_new=True,
         uses=uses,
         bound=bound,
+        bound_refusal=bound_refusal,
         hangs_on=parent.chain,
         noted=noted,
     )
@@ -272,13 +274,10 @@ def _scopes(
     requested: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """What request, parent, client and resources have in common, and policies allow."""
+    """What request, parent and client have in common, and policies allow, such as those about resources."""
     if parent.scopes is None:
         return allowed_scopes(engine, client, parent.user, grant_type, requested, resources)
     common = [scope for scope in requested or parent.scopes if scope in parent.scopes]
-    for resource in engine.resources.of(resources):
-        if resource.scopes is not None:
-            common = [scope for scope in common if scope in resource.scopes]
     if not common:
         raise InvalidScope("The requested scope was not granted.", reason="scope-beyond-parent")
     granted = still_registered(client, tuple(common))
