@@ -304,6 +304,17 @@ def test_an_answer_counts_once(devices: Devices) -> None:
     assert len(devices.rows("grants")) == 1
 
 
+def test_nobody_but_the_first_who_typed_a_code_sees_or_answers_it(devices: Devices) -> None:
+    """T118: for anybody else there is no such code, before the answer and after it."""
+    devices.add_user("eve")
+    told, eve = devices.begins(), devices.signed_in("eve")
+    asked = devices.look(told["user_code"])
+    refusal_of(devices.look(told["user_code"], eve), "user-code-unknown")
+    assert devices.give(asked, devices.signed_in()) is None
+    refusal_of(devices.look(told["user_code"], eve), "user-code-unknown")
+    assert devices.claims(devices.poll(told).json["access_token"])["sub"] == asked.agreement.user.user_id
+
+
 def test_a_poll_between_page_and_answer_loses_nothing(devices: Devices) -> None:
     """DEV-09: the record has changed by then, but it is pending still."""
     told, browser = devices.begins(), devices.signed_in()
@@ -314,7 +325,7 @@ def test_a_poll_between_page_and_answer_loses_nothing(devices: Devices) -> None:
 
 
 def test_two_polls_never_give_two_token_sets(devices: Devices) -> None:
-    """DEV-09: the second is refused, and ends nothing: its device may have lost the answer."""
+    """DEV-09, T121: the second is refused, and ends nothing: its device may have lost the answer."""
     told = devices.begins()
     devices.allow(told["user_code"])
     first = devices.poll(told)
@@ -434,7 +445,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "code"), CHANGES, ids=[change.__name__[1:] for change, _ in CHANGES])
 def test_what_changes_before_the_last_poll_counts(change: Any, code: str) -> None:
-    """DEV-08, DEV-12, T167: approval is not the last word; nothing is issued."""
+    """DEV-08, DEV-12, T120, T167: approval is not the last word; nothing is issued."""
     devices = Devices({"refused_groups": "visitors"})
     told = devices.begins(resource=RESOURCE)
     devices.allow(told["user_code"])
@@ -494,7 +505,7 @@ def test_clients_that_registered_themselves_get_nothing_as_shipped() -> None:
 
 
 def test_the_page_knows_where_and_when_the_device_asked(devices: Devices) -> None:
-    """DEV-05, DEV-11: the address that it asked from, and the time, with what it asks for."""
+    """DEV-05, DEV-11, T119: the address that it asked from, and the time, with what it asks for."""
     told = devices.begins(scope="profile files.read", source="203.0.113.9")
     asked = devices.look(told["user_code"].replace("-", " ").lower())
     assert (asked.found.source, asked.code) == ("203.0.113.9", told["user_code"])
@@ -527,7 +538,7 @@ def test_nothing_ticked_is_no_agreement(devices: Devices) -> None:
 
 
 def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
-    """DEV-04, DEV-16: from one account and from many; a right code is given back, and still limited after that."""
+    """DEV-04, DEV-16, T117: from one account and from many; a right code is given back, and still limited after that."""
     limits = "typed = typed_code, account, 3, 10 minutes\nall = typed_code, all, 4, hour"
     devices = Devices(
         **{

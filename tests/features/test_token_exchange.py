@@ -117,7 +117,7 @@ def test_opaque_tokens_are_exchanged_too_and_have_the_chain(services: Services) 
 
 
 def test_how_the_person_signed_in_is_carried_along(services: Services) -> None:
-    """JAG-21: an API behind the first one can judge it, too."""
+    """T163: an API behind the first one can judge it, too."""
     subject = services.subject()
     claims = services.claims(services.exchanged("gateway", subject))
     assert claims["auth_time"] == services.claims(subject)["auth_time"]

@@ -184,6 +184,9 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
     claimed = claim_rate(engine, Counted.TYPED_CODE, account=person.username)
     found = requests.find_by_user_code(engine, typed)
     code = requests.read_user_code(typed)
+    if found is not None:
+        found = requests.show_to(engine, found, person.user_id)
+    # Whoever types a code after somebody else learns no more than whoever guesses one.
     if found is None or code is None:
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
