@@ -13,7 +13,7 @@ from authserver.engine.records import Client
 from authserver.features.token_exchange import ACCESS_TOKEN, GRANT_TYPE
 from authserver.settings import SettingsError
 from authserver.testing.rules import Answer, Rules, assert_inactive, assert_refused
-from authserver.testing.server import RESOURCE, SETTINGS, VERIFIER, with_plugin
+from authserver.testing.server import RESOURCE, SETTINGS, VERIFIER, Server, form_with, with_plugin
 from tests.dpop_proofs import KEY, OTHER, proof
 
 NEXT = "https://next.example/"
@@ -482,3 +482,44 @@ def test_settings_that_cannot_be_used_stop_the_start(fields: Mapping[str, str]) 
     """TX-05: a rule that says nothing allows nothing."""
     with pytest.raises(SettingsError):
         Services(fields)
+
+
+# ---- what people and operators see -------------------------------------------------------------------
+
+
+def test_a_person_sees_and_ends_access_with_its_chain(sqlite_url: str) -> None:
+    """TX-10, E-16: through whom it came; and ending the first application ends what came through it."""
+    plugged = with_plugin("token_exchange", {"targets": f"gateway = {RESOURCE}"})
+    plugged["authserver.plugins"] = f"{plugged['authserver.plugins']}\nadmin_console"
+    server = Server(
+        sqlite_url,
+        {**plugged, "authserver.plugin.introspect_resource_servers.clients": f"gateway = {RESOURCE}"},
+    )
+    server.add_user("ann", groups=("authserver-admins",))
+    agent, agent_secret = server.add_client(client_name="Notes agent", client_id="agent")
+    gateway, secret = server.add_client(client_name="Gateway", client_id="gateway", grant_types=(GRANT_TYPE,))
+    browser = server.browser()
+    subject = server.redeem(agent, agent_secret, server.code(agent, browser)).json["access_token"]
+    answer = server.token(
+        gateway, secret, grant_type=GRANT_TYPE, subject_token=subject, subject_token_type=ACCESS_TOKEN
+    )
+    assert answer.json["issued_token_type"] == ACCESS_TOKEN
+    derived = answer.json["access_token"]
+    page = browser.get("/account/apps")
+    assert "Through" in page
+    assert "“<bdi>Notes agent</bdi>”" in page
+    assert "because another application called it" in page
+    first, second = sorted(server.rows("grants"), key=lambda row: row["parent_id"] is not None)
+    shown = browser.get(f"/admin/grants/grant?grant_id={second['grant_id']}")
+    assert "Derived from" in shown
+    assert first["grant_id"] in shown
+    listed = browser.get(f"/admin/grants/grant?grant_id={first['grant_id']}")
+    assert "What was derived from it" in listed
+    assert second["grant_id"] in listed
+    assert "<strong>2</strong> grants" in browser.get(f"/admin/grants/revoke?grant_id={first['grant_id']}")
+    form = form_with(page, "csrf_token")
+    browser.post("/account/apps", {"csrf_token": form["csrf_token"].value, "disconnect": "agent"}, status=303)
+    assert server.introspect(gateway, secret, derived).json == {"active": False}
+    assert "may act for you now" in browser.get("/account/apps")
+    assert '"grants":2' in str(server.events("grants.revoked")[-1]["details"])
+    server.close()

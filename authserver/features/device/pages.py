@@ -184,18 +184,21 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
     claimed = claim_rate(engine, Counted.TYPED_CODE, account=person.username)
     found = requests.find_by_user_code(engine, typed)
     code = requests.read_user_code(typed)
-    if found is not None:
-        found = requests.show_to(engine, found, person.user_id)
     # Whoever types a code after somebody else learns no more than whoever guesses one.
-    if found is None or code is None:
+    if found is None or code is None or found.person_id not in (None, person.user_id):
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
     engine.journal.client_id, engine.journal.user_id = found.client_id, person.user_id
     _check_open(engine, found)
     try:
-        return _checked(engine, found, requests.shown(code), person, session, rules)
+        asked = _checked(engine, found, requests.shown(code), person, session, rules)
     except OAuthError as error:
         raise PageError(error) from None
+    # From here on no plugin is asked.
+    found = requests.show_to(engine, found, person.user_id)
+    if found is None:
+        raise WrongCode(typed)
+    return replace(asked, found=found) if asked else None
 
 
 def allow(
