@@ -254,12 +254,14 @@ def _check_open(engine: Engine, found: DeviceRequest) -> None:
         raise Over(reason="device-request-expired", heading=_("This code has expired"))
 
 
-def _answered(state: State | None = None) -> Over:
+def _answered(state: State = State.PENDING) -> Over:
     heading = {
         State.APPROVED: _("You allowed this device already"),
         State.DENIED: _("This device was denied already"),
+        # By somebody else, just now.
+        State.PENDING: _("This code was used already"),
     }
-    return Over(reason="device-request-answered", heading=heading.get(state, _("This code was used already")))
+    return Over(reason="device-request-answered", heading=heading[state])
 
 
 def _checked(
