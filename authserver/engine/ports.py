@@ -299,9 +299,6 @@ class Grants(Protocol):
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
 
-    def ancestors(self, grant_id: str) -> Sequence[Grant]:
-        """The grants that a grant of this id was derived from, live or not: its parent first; one statement."""
-
     def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
         """The live grants that were derived from these, at any distance, in no order; one statement."""
 

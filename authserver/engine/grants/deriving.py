@@ -91,7 +91,7 @@ def of_token(engine: Engine, issued: Issued) -> Parent:
     grant = issued.grant
     if not issued.is_active(engine.now):
         raise NotLive("subject-token-ended")
-    ancestors = tuple(engine.stores.grants.ancestors(grant.grant_id)) if grant.parent_id else ()
+    ancestors = ancestry.ancestors(engine, grant)
     problem = ancestry.problem_with(engine, (grant, *ancestors))
     if problem:
         raise NotLive(problem)
