@@ -13,7 +13,8 @@ INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --edit
 INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 # Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# A worker keeps to the tests of its files, so that what a file prepares is prepared once; the first to end helps the other.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -29,7 +30,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
+.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -42,12 +43,22 @@ test: $(VENV)/developing ## run every test
 	$(PYTEST) -m "not slow and not programs"
 
 check: $(VENV)/developing ## run everything that must hold before a change lands
+	@$(MAKE) --no-print-directory --jobs=2 static compiled
+	$(PYTEST) -m "not programs"
+
+static: $(VENV)/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	.ci/audit $(BIN)/pip-audit requirements/run.txt
-	$(PYTEST) -m "not programs" --cov=authserver
+
+# Each worker would compile all tests, which takes 20 seconds.
+compiled: $(VENV)/developing
+	@$(BIN)/python -m pytest --collect-only --quiet >/dev/null 2>&1 || true
+
+coverage: $(VENV)/developing ## run every test, and list the lines that none of them runs
+	$(PYTEST) -m "not programs" --cov=authserver --cov-fail-under=98
 
 clients: $(VENV)/developing ## run real programs from npm, Go and Maven against the server
 	$(BIN)/python -m pytest -m programs tests/clients
@@ -63,6 +74,8 @@ proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy b
 
 fuzz: $(VENV)/developing ## send 50,000 messages to all endpoints, right ones and wrong ones, for longer than `make test` does
 	AUTHSERVER_FUZZ=long $(BIN)/python -m pytest tests/fuzzing
+	@# Every other property, with many more examples than `make test` tries.
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "hypothesis and not programs" --ignore=tests/fuzzing
 
 timing: $(VENV)/developing ## compare how long refusals take that must not be told apart (benchmarks/README.md)
 	@PYTHONPATH=. $(BIN)/python benchmarks/timing.py

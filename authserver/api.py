@@ -71,7 +71,8 @@ secret among them, and `describe_registration` gives those in effect.
 `is_same_algorithm` knows that two of these names are of one algorithm.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
-and the web `Origins` that may read it; `EventType` has the types of the events of its refusals. `read_form` reads the
+and the web `Origins` that may read it; one that answers JSON has a transaction of its own, which ends with its view, and
+a page has that of `request.tm`; `EventType` has the types of the events of its refusals. `read_form` reads the
 form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
 the token endpoint does; an endpoint that asks plugins afterwards calls `proven_client`, and claims the `uses` at the end.
 `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
@@ -155,6 +156,7 @@ from authserver.engine.context import (
     Issue,
     ReadMember,
     Redeem,
+    Respond,
     SingleUse,
     Welcome,
 )
@@ -180,6 +182,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    InsufficientScope,
     InvalidClient,
     InvalidClientMetadata,
     InvalidGrant,
@@ -190,6 +193,7 @@ from authserver.engine.errors import (
     InvalidToken,
     OAuthError,
     PageError,
+    ServerError,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
@@ -257,6 +261,7 @@ from authserver.engine.tokens.issuing import keep_approved
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
+    display_host,
     fetched_problem,
     fitting_application_type,
     is_loopback,
@@ -265,6 +270,7 @@ from authserver.engine.uris import (
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
+from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
@@ -280,19 +286,23 @@ from authserver.protocols import (
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
+    GrantDetailsHook,
     GrantTypesHook,
+    ImpliedParametersHook,
     IncludemeHook,
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
     ObserveRequestHook,
     OriginDecisionHook,
+    PersonClaimsHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
     RegistrationResponseHook,
     ResourceDecisionHook,
+    ResponseModesHook,
     ScopeDecisionHook,
     ScopesHook,
     SendMailHook,
@@ -305,10 +315,12 @@ from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
+from authserver.web.metadata import metadata as metadata_document
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
+    METADATA_DOCUMENT,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
@@ -335,6 +347,7 @@ __all__ = [
     "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
+    "METADATA_DOCUMENT",
     "OFFLINE_ACCESS",
     "ON_ANOTHER_DEVICE",
     "REGISTRATION_POLICY_UNKNOWN",
@@ -379,10 +392,13 @@ __all__ = [
     "FindClientHook",
     "ForeignKey",
     "Grant",
+    "GrantDetailsHook",
     "GrantTypesHook",
     "Identity",
+    "ImpliedParametersHook",
     "IncludemeHook",
     "InitialAccessToken",
+    "InsufficientScope",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
     "InvalidClient",
@@ -414,6 +430,7 @@ __all__ = [
     "Parameter",
     "Parameters",
     "Parent",
+    "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
     "Question",
@@ -430,11 +447,14 @@ __all__ = [
     "Request",
     "Resource",
     "ResourceDecisionHook",
+    "Respond",
+    "ResponseModesHook",
     "Route",
     "ScopeDecisionHook",
     "ScopesHook",
     "Secret",
     "SendMailHook",
+    "ServerError",
     "ServerMetadataHook",
     "Service",
     "Session",
@@ -481,6 +501,7 @@ __all__ = [
     "describe_registration",
     "did_you_mean",
     "digest",
+    "display_host",
     "equal",
     "event_as_json",
     "fetch_named",
@@ -501,6 +522,7 @@ __all__ = [
     "keep_approved",
     "link_problem",
     "mail_address_problem",
+    "metadata_document",
     "named_resources",
     "narrow",
     "network_of",
@@ -510,6 +532,7 @@ __all__ = [
     "object_schema",
     "of_this_generation",
     "or_not_modified",
+    "origin_of",
     "origin_problem",
     "own_url",
     "parent_of_assertion",

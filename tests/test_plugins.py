@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from authserver.engine.ports import ContributionFailed
 from authserver.ini import Resolved
 from authserver.plugins.asking import PluginFailed, PluginSet
 from authserver.plugins.loading import load
+from authserver.plugins.time_limit import TimeLimit
 from authserver.settings import SettingsError
 from authserver.testing.questions import a_question
 
@@ -585,6 +587,44 @@ except TooSlow:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
     )
     assert ended.stdout == "refused\n"
+
+
+def test_a_thread_makes_one_call_after_the_other_and_ends_when_none_comes() -> None:
+    limit = TimeLimit(5, idle=0.05)
+    first, second = limit.call(threading.current_thread), limit.call(threading.current_thread)
+    assert first is second
+    first.join(5)
+    assert not first.is_alive()
+    assert limit.call(threading.current_thread) is not first
+
+
+def test_a_call_sees_what_its_caller_follows() -> None:
+    """The context is that of this call, not of the first one of its thread (`engine.timeline`)."""
+    limit, variable = TimeLimit(5), ContextVar("variable", default="")
+    for value in ("first", "second"):
+        variable.set(value)
+        assert limit.call(variable.get) == value
+
+
+def test_a_process_that_is_forked_off_has_threads_of_its_own() -> None:
+    program = """
+import os
+from authserver.plugins.time_limit import TimeLimit
+limit = TimeLimit(5)
+limit.call(int)
+if not os.fork():
+    print(limit.call(int, "7"), flush=True)
+    os._exit(0)
+os.wait()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert ended.stdout == "7\n"
 
 
 @dataclass(frozen=True)

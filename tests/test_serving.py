@@ -27,6 +27,7 @@ from authserver.ini import unused_variables
 from authserver.plugins.importing import forget
 from authserver.testing.live import free_port
 from authserver.testing.server import basic
+from authserver.web.connections import Dispatcher
 from authserver.web.serving import CannotListen, all_bound, server
 
 CHECKOUT = Path(__file__).parents[1]
@@ -166,6 +167,18 @@ def test_localhost_needs_no_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -
         assert sentence(lambda listen=listen: server({}, listen=listen)).endswith(
             f"[::1]:{port} is no address of this machine; change it here"
         )
+
+
+def test_requests_that_wait_for_a_thread_are_told_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """A line for each of them would be most of the log of a busy server."""
+    now = [1000.0]
+    dispatcher = Dispatcher(clock=lambda: now[0])
+    for seconds in (0, 1, 58, 2, 1, 10):
+        now[0] += seconds
+        dispatcher.add_task(object())
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("4 requests of the last 61 s waited for a thread, up to 4 at once; raise threads")
+    assert len(dispatcher.queue) == 6
 
 
 def test_something_around_the_application_is_one_sentence() -> None:

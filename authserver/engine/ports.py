@@ -45,6 +45,7 @@ from authserver.engine.records import (
     SigningKey,
     Span,
     Step,
+    StoredSetting,
     Token,
     TokenKind,
     Total,
@@ -207,6 +208,19 @@ class Declarations(Protocol):
         """Keep it in place of the one of its kind and name, if there is one."""
 
     def forget(self, kind: DeclaredKind, name: str) -> bool:
+        """Delete it; False when it is unknown."""
+
+
+class StoredSettings(Protocol):
+    """Scopes and limits that are in the store, beside those of the INI; there are few (`engine.offered`)."""
+
+    def list(self) -> Sequence[StoredSetting]:
+        """All of them, by kind and name."""
+
+    def keep(self, setting: StoredSetting) -> None:
+        """Keep it in place of the one of its kind and name, if there is one."""
+
+    def remove(self, kind: DeclaredKind, name: str) -> bool:
         """Delete it; False when it is unknown."""
 
 
@@ -694,6 +708,8 @@ class Stores(Protocol):
     @property
     def declarations(self) -> Declarations: ...
     @property
+    def stored_settings(self) -> StoredSettings: ...
+    @property
     def resources(self) -> Resources: ...
     @property
     def users(self) -> Users: ...
@@ -802,6 +818,20 @@ class Generation(Protocol):
 
     def began_at(self) -> datetime | None:
         """When the database was last restored from a backup, as far as this process knows; None: never."""
+
+
+class Offered(Protocol):
+    """The scopes that there are: those of the INI and of plugins, and those of the store, which each process follows."""
+
+    @property
+    def listed_scopes(self) -> Mapping[str, str]:
+        """Those of the INI and of plugins, with their sentences for the consent page."""
+
+    def scopes(self) -> Mapping[str, str]:
+        """All of them, as far as this process knows; those of the INI first."""
+
+    def take_over(self, stores: Stores) -> None:
+        """Take over what these stores have now: scopes, and limits, which the plugins that limit are told."""
 
 
 class Signer(Protocol):

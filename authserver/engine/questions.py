@@ -307,12 +307,14 @@ class SignIn:
             in each of its tokens.
         silent: whether the user may see no page, and the client gets `consent_required` where one would ask them. Who is
             not signed in sees the sign-in page all the same: deny with `login_required` instead.
+        asks: whether the user is asked for consent even if a policy would go on without.
     """
 
     step: AuthenticationStep = AuthenticationStep.GO_ON
     why: str = ""
     acr: str | None = None
     silent: bool = False
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

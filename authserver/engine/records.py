@@ -1,7 +1,7 @@
 """The things the server remembers, as frozen values. Stores keep them; rules read them.
 
 Times are aware datetimes in UTC. `details` mappings let a feature keep small facts of its own
-(`nonce`, `acr`, `cnf`) without a migration.
+(`acr`, `cnf`) without a migration.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ IDLE_AFTER = timedelta(days=30)
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
-# Among the details of a grant: who named its user, such as an issuer of assertions.
+# Among the details of a grant: who named its user, such as an issuer of assertions; the session in which its user agreed
+# (`people.account.session_handle`); and what its tokens call its user, where that is not the id of the user.
 VOUCHED_BY = "vouched_by"
+SESSION = "session"
+SUBJECT = "subject"
 EDITED = "edited"
 MANAGED = "managed"
 
@@ -240,15 +243,30 @@ class DeclaredKind(StrEnum):
     CLIENT = "clients"
     RESOURCE = "resources"
     INITIAL_TOKEN = "initial_tokens"
+    SCOPE = "scopes"
+    LIMIT = "limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSetting:
+    """A scope or a limit that is in the store, beside those of the INI (`engine.offered`).
+
+    `value` is JSON: of a scope its `sentence` for the consent page, of a limit the columns of its row (`engine.rates`).
+    """
+
+    kind: DeclaredKind
+    name: str
+    value: Mapping[str, Any]
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """A mark: what was made because files declare it, and may be taken away when they do not any more.
 
-    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, or the id
-    of an initial access token. `of_set` is the name of the set of files. `references` say where its secrets and files come
-    from, as files name them, by member; they hold no secret.
+    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, the id of
+    an initial access token, the name of a scope or limit. `of_set` is the name of the set of files. `references` say where
+    its secrets and files come from, as files name them, by member; they hold no secret.
     """
 
     kind: DeclaredKind
@@ -311,12 +329,14 @@ class Grant:
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
-    until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
+    until a second time. `details` carries `auth_time`, `amr`, the `session` in which its user agreed, and
+    features' facts; `subject` is what its tokens call the user, if that is not `user_id`; of a grant that its user
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the subject (RFC
-    8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which it ends; None: from none.
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the
+    subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which
+    it ends; None: from none.
     """
 
     grant_id: str
@@ -334,8 +354,9 @@ class Grant:
 
     @property
     def subject(self) -> str:
-        """The `sub` of its tokens: the user, or the client itself (RFC 9068, 5)."""
-        return self.user_id or self.client_id
+        """The `sub` of its tokens: the user, as this client knows them, or the client itself (RFC 9068, 5)."""
+        subject: str = self.details.get(SUBJECT) or self.user_id or self.client_id
+        return subject
 
     @property
     def added_scopes(self) -> tuple[str, ...]:
@@ -576,6 +597,9 @@ class EventType(StrEnum):
     RESOURCE_ADDED = "resource.added"
     RESOURCE_CHANGED = "resource.changed"
     RESOURCE_REMOVED = "resource.removed"
+    SCOPE_ADDED = "scope.added"
+    SCOPE_CHANGED = "scope.changed"
+    SCOPE_REMOVED = "scope.removed"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
@@ -583,6 +607,9 @@ class EventType(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     KEY_RESEALED = "key.resealed"
+    LIMIT_ADDED = "limit.added"
+    LIMIT_CHANGED = "limit.changed"
+    LIMIT_REMOVED = "limit.removed"
     LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"

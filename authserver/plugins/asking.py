@@ -243,7 +243,7 @@ class PluginSet:
         while self._prepared:
             name, plugin = self._prepared.pop()
             try:
-                # Most have nothing to close, and each call has a thread of its own.
+                # Most have nothing to close, and each call takes a thread.
                 if close := getattr(plugin, "close", None):
                     self._close(close)
             except Exception:
@@ -387,6 +387,8 @@ class PluginSet:
         """Settings for single clients and resources that no question would use, or that change what is fixed at start."""
         problems = []
         for name, variants in self._variants.items():
+            if not variants:
+                continue
             served = [
                 kinds_of(hook)
                 for hook in self._hooks.values()

@@ -84,7 +84,7 @@ def forget(folder: Path) -> None:
     sys.path[:] = [entry for entry in sys.path if entry != str(place)]
     for top in {name.partition(".")[0] for name in sys.modules} - {"authserver"}:
         file = getattr(sys.modules.get(top), "__file__", None)
-        if file and Path(file) in (place / f"{top}.py", place / top / "__init__.py"):
+        if file in (f"{place}/{top}.py", f"{place}/{top}/__init__.py"):
             for name in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
                 del sys.modules[name]
 

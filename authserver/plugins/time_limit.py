@@ -2,7 +2,8 @@
 
 Python cannot stop a thread, so a function that hangs keeps its thread; there may be a fixed number of them, and
 when all hang the next call is refused at once instead of piling up. They are daemons: a plugin that hangs does
-not keep the process from ending, as a pool of `concurrent.futures` would.
+not keep the process from ending, as a pool of `concurrent.futures` would. A thread whose function has answered takes the
+next call: to start one for each costs more than most decisions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from authserver.containment import contained
@@ -18,6 +21,8 @@ from authserver.containment import contained
 # How long loading waits for the import of a plugin, for its construction and for its `prepare`: enough for large
 # libraries on a slow disk.
 LOADING_SECONDS = 30.0
+# How long a thread waits for its next call before it ends.
+IDLE_SECONDS = 10.0
 
 
 class TooSlow(Exception):
@@ -29,35 +34,30 @@ class NoThread(RuntimeError):
 
 
 class TimeLimit:
-    """Calls functions in threads of their own.
+    """Calls functions in threads of its own.
 
     Args:
         seconds: how long a caller waits.
         threads: how many calls may be under way at once.
+        idle: seconds that a thread waits for its next call before it ends.
     """
 
-    def __init__(self, seconds: float, *, threads: int = 32) -> None:
+    def __init__(self, seconds: float, *, threads: int = 32, idle: float = IDLE_SECONDS) -> None:
         self._seconds = seconds
+        self._idle_seconds = idle
         self._free = threading.BoundedSemaphore(threads)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What the function returns or raises, contained. Raises TooSlow, and NoThread when it was not called."""
         if not self._free.acquire(blocking=False):
             raise TooSlow("every thread is held by a call that does not answer")
         future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(contained(function, *arguments))
-            except BaseException as error:
-                future.set_exception(error)
-            finally:
-                self._free.release()
-
+        # It works for the same request (`engine.timeline`).
+        call = partial(copy_context().run, contained, function, *arguments)
         try:
-            # It works for the same request (`engine.timeline`).
-            context = copy_context()
-            threading.Thread(target=context.run, args=(run,), name="policy", daemon=True).start()
+            self._worker().calls.put((call, future))
         except BaseException as error:
             self._free.release()
             if isinstance(error, RuntimeError):
@@ -69,3 +69,65 @@ class TimeLimit:
             if future.done():  # the function itself raised it
                 raise
             raise TooSlow(f"no answer within {self._seconds} s") from None
+
+    def _worker(self) -> _Worker:
+        """One that is idle, or a new one."""
+        with self._lock:
+            while self._idle:
+                worker = self._idle.pop()
+                # In a process that was forked off there are no threads of before.
+                if worker.is_alive():
+                    return worker
+        worker = _Worker(self._idle_seconds, self._rest, self._retire)
+        worker.start()
+        return worker
+
+    def _rest(self, worker: _Worker) -> None:
+        """Let a worker have the next call."""
+        with self._lock:
+            self._idle.append(worker)
+        self._free.release()
+
+    def _retire(self, worker: _Worker) -> bool:
+        """Whether a worker may end: no call is on its way to it."""
+        with self._lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            return True
+
+
+class _Worker(threading.Thread):
+    """Makes one call after the other."""
+
+    def __init__(
+        self, idle: float, rest: Callable[[_Worker], None], retire: Callable[[_Worker], bool]
+    ) -> None:
+        super().__init__(name="policy", daemon=True)
+        self.calls: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._idle_seconds = idle
+        self._rest = rest
+        self._retire = retire
+
+    def run(self) -> None:
+        while True:
+            try:
+                call, future = self.calls.get(timeout=self._idle_seconds)
+            except Empty:
+                if self._retire(self):
+                    return
+                continue
+            self._answer(call, future)
+            # What a request worked with is not kept until the next one.
+            del call, future
+
+    def _answer(self, call: Callable[[], Any], future: Future[Any]) -> None:
+        try:
+            answer = call()
+        except BaseException as error:
+            self._rest(self)
+            future.set_exception(error)
+        else:
+            # Before the caller goes on, who may have the next call.
+            self._rest(self)
+            future.set_result(answer)

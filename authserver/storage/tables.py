@@ -125,6 +125,17 @@ class DeclarationRow(Base):
     made_at: Mapped[datetime]
 
 
+class StoredSettingRow(Base):
+    """A scope or limit that is not in the INI (`engine.records.StoredSetting`)."""
+
+    __tablename__ = "stored_settings"
+
+    kind: Mapped[DeclaredKind] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict[str, Any]]
+    changed_at: Mapped[datetime]
+
+
 class ClientLogoRow(Base):
     """The logos of clients, apart from them: each request reads its client, and few need the file."""
 
@@ -400,6 +411,7 @@ def _table(row: type[Base]) -> Table:
 clients = _table(ClientRow)
 initial_tokens = _table(InitialTokenRow)
 declarations = _table(DeclarationRow)
+stored_settings = _table(StoredSettingRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)

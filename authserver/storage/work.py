@@ -42,6 +42,10 @@ class StorageSlow(StorageUnavailable):
     """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
 
 
+class StorageUncertain(StorageUnavailable):
+    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+
+
 class Work:
     """What one transaction does. Connects at the first statement, begins at the first write.
 

@@ -24,7 +24,7 @@ from authserver import app
 from authserver.engine import authorize as authorization
 from authserver.engine.authorize import AskConsent, AskLogin, Outcome, Redirect, error_location
 from authserver.engine.clients.registration import register
-from authserver.engine.context import Caller, Engine, Journal, Parts
+from authserver.engine.context import Caller, Engine, Journal
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidRequest, OAuthError, PageError, RedirectError, Refusal
 from authserver.engine.introspect import introspect
@@ -33,6 +33,7 @@ from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, mark_of
 from authserver.engine.people.login import SESSION_KIND
+from authserver.engine.ports import Storage
 from authserver.engine.records import Client, EventType
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.revoke import revoke
@@ -87,7 +88,7 @@ class Rules(Service[Answer]):
         self._ahead = timedelta(0)
         parts = _parts(tuple(sorted((settings or {}).items())))
         keys = FollowedSigningKeys(self.stores, parts.ring, parts.settings.signing_algorithm)
-        self.parts = replace(parts, signer=keys, generation=FollowedGeneration(self.stores))
+        self.parts = replace(over(self.stores, parts), signer=keys)
         with self.begin() as engine:
             signing_keys.prepare(engine)
         keys.load()
@@ -345,8 +346,13 @@ def _row(record: Any) -> dict[str, Any]:
     return {each.name: getattr(record, each.name) for each in fields(record) if each.name != "secrets"}
 
 
+def over(storage: Storage, parts: app.ServerParts) -> app.ServerParts:
+    """The parts of a server that was built, over another storage, as in tests of rules on stores in memory."""
+    return replace(parts, generation=FollowedGeneration(storage), offered=parts.offered.over(storage))
+
+
 @cache
-def _parts(settings: tuple[tuple[str, str | None], ...]) -> Parts:
+def _parts(settings: tuple[tuple[str, str | None], ...]) -> app.ServerParts:
     """The parts for these settings, made once; tests do not change them."""
     ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **dict(settings)}
     return app.build({key: value for key, value in ini.items() if value is not None}).parts

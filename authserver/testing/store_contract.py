@@ -60,6 +60,7 @@ from authserver.testing.records import (
     a_ring_key,
     a_session,
     a_signing_key,
+    a_stored_setting,
     a_token,
     a_user,
     an_event,
@@ -467,6 +468,24 @@ def test_what_was_declared_is_listed_replaced_and_forgotten(stores: Stores) -> N
     assert stores.declarations.forget(DeclaredKind.CLIENT, "reports")
     assert not stores.declarations.forget(DeclaredKind.CLIENT, "reports")
     assert stores.declarations.list() == [token, resource]
+
+
+def test_what_is_beside_the_ini_is_listed_replaced_and_removed(stores: Stores) -> None:
+    """R-17"""
+    scope, umlaut = a_stored_setting(), a_stored_setting(name="Ä")
+    limit = a_stored_setting(kind=DeclaredKind.LIMIT, value={"count": 10, "key": "account"})
+    for setting in (umlaut, scope, limit):
+        stores.stored_settings.keep(setting)
+    assert {each.kind: each for each in stores.stored_settings.list() if each != umlaut} == {
+        DeclaredKind.LIMIT: limit,
+        DeclaredKind.SCOPE: scope,
+    }
+    changed = a_stored_setting(value={"sentence": "Ä"})
+    stores.stored_settings.keep(changed)
+    assert changed in stores.stored_settings.list()
+    assert stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
+    assert not stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
+    assert {each.name for each in stores.stored_settings.list()} == {"Ä", "calendar"}
 
 
 def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:

@@ -39,6 +39,7 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    StoredSetting,
     Token,
     TokenKind,
     User,
@@ -60,6 +61,7 @@ class MemoryStores:
         self.clients = MemoryClients(self.tables, self._lock)
         self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
         self.declarations = MemoryDeclarations(self.tables, self._lock)
+        self.stored_settings = MemoryStoredSettings(self.tables, self._lock)
         self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
@@ -330,6 +332,21 @@ class MemoryDeclarations(InMemory):
     def forget(self, kind: DeclaredKind, name: str) -> bool:
         with self.lock:
             return self.tables.declarations.pop((kind, name), None) is not None
+
+
+class MemoryStoredSettings(InMemory):
+    """`engine.ports.StoredSettings` in memory."""
+
+    def list(self) -> Sequence[StoredSetting]:
+        return [setting for _, setting in sorted(self.tables.stored_settings.items())]
+
+    def keep(self, setting: StoredSetting) -> None:
+        with self.lock:
+            self.tables.stored_settings[setting.kind, setting.name] = setting
+
+    def remove(self, kind: DeclaredKind, name: str) -> bool:
+        with self.lock:
+            return self.tables.stored_settings.pop((kind, name), None) is not None
 
 
 class MemoryResources(InMemory):

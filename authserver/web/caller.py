@@ -9,7 +9,6 @@ from pyramid.config import Configurator
 from authserver.engine.context import Caller
 from authserver.engine.timeline import request_id
 from authserver.web.request import Request
-from authserver.web.routes import route_of
 
 _CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 
@@ -20,7 +19,7 @@ def includeme(config: Configurator) -> None:
 
 def caller(request: Request) -> Caller:
     """The caller of this request; its endpoint is empty for a path or a page that is not in the route table."""
-    route = route_of(request)
+    route = request.route
     headers = {
         name[5:].replace("_", "-").lower(): value
         for name, value in request.environ.items()
@@ -35,5 +34,6 @@ def caller(request: Request) -> Caller:
         headers=MappingProxyType(headers),
         authorization=authorization,
         url=request.application.parts.settings.issuer_origin + route.path if route else "",
+        method=request.method,
         request_id=request_id(),
     )

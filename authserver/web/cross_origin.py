@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -28,9 +28,13 @@ def add_cross_origin_headers(
     config.registry.cross_origin.read.update(read)
 
 
-def preflight(request: Request) -> Response:
-    """Answer a CORS preflight; `add_cross_origin` adds the headers that say what this origin may do."""
-    return Response(status=204)
+def or_preflight(otherwise: Callable[[Request], Response], request: Request) -> Response:
+    """Answer a CORS preflight; `add_cross_origin` adds the headers that say what this origin may do.
+
+    Args:
+        otherwise: answers a request that is none.
+    """
+    return Response(status=204) if request.method == "OPTIONS" else otherwise(request)
 
 
 def add_cross_origin(request: Request, route: Route, response: Response) -> None:
@@ -47,12 +51,12 @@ def add_cross_origin(request: Request, route: Route, response: Response) -> None
         allowed = request.environ.get("HTTP_ORIGIN", "")
         if not allowed or not _may_read(request, allowed):
             return
-    headers = request.registry.cross_origin
+    what = request.registry.cross_origin
     response.headers["Access-Control-Allow-Origin"] = allowed
-    response.headers["Access-Control-Expose-Headers"] = ", ".join(sorted(headers.read))
+    response.headers["Access-Control-Expose-Headers"] = what.readable
     if request.method == "OPTIONS":
         response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
-        response.headers["Access-Control-Allow-Headers"] = ", ".join(sorted(headers.sent))
+        response.headers["Access-Control-Allow-Headers"] = what.sendable
         response.headers["Access-Control-Max-Age"] = str(REMEMBERED.seconds)
 
 

@@ -19,7 +19,7 @@ from authserver.web.request import Request
 from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
 from authserver.web.request_log import note_answer, note_refusal
 from authserver.web.route import Medium
-from authserver.web.routes import medium_of, route_of
+from authserver.web.routes import medium_of
 
 PAGE_POLICY: Mapping[str, list[str]] = {
     "default-src": ["'none'"],
@@ -85,8 +85,8 @@ def add_headers(request: Request, response: Response) -> Response:
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
         headers.setdefault("Cache-Control", "no-store")
-    if route := route_of(request):
-        add_cross_origin(request, route, response)
+    if request.route:
+        add_cross_origin(request, request.route, response)
     return response
 
 

@@ -36,7 +36,6 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
 from authserver.web.request_log import note_refusal
-from authserver.web.routes import route_of
 
 # What strangers may write into the event table.
 _METHOD = re.compile(r"[A-Z]{1,16}")
@@ -102,8 +101,7 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
     """
     match error:
         case Refusal():
-            route = route_of(request)
-            return route.refused if route else EventType.REQUEST_REFUSED, error.reason
+            return request.route.refused if request.route else EventType.REQUEST_REFUSED, error.reason
         case URLDecodeError() | HTTPException(status_int=404):
             return None
         case HTTPException() if error.status_int < 400:

@@ -12,7 +12,6 @@ from authserver.engine.ports import Policies
 from authserver.engine.timeline import Timeline, current
 from authserver.logs import MEMBERS
 from authserver.web.request import Request
-from authserver.web.routes import route_of
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = logging.getLogger("authserver.requests")
@@ -28,8 +27,8 @@ def note_answer(request: Request, response: Response) -> None:
     timeline = current()
     if timeline is None:
         return
-    if route := route_of(request):
-        timeline.endpoint, timeline.path = route.name, route.path
+    if request.route:
+        timeline.endpoint, timeline.path = request.route.name, request.route.path
     timeline.method = request.method if request.method in _METHODS else "other"
     timeline.status = response.status_int
     timeline.client_id = request.journal.client_id

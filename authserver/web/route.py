@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 from authserver.engine.origins import KnownOrigins
 from authserver.engine.records import EventType
@@ -88,3 +89,13 @@ class CrossOrigin:
     sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
     read: set[str] = field(default_factory=lambda: {"Retry-After", "WWW-Authenticate"})
     known: KnownOrigins = field(default_factory=KnownOrigins)
+
+    @cached_property
+    def sendable(self) -> str:
+        """What may be sent, as the header of an answer has it; once every feature has added its own."""
+        return ", ".join(sorted(self.sent))
+
+    @cached_property
+    def readable(self) -> str:
+        """The same of what may be read."""
+        return ", ".join(sorted(self.read))

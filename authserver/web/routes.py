@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pyramid.config import Configurator
-from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.i18n import TranslationStringFactory
@@ -18,7 +18,7 @@ from authserver.engine.letters import HOOK as MAIL_HOOK
 from authserver.engine.people import password_links
 from authserver.engine.records import EventType
 from authserver.web import operations
-from authserver.web.cross_origin import preflight
+from authserver.web.cross_origin import or_preflight
 from authserver.web.operation import Operation
 from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
@@ -146,10 +146,9 @@ def includeme(config: Configurator) -> None:
     config.registry.patterns = {}
     config.registry.folders = {}
     config.registry.switched_off = {}
-    config.registry.unstored_paths = set()
     for route in ROUTES:
         _add(config, _below_issuer(config, route))
-    config.add_subscriber(refuse_newline, NewRequest)
+    config.add_request_method(_route, "route", reify=True)
     config.add_directive("add_endpoint", add_endpoint)
     config.add_directive("add_well_known", add_well_known)
 
@@ -178,17 +177,17 @@ def _add(
     config = config.with_package(config.package)
     config.route_prefix = None
     config.add_route(route.name, route.path, static=is_off)
-    config.add_view(otherwise or method_not_allowed, route_name=route.name)
-    if route.origins is not Origins.NONE:
-        config.add_view(preflight, route_name=route.name, request_method="OPTIONS")
+    otherwise = otherwise or method_not_allowed
+    config.add_view(
+        otherwise if route.origins is Origins.NONE else partial(or_preflight, otherwise),
+        route_name=route.name,
+    )
     config.registry.routes[route.name] = route
     if not is_off and is_listed:
         _refuse_twins(config, route)
         config.registry.paths[route.path] = route
         if _PLACEHOLDER.search(route.path):
             config.registry.patterns[_pattern(route.path)] = route
-    if not route.stored:
-        config.registry.unstored_paths.add(route.path)
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -255,7 +254,7 @@ def add_well_known(
 
     Args:
         name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
-        appended: whether the document is also at the address after that path (OpenID Connect Discovery, 4).
+        appended: whether the document is also at the address after that path (OIDC Discovery, 4).
         below: the path of what it is about, if that is something below the issuer (RFC 9728, 3.1).
         operation: what it answers, for the OpenAPI document.
     """
@@ -273,7 +272,7 @@ def add_well_known(
 def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
     """The two addresses at which clients look for a document about the issuer.
 
-    The first has the name between host and path (RFC 8414, 3.1), the second after the path (OpenID Connect
+    The first has the name between host and path (RFC 8414, 3.1), the second after the path (OIDC
     Discovery, 4).
     """
     return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"
@@ -305,28 +304,32 @@ def refuse_switched_off(config: Configurator) -> None:
             registry.switched_off[route.path] = is_like
 
 
-def route_of(request: Request) -> Route | None:
+def _route(request: Request) -> Route | None:
     """The entry of the route table for the path of this request, whether Pyramid has matched it yet or not.
 
     None for an unknown path, and for pages that are not in the route table.
     """
     path: str = request.environ.get("PATH_INFO") or "/"
-    registry = request.registry
-    route: Route | None = registry.paths.get(path) or registry.switched_off.get(path)
-    if route is None:
-        route = next((route for pattern, route in registry.patterns.items() if pattern.fullmatch(path)), None)
-    if route is None:
-        route = next((route for folder, route in registry.folders.items() if path.startswith(folder)), None)
-    return route
+    return request.registry.paths.get(path) or _other_route(request.registry, path)
+
+
+def _other_route(registry: Registry, path: str) -> Route | None:
+    """That of a path with something in the place of a placeholder, or at which there is nothing."""
+    if path in registry.switched_off:
+        return registry.switched_off[path]
+    route = next((route for pattern, route in registry.patterns.items() if pattern.fullmatch(path)), None)
+    return route or next(
+        (route for folder, route in registry.folders.items() if path.startswith(folder)), None
+    )
 
 
 def medium_of(request: Request) -> Medium:
-    """How an error of this request is shown.
+    """How an error of this request is shown."""
+    return request.route.medium if request.route else _expected_medium(request)
 
-    At an unknown path it is JSON for whoever asks for that, and for whoever misspelt an endpoint that answers so.
-    """
-    if route := route_of(request):
-        return route.medium
+
+def _expected_medium(request: Request) -> Medium:
+    """At an unknown path it is JSON for whoever asks for that, and for whoever misspelt an endpoint that answers so."""
     accepted: str = request.environ.get("HTTP_ACCEPT", "").lower()
     if "application/json" in accepted and "text/html" not in accepted:
         return Medium.JSON
@@ -341,21 +344,20 @@ def medium_of(request: Request) -> Medium:
     )
 
 
-def refuse_newline(event: NewRequest) -> None:
+def refuse_newline(request: Request) -> None:
     """Refuse `/login%0A`, which is not `/login` (T015): the `$` of Pyramid's patterns also matches before a newline."""
-    if event.request.environ.get("PATH_INFO", "").endswith("\n"):
+    if request.environ.get("PATH_INFO", "").endswith("\n"):
         raise HTTPNotFound()
 
 
 def needs_transaction(request: Request) -> bool:
     """Hook of pyramid_tm: whether the request reads or writes records at all."""
-    return request.environ.get("PATH_INFO", "/") not in request.registry.unstored_paths
+    return request.route is None or request.route.stored
 
 
 def method_not_allowed(request: Request) -> Response:
-    route = route_of(request)
-    assert route is not None  # only added to routes of the table
-    raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(route.methods)})
+    assert request.route is not None  # only added to routes of the table
+    raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(request.route.methods)})
 
 
 def no_such_document(request: Request) -> Response:

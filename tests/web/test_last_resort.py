@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from webtest import TestResponse
 from authserver.api import Medium, Origins, Route, hookimpl
 from authserver.engine.errors import TooManyRequests
 from authserver.storage.database import StorageBusy
+from authserver.testing.records import an_event
 from authserver.testing.server import SETTINGS, Server
 from authserver.testing.stories import reference_on
 
@@ -57,6 +59,10 @@ def view(request: Request) -> Response:
             request.add_response_callback(fail)
         case "finished":
             request.add_finished_callback(fail)
+        case "unwritable":
+            # Events are written at the end of the transaction.
+            unwritable = type(CANARY, (), {})()
+            request.engine.stores.events.add(an_event(details={"fact": unwritable}))
         case "before-commit":
             request.tm.get().addBeforeCommitHook(fail)
         case "after-commit":
@@ -151,22 +157,19 @@ def test_a_fault_of_the_machinery_is_answered(
 
 
 @pytest.mark.parametrize(
-    "step",
+    ("path", "step"),
     [
-        "callback",
-        "finished",
-        "before-commit",
-        "tpc_begin",
-        "commit",
-        "tpc_vote",
-        "abort",
+        *product(["/broken", "/broken.json"], ["callback", "finished", "unwritable"]),
+        *product(["/broken"], ["before-commit", "tpc_begin", "commit", "tpc_vote", "abort"]),
     ],
 )
-@pytest.mark.parametrize("path", ["/broken", "/broken.json"])
 def test_a_fault_after_the_view_is_answered(
-    step: str, path: str, make_server: MakeServer, caplog: pytest.LogCaptureFixture
+    path: str, step: str, make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """T109, F-12: in the transaction's machinery, in callbacks, in the headers; cross-origin as always (Q-04)."""
+    """T109, F-12: in the transaction's machinery, in callbacks, in the headers; cross-origin as always (Q-04).
+
+    Only a page has a transaction that others can join.
+    """
     server = failing(make_server)
     answer = server.http.post(
         f"{path}?{step}", "", headers={"Origin": "https://client.example"}, expect_errors=True
@@ -187,7 +190,7 @@ def test_a_page_of_a_plugin_cannot_end_the_server(
     assert "it raised SystemExit" in caplog.text
     (event,) = server.events("request.failed")
     assert event["event_id"] in answer.text
-    assert server.http.post(f"{path}?after-commit", "").text == "fine"
+    assert server.http.post("/broken?after-commit", "").text == "fine"
 
 
 def test_a_fault_after_the_commit_changes_no_answer(make_server: MakeServer) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from pyramid.httpexceptions import HTTPFound
 from pyramid.response import Response
 
-from authserver.api import hookimpl
+from authserver.api import Medium, Route, hookimpl
 from authserver.engine.errors import InvalidRequest
 from authserver.engine.records import ClientSecret, Disposable
 from authserver.storage.tables import Base
@@ -87,16 +87,22 @@ WRITES = {
 
 @dataclass(frozen=True)
 class OneWrite:
-    """A page that does one write and then answers, raises a redirect, or refuses."""
+    """A page that does one write and then answers, raises a redirect, or refuses; and the same for programs."""
 
     @hookimpl
     def includeme(self, config):
         config.add_route("one_write", "/one-write/{write}/{ending}")
-        config.add_view(self.page, route_name="one_write")
+        config.add_view(lambda request: self.answer(request, **request.matchdict), route_name="one_write")
+        config.add_endpoint(Route("one_write.json", "/one-write.json", ("GET",), Medium.JSON), self.endpoint)
 
-    def page(self, request):
-        WRITES[request.matchdict["write"]](request.engine.stores)
-        match request.matchdict["ending"]:
+    def endpoint(self, request):
+        assert (request.matched_route.name, request.matchdict) == ("one_write.json", {})
+        assert "tm" not in request.__dict__
+        return self.answer(request, *request.environ["QUERY_STRING"].split("/"))
+
+    def answer(self, request, write, ending):
+        WRITES[write](request.engine.stores)
+        match ending:
             case "returned-error":
                 return Response("no", status=400)
             case "raised-redirect":
@@ -172,6 +178,19 @@ def test_the_write_of_a_request_that_raises_is_gone(filled, ending):
         answer = filled.http.get(f"/one-write/{write}/{ending}", expect_errors=True)
         assert answer.status_int in (302, 400), write
         assert changed(before, contents(filled)) == kept, write
+
+
+def test_an_endpoint_for_programs_keeps_and_drops_the_same(filled):
+    """T107, T108: its transaction is not that of pyramid_tm."""
+    for write, ending, expected in (
+        ("grants.touch", "raised-redirect", {}),
+        ("grants.touch", "refusal", {"events": (1, 0)}),
+        ("grants.touch", "answer", {"grants": (1, 1)}),
+        ("users.disable", "returned-error", {"users": (1, 1)}),
+    ):
+        before = contents(filled)
+        filled.http.get(f"/one-write.json?{write}/{ending}", expect_errors=True)
+        assert changed(before, contents(filled)) == expected, ending
 
 
 def test_a_replayed_code_revokes_although_the_request_is_refused(server):

@@ -10,7 +10,7 @@ from authserver.engine.errors import InvalidGrant, InvalidRequest
 from authserver.engine.grants.deriving import check_approved, redeem_approved
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import RedirectUriQuestion
-from authserver.engine.records import Client, FoundToken, TokenKind
+from authserver.engine.records import Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The authorization code is not valid."
 # Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
@@ -29,18 +29,17 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     """
     code = parameters.require("code")
     verifier = parameters.get("code_verifier")
-    if verifier is None:
+    if verifier is None and not engine.pkce_replacements:
         # Each code here has a challenge. RFC 7636, 4.6 has this error, where OAuth 2.1 leaves it open.
         raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
-    if problem := pkce.verifier_problem(verifier):
+    if verifier is not None and (problem := pkce.verifier_problem(verifier)):
         raise InvalidRequest(problem, reason="verifier-malformed")
     found = _find(engine, client, code)
     token, grant = found.token, found.grant
     redirect_uri = parameters.get("redirect_uri")
     if redirect_uri is not None and redirect_uri != token.details["redirect_uri"]:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
-    if not pkce.verify(token.details.get("code_challenge", ""), verifier):
-        raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
+    _check_verifier(engine, token, verifier)
     named = parameters.all("resource")
     narrower_resources(named, token.resources)
     if token.claimed_at is not None:
@@ -66,6 +65,23 @@ def _find(engine: Engine, client: Client, code: str) -> FoundToken:
     engine.journal.grant_id = found.grant.grant_id
     engine.journal.user_id = found.grant.user_id
     return found
+
+
+def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
+    """Raises InvalidGrant unless the verifier fits the code.
+
+    A code without a challenge takes none: else an attacker who left the challenge out would go unnoticed (RFC 9700,
+    4.8.2). It counts only as long as a plugin protects it in another way.
+    """
+    challenge = token.details.get("code_challenge")
+    if challenge is None and engine.pkce_replacements & token.details.keys():
+        if verifier is not None:
+            raise InvalidGrant(_REFUSED, reason="verifier-without-challenge", failed_token=token)
+        return
+    if verifier is None:
+        raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
+    if not pkce.verify(challenge or "", verifier):
+        raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
 
 
 def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:

@@ -16,6 +16,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once
 from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.letters import LetterKind
+from authserver.engine.link_records import end_links
 from authserver.engine.people import mail
 from authserver.engine.people.login import (
     SESSION_KIND,
@@ -43,7 +44,6 @@ from authserver.engine.records import (
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
-LINK_KIND = "password-link"
 _HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
@@ -258,7 +258,7 @@ def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSes
     """The live sessions of a user: the one with this id first, then the others, last seen first."""
     this = digests.digest(SESSION_KIND, session_id)
     sessions = [
-        OwnSession(handle=_handle(session), session=session, is_this=session.digest == this)
+        OwnSession(handle=session_handle(session), session=session, is_this=session.digest == this)
         for session in engine.stores.sessions.list(user.user_id, engine.now, idle_since(engine))
     ]
     return sorted(sessions, key=lambda own: not own.is_this)
@@ -268,7 +268,7 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
     """End one session of a user; False when no live session of theirs has this handle."""
     sessions = engine.stores.sessions
     for session in sessions.list(user.user_id, engine.now, idle_since(engine)):
-        if digests.equal(_handle(session), handle):
+        if digests.equal(session_handle(session), handle):
             sessions.end(session.digest)
             _record_ended(engine, user, 1)
             return True
@@ -393,23 +393,15 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     Returns:
         what ended; None if the person was not disabled.
     """
+    end_links(engine, user.user_id)
     if not engine.stores.users.enable(user.user_id):
         return None
-    for asked_for in (False, True):
-        link = engine.stores.kept.find(LINK_KIND, place_of_link(user.user_id, asked_for=asked_for))
-        if link is not None and link.expires_at > engine.now:
-            engine.stores.kept.change(link, replace(link, expires_at=engine.now))
     disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
     return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED, disabled_at=disabled_at)
 
 
-def place_of_link(user_id: str, *, asked_for: bool) -> bytes:
-    """Where the one link of this kind is kept with which a person sets a password (`password_links`)."""
-    return digests.digest(LINK_KIND, f"{user_id} asked for" if asked_for else user_id)
-
-
 def sign_out_everywhere(engine: Engine, user: User) -> Ended:
-    """End all sessions and all grants of a user (I-14)."""
+    """End all sessions, all grants and the links to set a password of a user (I-14)."""
     return end_at_once(engine, Act(subject=Subject.user(user)))
 
 
@@ -442,7 +434,8 @@ def _as_agreed(consent: Consent | None) -> Client | None:
     )
 
 
-def _handle(session: Session) -> str:
+def session_handle(session: Session) -> str:
+    """What names a session without revealing its stored digest."""
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
 
 

@@ -23,7 +23,17 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
-from authserver.engine.records import NOTHING, Client, EventType, Grant, Token, TokenKind
+from authserver.engine.records import (
+    AUTHENTICATES,
+    NOTHING,
+    SESSION,
+    VOUCHED_BY,
+    Client,
+    EventType,
+    Grant,
+    Token,
+    TokenKind,
+)
 from authserver.engine.tokens import once
 from authserver.engine.tokens.widening import WIDENS, widen_others
 from authserver.settings import AccessTokenFormat
@@ -69,6 +79,9 @@ ACTOR = "act"
 GRANT_CLAIMS = (*SIGN_IN_CLAIMS, ACTOR)
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
+GRANT_DETAILS = frozenset(
+    {*SIGN_IN_CLAIMS, SESSION, VOUCHED_BY, WIDENS, AUTHENTICATES, "grant_type", "added_scopes"}
+)
 
 # Whether and when a client was last used is known to the day: a client that gets tokens all the time is written once a
 # day.
@@ -134,7 +147,15 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     _check_person(order)
     access_token, expires_at, kept = _access_token(engine, client, order, binding)
     added = engine.gather(
-        "token_response", client=client, grant=order.grant, scopes=order.scopes, now=engine.now
+        "token_response",
+        engine=engine,
+        client=client,
+        user=order.user,
+        grant=order.grant,
+        scopes=order.scopes,
+        spends=order.spends,
+        access_token=access_token,
+        now=engine.now,
     )
     # From here on no plugin is asked.
     for use in (*order.uses, *(binding.uses if binding else ())):
@@ -184,12 +205,13 @@ def issue_code(
     code: str,
     *,
     redirect_uri: str,
-    code_challenge: str,
+    code_challenge: str | None,
     details: Mapping[str, Any] = NOTHING,
 ) -> None:
     """Store a new grant and a code for it; the client gets the code, only its digest is stored (B-22, B-23).
 
     Args:
+        code_challenge: None if a plugin protects the code in another way (`pkce_replacements`).
         details: what plugins keep with the code.
 
     Raises:
@@ -202,7 +224,11 @@ def issue_code(
         grant,
         digests.digest(TokenKind.CODE, code),
         expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
-        details={**details, "redirect_uri": redirect_uri, "code_challenge": code_challenge},
+        details={
+            **details,
+            "redirect_uri": redirect_uri,
+            **({"code_challenge": code_challenge} if code_challenge else {}),
+        },
     )
 
 
