@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -365,6 +367,7 @@ def test_an_answer_cannot_widen_what_was_asked_for(devices: Devices) -> None:
         ({"resource": "not a uri"}, "invalid_target"),
         ({"code_challenge": "x" * 43}, "invalid_request"),
         ({"code_challenge_method": "S256"}, "invalid_request"),
+        ({"nonce": "n"}, "invalid_request"),
         ({"request": "e30.e30."}, "invalid_request"),
         ({"request_uri": "urn:example"}, "invalid_request"),
         ({f"more{number}": "x" * 1000 for number in range(20)}, "invalid_request"),
@@ -379,6 +382,21 @@ def test_a_device_cannot_ask_for_what_it_may_not_have(
     assert isinstance(refused, OAuthError), refused
     assert (refused.code, refused.status) == (code, 400)
     assert devices.rows("kept") == []
+
+
+def test_an_id_token_of_a_device_has_no_nonce() -> None:
+    """DEV-17: and otherwise what other ID tokens have, such as when the person signed in."""
+    plugged = with_plugin("device_grant", {})["authserver.plugins"]
+    devices = Devices(**{"authserver.plugins": f"openid\n{plugged}"})
+    devices.device, _ = devices.add_client(
+        grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none", scopes=("openid", "profile")
+    )
+    told = devices.begins(scope="openid profile")
+    devices.allow(told["user_code"])
+    encoded = devices.poll(told).json["id_token"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    assert "nonce" not in claims
+    assert claims.keys() >= {"iss", "sub", "aud", "exp", "iat", "auth_time", "at_hash"}
 
 
 def test_a_verifier_without_a_challenge_is_refused(devices: Devices) -> None:
