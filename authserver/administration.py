@@ -131,6 +131,7 @@ from authserver.engine.statistics import (
     totals,
     usual_since,
 )
+from authserver.engine.tokens.ancestry import ancestors
 from authserver.engine.uris import canonical_resource
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat, SettingsError
 
@@ -207,6 +208,7 @@ __all__ = [
     "add_resource",
     "add_user",
     "address_of",
+    "ancestors",
     "apply",
     "canonical_resource",
     "change",

@@ -45,6 +45,11 @@ MADE = {
     "admin-api",
     "client-assertion-verified",
     "link-before-restore",
+    # Why a grant cannot be derived any more (`NotLive`).
+    "parent-client-disabled",
+    "parent-grant-expired",
+    "parent-grant-unknown",
+    "subject-token-ended",
     "link-expired",
     "link-groups-changed",
     "sign-in-first",

@@ -64,6 +64,7 @@ def list_grants(
             "client_id",
             "scope",
             "let_in_by",
+            "derived_from",
             "created_at",
             "last_used_at",
             "expires_at",

@@ -14,7 +14,7 @@ from typing import Any
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
-from authserver.engine.errors import OAuthError, ServerError
+from authserver.engine.errors import InvalidGrant, OAuthError, ServerError
 from authserver.engine.evidence import bounded
 from authserver.engine.letters import Letter
 from authserver.engine.parameters import Parameters
@@ -115,6 +115,7 @@ class Issue:
         keeps: a refresh token that its client continues to use; only its idle end changes.
         refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
+        bound_refusal: what is raised if it does not.
         uses: what else is used up by this, each once.
         hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
             ends before it is stored.
@@ -132,6 +133,7 @@ class Issue:
     keeps: Token | None = None
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    bound_refusal: type[OAuthError] = InvalidGrant
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)

@@ -474,11 +474,18 @@ def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bo
     whole = [grant for grant in found if without[grant.grant_id] is None]
     partly = [grant for grant in found if without[grant.grant_id] not in (None, grant)]
     ids = [grant.grant_id for grant in whole]
+    # What hangs on them ends with them, also what would not end by itself; all that hangs on a user's is the user's.
+    derives = bool(ids) and subject.kind is not SubjectKind.USER
+    along = [
+        each.grant_id
+        for each in (stores.grants.derived(ids, engine.now) if derives else ())
+        if each.grant_id not in without and subject.without(each) is not None
+    ]
     # Counted before they end: afterwards a code or token of them is not live any more.
-    live = stores.tokens.count_live(ids, engine.now) if ids else {}
-    grants = len(ids)
+    live = stores.tokens.count_live([*ids, *along], engine.now) if ids else {}
+    grants = len(ids) + len(along)
     if ids and not dry_run:
-        grants = stores.grants.revoke_some(ids, engine.now, act.reason)
+        grants = stores.grants.revoke_some(ids, engine.now, act.reason) + len(along)
     # Tokens of grants that are narrowed end as far as they are for the resource or have the scope.
     kept = stores.tokens.access_tokens([grant.grant_id for grant in partly], engine.now) if partly else ()
     parts = sum(

@@ -84,6 +84,7 @@ def grant(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
         "scope": " ".join(grant.scopes),
         "resources": list(grant.resources),
         "let_in_by": let_in_by(grant),
+        "derived_from": grant.parent_id,
         "created_at": grant.created_at,
         "last_used_at": grant.last_used_at,
         "expires_at": grant.expires_at,

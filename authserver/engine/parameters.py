@@ -20,6 +20,10 @@ from authserver.settings import SCOPE_NAME
 _PRINTABLE_NAME = re.compile(r"[a-z_]{1,40}")
 _SCOPE = re.compile(rf"{SCOPE_NAME}(?: {SCOPE_NAME})*")
 
+# RFC 8707, 2; and at the token endpoint RFC 8693, 2.1, too.
+MAY_REPEAT = frozenset({"resource"})
+MAY_REPEAT_FOR_TOKENS = MAY_REPEAT | {"audience"}
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -129,7 +133,7 @@ class Parameters:
         """The values of a parameter that may repeat, such as `resource`, without empty ones."""
         return tuple(value for sent, value in self._pairs if sent == name and value)
 
-    def refuse_repeated(self, *, allowed: frozenset[str] = frozenset({"resource"})) -> None:
+    def refuse_repeated(self, *, allowed: frozenset[str] = MAY_REPEAT) -> None:
         """Raise InvalidRequest when a name outside `allowed` was sent more than once (OAuth 2.1, 3.1)."""
         for name in self._repeated:
             if name not in allowed:

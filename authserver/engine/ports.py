@@ -319,9 +319,6 @@ class Grants(Protocol):
         A store may do nothing. What is written in between is seen in any case.
         """
 
-    def ancestors(self, grant_id: str) -> Sequence[Grant]:
-        """The grants that a grant of this id was derived from, live or not: its parent first; one statement."""
-
     def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
         """The live grants that were derived from these, at any distance, in no order; one statement."""
 

@@ -20,7 +20,7 @@ from authserver.engine.errors import (
     UnauthorizedClient,
     UnsupportedGrantType,
 )
-from authserver.engine.parameters import Parameters
+from authserver.engine.parameters import MAY_REPEAT_FOR_TOKENS, Parameters
 from authserver.engine.questions import Counted
 from authserver.engine.records import Client, TokenKind
 from authserver.engine.tokens import issuing, once
@@ -46,7 +46,7 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         TooManyRequests: the client, or the grant, gets tokens too often; or it has shown too many that are refused,
             which counts apart, since anybody can do that in the name of a public client (R-20).
     """
-    parameters.refuse_repeated()
+    parameters.refuse_repeated(allowed=MAY_REPEAT_FOR_TOKENS)
     _foresee(engine, parameters)
     try:
         proven = proven_client(engine, parameters)

@@ -138,26 +138,6 @@ _REVOKE_SOME = (
 )
 _LIVE = grants.c.revoked_at.is_(None), grants.c.expires_at > bindparam("now")
 _FIND_DERIVED = select(*_GRANT.columns).where(grants.c.grant_id.in_(_derived(_CHILDREN)), *_LIVE)
-
-
-def _find_ancestors() -> sa.Select[Any]:
-    start = select(grants.c.parent_id.label("id"), sa.literal(1).label("distance")).where(
-        grants.c.grant_id == bindparam("grant_id")
-    )
-    found = start.cte("ancestors", recursive=True)
-    above = grants.alias("above")
-    step = select(above.c.parent_id, found.c.distance + 1).join_from(
-        found, above, above.c.grant_id == found.c.id
-    )
-    chain = found.union_all(step)
-    return (
-        select(*_GRANT.columns)
-        .join_from(chain, grants, grants.c.grant_id == chain.c.id)
-        .order_by(chain.c.distance)
-    )
-
-
-_FIND_ANCESTORS = _find_ancestors()
 # The oldest first: all who lock several grants do it in this order.
 _HOLD_GRANTS = (
     select(grants.c.grant_id)
@@ -419,10 +399,6 @@ class SqlGrants:
         if "\0" not in grant_id:
             self._work.foresee(_FIND_GRANT_WITH_USER, {"grant_id": grant_id})
 
-    def ancestors(self, grant_id: str) -> Sequence[Grant]:
-        found = self._work.read(_FIND_ANCESTORS, {"grant_id": grant_id})
-        return [_GRANT.record(row) for row in found]
-
     def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
         found = self._work.read(_FIND_DERIVED, {"ids": list(grant_ids), "now": now})
         return [_GRANT.record(row) for row in found]
@@ -433,9 +409,8 @@ class SqlGrants:
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
         done = self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
-        if done:
-            # Afterwards: whoever derives a grant holds this one, so that grant is there now (`hold`).
-            self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
+        # Afterwards: whoever derives a grant holds this one, so that grant is there now (`hold`).
+        self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
         return done
 
     def list(
@@ -457,15 +432,13 @@ class SqlGrants:
             return self._work.write(_REVOKE_OF_USER, parameters)
         parameters |= {"to_client": client_id}
         revoked = self._work.write(_REVOKE_OF_USER_TO_CLIENT, parameters)
-        if revoked:
-            self._work.write(_REVOKE_DERIVED_OF_USER_TO_CLIENT, parameters)
+        self._work.write(_REVOKE_DERIVED_OF_USER_TO_CLIENT, parameters)
         return revoked
 
     def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
         parameters = {"to_client": client_id, "now": now, "reason": reason}
         revoked = self._work.write(_REVOKE_OF_CLIENT, parameters)
-        if revoked:
-            self._work.write(_REVOKE_DERIVED_OF_CLIENT, parameters)
+        self._work.write(_REVOKE_DERIVED_OF_CLIENT, parameters)
         return revoked
 
     def touch(self, grant_id: str, now: datetime) -> None:
@@ -517,8 +490,7 @@ class SqlGrants:
     def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
         parameters = {"ids": list(grant_ids), "now": now, "reason": reason}
         revoked = self._work.write(_REVOKE_SOME, parameters)
-        if revoked:
-            self._work.write(_REVOKE_DERIVED, parameters)
+        self._work.write(_REVOKE_DERIVED, parameters)
         return revoked
 
     def narrow(self, before: Grant, after: Grant) -> bool:

@@ -669,11 +669,9 @@ def _revoked(stores: Stores) -> list[int]:
     return [number for number, grant in enumerate(found) if grant and grant.revoked_at is not None]
 
 
-def test_a_grant_knows_what_it_was_derived_from_and_what_was_derived_from_it(stores: Stores) -> None:
-    """TX-10: at any distance, the parent first; what has ended is an ancestor still, and not among the derived."""
+def test_what_was_derived_from_a_grant_is_found_and_can_be_held(stores: Stores) -> None:
+    """TX-10: at any distance; what has ended is not among it, and cannot be held."""
     _add_chain(stores)
-    assert [each.grant_id for each in stores.grants.ancestors("grant_2")] == ["grant_1", "grant_0"]
-    assert stores.grants.ancestors("grant_0") == stores.grants.ancestors("unknown") == []
     assert {each.grant_id for each in stores.grants.derived(["grant_0"], NOW)} == {"grant_1", "grant_2"}
     assert stores.grants.derived(["grant_2", "grant_3"], NOW) == stores.grants.derived([], NOW) == []
     assert stores.grants.hold(["grant_0", "grant_1"])
@@ -681,7 +679,6 @@ def test_a_grant_knows_what_it_was_derived_from_and_what_was_derived_from_it(sto
     assert not stores.grants.hold(["grant_0", "grant_1"])
     assert not stores.grants.hold(["grant_0", "unknown"])
     assert stores.grants.derived(["grant_0"], NOW) == []
-    assert [each.grant_id for each in stores.grants.ancestors("grant_2")] == ["grant_1", "grant_0"]
 
 
 @pytest.mark.parametrize(

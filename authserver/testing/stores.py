@@ -483,14 +483,6 @@ class MemoryGrants(InMemory):
     def foresee_with_user(self, grant_id: str) -> None:
         pass
 
-    def ancestors(self, grant_id: str) -> Sequence[Grant]:
-        found: builtins.list[Grant] = []
-        grant = self.tables.grants.get(grant_id)
-        while grant is not None and grant.parent_id is not None:
-            grant = self.tables.grants.get(grant.parent_id)
-            found += [grant] if grant else []
-        return found
-
     def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
         return [
             grant for grant in self._below(grant_ids) if grant.revoked_at is None and grant.expires_at > now

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyramid.i18n import TranslationStringFactory
@@ -13,7 +13,7 @@ from authserver.engine.consent import silent_approval_is_safe
 from authserver.engine.errors import PasswordRefused, TooManyRequests
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
-from authserver.engine.records import Grant, User
+from authserver.engine.records import ON_ANOTHER_DEVICE, Grant, User
 from authserver.settings import Secret
 from authserver.web.authorize import describe_client, named_resources
 from authserver.web.devices import device_of
@@ -80,7 +80,8 @@ def first_page(request: Request) -> Response:
 @view_config(route_name="account_apps", request_method="GET", decorator=for_signed_in)
 def apps(request: Request) -> Response:
     found = account.connected_apps(request.engine, _person(request)[0])
-    shown = [_described_app(request, app, index) for index, app in enumerate(found)]
+    chains = Chains(found)
+    shown = [_described_app(request, app, index, chains) for index, app in enumerate(found)]
     return _page(request, "account_apps.jinja2", apps=shown)
 
 
@@ -222,7 +223,28 @@ def _password_page(
     )
 
 
-def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str, Any]:
+class Chains:
+    """Through whom each access came, of all that a person has: what was derived from a grant is theirs as well."""
+
+    def __init__(self, apps: Sequence[ConnectedApp]) -> None:
+        self._grants = {grant.grant_id: grant for app in apps for grant in app.grants}
+        self._names = {app.client_id: app.client.name if app.client else app.client_id for app in apps}
+
+    def through(self, *grants: Grant) -> list[list[str]]:
+        """The names of the applications that access came through, the first one first; a list for each way, once."""
+        ways = [self._way(grant) for grant in grants if grant.parent_id is not None]
+        return [list(way) for way in dict.fromkeys(ways)]
+
+    def _way(self, grant: Grant) -> tuple[str, ...]:
+        names: list[str] = []
+        parent = self._grants.get(grant.parent_id or "")
+        while parent is not None:
+            names.insert(0, self._names[parent.client_id])
+            parent = self._grants.get(parent.parent_id or "")
+        return tuple(names)
+
+
+def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chains) -> dict[str, Any]:
     client = app.client
     return {
         "index": index,
@@ -236,7 +258,9 @@ def _described_app(request: Request, app: ConnectedApp, index: int) -> dict[str,
         "since": app.since,
         "last_used_at": app.last_used_at,
         "let_in_by": app.let_in_by,
-        "grants": [_described_grant(request, grant) for grant in app.grants[:MAXIMUM_GRANTS_SHOWN]],
+        "through": chains.through(*app.grants),
+        "on_another_device": any(ON_ANOTHER_DEVICE in grant.details for grant in app.grants),
+        "grants": [_described_grant(request, grant, chains) for grant in app.grants[:MAXIMUM_GRANTS_SHOWN]],
         "grants_hidden": max(0, len(app.grants) - MAXIMUM_GRANTS_SHOWN),
     }
 
@@ -257,14 +281,16 @@ def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | 
     }
 
 
-def _described_grant(request: Request, grant: Grant) -> dict[str, Any]:
+def _described_grant(request: Request, grant: Grant, chains: Chains) -> dict[str, Any]:
     return {
         "grant_id": grant.grant_id,
         "scopes": _sentences(request, grant.scopes),
         "resources": named_resources(request, grant.resources),
         "since": grant.created_at,
         "last_used_at": account.last_use(grant),
-        "let_in_by": account.let_in_by(grant),
+        "let_in_by": account.let_in_by(grant) if grant.parent_id is None else None,
+        "through": chains.through(grant),
+        "on_another_device": ON_ANOTHER_DEVICE in grant.details,
     }
 
 

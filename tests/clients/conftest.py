@@ -70,7 +70,19 @@ class Person:
         Args:
             unticked: scopes that are not given.
         """
-        visited = self._visit("GET", url)
+        visited = self._answer(self._visit("GET", url), answer, unticked)
+        if visited.page is not None:
+            raise AssertionError(visited.page.get_text(" ", strip=True))
+        return visited.url
+
+    def connect(self, url: str, answer: str = "allow") -> str:
+        """Follow the address of a device with its code, and answer; what the last page says."""
+        visited = self._answer(self._visit("GET", url), answer, ())
+        assert visited.page is not None
+        return str(visited.page.main.get_text(" ", strip=True))
+
+    def _answer(self, visited: Visited, answer: str, unticked: Collection[str]) -> Visited:
+        """Answer every page that asks something, and end at the first that does not."""
         while visited.page is not None:
             fields = {field["name"] for field in visited.page.select("form [name]")}
             if "password" in fields:
@@ -79,9 +91,11 @@ class Person:
                 )
             elif "scope" in fields:
                 visited = self._submit(visited, {"answer": answer}, "scope", unticked)
+            elif "user_code" in fields:
+                visited = self._submit(visited, {}, "user_code")
             else:
-                raise AssertionError(visited.page.get_text(" ", strip=True))
-        return visited.url
+                break
+        return visited
 
     def _submit(
         self, visited: Visited, typed: Mapping[str, str], field: str, unticked: Collection[str] = ()

@@ -15,20 +15,30 @@ from authlib.oauth2.rfc6750 import InsufficientScopeError, InvalidTokenError
 from authlib.oauth2.rfc7523 import PrivateKeyJWT
 from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from authlib.oauth2.rfc8414 import AuthorizationServerMetadata, get_well_known_url
+from authlib.oauth2.rfc8628 import DEVICE_CODE_GRANT_TYPE
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from authserver.testing.server import ISSUER, RESOURCE, VERIFIER, Server, with_plugin
+from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, VERIFIER, Server, with_plugin
 from tests.client_keys import ABSENT, Key
 
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 LOOPBACK = "http://127.0.0.1:49152/callback"
 
 
 @pytest.fixture(scope="module")
 def settings_of_running_server() -> Mapping[str, str]:
-    """With keys in place of secrets, too; Authlib signs assertions for an hour."""
-    return with_plugin("private_key_jwt", {"lifetime": "3600"})
+    """With keys in place of secrets, too; Authlib signs assertions for an hour. And with grants of other kinds."""
+    settings = with_plugin("private_key_jwt", {"lifetime": "3600"})
+    plugins = f"device_grant\ntoken_exchange\n{settings['authserver.plugins']}"
+    readers = "authserver.plugin.introspect_resource_servers.clients"
+    return {
+        **settings,
+        "authserver.plugins": plugins,
+        readers: f"{SETTINGS[readers]}\ngateway = {RESOURCE}",
+    }
 
 
 class Validator(JWTBearerTokenValidator):
@@ -245,3 +255,41 @@ def test_authlib_asks_about_a_token_and_revokes_it(running_server, ann):
         validator.validate_token(validator.authenticate_token(tokens["access_token"]), [], None)
     with pytest.raises(OAuthError, match="invalid_grant"):
         application.refresh_token(metadata["token_endpoint"], tokens["refresh_token"])
+
+
+def test_authlib_connects_a_device_and_its_api_calls_the_next_one(running_server, ann):
+    """DEV-01, DEV-02, TX-04, TX-13: the device polls with Authlib, and the API that it calls exchanges its token."""
+    metadata = discover(running_server.issuer)
+    records = running_server.records
+    device, _ = records.add_client(
+        grant_types=(DEVICE_CODE_GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
+    )
+    gateway, secret = records.add_client(client_id="gateway", grant_types=(TOKEN_EXCHANGE,))
+    session = OAuth2Session(device.client_id, token_endpoint_auth_method="none")
+    told = requests.post(
+        metadata["device_authorization_endpoint"],
+        data={"client_id": device.client_id, "scope": "profile files.read"},
+        timeout=10,
+    ).json()
+    poll = {"grant_type": DEVICE_CODE_GRANT_TYPE, "device_code": told["device_code"]}
+    with pytest.raises(OAuthError) as pending:
+        session.fetch_token(metadata["token_endpoint"], **poll)
+    assert pending.value.error == "authorization_pending"
+    assert "Your device is connected" in ann.connect(told["verification_uri_complete"])
+    tokens = session.fetch_token(metadata["token_endpoint"], **poll)
+    assert session.refresh_token(metadata["token_endpoint"])["refresh_token"] != tokens["refresh_token"]
+
+    api = OAuth2Session(gateway.client_id, secret)
+    exchanged = api.fetch_token(
+        metadata["token_endpoint"],
+        grant_type=TOKEN_EXCHANGE,
+        subject_token=tokens["access_token"],
+        subject_token_type=ACCESS_TOKEN,
+        scope="profile",
+    )
+    assert exchanged["issued_token_type"] == ACCESS_TOKEN
+    validator = Validator(running_server.issuer, RESOURCE)
+    claims = validator.authenticate_token(exchanged["access_token"])
+    validator.validate_token(claims, ["profile"], None)
+    assert claims["act"] == {"sub": "gateway"}
+    assert claims["sub"] == validator.authenticate_token(tokens["access_token"])["sub"]

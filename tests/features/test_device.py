@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -25,6 +27,7 @@ from authserver.storage import tables
 from authserver.testing.rules import Answer, Rules, assert_refused
 from authserver.testing.server import ISSUER, PASSWORD, RESOURCE, Server, form_with, with_plugin
 from authserver.testing.stories import assert_json_error
+from tests.dpop_proofs import KEY, OTHER, proof
 
 PAGE = f"{ISSUER}/device"
 FILES = "https://files.example/"
@@ -41,12 +44,22 @@ class Devices(Rules):
             grant_types=(GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
         )
 
-    def begins(self, client: Client | None = None, *, source: str = "198.51.100.7", **form: Any) -> Any:
+    def begins(
+        self,
+        client: Client | None = None,
+        *,
+        source: str = "198.51.100.7",
+        headers: Mapping[str, str] | None = None,
+        **form: Any,
+    ) -> Any:
         """What a device that asks is told, or why it is refused."""
         form = {"client_id": (client or self.device).client_id, "scope": "profile", **form}
         sent = Parameters.parse(urlencode(form, doseq=True))
         return self.at(
-            protocol.ROUTE.name, lambda engine: protocol.ask(engine, sent, self.rules, PAGE), source=source
+            protocol.ROUTE.name,
+            lambda engine: protocol.ask(engine, sent, self.rules, PAGE),
+            source=source,
+            headers=headers or {},
         )
 
     def look(self, typed: str, browser: Browser | None = None) -> Any:
@@ -293,6 +306,17 @@ def test_an_answer_counts_once(devices: Devices) -> None:
     assert len(devices.rows("grants")) == 1
 
 
+def test_nobody_but_the_first_who_typed_a_code_sees_or_answers_it(devices: Devices) -> None:
+    """T118: for anybody else there is no such code, before the answer and after it."""
+    devices.add_user("eve")
+    told, eve = devices.begins(), devices.signed_in("eve")
+    asked = devices.look(told["user_code"])
+    refusal_of(devices.look(told["user_code"], eve), "user-code-unknown")
+    assert devices.give(asked, devices.signed_in()) is None
+    refusal_of(devices.look(told["user_code"], eve), "user-code-unknown")
+    assert devices.claims(devices.poll(told).json["access_token"])["sub"] == asked.agreement.user.user_id
+
+
 def test_a_poll_between_page_and_answer_loses_nothing(devices: Devices) -> None:
     """DEV-09: the record has changed by then, but it is pending still."""
     told, browser = devices.begins(), devices.signed_in()
@@ -303,7 +327,7 @@ def test_a_poll_between_page_and_answer_loses_nothing(devices: Devices) -> None:
 
 
 def test_two_polls_never_give_two_token_sets(devices: Devices) -> None:
-    """DEV-09: the second is refused, and ends nothing: its device may have lost the answer."""
+    """DEV-09, T121: the second is refused, and ends nothing: its device may have lost the answer."""
     told = devices.begins()
     devices.allow(told["user_code"])
     first = devices.poll(told)
@@ -343,6 +367,7 @@ def test_an_answer_cannot_widen_what_was_asked_for(devices: Devices) -> None:
         ({"resource": "not a uri"}, "invalid_target"),
         ({"code_challenge": "x" * 43}, "invalid_request"),
         ({"code_challenge_method": "S256"}, "invalid_request"),
+        ({"nonce": "n"}, "invalid_request"),
         ({"request": "e30.e30."}, "invalid_request"),
         ({"request_uri": "urn:example"}, "invalid_request"),
         ({f"more{number}": "x" * 1000 for number in range(20)}, "invalid_request"),
@@ -359,12 +384,43 @@ def test_a_device_cannot_ask_for_what_it_may_not_have(
     assert devices.rows("kept") == []
 
 
+def test_an_id_token_of_a_device_has_no_nonce() -> None:
+    """DEV-17: and otherwise what other ID tokens have, such as when the person signed in."""
+    plugged = with_plugin("device_grant", {})["authserver.plugins"]
+    devices = Devices(**{"authserver.plugins": f"openid\n{plugged}"})
+    devices.device, _ = devices.add_client(
+        grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none", scopes=("openid", "profile")
+    )
+    told = devices.begins(scope="openid profile")
+    devices.allow(told["user_code"])
+    encoded = devices.poll(told).json["id_token"].split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
+    assert "nonce" not in claims
+    assert claims.keys() >= {"iss", "sub", "aud", "exp", "iat", "auth_time", "at_hash"}
+
+
 def test_a_verifier_without_a_challenge_is_refused(devices: Devices) -> None:
     """DEV-13, T168: a device that believes in it must hear that nobody checks it."""
     told = devices.begins()
     devices.allow(told["user_code"])
     assert_refused(devices.poll(told, code_verifier="v" * 43), "invalid_request")
     assert devices.poll(told).status_int == 200
+
+
+def test_a_key_that_the_device_proves_at_first_binds_its_tokens() -> None:
+    """DEV-14: a poll with another key, or with none, gets nothing, and the code stays usable for the device."""
+    plugged = with_plugin("device_grant", {})["authserver.plugins"]
+    devices = Devices(**{"authserver.plugins": f"dpop\n{plugged}"})
+    url = f"{ISSUER}/oauth/{protocol.ROUTE.name}"
+    told = devices.begins(headers={"dpop": proof(KEY, htu=url)})
+    devices.allow(told["user_code"])
+    for headers in ({}, {"dpop": proof(OTHER)}):
+        assert_refused(devices.poll(told, headers=headers), "invalid_grant")
+    answer = devices.poll(told, headers={"dpop": proof(KEY)})
+    assert answer.json["token_type"] == "DPoP"
+    assert devices.claims(answer.json["access_token"])["cnf"] == {"jkt": KEY.thumbprint()}
+    # The refresh token of a public client is bound to it, too (DEV-19).
+    assert_refused(devices.refresh(devices.device, None, answer.json["refresh_token"]), "invalid_dpop_proof")
 
 
 # ---- the same checks at request, approval and polling ------------------------------------------------
@@ -407,7 +463,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "code"), CHANGES, ids=[change.__name__[1:] for change, _ in CHANGES])
 def test_what_changes_before_the_last_poll_counts(change: Any, code: str) -> None:
-    """DEV-08, DEV-12, T167: approval is not the last word; nothing is issued."""
+    """DEV-08, DEV-12, T120, T167: approval is not the last word; nothing is issued."""
     devices = Devices({"refused_groups": "visitors"})
     told = devices.begins(resource=RESOURCE)
     devices.allow(told["user_code"])
@@ -467,7 +523,7 @@ def test_clients_that_registered_themselves_get_nothing_as_shipped() -> None:
 
 
 def test_the_page_knows_where_and_when_the_device_asked(devices: Devices) -> None:
-    """DEV-05, DEV-11: the address that it asked from, and the time, with what it asks for."""
+    """DEV-05, DEV-11, T119: the address that it asked from, and the time, with what it asks for."""
     told = devices.begins(scope="profile files.read", source="203.0.113.9")
     asked = devices.look(told["user_code"].replace("-", " ").lower())
     assert (asked.found.source, asked.code) == ("203.0.113.9", told["user_code"])
@@ -500,7 +556,7 @@ def test_nothing_ticked_is_no_agreement(devices: Devices) -> None:
 
 
 def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
-    """DEV-04, DEV-16: from one account and from many; a right code is given back, and still limited after that."""
+    """DEV-04, DEV-16, T117: from one account and from many; a right code is given back, and still limited after that."""
     limits = "typed = typed_code, account, 3, 10 minutes\nall = typed_code, all, 4, hour"
     devices = Devices(
         **{

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,10 +37,10 @@ from authserver.testing.server import (
 )
 from authserver.testing.stories import assert_code, assert_json_error, sign_in_at, signed_in, stored
 from authserver.testing.threads import at_once
+from tests.dpop_proofs import KEY, OTHER, encoded, proof
 
 ENDPOINT = f"{ISSUER}/oauth/token"
 PUSH = f"{ISSUER}/oauth/par"
-KEY, OTHER = ECKey.generate_key("P-256"), ECKey.generate_key("P-256")
 KEYS = {
     "ES256": KEY,
     "EdDSA": OKPKey.generate_key("Ed25519"),
@@ -51,27 +50,6 @@ KEYS = {
 }
 SERVICE = {"grant_type": "client_credentials", "scope": "profile"}
 OPAQUE: Any = {"authserver.access_token_format": "opaque"}
-
-
-def encoded(part: Any) -> bytes:
-    """A part of a JWS: bytes as they are, anything else as JSON."""
-    text = part if isinstance(part, bytes) else json.dumps(part).encode()
-    return base64.urlsafe_b64encode(text).rstrip(b"=")
-
-
-def without_none(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def proof(
-    key: Any = KEY, algorithm: str = "ES256", *, header: dict[str, Any] | None = None, **claims: Any
-) -> str:
-    """A correct proof, with these members of header and claims changed; None removes one."""
-    head = {"typ": "dpop+jwt", "alg": algorithm, "jwk": key.as_dict(private=False), **(header or {})}
-    body = {"htm": "POST", "htu": ENDPOINT, "iat": int(time.time()), "jti": uuid.uuid4().hex, **claims}
-    signed = encoded(without_none(head)) + b"." + encoded(without_none(body))
-    signature = JWSRegistry.algorithms[algorithm].sign(signed, key)
-    return (signed + b"." + encoded(signature)).decode()
 
 
 def post(

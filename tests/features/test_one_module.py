@@ -71,6 +71,13 @@ WORDS = {
     ],
     # Not `max_age`, which is a member of cookies too, and not `acr`, which the core puts into tokens.
     "step_up": ["step up", "acr_values", "acr_values_supported", "unmet_authentication_requirements"],
+    # Not "act", which is the core's: it says who acts by any derived grant.
+    "token_exchange": [
+        "subject_token",
+        "actor_token",
+        "issued_token_type",
+        "grant-type:token-exchange",
+    ],
     "webhook_events": ["webhook", "whsec"],
     "syslog_events": ["syslog"],
     "otlp_events": ["otlp"],

@@ -45,6 +45,8 @@ NOW = datetime.now(UTC)
 SECRET = ClientSecret(digest=b"digest of a secret", key_id="test", created_at=NOW)
 A_DAY = Span(step=Step.DAY, since=NOW, until=NOW + timedelta(days=1))
 SPANS = [A_DAY, Span(step=Step.MONTH, since=NOW, until=NOW + timedelta(days=31))]
+# Those that revoke what was derived from a grant, too.
+REVOKING = {"grants.revoke", "grants.revoke_some", "grants.revoke_of_user, to one client"}
 METHODS: dict[str, Callable[[Stores], object]] = {
     "clients.find": lambda stores: stores.clients.find("client-7", NOW),
     "clients.add": lambda stores: add_client(stores),
@@ -112,6 +114,8 @@ METHODS: dict[str, Callable[[Stores], object]] = {
         stores.grants.add(a_grant(grant_id=new())),
         stores.grants.revoke_next(NOW, "left", limit=9),
     ),
+    "grants.derived": lambda stores: stores.grants.derived(["grant-7", "grant-8"], NOW),
+    "grants.hold": lambda stores: stores.grants.hold(["grant-7", "grant-8"]),
     "grants.touch": lambda stores: stores.grants.touch("grant-7", NOW),
     "grants.page": lambda stores: stores.grants.page(after="grant-7", limit=9),
     "grants.count_live": lambda stores: stores.grants.count_live(NOW, limit=9),
@@ -403,7 +407,11 @@ def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, 
     storage = postgresql_servers.filled.application.storage
     with statements_of(storage.engine) as sent, storage.begin() as stores:
         METHODS[method](stores)
-    (statement,) = sent
+    # What was derived from a grant is revoked by a statement of its own.
+    statement, *along = sent
+    assert len(along) == (method in REVOKING)
+    for other in along:
+        assert "ix_grants_parent_id" in plan_of(storage.engine, other).indexes
     found = plan_of(storage.engine, statement).indexes
     # A planner may narrow down what it finds by one index by that of the time.
     assert found in (indexes, indexes | {"ix_events_at"})

@@ -220,6 +220,8 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
         "SELECT grants",
         "BEGIN",
         "UPDATE grants",
+        # What was derived from it.
+        "WITH grants",
         "INSERT events",
         "COMMIT",
     ]
@@ -280,6 +282,7 @@ def test_a_changed_password_costs_the_same_however_much_ends_with_it(server, man
         "SELECT grants",
         "SELECT tokens",
         "UPDATE grants",
+        "WITH grants",
         "INSERT sessions",
         "INSERT events",
         "COMMIT",

@@ -30,7 +30,8 @@ from authserver.engine.asking import (
 )
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.crypto import digests
-from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget
+from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError
+from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
 from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
@@ -91,7 +92,7 @@ def of_token(engine: Engine, issued: Issued) -> Parent:
     grant = issued.grant
     if not issued.is_active(engine.now):
         raise NotLive("subject-token-ended")
-    ancestors = tuple(engine.stores.grants.ancestors(grant.grant_id)) if grant.parent_id else ()
+    ancestors = ancestry.ancestors(engine, grant)
     problem = ancestry.problem_with(engine, (grant, *ancestors))
     if problem:
         raise NotLive(problem)
@@ -156,6 +157,7 @@ def derive(
     refreshable: bool = False,
     uses: tuple[SingleUse, ...] = (),
     bound: Mapping[str, Any] = NOTHING,
+    bound_refusal: type[OAuthError] = InvalidGrant,
     noted: Mapping[str, Any] = NOTHING,
 ) -> Issue:
     """A new grant for this client, within what its parent allows.
@@ -165,7 +167,7 @@ def derive(
         actor: who acts by the new grant; None: nobody but the subject.
         refreshable: whether the client may get a refresh token, if it is registered for them.
         uses: what this uses up.
-        bound: the key that the client must prove, as a `cnf`.
+        bound: the key that the client must prove, as a `cnf`; `bound_refusal` is raised if it does not.
         noted: what the event says besides.
 
     Raises:
@@ -186,7 +188,12 @@ def derive(
         resources=allowed,
         created_at=engine.now,
         expires_at=_end(engine, client, parent, allowed, refreshes=refreshes),
-        details={**parent.details, **({ACTOR: dict(actor)} if actor else {}), "grant_type": grant_type},
+        details={
+            **_kept(engine, client, parent, scopes_left),
+            **parent.details,
+            **({ACTOR: dict(actor)} if actor else {}),
+            "grant_type": grant_type,
+        },
         parent_id=parent.grant.grant_id if parent.grant else None,
     )
     return Issue(
@@ -198,6 +205,7 @@ def derive(
         is_new=True,
         uses=uses,
         bound=bound,
+        bound_refusal=bound_refusal,
         hangs_on=parent.chain,
         noted=noted,
     )
@@ -272,17 +280,29 @@ def _scopes(
     requested: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """What request, parent, client and resources have in common, and policies allow."""
+    """What request, parent and client have in common, and policies allow, such as those about resources."""
     if parent.scopes is None:
         return allowed_scopes(engine, client, parent.user, grant_type, requested, resources)
     common = [scope for scope in requested or parent.scopes if scope in parent.scopes]
-    for resource in engine.resources.of(resources):
-        if resource.scopes is not None:
-            common = [scope for scope in common if scope in resource.scopes]
     if not common:
         raise InvalidScope("The requested scope was not granted.", reason="scope-beyond-parent")
     granted = still_registered(client, tuple(common))
     return allowed_scopes(engine, client, parent.user, grant_type, granted, resources)
+
+
+def _kept(engine: Engine, client: Client, parent: Parent, scopes: tuple[str, ...]) -> Mapping[str, Any]:
+    """What plugins keep with the grant of a person, such as what this client knows them as; there is no request of it."""
+    if parent.user is None:
+        return NOTHING
+    return engine.gather(
+        "grant_details",
+        engine=engine,
+        client=client,
+        user=parent.user,
+        acr=parent.details.get("acr"),
+        scopes=scopes,
+        parameters=Parameters.of(()),
+    )
 
 
 def _end(

@@ -83,8 +83,9 @@ class ConnectedApp:
 
     @property
     def let_in_by(self) -> tuple[str, ...]:
-        """Who or what gave it access without asking the user here."""
-        return tuple(dict.fromkeys(filter(None, map(let_in_by, self.grants))))
+        """Who or what gave it access without asking the user here; not what was derived from another grant."""
+        asked_here = (let_in_by(grant) for grant in self.grants if grant.parent_id is None)
+        return tuple(dict.fromkeys(filter(None, asked_here)))
 
     @property
     def since(self) -> datetime:
@@ -177,7 +178,12 @@ def disconnect(engine: Engine, user: User, client_id: str) -> Ended:
     """End all grants of a user to a client, and the remembered consent (E-16, T076)."""
     # In this order: it waits for an answer to the consent page that is being stored, and then ends that, too.
     consents = engine.stores.consents.forget(user.user_id, client_id)
+    live = engine.stores.grants.search(
+        GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now), limit=BATCH
+    )
+    along = len(_and_derived(engine, [grant.grant_id for grant in live])) - len(live)
     grants = engine.stores.grants.revoke_of_user(user.user_id, engine.now, DISCONNECTED, client_id=client_id)
+    grants += along if grants else 0
     engine.journal.user_id = user.user_id
     if grants or consents:
         engine.journal.client_id = client_id
@@ -211,9 +217,15 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
     consents = 0
     if grant.user_id is not None and not _others_of(engine, grant):
         consents = engine.stores.consents.forget(grant.user_id, grant.client_id)
+    along = _and_derived(engine, [grant_id])[1:]
     grants = int(engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED))
     if grants:
-        details = {"scopes": list(grant.scopes), "resources": list(grant.resources)}
+        grants += len(along)
+        details = {
+            "scopes": list(grant.scopes),
+            "resources": list(grant.resources),
+            **({"derived": list(along)} if along else {}),
+        }
         engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)
     if consents:
         engine.record(EventType.CONSENT_ENDED, reason=DISCONNECTED, details={"consents": consents})
@@ -428,7 +440,8 @@ def session_handle(session: Session) -> str:
 
 
 def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
-    """These live grants, and what can still be used of them."""
+    """These live grants, what was derived from them, and what can still be used of all of them."""
+    grant_ids = _and_derived(engine, grant_ids)
     live = engine.stores.tokens.count_live(grant_ids, engine.now)
     return Ended(
         grants=len(grant_ids),
@@ -436,6 +449,12 @@ def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
         refresh_tokens=live.get(TokenKind.REFRESH, 0),
         access_tokens=live.get(TokenKind.ACCESS, 0),
     )
+
+
+def _and_derived(engine: Engine, grant_ids: Sequence[str]) -> Sequence[str]:
+    """The ids of these grants, and of those that end with them."""
+    derived = engine.stores.grants.derived(grant_ids, engine.now) if grant_ids else ()
+    return list(dict.fromkeys((*grant_ids, *(grant.grant_id for grant in derived))))
 
 
 def _others_of(engine: Engine, grant: Grant) -> bool:

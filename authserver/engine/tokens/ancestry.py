@@ -12,12 +12,28 @@ from collections.abc import Sequence
 from authserver.engine.context import Engine
 from authserver.engine.records import Grant
 
+# So many grants may hang one on another; more are a fault.
+MAXIMUM_DISTANCE = 64
+
+
+def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
+    """The grants that this one was derived from, live or not: its parent first, the last one from none if all are kept."""
+    found: list[Grant] = []
+    parent_id = grant.parent_id
+    while parent_id is not None and len(found) < MAXIMUM_DISTANCE:
+        parent = engine.stores.grants.find(parent_id)
+        if parent is None:
+            break
+        found.append(parent)
+        parent_id = parent.parent_id
+    return tuple(found)
+
 
 def why_ended(engine: Engine, grant: Grant) -> str | None:
     """Why this derived grant is not live any more, though it may be so itself; None if it is, or was not derived."""
     if grant.parent_id is None:
         return None
-    found = engine.stores.grants.ancestors(grant.grant_id)
+    found = ancestors(engine, grant)
     if not found or found[-1].parent_id is not None:
         return "parent-grant-unknown"
     return problem_with(engine, found)

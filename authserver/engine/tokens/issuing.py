@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,7 +57,6 @@ CORE_CLAIMS = frozenset(
         "amr",
         "cnf",
         "act",
-        "may_act",
     }
 )
 CORE_RESPONSE_MEMBERS = frozenset(
@@ -130,8 +128,9 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         binding: the key that the client proved, if any.
 
     Raises:
-        InvalidGrant: what was presented is bound to a key that this request does not prove, and stays usable; or
-            its person may not sign in.
+        InvalidGrant: its person may not sign in, or what it hangs on has ended.
+        OAuthError: what was presented is bound to a key that this request does not prove, and stays usable
+            (`Issue.bound_refusal`).
         ServerError: a plugin failed, or ordered what cannot be issued.
         InvalidTarget: a resource of a new grant was removed meanwhile.
         OAuthError: something else that this uses up was used before.
@@ -141,7 +140,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     journal.client_id, journal.grant_id = client.client_id, order.grant.grant_id
     journal.user_id = order.grant.user_id
     if order.bound and (binding is None or binding.confirmation != order.bound):
-        raise InvalidGrant("What was presented is bound to another key.", reason="key-differs")
+        raise order.bound_refusal("What was presented is bound to another key.", reason="key-differs")
     token_type = engine.token_type(binding.confirmation if binding else NOTHING)
     assert token_type is not None  # a binding with another key is a fault of its plugin
     _check_kept(engine, order)
@@ -360,10 +359,6 @@ def _hold_parents(engine: Engine, order: Issue) -> None:
         raise _faulty(order, "grant-longer-than-its-parent")
     if not parents:
         return
-    # That of a client which has one JWT only is not stored (`issue`); it is from now on, to be ended with this.
-    if parents[0].user_id is None and grants.find(parents[0].grant_id) is None:
-        with suppress(AlreadyExists):
-            grants.add(parents[0])
     if not grants.hold([parent.grant_id for parent in parents]):
         raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
 

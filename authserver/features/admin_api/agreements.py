@@ -48,6 +48,11 @@ SHOWN: Mapping[str, Parameter] = {
     "let_in_by": Parameter(
         description="Who or what made it without asking the person here.", schema=NULL_OR_TEXT, required=True
     ),
+    "derived_from": Parameter(
+        description="The grant that it was derived from, and ends with; null if from none.",
+        schema=NULL_OR_TEXT,
+        required=True,
+    ),
     "created_at": Parameter(description="Since when.", schema=TIME, required=True),
     "last_used_at": Parameter(
         description="When tokens were last got for it.", schema=NULL_OR_TIME, required=True

@@ -16,13 +16,14 @@ from authserver.administration import (
     EventFilter,
     EventType,
     GrantFilter,
+    ancestors,
     cursor_at,
     grant_plan,
     let_in_by,
     place_of,
     revoke_grant,
 )
-from authserver.api import Grant, Token
+from authserver.api import ON_ANOTHER_DEVICE, Grant, Token, actors_of
 from authserver.features.console.access import Role
 from authserver.features.console.finding import names_of, user_id_of
 from authserver.features.console.pages import Page, Visit
@@ -32,6 +33,8 @@ PAGE = 50
 # How many tokens and events of a grant are shown.
 MAXIMUM_TOKENS = 50
 MAXIMUM_EVENTS = 10
+# How many of those that hang on a grant.
+MAXIMUM_DERIVED = 50
 _FIELDS = ("client", "user", "state")
 # The value of `state` for grants that are live or not.
 ALL = "all"
@@ -98,6 +101,11 @@ def show_grant(visit: Visit) -> Mapping[str, Any]:
         "row": row,
         "is_live": _is_live(visit, grant),
         "let_in_by": let_in_by(grant),
+        "is_device": ON_ANOTHER_DEVICE in grant.details,
+        "ancestors": _rows(visit, ancestors(visit.engine, grant)),
+        "derived": _rows(visit, stores.grants.derived([grant.grant_id], visit.engine.now)[:MAXIMUM_DERIVED]),
+        "most_derived": MAXIMUM_DERIVED,
+        "actors": actors_of(grant.details.get("act")),
         "signed_in_at": _signed_in(grant),
         "methods": grant.details.get("amr", ()),
         "tokens": [

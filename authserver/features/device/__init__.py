@@ -80,6 +80,7 @@ class DeviceGrant:
         "device-request-answered": "",
         "device-request-expired": "authserver.plugin.device_grant.lifetime is how long a code can be typed in",
         "expired_token": "authserver.plugin.device_grant.lifetime is how long a code can be typed in",
+        "nonce-at-device": "",
         "request-object-at-device": "",
         "slow_down": "",
         "user-code-unknown": "",

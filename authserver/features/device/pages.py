@@ -36,6 +36,7 @@ from authserver.api import (
     allowed_resources,
     allowed_scopes,
     claim_rate,
+    complete_parameters,
     consents_already,
     decline,
     describe_client,
@@ -90,12 +91,14 @@ class Asked:
     Attributes:
         code: as it is shown.
         acr: the level of the sign-in, if a policy says.
+        kept: what plugins keep with the grant.
     """
 
     found: DeviceRequest
     code: str
     agreement: Agreement
     acr: str | None
+    kept: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,15 +187,21 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
     claimed = claim_rate(engine, Counted.TYPED_CODE, account=person.username)
     found = requests.find_by_user_code(engine, typed)
     code = requests.read_user_code(typed)
-    if found is None or code is None:
+    # Whoever types a code after somebody else learns no more than whoever guesses one.
+    if found is None or code is None or found.person_id not in (None, person.user_id):
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
     engine.journal.client_id, engine.journal.user_id = found.client_id, person.user_id
     _check_open(engine, found)
     try:
-        return _checked(engine, found, requests.shown(code), person, session, rules)
+        asked = _checked(engine, found, requests.shown(code), person, session, rules)
     except OAuthError as error:
         raise PageError(error) from None
+    # From here on no plugin is asked.
+    found = requests.show_to(engine, found, person.user_id)
+    if found is None:
+        raise WrongCode(typed)
+    return replace(asked, found=found) if asked else None
 
 
 def allow(
@@ -213,7 +222,7 @@ def allow(
     if not requests.answer_once(engine, found, State.APPROVED):
         raise _answered()
     # It is not remembered for the next request: whoever holds the next device is somebody else, perhaps.
-    grant = agree(engine, chosen, session, asked=False, acr=asked.acr)
+    grant = agree(engine, chosen, session, asked=False, acr=asked.acr, kept=asked.kept)
     grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE, ON_ANOTHER_DEVICE: True})
     engine.journal.grant_id = grant.grant_id
     engine.record(
@@ -248,12 +257,14 @@ def _check_open(engine: Engine, found: DeviceRequest) -> None:
         raise Over(reason="device-request-expired", heading=_("This code has expired"))
 
 
-def _answered(state: State | None = None) -> Over:
+def _answered(state: State = State.PENDING) -> Over:
     heading = {
         State.APPROVED: _("You allowed this device already"),
         State.DENIED: _("This device was denied already"),
+        # By somebody else, just now.
+        State.PENDING: _("This code was used already"),
     }
-    return Over(reason="device-request-answered", heading=heading.get(state, _("This code was used already")))
+    return Over(reason="device-request-answered", heading=heading[state])
 
 
 def _checked(
@@ -267,10 +278,11 @@ def _checked(
         )
     check_client(engine, client, rules)
     check_person(person, rules)
+    parameters = complete_parameters(engine, client, found.parameters)
     sign_in: SignIn = required_sign_in(
         engine,
         client,
-        found.parameters,
+        parameters,
         person,
         session,
         is_fresh=session.authenticated_at >= found.record.created_at,
@@ -280,9 +292,18 @@ def _checked(
     resources = allowed_resources(engine, client, found.resources)
     scopes = allowed_scopes(engine, client, person, GRANT_TYPE, found.scopes, resources)
     agreement = Agreement(client=client, user=person, scopes=scopes, resources=resources)
+    kept = engine.gather(
+        "grant_details",
+        engine=engine,
+        client=client,
+        user=person,
+        acr=sign_in.acr,
+        scopes=scopes,
+        parameters=parameters,
+    )
     # A policy may refuse whatever the person would answer; that it would allow without asking does not count here.
     consents_already(engine, agreement)
-    return Asked(found=found, code=code, agreement=agreement, acr=sign_in.acr)
+    return Asked(found=found, code=code, agreement=agreement, acr=sign_in.acr, kept=kept)
 
 
 def _person(request: Request) -> tuple[User, Session]:

@@ -120,7 +120,7 @@ def ask(engine: Engine, form: Parameters, rules: Rules, page: str) -> Mapping[st
         page: the URL where people type codes.
 
     Raises:
-        InvalidRequest: also with a `code_challenge`, which nobody would check.
+        InvalidRequest: also with a `code_challenge` or `nonce`, which nobody would check.
         InvalidClient, UnauthorizedClient: the client proves nothing, or may not use the grant type.
         InvalidScope, InvalidTarget: as in an authorization request.
         TooManyRequests: of a client in whose name anybody can ask.
@@ -131,6 +131,8 @@ def ask(engine: Engine, form: Parameters, rules: Rules, page: str) -> Mapping[st
     check_client(engine, client, rules)
     if "code_challenge" in form or "code_challenge_method" in form:
         raise InvalidRequest("This grant has no code_challenge.", reason="code-challenge-at-device")
+    if "nonce" in form:
+        raise InvalidRequest("This grant has no nonce.", reason="nonce-at-device")
     if "request" in form or "request_uri" in form:
         raise InvalidRequest("This grant has no request object.", reason="request-object-at-device")
     sent = form.without(*_CREDENTIALS)

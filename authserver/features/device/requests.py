@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -122,6 +122,15 @@ class DeviceRequest:
             polled_at=now.timestamp(), interval=interval + SLOWER if too_early else interval
         ), too_early
 
+    @property
+    def person_id(self) -> str | None:
+        """Who typed its code first; nobody else sees or answers it (T118)."""
+        found: str | None = self.record.details.get("person")
+        return found
+
+    def seen_by(self, user_id: str) -> DeviceRequest:
+        return self._with(person=user_id)
+
     def answered(self, state: State) -> DeviceRequest:
         return self._with(state=state)
 
@@ -183,18 +192,45 @@ def find_by_user_code(engine: Engine, typed: str) -> DeviceRequest | None:
     return DeviceRequest.of(record) if record else None
 
 
+def show_to(engine: Engine, request: DeviceRequest, user_id: str) -> DeviceRequest | None:
+    """The request as it is shown to this person, if nobody else typed its code before; else None."""
+    return _changed(
+        engine,
+        request,
+        lambda found: found if found.person_id else found.seen_by(user_id),
+        unless=lambda found: found.person_id not in (None, user_id),
+    )
+
+
 def answer_once(engine: Engine, request: DeviceRequest, state: State) -> bool:
     """Let a pending request stand so from now on; False when it was answered before."""
+    answered = _changed(
+        engine,
+        request,
+        lambda found: found.answered(state),
+        unless=lambda found: found.state is not State.PENDING,
+    )
+    return answered is not None
+
+
+def _changed(
+    engine: Engine,
+    request: DeviceRequest,
+    change: Callable[[DeviceRequest], DeviceRequest],
+    *,
+    unless: Callable[[DeviceRequest], bool],
+) -> DeviceRequest | None:
+    """The request after this change, also if a poll changes it at the same time; None if it cannot be changed so."""
     found: DeviceRequest | None = request
     for _ in range(_TRIES):
-        if found is None or found.state is not State.PENDING:
-            return False
-        if engine.stores.kept.change(found.record, found.answered(state).record):
-            return True
-        # A poll was first.
+        if found is None or unless(found):
+            return None
+        changed = change(found)
+        if changed is found or engine.stores.kept.change(found.record, changed.record):
+            return changed
         record = engine.stores.kept.find(KIND, request.record.digest)
         found = DeviceRequest.of(record) if record else None
-    return False
+    return None
 
 
 def read_user_code(typed: str) -> str | None:

@@ -239,7 +239,9 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        parameters.require("redirect_uri")
+        # Of an authentication request, and not of a device, which has no address.
+        if "response_type" in parameters:
+            parameters.require("redirect_uri")
         nonce = parameters.get("nonce")
         if nonce is None:
             return None

@@ -1,0 +1,311 @@
+"""Token exchange (RFC 8693): a service that was called for a person gets a token of its own for the next service.
+
+What comes of it is derived from the grant of the token that the service shows (`authserver.api.derive`): for the same
+person, never with more, never for longer, and it ends with that grant. `act` in it names who acts, and who acted before.
+
+Nothing is exchanged until an operator says so: a client must be registered for the grant type. The rules here say what it
+may do beyond the tokens that it got itself or that are meant for it; and `scope_decision` is asked about every exchange,
+with the client that asks, the person and the resources, like about any other token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from authserver.api import (
+    RESOURCE_PARAMETER,
+    SCOPE_PARAMETER,
+    TEXT,
+    Client,
+    Described,
+    Engine,
+    Grant,
+    InvalidRequest,
+    InvalidTarget,
+    Issue,
+    Issued,
+    NotLive,
+    Parameter,
+    Parameters,
+    Parent,
+    Redeem,
+    TokenKind,
+    UnauthorizedClient,
+    acted,
+    actors_of,
+    canonical_resource,
+    derive,
+    find_issued,
+    hookimpl,
+    parent_of_token,
+    requested_scopes,
+)
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+# Why a client may exchange a token, as the event says it.
+OWN, AUDIENCE, SOURCE = "own-token", "audience", "source"
+
+
+@dataclass(frozen=True)
+class TokenExchange:
+    """Let services exchange the tokens that they are called with for tokens to call the next service (RFC 8693).
+
+    A client must be confidential and registered for the grant type. It may exchange tokens that it got itself, and those
+    that are for a resource which it may introspect.
+
+    Attributes:
+        sources: a line each, `client = client ...`: whose tokens a client may exchange besides.
+        targets: a line each, `client = URI ...`: for which resources a client may get tokens besides those that the
+            token it shows is for.
+        audiences: a line each, `name = URI`: what clients may call a resource in the parameter `audience`.
+        named_actors: a line each, `client = client`: only this client may exchange tokens that were issued to the first;
+            its JWTs say so in `may_act`.
+        impersonators: clients that may get tokens which do not name them as the actor.
+        refreshers: clients that may get refresh tokens.
+        maximum_actors: how many may act one through another, 1 to 16.
+    """
+
+    immediate: ClassVar[bool] = True
+    claims: ClassVar[frozenset[str]] = frozenset({"may_act"})
+    members: ClassVar[frozenset[str]] = frozenset({"issued_token_type"})
+    described: ClassVar[Mapping[str, Described]] = {
+        GRANT_TYPE: Described(
+            members={
+                "subject_token": Parameter(
+                    description="The token to exchange (RFC 8693, 2.1).", schema=TEXT, required=True
+                ),
+                "subject_token_type": Parameter(
+                    description="What it is.", schema={"const": ACCESS_TOKEN}, required=True
+                ),
+                "actor_token": Parameter(description="The token of who acts.", schema=TEXT),
+                "actor_token_type": Parameter(description="What it is.", schema={"const": ACCESS_TOKEN}),
+                "requested_token_type": Parameter(description="What to get.", schema={"const": ACCESS_TOKEN}),
+                "audience": Parameter(
+                    description="The service that the token is for; may be sent several times.",
+                    schema={"type": "array", "items": TEXT},
+                ),
+                "scope": SCOPE_PARAMETER,
+                "resource": RESOURCE_PARAMETER,
+            }
+        ),
+        "token_response": Described(
+            answer={"issued_token_type": Parameter(description="What an exchange gave (RFC 8693, 2.2.1).")}
+        ),
+    }
+    reasons: ClassVar[Mapping[str, str]] = {
+        "actor-not-named": "authserver.plugin.token_exchange.named_actors says who alone may exchange tokens of this client",
+        "actor-token-alone": "",
+        "actor-token-ended": "",
+        "actor-token-of-another-client": "",
+        "actor-token-unknown": "",
+        "audience-unknown": "authserver.plugin.token_exchange.audiences lists the names that clients may send",
+        "requested-token-type": "",
+        "subject-token-ended": "",
+        "subject-token-of-another-client": (
+            "the token was neither issued to this client nor is for a resource that it serves; to allow it by name, list the "
+            "pair in authserver.plugin.token_exchange.sources"
+        ),
+        "subject-token-of-client": "",
+        "subject-token-unknown": "",
+        "too-many-actors": "authserver.plugin.token_exchange.maximum_actors is how many may act one through another",
+        "token-type": "",
+        "two-keys": "",
+    }
+
+    sources: tuple[tuple[str, str], ...] = ()
+    targets: tuple[tuple[str, str], ...] = ()
+    audiences: tuple[tuple[str, str], ...] = ()
+    named_actors: tuple[tuple[str, str], ...] = ()
+    impersonators: tuple[str, ...] = ()
+    refreshers: tuple[str, ...] = ()
+    maximum_actors: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.maximum_actors <= 16:
+            raise ValueError("maximum_actors: must be 1 to 16")
+        for setting in ("sources", "targets", "audiences", "named_actors"):
+            lines = getattr(self, setting)
+            if len(dict(lines)) < len(lines):
+                raise ValueError(f"{setting}: two lines begin alike")
+            for name, text in lines:
+                words = text.split()
+                if not words or (setting in ("audiences", "named_actors") and len(words) > 1):
+                    raise ValueError(
+                        f"{setting}: {name}: name {'one' if words else 'something'} after the `=`"
+                    )
+        for setting in ("targets", "audiences"):
+            for name, text in getattr(self, setting):
+                try:
+                    _ = [canonical_resource(uri) for uri in text.split()]
+                except Exception as error:
+                    raise ValueError(f"{setting}: {name}: {error}") from None
+
+    @cached_property
+    def _sources(self) -> Mapping[str, frozenset[str]]:
+        return {client_id: frozenset(text.split()) for client_id, text in self.sources}
+
+    @cached_property
+    def _targets(self) -> Mapping[str, tuple[str, ...]]:
+        return {client_id: tuple(text.split()) for client_id, text in self.targets}
+
+    @hookimpl
+    def grant_types(self) -> Mapping[str, Redeem]:
+        return {GRANT_TYPE: self.redeem}
+
+    @hookimpl
+    def token_claims(self, client: Client) -> Mapping[str, Any] | None:
+        """Who alone may exchange this token (RFC 8693, 4.4)."""
+        actor = dict(self.named_actors).get(client.client_id)
+        return {"may_act": {"sub": actor}} if actor else None
+
+    @hookimpl
+    def token_response(self, grant: Grant) -> Mapping[str, Any] | None:
+        is_exchanged = grant.details.get("grant_type") == GRANT_TYPE
+        return {"issued_token_type": ACCESS_TOKEN} if is_exchanged else None
+
+    def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+        """An access token derived from the subject token.
+
+        Raises:
+            UnauthorizedClient: the client is public.
+            InvalidRequest: a parameter is missing or not supported; or a token is unknown, has ended, is not for this
+                client to exchange, or too many would act one through another.
+            InvalidTarget: a resource or audience that is unknown or not allowed.
+            InvalidScope: nothing is left of the scopes.
+        """
+        if client.is_public:
+            raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
+        _check_types(parameters)
+        subject = _find(engine, parameters.require("subject_token"), reason="subject-token-unknown")
+        parent = self._parent(engine, subject)
+        rule = self._rule(engine, client, subject)
+        actor_token = self._actor_token(engine, client, parameters)
+        is_impersonation = actor_token is None and client.client_id in self.impersonators
+        actor = parent.actor if is_impersonation else acted(client.client_id, parent.actor)
+        if max(len(actors_of(actor)), len(parent.chain)) > self.maximum_actors:
+            raise InvalidRequest("Too many act one through another.", reason="too-many-actors")
+        limits = Parent(
+            user=parent.user,
+            scopes=parent.scopes,
+            resources=(*(parent.resources or ()), *self._targets.get(client.client_id, ())),
+            expires_at=min(
+                filter(None, (parent.expires_at, actor_token.expires_at if actor_token else None)),
+                default=None,
+            ),
+            grant=parent.grant,
+            ancestors=parent.ancestors,
+            actor=parent.actor,
+            details=parent.details,
+        )
+        wanted = [*parameters.all("resource"), *map(self._named, parameters.all("audience"))]
+        return derive(
+            engine,
+            client,
+            limits,
+            grant_type=GRANT_TYPE,
+            scopes=requested_scopes(parameters),
+            resources=wanted or subject.audience,
+            actor=actor,
+            refreshable=client.client_id in self.refreshers,
+            bound=_bound(subject, actor_token),
+            bound_refusal=InvalidRequest,
+            noted={
+                "subject_token": subject.jti,
+                "subject_client": subject.client_id,
+                "rule": rule,
+                "actors": list(actors_of(actor)),
+                "impersonation": is_impersonation,
+                **({"actor_token": actor_token.jti} if actor_token else {}),
+            },
+        )
+
+    def _parent(self, engine: Engine, subject: Issued) -> Parent:
+        """What the subject token stands for, at this moment. Raises InvalidRequest."""
+        engine.journal.user_id = subject.grant.user_id
+        if subject.grant.user_id is None:
+            raise InvalidRequest(
+                "The subject token is of no person: its client authenticates itself.",
+                reason="subject-token-of-client",
+            )
+        try:
+            return parent_of_token(engine, subject)
+        except NotLive as ended:
+            raise InvalidRequest(_NOT_VALID, reason=ended.reason) from None
+
+    def _rule(self, engine: Engine, client: Client, subject: Issued) -> str:
+        """Why this client may exchange this token. Raises InvalidRequest if it may not (TX-08, TX-15)."""
+        only = dict(self.named_actors).get(subject.client_id)
+        if only is not None and only != client.client_id:
+            raise InvalidRequest(_NOT_VALID, reason="actor-not-named")
+        if subject.client_id == client.client_id:
+            return OWN
+        served = engine.resources.of(subject.audience)
+        if any(client.client_id in resource.introspecting_clients for resource in served):
+            return AUDIENCE
+        if only == client.client_id or subject.client_id in self._sources.get(client.client_id, ()):
+            return SOURCE
+        raise InvalidRequest(_NOT_VALID, reason="subject-token-of-another-client")
+
+    def _actor_token(self, engine: Engine, client: Client, parameters: Parameters) -> Issued | None:
+        """The token of who acts, which must be the client's own and live. Raises InvalidRequest."""
+        text = parameters.get("actor_token")
+        if text is None:
+            return None
+        found = _find(engine, text, reason="actor-token-unknown")
+        if found.client_id != client.client_id:
+            raise InvalidRequest(_NOT_VALID, reason="actor-token-of-another-client")
+        if not found.is_active(engine.now):
+            raise InvalidRequest(_NOT_VALID, reason="actor-token-ended")
+        return found
+
+    def _named(self, audience: str) -> str:
+        """The resource that a client means by an `audience`: its URI, or what the operator calls it."""
+        known = dict(self.audiences)
+        if audience in known:
+            return known[audience]
+        try:
+            canonical_resource(audience)
+        except InvalidTarget:
+            raise InvalidTarget("There is no such audience.", reason="audience-unknown") from None
+        return audience
+
+
+_NOT_VALID = "The token is not valid for this client."
+
+
+def _check_types(parameters: Parameters) -> None:
+    """Only our access tokens are exchanged, for access tokens. Raises InvalidRequest."""
+    if ("actor_token" in parameters) != ("actor_token_type" in parameters):
+        raise InvalidRequest("actor_token and actor_token_type go together.", reason="actor-token-alone")
+    kinds = [parameters.require("subject_token_type"), parameters.get("actor_token_type")]
+    if any(kind not in (None, ACCESS_TOKEN) for kind in kinds):
+        raise InvalidRequest("This type of token cannot be exchanged.", reason="token-type")
+    if parameters.get("requested_token_type") not in (None, ACCESS_TOKEN):
+        raise InvalidRequest("This type of token is not issued.", reason="requested-token-type")
+
+
+def _find(engine: Engine, text: str, *, reason: str) -> Issued:
+    """The access token of this server with this text, live or not. Raises InvalidRequest."""
+    found = find_issued(engine, text)
+    if found is None or found.kind is not TokenKind.ACCESS:
+        raise InvalidRequest(_NOT_VALID, reason=reason)
+    return found
+
+
+def _bound(subject: Issued, actor: Issued | None) -> Mapping[str, Any]:
+    """The key that this request must prove, because a token in it is bound to that (RFC 9449, 7.1).
+
+    What is issued is bound to the key that the request proves, and to none if it proves none: never to one that it does
+    not prove.
+
+    Raises:
+        InvalidRequest: the two tokens are bound to two keys; one request cannot prove both.
+    """
+    keys = [dict(token.confirmation) for token in (subject, actor) if token and token.confirmation]
+    if len(keys) == 2 and keys[0] != keys[1]:
+        raise InvalidRequest("The tokens are bound to two keys.", reason="two-keys")
+    return keys[0] if keys else {}
