@@ -1,4 +1,4 @@
-"""Keep scopes and limits that are not in the INI.
+"""Keep scopes and limits that are not in the INI, and how many events a reader never took.
 
 Revision: 0025
 """
@@ -26,7 +26,9 @@ def upgrade() -> None:
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("kind", "name", name="pk_stored_settings"),
     )
+    op.add_column("event_positions", sa.Column("set_aside", sa.Integer, nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
+    op.drop_column("event_positions", "set_aside")
     op.drop_table("stored_settings")

@@ -535,6 +535,12 @@ class EventPositions(Protocol):
     def move(self, reader: str, before: int, after: int) -> bool:
         """Let a reader go on from one number to another; False if it is not at the first one any more."""
 
+    def count_set_aside(self, reader: str, count: int) -> None:
+        """Count events that the reader never took, and that others did not wait for any longer."""
+
+    def set_aside(self) -> Mapping[str, int]:
+        """How many such events each reader has, by its name; readers without any are left out."""
+
 
 class Statistics(Protocol):
     """How often what happened, and how much there was of what; rows of limited number instead of all events."""

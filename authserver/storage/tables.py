@@ -288,12 +288,13 @@ class EventRow(Base):
 
 
 class EventPositionRow(Base):
-    """How far a reader of the events has got: the number of the last one that it has taken."""
+    """How far a reader of the events has got: the number of the last one that it has taken, and how many it never took."""
 
     __tablename__ = "event_positions"
 
     reader: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger)
+    set_aside: Mapped[int] = mapped_column(server_default="0")
 
 
 class EventCountRow(Base):

@@ -1619,6 +1619,11 @@ def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> Non
     assert positions.of("seals") is None
     assert positions.begin("seals", 3)
     assert list(positions.list()) == [("seals", 3), ("statistics", 9)]
+    assert positions.set_aside() == {}
+    for count in (1, 2):
+        positions.count_set_aside("statistics", count)
+    assert positions.set_aside() == {"statistics": 3}
+    assert positions.of("statistics") == 9
 
 
 def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:

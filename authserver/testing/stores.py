@@ -857,6 +857,13 @@ class MemoryEventPositions(InMemory):
             self.tables.event_positions[reader] = after
             return True
 
+    def count_set_aside(self, reader: str, count: int) -> None:
+        with self.lock:
+            self.tables.set_aside[reader] = self.tables.set_aside.get(reader, 0) + count
+
+    def set_aside(self) -> Mapping[str, int]:
+        return dict(sorted(self.tables.set_aside.items()))
+
 
 class MemoryEventSeals(InMemory):
     """`engine.ports.EventSeals` in memory."""
