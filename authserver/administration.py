@@ -22,7 +22,7 @@ from authserver.engine.audit import (
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import members, read_members, value_of
 from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
-from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import MAXIMUM_USES, BadInitialToken, policy_names
 from authserver.engine.clients.initial_tokens import make as make_initial_token
 from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
 from authserver.engine.clients.registration import add_client, fitting_metadata
@@ -138,7 +138,6 @@ __all__ = [
     "ALGORITHMS",
     "MAXIMUM_ACCESS_TOKEN_LIFETIME",
     "MAXIMUM_LIFETIME",
-    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
@@ -151,6 +150,7 @@ __all__ = [
     "AlreadyExists",
     "BadAttributes",
     "BadHead",
+    "BadInitialToken",
     "BadMoment",
     "BadPassword",
     "BadResource",

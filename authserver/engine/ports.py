@@ -182,6 +182,11 @@ class InitialTokens(Protocol):
     def find(self, digest: bytes) -> InitialAccessToken | None:
         """The token of this digest, whatever its state; `clients` is not counted."""
 
+    def find_by_id(self, token_id: str) -> InitialAccessToken | None: ...
+
+    def page(self, *, after: Place | None = None, limit: int) -> Sequence[InitialAccessToken]:
+        """The newest, beginning after this place: its time and id."""
+
     def list(self) -> Sequence[InitialAccessToken]:
         """All of them, newest first."""
 
@@ -235,6 +240,9 @@ class Resources(Protocol):
 
     def list(self) -> Sequence[Resource]:
         """All of them, by their canonical form."""
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[Resource]:
+        """The next ones by their canonical form, beginning after this one."""
 
     def add(self, resource: Resource) -> None:
         """Raises AlreadyExists when its form is taken, or another is the default and it is to be."""

@@ -443,6 +443,11 @@ Index(
 )
 # By user and client together: one application may act for everybody, so each index that a planner may choose
 # must be fast.
+# Few people are disabled, and all of them can be listed.
+_DISABLED = users.c.disabled_at.is_not(None)
+Index("ix_users_disabled_username", users.c.username, sqlite_where=_DISABLED, postgresql_where=_DISABLED)
+# They are listed newest first.
+Index(None, initial_tokens.c.created_at, initial_tokens.c.token_id)
 Index(None, grants.c.user_id, grants.c.client_id)
 # They are listed newest first: of a client, which may have very many, and all of them. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)
