@@ -131,7 +131,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.audit import as_json as event_as_json
-from authserver.engine.authorization_request import Expanded, check_request
+from authserver.engine.authorization_request import Expanded, check_request, required_sign_in
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
@@ -145,6 +145,9 @@ from authserver.engine.clients.registration import (
 )
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
+from authserver.engine.consent import Agreement, agree, consents_already, decline, hold_session
+from authserver.engine.consent import problem_with as agreement_problem
+from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
     Binding,
     ClientProof,
@@ -152,6 +155,7 @@ from authserver.engine.context import (
     Issue,
     ReadMember,
     Redeem,
+    Respond,
     SingleUse,
     Welcome,
 )
@@ -177,6 +181,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    InsufficientScope,
     InvalidClient,
     InvalidClientMetadata,
     InvalidGrant,
@@ -187,11 +192,23 @@ from authserver.engine.errors import (
     InvalidToken,
     OAuthError,
     PageError,
+    ServerError,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.grants.deriving import (
+    NotLive,
+    Parent,
+    acted,
+    actors_of,
+    check_approved,
+    derive,
+    redeem_approved,
+)
+from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
+from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
@@ -211,6 +228,7 @@ from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     ClientMetadata,
     Consent,
@@ -238,9 +256,11 @@ from authserver.engine.tokens.assertions import (
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
+from authserver.engine.tokens.issuing import keep_approved
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
+    display_host,
     fetched_problem,
     fitting_application_type,
     is_loopback,
@@ -249,6 +269,7 @@ from authserver.engine.uris import (
     redirect_uri_problem,
     same_loopback_redirect_uri,
 )
+from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
@@ -264,19 +285,23 @@ from authserver.protocols import (
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
+    GrantDetailsHook,
     GrantTypesHook,
+    ImpliedParametersHook,
     IncludemeHook,
     IntrospectionDecisionHook,
     LoginDecisionHook,
     ObserveHook,
     ObserveRequestHook,
     OriginDecisionHook,
+    PersonClaimsHook,
     PrivateUseRedirectUrisHook,
     RateDecisionHook,
     RedirectUriDecisionHook,
     RegistrationDecisionHook,
     RegistrationResponseHook,
     ResourceDecisionHook,
+    ResponseModesHook,
     ScopeDecisionHook,
     ScopesHook,
     SendMailHook,
@@ -286,12 +311,15 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
+from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
+from authserver.web.metadata import metadata as metadata_document
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
     AUTHORIZATION_REQUEST,
+    METADATA_DOCUMENT,
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
 )
@@ -302,6 +330,7 @@ from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
+from authserver.web.scope_list import grouped as grouped_scopes
 from authserver.web.session import read_own_form, see_login, session_token
 
 __all__ = [
@@ -317,7 +346,9 @@ __all__ = [
     "MAXIMUM_BODY",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
+    "METADATA_DOCUMENT",
     "OFFLINE_ACCESS",
+    "ON_ANOTHER_DEVICE",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "RESOURCE_PARAMETER",
@@ -326,6 +357,7 @@ __all__ = [
     "TEXT",
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
+    "Agreement",
     "AuthenticationDecisionHook",
     "AuthenticationStep",
     "BadAssertion",
@@ -359,10 +391,13 @@ __all__ = [
     "FindClientHook",
     "ForeignKey",
     "Grant",
+    "GrantDetailsHook",
     "GrantTypesHook",
     "Identity",
+    "ImpliedParametersHook",
     "IncludemeHook",
     "InitialAccessToken",
+    "InsufficientScope",
     "IntrospectedToken",
     "IntrospectionDecisionHook",
     "InvalidClient",
@@ -382,6 +417,7 @@ __all__ = [
     "Mail",
     "MailFailed",
     "Medium",
+    "NotLive",
     "NothingThere",
     "OAuthError",
     "ObserveHook",
@@ -392,6 +428,8 @@ __all__ = [
     "PageError",
     "Parameter",
     "Parameters",
+    "Parent",
+    "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
     "Question",
@@ -408,11 +446,14 @@ __all__ = [
     "Request",
     "Resource",
     "ResourceDecisionHook",
+    "Respond",
+    "ResponseModesHook",
     "Route",
     "ScopeDecisionHook",
     "ScopesHook",
     "Secret",
     "SendMailHook",
+    "ServerError",
     "ServerMetadataHook",
     "Service",
     "Session",
@@ -435,21 +476,31 @@ __all__ = [
     "User",
     "Wait",
     "Welcome",
+    "acted",
+    "actors_of",
+    "agree",
+    "agreement_problem",
     "allow",
     "allowed_resources",
     "allowed_scopes",
     "as_managed",
     "authenticate",
     "canonical_resource",
+    "check_approved",
     "check_request",
     "claim",
     "claim_rate",
+    "consents_already",
+    "decline",
     "deny",
+    "derive",
+    "describe_client",
     "describe_elsewhere",
     "describe_issued",
     "describe_registration",
     "did_you_mean",
     "digest",
+    "display_host",
     "equal",
     "event_as_json",
     "fetch_named",
@@ -459,14 +510,19 @@ __all__ = [
     "foreign_key",
     "from_text",
     "give_back_rate",
+    "grouped_scopes",
+    "hold_session",
     "hookimpl",
     "is_loopback",
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
     "json_response",
+    "keep_approved",
     "link_problem",
     "mail_address_problem",
+    "metadata_document",
+    "named_resources",
     "narrow",
     "network_of",
     "new_credential",
@@ -475,8 +531,11 @@ __all__ = [
     "object_schema",
     "of_this_generation",
     "or_not_modified",
+    "origin_of",
     "origin_problem",
     "own_url",
+    "parent_of_assertion",
+    "parent_of_token",
     "proven_client",
     "proven_key",
     "read_bearer",
@@ -492,10 +551,13 @@ __all__ = [
     "read_own_form",
     "read_page_query",
     "read_query",
+    "redeem_approved",
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",
+    "required_sign_in",
     "same_loopback_redirect_uri",
+    "scope_sentences",
     "see_login",
     "see_other",
     "session_token",

@@ -31,7 +31,9 @@ from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
 from authserver.engine.counting import Counting
+from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.crypto.sealing import KeyRing
+from authserver.engine.errors import QUERY
 from authserver.engine.event_seals import Chain, Sealer, chain_of
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
@@ -53,13 +55,14 @@ from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.delivering import deliveries
 from authserver.plugins.shadow import Shadow
-from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
-from authserver.web.request import Request
+from authserver.web.processes import Ending
+from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
 
@@ -91,6 +94,7 @@ class Application:
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
         origins: where each setting comes from, by its key (`ini.origins`).
+        ending: whether this process was told to end.
     """
 
     parts: ServerParts
@@ -102,6 +106,7 @@ class Application:
     insecure: tuple[str, ...]
     caller: Caller
     origins: Mapping[str, str] = field(default_factory=dict)
+    ending: Ending = field(default_factory=Ending)
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
@@ -185,8 +190,11 @@ class Application:
             )
 
     def probe_database(self) -> None:
-        """The same within a time limit, for those who look whether this server is ready. Raises TooSlow, too."""
-        self._probes.call(self.check_database)
+        """The same within a time limit, for those who look whether this server is ready."""
+        try:
+            self._probes.call(self.check_database)
+        except TooSlow as error:
+            raise StorageUnavailable(str(error)) from error
 
     def prepare(self) -> None:
         """Check the database and read what answers are made with. Raises what `check_database` and `prepare_keys` do."""
@@ -370,6 +378,11 @@ def _build(
                 uri for _, uris in plugins.contribute("private_use_redirect_uris") for uri in uris
             ),
             token_types=plugins.declared("confirmations"),
+            response_modes=joined(
+                "response mode", {}, plugins, "response_modes", reserved=(QUERY, "fragment")
+            ),
+            pkce_replacements=frozenset(plugins.declared("replaces_pkce")),
+            further_algorithms=_further_algorithms(plugins),
             generation=FollowedGeneration(storage),
         )
         if problems := scope_problems(scopes, settings.maximum_request):
@@ -399,6 +412,21 @@ def _build(
         caller=caller,
     )
     return application
+
+
+def _further_algorithms(plugins: PluginSet) -> tuple[str, ...]:
+    """What plugins sign with, each beside that of access tokens: the server needs a key for each.
+
+    Raises SettingsError for one that it cannot sign with.
+    """
+    declared = plugins.declared("signing_algorithms")
+    if problems := [
+        f"a plugin signs with {name} ({why}), for which no key can be made; known: {' '.join(ALGORITHMS)}"
+        for name, why in declared.items()
+        if name not in ALGORITHMS
+    ]:
+        raise SettingsError(problems)
+    return tuple(declared)
 
 
 def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:
@@ -466,6 +494,8 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
         config.include("authserver.web.metadata.publish")
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
+    config.commit()
+    complete(config)
     router = config.make_wsgi_app()
     unused = [
         name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)

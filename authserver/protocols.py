@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from pyramid.config import Configurator
 
 from authserver.engine.authorization_request import Expanded
-from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Welcome
+from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Respond, Welcome
 from authserver.engine.decisions import Decision
 from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
@@ -179,13 +179,14 @@ class AuthenticationDecisionHook(Protocol):
                 is repeated. Nothing else about them was checked yet.
 
         Answers:
-            allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence, but prevents a later
-                plugin from demanding more. `SIGN_IN_AGAIN` shows the sign-in page even to somebody who is signed in; a
-                sign-in since the request began is enough, so nobody is asked for a second one. If another person signs in
-                instead, the request begins anew for them. A `SignIn` says more than a step: why, and which level the sign-in
-                reached.
+            allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence. `SIGN_IN_AGAIN` shows the
+                sign-in page even to somebody who is signed in; a sign-in since the request began is enough, so nobody is
+                asked for a second one. If another person signs in instead, the request begins anew for them. A `SignIn` says
+                more than a step: why, which level the sign-in reached, and whether a page may or must be shown. What one
+                plugin demands counts, whatever others say.
             deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
-                sees no page, unless the client registered itself.
+                sees no page, unless the client registered itself. Not even then if the request may show none: a plugin says
+                that it is `silent`, or the code is one that only such a request gets, such as `login_required`.
             None: not mine.
         """
         ...
@@ -566,9 +567,81 @@ class CodeDetailsHook(Protocol):
         Answers:
             A mapping for the `details` of the code. A plugin declares its names in `details`, so that two plugins
                 with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
-                (`token_binding`).
+                (`token_binding`). One that is declared in `replaces_pkce`, a mapping of such names to why that is so,
+                protects the code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1).
             An OAuth error that it raises goes to the client.
             None: nothing to store.
+        """
+        ...
+
+
+class ImpliedParametersHook(Protocol):
+    """Of a plugin that serves `implied_parameters`."""
+
+    def implied_parameters(self, *, client: Client, parameters: Parameters) -> Mapping[str, str] | None:
+        """Parameters of an authorization request that count although it does not send them.
+
+        Such as a default that its client is registered with, or what another parameter says. Asked whenever a request is
+        checked, before anything else of it but its client and its redirect URI.
+
+        Arguments:
+            client: the client that asks.
+            parameters: of the authorization request; none but `resource` is repeated.
+
+        Answers:
+            A mapping of parameters. Those that the request sends itself count first. A plugin declares their names in
+                `implied`, so that two plugins with the same name stop the start; those of the core cannot be implied.
+            None: nothing to add.
+        """
+        ...
+
+
+class GrantDetailsHook(Protocol):
+    """Of a plugin that serves `grant_details`."""
+
+    def grant_details(
+        self,
+        *,
+        engine: Engine,
+        client: Client,
+        user: User,
+        acr: str | None,
+        scopes: tuple[str, ...],
+        parameters: Parameters,
+    ) -> Mapping[str, Any] | None:
+        """What to keep of an authorization request with what its user agrees to, as long as that lasts.
+
+        Asked at each step once somebody is signed in, when everything else was checked.
+
+        Arguments:
+            engine: of this request.
+            client: the client that asks.
+            user: who is signed in.
+            acr: the level that their sign-in reached, if a policy says (RFC 9470).
+            scopes: what would be granted.
+            parameters: of the authorization request, with those that it implies; none but `resource` is repeated.
+
+        Answers:
+            A mapping for the `details` of the grant. A plugin declares its names in `grant_members`, so that two plugins
+                with the same name stop the start. `subject` is what tokens of this grant call the user (`sub`), in place of
+                the id of the user.
+            An OAuth error that it raises goes to the client.
+            None: nothing to keep.
+        """
+        ...
+
+
+class ResponseModesHook(Protocol):
+    """Of a plugin that serves `response_modes`."""
+
+    def response_modes(self) -> Mapping[str, Respond] | None:
+        """Ways for an authorization response to get to its client, beside the query of its redirect URI. Asked once, at start.
+
+        Answers:
+            A mapping of values of `response_mode` to functions. Each takes the web request, the redirect URI and a mapping of
+                the parameters of the response, and returns the HTTP response. It is called for errors, too, and only for http
+                and https URIs that were accepted. A mode that exists already stops the start.
+            None: nothing to add.
         """
         ...
 
@@ -643,18 +716,53 @@ class TokenResponseHook(Protocol):
     """Of a plugin that serves `token_response`."""
 
     def token_response(
-        self, *, client: Client, grant: Grant, scopes: tuple[str, ...], now: datetime
+        self,
+        *,
+        engine: Engine,
+        client: Client,
+        user: User | None,
+        grant: Grant,
+        scopes: tuple[str, ...],
+        spends: Token | None,
+        access_token: str,
+        now: datetime,
     ) -> Mapping[str, Any] | None:
         """Members to add to the response of the token endpoint (OAuth 2.1, 3.2.3).
 
         Arguments:
+            engine: of this request.
             client: the client that gets the response.
+            user: the person who granted it; None when the client acts on its own behalf.
             grant: what was agreed.
             scopes: of the access token.
+            spends: the code or refresh token that is spent, with what is kept with it (`code_details`); None if there is none.
+            access_token: that the response has.
             now: the time of the request.
 
         Answers:
             A mapping of members, declared in `members` like the claims of `token_claims`.
+            None: nothing to add.
+        """
+        ...
+
+
+class PersonClaimsHook(Protocol):
+    """Of a plugin that serves `person_claims`."""
+
+    def person_claims(
+        self, *, client: Client, user: User, scopes: tuple[str, ...]
+    ) -> Mapping[str, Any] | None:
+        """What to tell a client of a person, beside what is kept of the person, where a plugin tells clients of people.
+
+        Arguments:
+            client: the client that is told.
+            user: the person, with groups and attributes.
+            scopes: of the access token, which the person has agreed to: tell no more than these cover.
+
+        Answers:
+            A mapping of claims: JSON values, such as a list of groups. They take the place of those of the same name that are
+                kept of the person. A plugin declares their names in `person_claim_names`, so that two plugins with the same
+                claim stop the start; what a token says of itself cannot be replaced.
             None: nothing to add.
         """
         ...

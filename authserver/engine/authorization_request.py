@@ -6,7 +6,7 @@ What happens with a request that is in order, page after page, is in `engine.aut
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from authserver.engine import pkce, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.context import Engine
-from authserver.engine.decisions import Verdict
+from authserver.engine.decisions import Ruling, Verdict
 from authserver.engine.errors import (
+    QUERY,
     AuthenticationRefused,
     InvalidRequest,
     OAuthError,
@@ -39,6 +40,23 @@ from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
 # The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
+
+# What a request must say itself: nothing else can imply it.
+CORE_PARAMETERS = frozenset(
+    {
+        "client_id",
+        "code_challenge",
+        "code_challenge_method",
+        "redirect_uri",
+        "request",
+        "request_uri",
+        "resource",
+        "response_mode",
+        "response_type",
+        "scope",
+        "state",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +93,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
     client, _ = _target(engine, parameters)
     read_state(parameters)
     parameters.refuse_repeated()
+    parameters = complete(engine, client, parameters)
     read_details(engine, client, parameters, None, bound)
 
 
@@ -186,34 +205,60 @@ def required_sign_in(
             client=client, user=user, session=session, is_fresh=is_fresh, parameters=parameters
         )
     )
-    if ruling.verdict is Verdict.DENY and ruling.error_code == InvalidRequest.code:
-        raise AuthenticationRefused(
-            "A parameter has a value that it cannot have.", reason=ruling.reason, code=ruling.error_code
-        )
+    said = _said(engine, ruling)
     if ruling.verdict is Verdict.DENY:
-        raise AuthenticationRefused("This is not allowed here.", reason=ruling.reason, code=ruling.error_code)
-    if not ruling.allowed:
-        return SignIn()
-    said = ruling.allowed_value
-    sign_in = said if isinstance(said, SignIn) else SignIn(step=said)
-    # A step that is a mere text would be taken for no step: then the request would go on.
-    if not isinstance(sign_in.step, AuthenticationStep) or not isinstance(sign_in.silent, bool):
-        raise engine.wrong_value(ruling, "no step, or neither silent nor not")
-    if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
-        raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
+        is_malformed = ruling.error_code == InvalidRequest.code
+        raise AuthenticationRefused(
+            "A parameter has a value that it cannot have." if is_malformed else "This is not allowed here.",
+            reason=ruling.reason,
+            code=ruling.error_code,
+            silent=any(each.silent for each in said),
+        )
+    sign_in = _strictest(said)
     # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
     return replace(sign_in, step=AuthenticationStep.GO_ON) if is_fresh else sign_in
 
 
+def _said(engine: Engine, ruling: Ruling[AuthenticationStep | SignIn]) -> list[SignIn]:
+    """What each policy that allows says of the sign-in. Raises ServerError for what cannot be used."""
+    found = []
+    for answer in ruling.answers:
+        if answer.verdict is not Verdict.ALLOW:
+            continue
+        value = answer.value
+        sign_in = value if isinstance(value, SignIn) else SignIn(step=value)
+        # A step that is a mere text would be taken for no step: then the request would go on.
+        if not isinstance(sign_in.step, AuthenticationStep) or not all(
+            isinstance(flag, bool) for flag in (sign_in.silent, sign_in.asks)
+        ):
+            raise engine.wrong_value(ruling, "no step, or neither silent nor not")
+        if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
+            raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
+        found.append(sign_in)
+    return found
+
+
+def _strictest(said: Sequence[SignIn]) -> SignIn:
+    """What several policies say, in one: whatever one of them demands is demanded, whichever is first."""
+    demands = [each for each in said if each.step is AuthenticationStep.SIGN_IN_AGAIN]
+    return SignIn(
+        step=AuthenticationStep.SIGN_IN_AGAIN if demands else AuthenticationStep.GO_ON,
+        why=next((each.why for each in demands if each.why), ""),
+        acr=next((each.acr for each in said if each.acr is not None), None),
+        silent=any(each.silent for each in said),
+        asks=any(each.asks for each in said),
+    )
+
+
 def read_details(
     engine: Engine, client: Client, parameters: Parameters, user: User | None, bound: Mapping[str, Any]
-) -> tuple[str, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
-    """The code challenge, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
+) -> tuple[str | None, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
+    """The code challenge, if needed, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
     _refuse_request_objects(parameters)
     _check_response(engine, client, parameters)
     code_challenge = parameters.get("code_challenge")
-    pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
-    assert code_challenge is not None  # check_challenge refuses its absence
+    if code_challenge is not None or not _needs_no_challenge(engine, client, parameters):
+        pkce.check_challenge(code_challenge, parameters.get("code_challenge_method"))
     requested = requested_scopes(parameters)
     resources = allowed_resources(engine, client, parameters.all("resource"))
     scopes = allowed_scopes(engine, client, user, "authorization_code", requested, resources)
@@ -223,6 +268,31 @@ def read_details(
             raise InvalidRequest("The request names another key than was proven.", reason="key-differs")
         kept = {**kept, "cnf": bound}
     return code_challenge, scopes, resources, kept
+
+
+def _needs_no_challenge(engine: Engine, client: Client, parameters: Parameters) -> bool:
+    """Whether a plugin keeps something with the code that protects it as PKCE does (OAuth 2.1, 7.5.1).
+
+    Never for a public client, with whose code anybody could get tokens; nor beside a lone `code_challenge_method`.
+    """
+    if client.is_public or not engine.pkce_replacements or "code_challenge_method" in parameters:
+        return False
+    kept = engine.gather("code_details", client=client, parameters=parameters)
+    return not engine.pkce_replacements.isdisjoint(kept)
+
+
+def mode_of(engine: Engine, parameters: Parameters, redirect_uri: str) -> str:
+    """The response mode in which the client gets its answer: the one that it asks for, if that can be used."""
+    asked = next(iter(parameters.all("response_mode")), QUERY)
+    return asked if asked in engine.response_modes and uris.is_web(redirect_uri) else QUERY
+
+
+def complete(engine: Engine, client: Client, parameters: Parameters) -> Parameters:
+    """The request with what it implies (hook `implied_parameters`); what it says itself counts first."""
+    if not engine.policies.serves("implied_parameters"):
+        return parameters
+    implied = engine.gather("implied_parameters", client=client, parameters=parameters)
+    return parameters.with_defaults(implied)
 
 
 def _refuse_request_objects(parameters: Parameters) -> None:
@@ -250,5 +320,12 @@ def _check_response(engine: Engine, client: Client, parameters: Parameters) -> N
         raise UnsupportedResponseType("Only the response type code is offered.")
     if "authorization_code" not in client.grant_types or "code" not in client.response_types:
         raise UnauthorizedClient("This client may not use the authorization code grant.")
-    if parameters.get("response_mode") not in (None, "query"):
-        raise InvalidRequest("Only the response mode query is offered.", reason="response-mode")
+    mode = parameters.get("response_mode")
+    if mode not in (None, QUERY, *engine.response_modes):
+        offered = " and ".join([QUERY, *engine.response_modes])
+        raise InvalidRequest(f"Only the response mode {offered} is offered.", reason="response-mode")
+    redirect_uri = parameters.get("redirect_uri") or next(iter(client.redirect_uris), "")
+    if mode in engine.response_modes and not uris.is_web(redirect_uri):
+        raise InvalidRequest(
+            "An application with a scheme of its own gets addresses alone.", reason="response-mode"
+        )

@@ -21,7 +21,9 @@ from authserver.engine import rates, uris
 from authserver.engine.authorization_request import (
     accept_target,
     carried,
+    complete,
     expand,
+    mode_of,
     read_details,
     read_state,
     required_sign_in,
@@ -43,6 +45,7 @@ from authserver.engine.consent import (
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.errors import (
+    QUERY,
     AccessDenied,
     AuthenticationRefused,
     InvalidRequest,
@@ -128,9 +131,10 @@ class AskConsent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
-    """The browser is redirected to the client with the response."""
+    """The browser goes to the client with the response: in the query of the address, unless in another response mode."""
 
     location: str = field(repr=False)
+    mode: str = QUERY
 
 
 Outcome = AskLogin | AskConsent | Redirect
@@ -151,13 +155,15 @@ class FormOutOfDate(PageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A request whose every part was accepted, with what the user may agree to, and what is kept with the code."""
+    """A request whose every part was accepted, with what the user may agree to, and what is kept with code and grant."""
 
     agreement: Agreement
     redirect_uri: str
     state: str | None
-    code_challenge: str
+    code_challenge: str | None
+    mode: str = QUERY
     kept: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    kept_with_grant: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     sign_in: SignIn = field(default_factory=SignIn)
 
 
@@ -238,7 +244,7 @@ def answer(
         if not answer_once(engine, pending, agreement.client, browser, given=given, location=location):
             return _same_again(engine, pending, agreement.client, browser, given)
         decline(engine, agreement)
-        return Redirect(location=location)
+        return Redirect(location=location, mode=checked.mode)
     # A policy may refuse now what the user was asked.
     _passes_unasked(engine, checked)
     chosen = agreement.narrowed(scopes)
@@ -279,7 +285,7 @@ def _answered(
     )
     location = earlier_answer(engine, pending, client, browser, given if is_theirs else "")
     if location is not None:
-        return Redirect(location=location)
+        return Redirect(location=location, mode=mode_of(engine, pending.parameters, redirect_uri))
     checked = _check(engine, pending, client, redirect_uri, browser)
     if isinstance(checked, Checked) and not is_theirs:
         raise FormOutOfDate(_ask_consent(engine, pending, checked, "shown-to-another"))
@@ -346,17 +352,17 @@ def _proceed(engine: Engine, pending: Pending, browser: Browser, *, is_new: bool
     client, redirect_uri = accept_target(engine, pending.parameters)
     location = None if is_new else earlier_answer(engine, pending, client, browser)
     if location is not None:
-        return Redirect(location=location)
+        return Redirect(location=location, mode=mode_of(engine, pending.parameters, redirect_uri))
     checked = _check(engine, pending, client, redirect_uri, browser)
     if isinstance(checked, AskLogin):
         return checked
-    if _passes_unasked(engine, checked):
+    if _passes_unasked(engine, checked) and not checked.sign_in.asks:
         return _approve(engine, pending, browser, checked)
     if checked.sign_in.silent:
         refusal = AuthenticationRefused(
             "The user would have to be asked.", reason="consent-needed", code="consent_required"
         )
-        raise _redirected(engine, refusal, client, redirect_uri, checked.state)
+        raise _redirected(engine, refusal, client, redirect_uri, checked.state, mode=checked.mode)
     return _ask_consent(engine, pending, checked)
 
 
@@ -371,13 +377,15 @@ def _check(
     parameters, user = pending.parameters, browser.user
     engine.journal.user_id = user.user_id if user else None
     state: str | None = None
+    silent, mode = False, mode_of(engine, parameters, redirect_uri)
     try:
         state = read_state(parameters)
         if user is not None:
-            engine.journal.target = (redirect_uri, state, client.is_self_registered)
+            engine.journal.target = (redirect_uri, state, client.is_self_registered, mode)
         if pending.refusal:
             raise pending.refusal
         parameters.refuse_repeated()
+        parameters = complete(engine, client, parameters)
         sign_in = required_sign_in(
             engine,
             client,
@@ -386,6 +394,10 @@ def _check(
             browser.session,
             is_fresh=pending.began_before(browser.session, engine.now),
         )
+        silent = sign_in.silent
+        if user is not None:
+            asks_first = client.is_self_registered and not silent
+            engine.journal.target = (redirect_uri, state, asks_first, mode)
         again = sign_in.step is AuthenticationStep.SIGN_IN_AGAIN
         if again or user is None:
             asked = replace(
@@ -398,30 +410,52 @@ def _check(
         code_challenge, scopes, resources, kept = read_details(
             engine, client, parameters, user, pending.bound
         )
+        kept_with_grant = engine.gather(
+            "grant_details",
+            engine=engine,
+            client=client,
+            user=user,
+            acr=sign_in.acr,
+            scopes=scopes,
+            parameters=parameters,
+        )
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
             # Redirect for a mistake in the request only after the user has signed in (OAuth 2.1, 7.13.2).
             return _ask_login(engine, pending)
-        raise _redirected(engine, error, client, redirect_uri, state) from None
+        raise _redirected(engine, error, client, redirect_uri, state, mode=mode, silent=silent) from None
     return Checked(
         agreement=Agreement(client=client, user=user, scopes=scopes, resources=resources),
         redirect_uri=redirect_uri,
         state=state,
         code_challenge=code_challenge,
+        mode=mode,
         kept=kept,
+        kept_with_grant=kept_with_grant,
         sign_in=sign_in,
     )
 
 
 def _redirected(
-    engine: Engine, error: OAuthError, client: Client, redirect_uri: str, state: str | None
+    engine: Engine,
+    error: OAuthError,
+    client: Client,
+    redirect_uri: str,
+    state: str | None,
+    *,
+    mode: str,
+    silent: bool = False,
 ) -> RedirectError:
-    """The error for the client; the user is asked first if the client registered itself (B-17)."""
+    """The error for the client; the user is asked first if the client registered itself (B-17).
+
+    Not if the request may show no page: B-16 exempts it, and the client has no user who could answer one.
+    """
+    if isinstance(error, AuthenticationRefused):
+        silent = silent or error.silent
     user_id = engine.journal.user_id
-    is_first = user_id is None or remembered(engine, client, user_id) is None
-    return RedirectError(
-        error, redirect_uri=redirect_uri, state=state, ask_first=client.is_self_registered and is_first
-    )
+    asks = client.is_self_registered and not silent
+    ask_first = asks and (user_id is None or remembered(engine, client, user_id) is None)
+    return RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first, mode=mode)
 
 
 def _passes_unasked(engine: Engine, checked: Checked) -> bool:
@@ -430,7 +464,15 @@ def _passes_unasked(engine: Engine, checked: Checked) -> bool:
     try:
         consents = consents_already(engine, checked.agreement)
     except AccessDenied as error:
-        raise _redirected(engine, error, client, redirect_uri, checked.state) from None
+        raise _redirected(
+            engine,
+            error,
+            client,
+            redirect_uri,
+            checked.state,
+            mode=checked.mode,
+            silent=checked.sign_in.silent,
+        ) from None
     return consents and silent_approval_is_safe(
         client, reaches_client_alone=uris.is_remote_https(redirect_uri)
     )
@@ -501,13 +543,20 @@ def _approve(
     issue_code(
         engine,
         agreement.client,
-        agree(engine, agreement, browser.session, asked=given is not None, acr=checked.sign_in.acr),
+        agree(
+            engine,
+            agreement,
+            browser.session,
+            asked=given is not None,
+            acr=checked.sign_in.acr,
+            kept=checked.kept_with_grant,
+        ),
         code,
         redirect_uri=checked.redirect_uri,
         code_challenge=checked.code_challenge,
         details=checked.kept,
     )
-    return Redirect(location=location)
+    return Redirect(location=location, mode=checked.mode)
 
 
 def _same_again(
@@ -518,4 +567,6 @@ def _same_again(
     if location is None:
         # It was answered before the database was restored.
         raise RequestAnswered(client)
-    return Redirect(location=location)
+    parameters = pending.parameters
+    _, redirect_uri = accept_target(engine, parameters)
+    return Redirect(location=location, mode=mode_of(engine, parameters, redirect_uri))

@@ -9,15 +9,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
+from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests, strict_json
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
+from authserver.engine.people.account import session_handle
 from authserver.engine.questions import ConsentQuestion
 from authserver.engine.records import (
     AUTHENTICATES,
     NOTHING,
+    SESSION,
     Client,
     Consent,
     EventType,
@@ -174,7 +177,13 @@ def hold_session(engine: Engine, session: Session) -> None:
 
 
 def agree(
-    engine: Engine, agreement: Agreement, session: Session, *, asked: bool, acr: str | None = None
+    engine: Engine,
+    agreement: Agreement,
+    session: Session,
+    *,
+    asked: bool,
+    acr: str | None = None,
+    kept: Mapping[str, Any] = NOTHING,
 ) -> Grant:
     """A grant of what was agreed; the caller stores it together with its code or tokens.
 
@@ -183,6 +192,7 @@ def agree(
         asked: whether the user was asked; if so, what they agreed to is remembered. A grant of more than they agreed to
             before says so: it `widens` other grants of the same client (`tokens.widening`).
         acr: the level that the sign-in reached, if a policy says (RFC 9470).
+        kept: what plugins keep with the grant (hook `grant_details`).
     """
     client, widens = agreement.client, asked and _remember(engine, agreement)
     return Grant(
@@ -194,6 +204,8 @@ def agree(
         created_at=engine.now,
         expires_at=engine.now + timedelta(seconds=engine.settings.grant_lifetime),
         details={
+            **kept,
+            SESSION: session_handle(session),
             "auth_time": int(session.authenticated_at.timestamp()),
             "amr": list(session.details.get("amr", ())),
             **({"acr": acr} if acr else {}),

@@ -61,6 +61,7 @@ class Caller:
         headers: by lower-case name, without those that carry credentials.
         authorization: the Authorization header, if any.
         url: of the endpoint, made from the issuer and never from the Host header; empty if there is none.
+        method: of HTTP; that of most endpoints which clients call.
         request_id: in its answer, its lines of the log and its events; empty where no request is answered.
     """
 
@@ -70,6 +71,7 @@ class Caller:
     headers: Mapping[str, str] = field(default_factory=lambda: NOTHING, repr=False)
     authorization: str | None = field(default=None, repr=False)
     url: str = ""
+    method: str = "POST"
     request_id: str = ""
 
 
@@ -114,6 +116,9 @@ class Issue:
         refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         uses: what else is used up by this, each once.
+        hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
+            ends before it is stored.
+        noted: what the event says besides; nothing secret.
     """
 
     grant: Grant
@@ -128,6 +133,8 @@ class Issue:
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     uses: tuple[SingleUse, ...] = ()
+    hangs_on: tuple[Grant, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +186,8 @@ class Welcome:
 
 
 Redeem = Callable[["Engine", Client, Parameters], Issue]
+# Makes the answer to a browser in a response mode: takes the web's request, the redirect URI and the parameters.
+Respond = Callable[[Any, str, Mapping[str, str]], Any]
 # Takes the name of a member of client metadata and the value that was sent; returns what is stored, None for nothing.
 ReadMember = Callable[[str, Any], Any]
 
@@ -188,10 +197,11 @@ class Journal:
     """Facts of a request that become known while it is processed, for its events and its error responses.
 
     `actor` is the authenticated caller (see `Event.actor`). `target` is set once errors may be redirected:
-    the accepted redirect URI, the state, and whether the user is asked first because the client registered
-    that URI itself. `is_anybody` is set when the actor is a client that registered itself, as any stranger can.
+    the accepted redirect URI, the state, whether the user is asked first because the client registered that URI
+    itself, and the response mode. `is_anybody` is set when the actor is a client that registered itself, as any
+    stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
-    (OpenID Connect Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
+    (OIDC Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
     what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
     is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
     """
@@ -202,7 +212,7 @@ class Journal:
     client_id: str | None = None
     user_id: str | None = None
     grant_id: str | None = None
-    target: tuple[str, str | None, bool] | None = None
+    target: tuple[str, str | None, bool, str] | None = None
     ui_locales: str = ""
     grant_type: str = ""
     events: list[Event] = field(default_factory=list)
@@ -238,6 +248,9 @@ class Parts:
     client_metadata: Mapping[str, ReadMember]
     private_use_redirect_uris: frozenset[str]
     token_types: Mapping[str, str]
+    response_modes: Mapping[str, Respond]
+    pkce_replacements: frozenset[str]
+    further_algorithms: tuple[str, ...]
     generation: Generation
 
 

@@ -11,7 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from authserver.engine.records import NOTHING, Token
+from authserver.engine.records import NOTHING, Kept, Token
+
+# What a client gets that asked for no page, where one would be needed (OIDC Core, 3.1.2.6).
+SILENT_CODES = frozenset(
+    {"account_selection_required", "consent_required", "interaction_required", "login_required"}
+)
+# The response mode of the core: the response is in the query of the redirect URI (OAuth 2.1, 4.1.2).
+QUERY = "query"
 
 
 class Refusal(Exception):
@@ -25,7 +32,12 @@ class Refusal(Exception):
 
     Attributes:
         facts: what was refused, by name, for operators; names that this server knows, and never anything secret.
+        kept_change: a small record as it was read, and as it is to be kept although the request is refused, such as one
+            that counts how often it was asked for.
+        leaves_event: False for what happens all day and is no refusal to anybody, such as a client that asks too early.
     """
+
+    leaves_event: bool = True
 
     def __init__(
         self,
@@ -36,6 +48,7 @@ class Refusal(Exception):
         failed_token: Token | None = None,
     ) -> None:
         self.facts: Mapping[str, str] = NOTHING
+        self.kept_change: tuple[Kept, Kept] | None = None
         super().__init__(description)
         self.description = description
         self.reason = reason
@@ -170,11 +183,14 @@ class AuthenticationRefused(AccessDenied):
 
     Args:
         code: the policy's own, such as `login_required` (OIDC Core, 3.1.2.6); None for `access_denied`.
+        silent: whether the request may show no page.
     """
 
-    def __init__(self, description: str, *, reason: str, code: str | None) -> None:
+    def __init__(self, description: str, *, reason: str, code: str | None, silent: bool = False) -> None:
         super().__init__(description, reason=reason)
         self.code = code or self.code
+        # Nobody gets these codes but who asked for no page (OIDC Core, 3.1.2.6).
+        self.silent = silent or self.code in SILENT_CODES
 
 
 class ServerError(OAuthError):
@@ -247,6 +263,17 @@ class InvalidToken(OAuthError):
         self.sent = sent
 
 
+class InsufficientScope(OAuthError):
+    """A bearer token is valid, and has not the scope that is needed (RFC 6750, 3.1)."""
+
+    code = "insufficient_scope"
+    status = 403
+
+    def __init__(self, description: str, *, scope: str, reason: str = "") -> None:
+        super().__init__(description, reason=reason)
+        self.scope = scope
+
+
 class PageError(Refusal):
     """An authorization error that must not be redirected: the user sees it here (OAuth 2.1, 4.1.2.1).
 
@@ -268,14 +295,21 @@ class RedirectError(Refusal):
     """An authorization error for the client, at a redirect URI that has been accepted.
 
     `ask_first` is set when the client registered that URI itself: the user then sees where it leads and
-    follows a link (OAuth 2.1, 7.13.2).
+    follows a link (OAuth 2.1, 7.13.2). `mode` is the response mode, in which it is sent.
     """
 
     def __init__(
-        self, cause: OAuthError, *, redirect_uri: str, state: str | None, ask_first: bool = False
+        self,
+        cause: OAuthError,
+        *,
+        redirect_uri: str,
+        state: str | None,
+        ask_first: bool = False,
+        mode: str = QUERY,
     ) -> None:
         super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
         self.code = cause.code
         self.redirect_uri = redirect_uri
         self.state = state
         self.ask_first = ask_first
+        self.mode = mode

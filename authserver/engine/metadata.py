@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from authserver.engine.context import Parts
+from authserver.engine.errors import QUERY
 from authserver.engine.ports import Policies
 
 SCOPES = "scopes_supported"
@@ -31,7 +32,7 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
         "issuer": issuer,
         SCOPES: scopes_supported(parts, parts.offered.listed_scopes),
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
+        "response_modes_supported": [QUERY, *parts.response_modes],
         "grant_types_supported": list(parts.grant_types),
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": True,

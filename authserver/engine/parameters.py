@@ -144,6 +144,16 @@ class Parameters:
         """The same without these parameters."""
         return self._where(lambda name: name not in names)
 
+    def with_defaults(self, defaults: Mapping[str, str]) -> Self:
+        """The same with those of these parameters that were not sent, or are empty."""
+        missing = {name: value for name, value in defaults.items() if not any(self.all(name))}
+        if not missing:
+            return self
+        kept = self.without(*missing)
+        return self._of(
+            (*kept._pairs, *missing.items()), (*(n for n, _ in kept._pairs), *missing), kept._unreadable
+        )
+
     def only(self, *names: str) -> Self:
         """The same without all other parameters."""
         return self._where(lambda name: name in names)

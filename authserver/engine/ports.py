@@ -321,8 +321,20 @@ class Grants(Protocol):
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
 
+    def ancestors(self, grant_id: str) -> Sequence[Grant]:
+        """The grants that a grant of this id was derived from, live or not: its parent first; one statement."""
+
+    def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
+        """The live grants that were derived from these, at any distance, in no order; one statement."""
+
+    def hold(self, grant_ids: Sequence[str]) -> bool:
+        """Keep these from being revoked until this transaction has ended; False when one is unknown or revoked."""
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
-        """Revoke it, and with it all its codes and tokens; False when it was not live."""
+        """Revoke it, and with it all its codes and tokens; False when it was not live.
+
+        As with every revocation, what was derived from it is revoked with it, and is not counted.
+        """
 
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None

@@ -1,7 +1,7 @@
 """The things the server remembers, as frozen values. Stores keep them; rules read them.
 
 Times are aware datetimes in UTC. `details` mappings let a feature keep small facts of its own
-(`nonce`, `acr`, `cnf`) without a migration.
+(`acr`, `cnf`) without a migration.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ IDLE_AFTER = timedelta(days=30)
 # The core's among the private details of a client; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
-# Among the details of a grant: who named its user, such as an issuer of assertions.
+# Among the details of a grant: who named its user, such as an issuer of assertions; the session in which its user agreed
+# (`people.account.session_handle`); and what its tokens call its user, where that is not the id of the user.
 VOUCHED_BY = "vouched_by"
+SESSION = "session"
+SUBJECT = "subject"
 EDITED = "edited"
 MANAGED = "managed"
 
@@ -311,6 +314,8 @@ class User:
         return self.disabled_at is None
 
 
+# Among the details of a grant: that its user agreed on another device than the one that has it.
+ON_ANOTHER_DEVICE = "on_another_device"
 # Why the grants of a client end that had a credential of its own, and has none any more: whoever has a refresh token of it
 # could use that.
 MADE_PUBLIC = "client-made-public"
@@ -324,11 +329,14 @@ class Grant:
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
-    until a second time. `details` carries `auth_time`, `amr` and features' facts; of a grant that its user
+    until a second time. `details` carries `auth_time`, `amr`, the `session` in which its user agreed, and
+    features' facts; `subject` is what its tokens call the user, if that is not `user_id`; of a grant that its user
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own.
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the
+    subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which
+    it ends; None: from none.
     """
 
     grant_id: str
@@ -342,11 +350,13 @@ class Grant:
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    parent_id: str | None = None
 
     @property
     def subject(self) -> str:
-        """The `sub` of its tokens: the user, or the client itself (RFC 9068, 5)."""
-        return self.user_id or self.client_id
+        """The `sub` of its tokens: the user, as this client knows them, or the client itself (RFC 9068, 5)."""
+        subject: str = self.details.get(SUBJECT) or self.user_id or self.client_id
+        return subject
 
     @property
     def added_scopes(self) -> tuple[str, ...]:

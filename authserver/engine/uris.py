@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import quote, unquote_plus, urlencode
+from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 from authserver.engine.errors import InvalidTarget
 from authserver.limits import MAXIMUM_ORIGIN, MAXIMUM_URI
@@ -104,7 +104,7 @@ def redirect_uri_problem(
 
     Allowed are https, http to a loopback host, and a private-use scheme with a period (RFC 8252, 7). Without
     a period the owner of a scheme is unknown: then the complete URI must be one of `private_use`, which the
-    operator allows. A `web` application is held to https on a host that is not loopback (OpenID Connect
+    operator allows. A `web` application is held to https on a host that is not loopback (OIDC
     Registration, 2); `native` and None are not.
     """
     if problem := malformed(uri):
@@ -135,7 +135,7 @@ def needs_permission(uri: str) -> bool:
 
 
 def fitting_application_type(redirect_uris: Iterable[str]) -> str:
-    """`web`, unless a redirect URI is one that only a native app can have (OpenID Connect Registration, 2)."""
+    """`web`, unless a redirect URI is one that only a native app can have (OIDC Registration, 2)."""
     return "web" if all(map(is_remote_https, redirect_uris)) else "native"
 
 
@@ -162,6 +162,11 @@ def is_loopback(uri: str) -> bool:
     """Whether it is an http or https URI of 127.0.0.1, [::1] or localhost."""
     web = _web(uri)
     return web is not None and web.host in LOOPBACK_HOSTS
+
+
+def is_web(uri: str) -> bool:
+    """Whether it is a well-formed http or https URI, to which a browser can send a form."""
+    return _web(uri) is not None
 
 
 def is_remote_https(uri: str) -> bool:
@@ -225,7 +230,7 @@ def canonical_resource(uri: str) -> str:
     """The form in which resources are compared: scheme and host in lower case, an empty path as `/`.
 
     Everything else counts as written. Raises InvalidTarget when it is not an absolute URI, or has
-    a fragment or userinfo (RFC 8707, 2).
+    a fragment or user name (RFC 8707, 2).
     """
     found = _RESOURCE.fullmatch(uri) if len(uri) <= MAXIMUM_URI else None
     if found is None:
@@ -253,6 +258,20 @@ def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
         return uri
     separator = "" if uri.endswith(("?", "&")) else "&" if "?" in uri else "?"
     return f"{uri}{separator}{added}"
+
+
+def without_response(location: str) -> tuple[str, dict[str, str]]:
+    """The redirect URI, and the response that `with_query` added to it: no redirect URI has such parameters itself."""
+    uri, _, query = location.partition("?")
+    own, response = [], {}
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name in _RESPONSE_PARAMETERS:
+            response[name] = unquote(value)
+        else:
+            own.append(pair)
+    rest = "&".join(own)
+    return (f"{uri}?{rest}" if rest else uri), response
 
 
 def link_problem(uri: str) -> str | None:

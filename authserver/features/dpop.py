@@ -5,6 +5,8 @@ The client proves the key with a JWT that it signs for this one request. Nonces 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -205,8 +207,11 @@ class Dpop:
 
     def _check_claims(self, engine: Engine, claims: Mapping[str, Any], key: ForeignKey) -> SingleUse:
         """Check the claims (RFC 9449, 4.3). Whether the proof was used before is checked at the end of the request."""
-        if claims.get("htm") != "POST":
-            raise _refused("its htm is not POST", reason="dpop-proof-method")
+        if claims.get("htm") != engine.caller.method:
+            raise _refused(f"its htm is not {engine.caller.method}", reason="dpop-proof-method")
+        scheme, _, token = (engine.caller.authorization or "").partition(" ")
+        if scheme.lower() == "dpop" and claims.get("ath") != _hash(token.strip()):
+            raise _refused("its ath is not that of the access token", reason="dpop-proof-token")
         if not _same_endpoint(claims.get("htu"), engine.caller.url):
             raise _refused("its htu is not this endpoint", reason="dpop-proof-url")
         issued_at, identifier = claims.get("iat"), claims.get("jti")
@@ -233,6 +238,12 @@ def _read(text: str) -> Jws:
         return read_jws(text)
     except ValueError:
         raise _refused("it is not one compact JWS", reason="dpop-proof-malformed") from None
+
+
+def _hash(token: str) -> str:
+    """The `ath` of an access token (RFC 9449, 4.2)."""
+    made = hashlib.sha256(token.encode("ascii", "replace")).digest()
+    return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
 
 def _same_endpoint(htu: object, url: str) -> bool:

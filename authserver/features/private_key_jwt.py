@@ -45,7 +45,7 @@ METHOD = "private_key_jwt"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # The explicit type that draft-ietf-oauth-rfc7523bis gives these assertions.
 TYPE = "client-authentication+jwt"
-# In the metadata of a client (RFC 7591, 2; OpenID Connect Registration, 2).
+# In the metadata of a client (RFC 7591, 2; OIDC Registration, 2).
 KEYS, KEYS_ADDRESS, ALGORITHM = "jwks", "jwks_uri", "token_endpoint_auth_signing_alg"
 # Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
 WAIT = 5

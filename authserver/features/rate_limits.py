@@ -57,6 +57,9 @@ DEFAULT = (
     ("password-links-from-source", "password_link, source, 60, 10 minutes"),
     ("forgotten-passwords-of-account", "forgotten_password, account, 5, hour"),
     ("forgotten-passwords-from-source", "forgotten_password, source, 30, hour"),
+    ("typed-codes-of-account", "typed_code, account, 10, 10 minutes"),
+    ("typed-codes-from-source", "typed_code, source, 60, 10 minutes"),
+    ("typed-codes", "typed_code, all, 1000, hour"),
     ("registrations-from-source", "registration, source, 100, hour"),
     ("registrations", "registration, all, 1000, hour"),
     ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
@@ -88,6 +91,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.REGISTRATION: ("source",),
     Counted.FAILED_REGISTRATION: ("source",),
     Counted.REGISTRATION_CHANGE: ("client", "source"),
+    Counted.TYPED_CODE: ("account", "source"),
     Counted.UNKNOWN_ORIGIN: ("source",),
     Counted.FAILED_FETCH: ("source",),
 }

@@ -2,7 +2,7 @@
 
 An API that wants a better or a more recent sign-in answers 401 with `acr_values` or `max_age`. The client repeats them in
 an authorization request, which leads to the sign-in page unless the sign-in that is there suffices. What was reached is
-`acr` in the tokens. OpenID Connect has the same parameters (Core, 3.1.2.1), and `prompt`.
+`acr` in the tokens. OIDC Core has the same parameters (Core, 3.1.2.1), and `prompt`.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class StepUp:
         scopes: a line each, `scope = level`: who grants this scope must have signed in at this level or a stronger one.
         essential: whether a request for levels is refused if none of them is reached even by a new sign-in (RFC 9470,
             5). Otherwise the client gets its token, and `acr` says what was reached.
+        wished_with: scopes with which a request only wishes for levels, and is never refused because of them, as in OIDC
+            Core, 3.1.2.1.
     """
 
     immediate: ClassVar[bool] = True
@@ -159,7 +161,7 @@ class StepUp:
                 ),
                 "prompt": Parameter(
                     description=(
-                        "`none`: no page may be shown; `login`: a new sign-in is needed (OpenID Connect Core, 3.1.2.1)."
+                        "`none`: no page may be shown; `login`: a new sign-in is needed (OIDC Core, 3.1.2.1)."
                     ),
                     schema={"type": "string"},
                 ),
@@ -170,6 +172,7 @@ class StepUp:
     levels: tuple[tuple[str, str], ...]
     scopes: tuple[tuple[str, str], ...] = ()
     essential: bool = True
+    wished_with: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -270,12 +273,18 @@ class StepUp:
         # None is asked for; or the scopes need a stronger one, which is there.
         if not wanted.levels or any(rank <= reached for rank in known):
             return True
-        return not self.essential and (is_fresh or not known)
+        return not self._is_essential(wanted) and (is_fresh or not known)
+
+    def _is_essential(self, wanted: _Wanted) -> bool:
+        """Whether this request is refused if no level that it asks for is reached."""
+        return self.essential and not any(scope in self.wished_with for scope in wanted.scopes)
 
     def _is_unknown(self, wanted: _Wanted) -> bool:
         """Whether levels are asked for of which none exists here: no sign-in reaches them."""
         return (
-            bool(wanted.levels) and self.essential and not any(name in self._rank for name in wanted.levels)
+            bool(wanted.levels)
+            and self._is_essential(wanted)
+            and not any(name in self._rank for name in wanted.levels)
         )
 
 
@@ -300,7 +309,7 @@ def _read(parameters: Parameters) -> _Wanted:
     named = tuple(dict.fromkeys(filter(None, levels)))
     if len(named) > MAXIMUM_VALUES or not all(_LEVEL.fullmatch(name) for name in named):
         raise _Malformed(reason="acr-values-malformed")
-    # Other values than these two are those of OpenID Connect, and mean nothing here.
+    # Other values than these two are those of OIDC Core, and mean nothing here.
     prompt = set(filter(None, (parameters.get("prompt") or "").split(" ")))
     if "none" in prompt and len(prompt) > 1:
         raise _Malformed(reason="prompt-malformed")

@@ -1,10 +1,10 @@
-"""Claims about the user in access tokens: `token_claims`."""
+"""Claims about the user: `token_claims` for access tokens, `person_claims` for those who may ask about a person."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from authserver.api import User, hookimpl
 
@@ -25,3 +25,22 @@ class ClaimsProfile:
         # Absent values are left out, not null.
         name = {"name": user.display_name} if user.display_name else {}
         return {"preferred_username": user.username, **name}
+
+
+@dataclass(frozen=True)
+class ClaimsGroups:
+    """Tell applications which groups a person is in, where a certain scope was granted."""
+
+    person_claim_names: ClassVar[frozenset[str]] = frozenset({"groups"})
+    immediate: ClassVar[bool] = True
+
+    scope: str = "groups"
+    sentence: str = "See which groups you are in"
+
+    @hookimpl
+    def scopes(self) -> Mapping[str, str]:
+        return {self.scope: self.sentence}
+
+    @hookimpl
+    def person_claims(self, user: User, scopes: tuple[str, ...]) -> Mapping[str, Any] | None:
+        return {"groups": list(user.groups)} if self.scope in scopes else None

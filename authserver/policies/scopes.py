@@ -12,7 +12,7 @@ from authserver.api import Client, Decision, allow, deny, hookimpl
 class ScopesRegistered:
     """Allow the requested scopes if the client is registered for every one of them.
 
-    Programs that register themselves often ask for scopes that this server may not have, such as `openid email`. At the
+    Programs that register themselves often ask for scopes that this server may not have, such as `email`. At the
     authorization endpoint they get the scopes that they are registered for, if there is at least one.
     """
 

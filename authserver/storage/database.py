@@ -28,9 +28,9 @@ from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
-from authserver.storage.work import StorageBusy, StorageSlow, Work
+from authserver.storage.work import StorageBusy, StorageSlow, StorageUncertain, Work
 
-__all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
+__all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
 
 _creating = threading.Lock()
 _encoder = msgspec.json.Encoder(enc_hook=plain)
@@ -38,7 +38,9 @@ _encoder = msgspec.json.Encoder(enc_hook=plain)
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
-POSTGRESQL_CONNECT_TIMEOUT = 5
+# In WAL mode only FULL keeps what was committed through a loss of power.
+SQLITE_SYNCHRONOUS = "FULL"
+POSTGRESQL_CONNECT_TIMEOUT = 2
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
@@ -50,7 +52,11 @@ _SQLITE_WAITED = 5
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-_NEVER_REACHED = {"OperationalError": StorageBusy, "ConnectionTimeout": StorageSlow}
+_NEVER_REACHED = {
+    "OperationalError": StorageBusy,
+    "ConnectionTimeout": StorageSlow,
+    "ServerSilent": StorageSlow,
+}
 
 
 class Database:
@@ -166,6 +172,11 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
     event.listen(engine, "handle_error", _translate)
+    if url.get_backend_name() == "postgresql":
+        # Not everybody who uses SQLite has the driver.
+        from authserver.storage import silence
+
+        silence.watch(engine)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -233,8 +244,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # In WAL mode only FULL keeps a committed transaction through a loss of power.
-    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA synchronous = {SQLITE_SYNCHRONOUS}")
     cursor.close()
 
 
@@ -254,7 +264,14 @@ def _translate(context: ExceptionContext) -> BaseException | None:
         _read_any_text(context.connection.connection.dbapi_connection)
         return StorageBusy(str(error))
     kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
+    if kind is StorageBusy and context.is_disconnect and _is_commit(context):
+        kind = StorageUncertain
     return kind(str(error)) if kind else None
+
+
+def _is_commit(context: ExceptionContext) -> bool:
+    """Whether the connection was lost while a transaction was committed, or the rollback of one that failed."""
+    return context.connection is not None and context.statement is None
 
 
 def _passing(error: BaseException) -> type[StorageUnavailable] | None:
@@ -270,7 +287,7 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
             return StorageSlow
         return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
     # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
-    if type(error).__module__.startswith("psycopg"):
+    if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
         return _NEVER_REACHED.get(type(error).__name__)
     return None
 

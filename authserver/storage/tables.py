@@ -216,6 +216,8 @@ class GrantRow(Base):
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
     details: Mapped[dict[str, Any]]
+    # Without a foreign key: both are deleted when they have expired, and a grant never ends after its parent.
+    parent_id: Mapped[str | None]
 
 
 class TokenRow(Base):
@@ -451,6 +453,13 @@ Index(None, initial_tokens.c.created_at, initial_tokens.c.token_id)
 Index(None, grants.c.user_id, grants.c.client_id)
 # They are listed newest first: of a client, which may have very many, and all of them. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)
+# Few grants are derived from others.
+Index(
+    "ix_grants_parent_id",
+    grants.c.parent_id,
+    sqlite_where=grants.c.parent_id.is_not(None),
+    postgresql_where=grants.c.parent_id.is_not(None),
+)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
 # own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so

@@ -95,8 +95,8 @@ def show(request: Request, outcome: Outcome, *, ticked: Collection[str] | None =
             return see_login(request, request=sealed)
         case AskConsent():
             return _consent_page(request, outcome, ticked)
-        case Redirect(location=location):
-            return see_client(request, location)
+        case Redirect(location=location, mode=mode):
+            return see_client(request, location, mode)
 
 
 @exception_view_config(FormOutOfDate)

@@ -35,5 +35,6 @@ def caller(request: Request) -> Caller:
         headers=MappingProxyType(headers),
         authorization=authorization,
         url=request.application.parts.settings.issuer_origin + route.path if route else "",
+        method=request.method,
         request_id=request_id(),
     )

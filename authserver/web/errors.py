@@ -18,6 +18,8 @@ from pyramid.view import exception_view_config, forbidden_view_config, notfound_
 from authserver.engine import uris
 from authserver.engine.authorize import error_location
 from authserver.engine.errors import (
+    QUERY,
+    InsufficientScope,
     InvalidClient,
     InvalidToken,
     OAuthError,
@@ -29,6 +31,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.pending import ForeignRequest
 from authserver.engine.ports import StorageUnavailable
+from authserver.web.headers import PAGE_POLICY
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
 from authserver.web.onward import see_client
@@ -140,11 +143,19 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
     """An authorization error for the client; the user is asked first if the client registered the URI itself."""
     location = error_location(error, request.application.parts.settings.issuer)
     if not error.ask_first:
-        return see_client(request, location)
+        return see_client(request, location, error.mode)
+    fields: dict[str, str] = {}
+    if error.mode != QUERY:
+        location, fields = uris.without_response(location)
+        request.content_security_policy["form-action"] = [
+            *PAGE_POLICY["form-action"],
+            uris.origin(location) or "'none'",
+        ]
     page: dict[str, Any] = {
         "client_name": None,
         "target_host": uris.display_host(error.redirect_uri),
         "target": location,
+        "fields": fields,
         "code": error.code,
         "details": in_words(error.description),
         "error_id": request.error_id,
@@ -224,8 +235,10 @@ def _failed(request: Request, error: OAuthError) -> Response:
         return oauth_error(error, request)
     target = request.journal.target
     if target is not None:
-        redirect_uri, state, ask_first = target
-        redirected = RedirectError(error, redirect_uri=redirect_uri, state=state, ask_first=ask_first)
+        redirect_uri, state, ask_first, mode = target
+        redirected = RedirectError(
+            error, redirect_uri=redirect_uri, state=state, ask_first=ask_first, mode=mode
+        )
         return redirect_error(redirected, request)
     if isinstance(error, TooManyRequests):
         page = _page(
@@ -263,6 +276,10 @@ def _with_hints(request: Request, response: Response, error: OAuthError) -> Resp
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}", error="invalid_token"'
         case InvalidToken():
             response.headers["WWW-Authenticate"] = f'Bearer realm="{_realm(request)}"'
+        case InsufficientScope(scope=scope):
+            response.headers["WWW-Authenticate"] = (
+                f'Bearer realm="{_realm(request)}", error="insufficient_scope", scope="{scope}"'
+            )
         case TemporarilyUnavailable():
             response.headers["Retry-After"] = str(error.retry_after or RETRY_AFTER)
         case TooManyRequests():

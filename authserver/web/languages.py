@@ -87,7 +87,7 @@ class Languages:
         """The first wanted language that is offered (RFC 4647, 3.4).
 
         Args:
-            ui_locales: of the authorization request (OpenID Connect Core, 3.1.2.1); it counts first.
+            ui_locales: of the authorization request (OIDC Core, 3.1.2.1); it counts first.
             accept_language: the header (RFC 9110, 12.5.4).
         """
         ui_locales, accept_language = (

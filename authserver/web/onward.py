@@ -15,6 +15,7 @@ from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
 from authserver.engine import uris
+from authserver.engine.errors import QUERY
 from authserver.web.pages import see_other
 from authserver.web.request import Request
 
@@ -33,8 +34,13 @@ def let_forms_lead_on(request: Request) -> None:
         request.content_security_policy = {"form-action": None}
 
 
-def see_client(request: Request, location: str) -> Response:
-    """The way on to the client, at an address that has been accepted."""
+def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
+    """The way on to the client, at an address that has been accepted, in this response mode."""
+    if mode != QUERY:
+        response: Response = request.application.parts.response_modes[mode](
+            request, *uris.without_response(location)
+        )
+        return response
     if request.matched_route.name not in AFTER_A_FORM or not needs_a_page(request):
         return see_other(location)
     redirect_uri = location.partition("?")[0]
@@ -44,5 +50,5 @@ def see_client(request: Request, location: str) -> Response:
         "is_app": redirect_uri.partition(":")[0].lower() not in ("https", "http"),
         "signed_in": None,
     }
-    response: Response = render_to_response("onward.jinja2", page, request)
-    return response
+    onward: Response = render_to_response("onward.jinja2", page, request)
+    return onward

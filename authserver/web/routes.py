@@ -255,7 +255,7 @@ def add_well_known(
 
     Args:
         name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
-        appended: whether the document is also at the address after that path (OpenID Connect Discovery, 4).
+        appended: whether the document is also at the address after that path (OIDC Discovery, 4).
         below: the path of what it is about, if that is something below the issuer (RFC 9728, 3.1).
         operation: what it answers, for the OpenAPI document.
     """
@@ -273,7 +273,7 @@ def add_well_known(
 def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
     """The two addresses at which clients look for a document about the issuer.
 
-    The first has the name between host and path (RFC 8414, 3.1), the second after the path (OpenID Connect
+    The first has the name between host and path (RFC 8414, 3.1), the second after the path (OIDC
     Discovery, 4).
     """
     return f"/.well-known/{name}{issuer_path}", f"{issuer_path}/.well-known/{name}"

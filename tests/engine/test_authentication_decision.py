@@ -25,11 +25,13 @@ from authserver.api import (
     narrow,
 )
 from authserver.engine import authorize
+from authserver.engine.authorization_request import _strictest
 from authserver.engine.authorize import AskConsent, AskLogin, Redirect
 from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import PageError, RedirectError
 from authserver.engine.pending import Browser, mark_of
+from authserver.engine.people.account import session_handle
 from authserver.engine.records import RegisteredBy
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 from authserver.plugins.asking import PluginSet
@@ -223,7 +225,29 @@ def test_a_client_that_registered_itself_gets_its_refusal_from_the_person(
     """B-17: nobody vouches for its redirect URI, so nobody is sent there unasked."""
     client = a_client(client_id="itself", registered_by=RegisteredBy.SELF)
     memory_stores.clients.add(client)
-    assert refused(make(REFUSED), NOBODY, request_of(client)).ask_first
+    assert refused(make(deny("not-now")), NOBODY, request_of(client)).ask_first
+
+
+def test_a_request_that_may_show_no_page_shows_none(make: Make, memory_stores: MemoryStores) -> None:
+    """B-16 before B-17, OIDC-05: with the code of such a request, also for a client that registered itself."""
+    client = a_client(client_id="itself", registered_by=RegisteredBy.SELF)
+    memory_stores.clients.add(client)
+    assert not refused(make(REFUSED), NOBODY, request_of(client)).ask_first
+
+
+def test_what_one_policy_demands_counts_whatever_others_say(make: Make) -> None:
+    """The strictest step, silence, a page, the first level and the first sentence, in whichever order they are said."""
+    said = [
+        SignIn(acr="gold", silent=True),
+        SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why="Again."),
+        SignIn(asks=True, acr="silver"),
+    ]
+    for order in (said, said[::-1]):
+        acr = next(each.acr for each in order if each.acr)
+        assert _strictest(order) == SignIn(
+            step=AuthenticationStep.SIGN_IN_AGAIN, why="Again.", acr=acr, silent=True, asks=True
+        )
+    assert _strictest([]) == SignIn()
 
 
 def raising() -> Decision[Any]:
@@ -339,6 +363,7 @@ def test_the_level_that_a_policy_names_is_kept_with_the_grant(
         "acr": "gold",
         "amr": ["pwd"],
         "auth_time": int(OLD.authenticated_at.timestamp()),
+        "session": session_handle(OLD),
     }
 
 

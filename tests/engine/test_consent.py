@@ -24,6 +24,7 @@ from authserver.engine.consent import (
 )
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import AccessDenied, InvalidGrant, PageError, ServerError
+from authserver.engine.people.account import session_handle
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Consent, EventType, RegisteredBy
 from authserver.engine.tokens.issuing import issue
@@ -292,7 +293,11 @@ def test_a_grant_says_how_its_person_signed_in(engine: Engine) -> None:
     """RFC 9068, 2.2.1; its end is the one that no rotation moves (OAuth 2.1, 4.3.3)."""
     signed_in = a_session(authenticated_at=NOW - timedelta(hours=1), details={"amr": ["pwd", "otp"]})
     grant = agree(engine, BEFORE, signed_in, asked=True)
-    assert grant.details == {"auth_time": int(NOW.timestamp()) - 3600, "amr": ["pwd", "otp"]}
+    assert grant.details == {
+        "auth_time": int(NOW.timestamp()) - 3600,
+        "amr": ["pwd", "otp"],
+        "session": session_handle(signed_in),
+    }
     assert (grant.client_id, grant.user_id) == (CLIENT.client_id, ADA.user_id)
     assert (grant.scopes, grant.resources) == (BEFORE.scopes, BEFORE.resources)
     assert grant.expires_at - grant.created_at == timedelta(seconds=engine.settings.grant_lifetime)

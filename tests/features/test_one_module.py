@@ -44,10 +44,23 @@ WORDS = {
         "age_for_reading",
         "age_for_changing",
     ],
+    # Not "device", which is also what somebody signs in on.
+    "device": [
+        "device_code",
+        "device code",
+        "device codes",
+        "device flow",
+        "device_authorization",
+        "user_code",
+        "user code",
+        "verification_uri",
+    ],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "opentelemetry": ["opentelemetry", "otlp"],
+    # Not "nonce", which is also a term of cryptography, and in its name of the specification "OIDC".
+    "openid": ["openid", "userinfo", "id_token", "id_token_hint", "form_post", "pairwise", "at_hash"],
     "par": ["par", "pushed", "push", "pushes", "invalid_request_uri"],
     "playground": ["playground"],
     "software_statements": ["software statement", "software statements", "software_statement"],
@@ -69,8 +82,11 @@ WORDS = {
 LISTING = {
     # An API, which takes access tokens of every type, as those of others do.
     "dpop": {"features/admin_api/access.py"},
+    # Parameters of a response, which no redirect URI may have; and what strangers ask for.
+    "openid": {"engine/uris.py", "testing/hostile.py", "testing/strategies.py"},
     "playground": {"cli/demo.py", "testing/live.py"},
-    "step_up": {"testing/strategies.py"},
+    # A request says in the words of OpenID Connect, too, which level of sign-in it needs.
+    "step_up": {"testing/strategies.py", "features/openid/__init__.py", "features/openid/sign_in.py"},
     # Both speak of OpenTelemetry: one sends traces, the other events as log records.
     "opentelemetry": {"features/otlp_events.py"},
     "otlp_events": {"features/opentelemetry.py"},

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from authserver.engine import pkce
-from authserver.engine.asking import (
-    allowed_scopes,
-    may_refresh,
-    narrower_resources,
-    remaining_resources,
-    still_registered,
-)
+from authserver.engine.asking import narrower_resources
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
+from authserver.engine.grants.deriving import check_approved, redeem_approved
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import RedirectUriQuestion
-from authserver.engine.records import NOTHING, Client, FoundToken, TokenKind
+from authserver.engine.records import Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The authorization code is not valid."
 # Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
@@ -34,20 +29,19 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     """
     code = parameters.require("code")
     verifier = parameters.get("code_verifier")
-    if verifier is None:
+    if verifier is None and not engine.pkce_replacements:
         # Each code here has a challenge. RFC 7636, 4.6 has this error, where OAuth 2.1 leaves it open.
         raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
-    if problem := pkce.verifier_problem(verifier):
+    if verifier is not None and (problem := pkce.verifier_problem(verifier)):
         raise InvalidRequest(problem, reason="verifier-malformed")
     found = _find(engine, client, code)
     token, grant = found.token, found.grant
     redirect_uri = parameters.get("redirect_uri")
     if redirect_uri is not None and redirect_uri != token.details["redirect_uri"]:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
-    if not pkce.verify(token.details.get("code_challenge", ""), verifier):
-        raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
+    _check_verifier(engine, token, verifier)
     named = parameters.all("resource")
-    narrowed = narrower_resources(named, token.resources)
+    narrower_resources(named, token.resources)
     if token.claimed_at is not None:
         burnt = token.failures >= MAXIMUM_FAILURES
         raise InvalidGrant(
@@ -56,19 +50,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
             revoke_grant=None if burnt else grant.grant_id,
         )
     _recheck(engine, client, found)
-    resources = remaining_resources(engine, client, found, narrowed, named=bool(named))
-    left = tuple(scope for scope in token.scopes if scope in grant.scopes)
-    granted = still_registered(client, left)
-    scopes = allowed_scopes(engine, client, found.user, "authorization_code", granted, resources)
-    return Issue(
-        grant=grant,
-        user=found.user,
-        scopes=scopes,
-        resources=resources,
-        refreshable=may_refresh(engine, client, left),
-        spends=token,
-        bound=token.details.get("cnf", NOTHING),
-    )
+    return redeem_approved(engine, client, found, named, grant_type="authorization_code")
 
 
 def _find(engine: Engine, client: Client, code: str) -> FoundToken:
@@ -85,15 +67,27 @@ def _find(engine: Engine, client: Client, code: str) -> FoundToken:
     return found
 
 
+def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
+    """Raises InvalidGrant unless the verifier fits the code.
+
+    A code without a challenge takes none: else an attacker who left the challenge out would go unnoticed (RFC 9700,
+    4.8.2). It counts only as long as a plugin protects it in another way.
+    """
+    challenge = token.details.get("code_challenge")
+    if challenge is None and engine.pkce_replacements & token.details.keys():
+        if verifier is not None:
+            raise InvalidGrant(_REFUSED, reason="verifier-without-challenge", failed_token=token)
+        return
+    if verifier is None:
+        raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
+    if not pkce.verify(challenge or "", verifier):
+        raise InvalidGrant(_REFUSED, reason="verifier-wrong", failed_token=token)
+
+
 def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:
     """What may have changed since the user agreed (T041)."""
-    token, grant = found.token, found.grant
-    if token.expires_at <= engine.now:
-        raise InvalidGrant(_REFUSED, reason="code-expired")
-    if grant.revoked_at is not None:
-        raise InvalidGrant(_REFUSED, reason="grant-revoked")
-    if found.user is None or not found.user.is_enabled:
-        raise InvalidGrant(_REFUSED, reason="user-disabled")
-    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=token.details["redirect_uri"]))
+    check_approved(engine, found)
+    redirect_uri = found.token.details["redirect_uri"]
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))
     if not ruling.allowed:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-withdrawn")

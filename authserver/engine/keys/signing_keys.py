@@ -38,6 +38,7 @@ SHORTEST_BEGINNING = 8
 # Why a key was made.
 FIRST = "first-key"
 NEW_ALGORITHM = "algorithm-changed"
+NEEDED = "algorithm-needed"
 ROTATED = "rotated"
 REPLACES_REVOKED = "replaces-revoked"
 
@@ -102,12 +103,16 @@ def signing_key(keys: Sequence[SigningKey], algorithm: str, now: datetime) -> Si
 
 
 def prepare(engine: Engine) -> None:
-    """Make a key of the configured algorithm unless there is one, however many processes start at once (T113).
+    """Make a key of each algorithm that is needed, unless there is one, however many processes start at once (T113).
 
-    The very first one signs at once. Where another algorithm signed so far, the key is staged as in a rotation.
+    The very first one of the configured algorithm signs at once. Where another algorithm signed so far, the key is staged
+    as in a rotation. What plugins sign with signs at once: nobody has verified anything of theirs before.
     """
     erase_ended(engine.stores, engine.now)
     algorithm, keys = engine.settings.signing_algorithm, engine.stores.signing_keys.list()
+    for other in engine.further_algorithms:
+        if other != algorithm and _last(keys, other) is None:
+            add_key(engine, other, activates_at=engine.now, why=NEEDED)
     if _last(keys, algorithm) is not None:
         return
     if signing_key(keys, algorithm, engine.now) is None:
@@ -176,7 +181,8 @@ def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
     if restored is not None:
         restored = _change(engine, restored, replace(restored, retires_at=None, ends_at=None))
     if found.makes_key:
-        successor = add_key(engine, engine.settings.signing_algorithm, activates_at=now, why=REPLACES_REVOKED)
+        algorithm = _in_place_of(engine, key)
+        successor = add_key(engine, algorithm, activates_at=now, why=REPLACES_REVOKED)
         if successor is None:
             raise _already_changed(engine, key.algorithm)
     details = {"kid": key.kid, "algorithm": key.algorithm, "was": str(found.was)}
@@ -268,16 +274,22 @@ def _successor(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) 
         return None
     own = _staged(keys, revoked.algorithm, engine.now)
     if own is None and _leaves_a_gap(engine, keys, revoked):
-        return _staged(keys, engine.settings.signing_algorithm, engine.now)
+        return _staged(keys, _in_place_of(engine, revoked), engine.now)
     return own
 
 
+def _in_place_of(engine: Engine, revoked: SigningKey) -> str:
+    """The algorithm of a key that takes the place of this one: its own, if that is needed."""
+    needed = engine.further_algorithms
+    return revoked.algorithm if revoked.algorithm in needed else engine.settings.signing_algorithm
+
+
 def _leaves_a_gap(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) -> bool:
-    """Whether nothing would sign without this key, or only another algorithm than the configured one."""
+    """Whether nothing would sign without this key, or nothing of an algorithm that is needed."""
     others = [key for key in keys if key.kid != revoked.kid]
-    is_configured = revoked.algorithm == engine.settings.signing_algorithm
+    is_needed = revoked.algorithm in (engine.settings.signing_algorithm, *engine.further_algorithms)
     return revoked.state(engine.now) is KeyState.ACTIVE and (
-        is_configured or signing_key(others, revoked.algorithm, engine.now) is None
+        is_needed or signing_key(others, revoked.algorithm, engine.now) is None
     )
 
 

@@ -29,6 +29,7 @@ from authserver.engine.people.login import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     Consent,
     EventType,
@@ -133,6 +134,8 @@ def last_use(grant: Grant) -> datetime:
 
 def let_in_by(grant: Grant) -> str | None:
     """Who or what made a grant that its user did not agree to here; None for what the consent page made."""
+    if ON_ANOTHER_DEVICE in grant.details:
+        return None
     name: str | None = grant.details.get("vouched_by") or grant.details.get("grant_type")
     return name
 
@@ -243,7 +246,7 @@ def own_sessions(engine: Engine, user: User, session_id: str) -> Sequence[OwnSes
     """The live sessions of a user: the one with this id first, then the others, last seen first."""
     this = digests.digest(SESSION_KIND, session_id)
     sessions = [
-        OwnSession(handle=_handle(session), session=session, is_this=session.digest == this)
+        OwnSession(handle=session_handle(session), session=session, is_this=session.digest == this)
         for session in engine.stores.sessions.list(user.user_id, engine.now, idle_since(engine))
     ]
     return sorted(sessions, key=lambda own: not own.is_this)
@@ -253,7 +256,7 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
     """End one session of a user; False when no live session of theirs has this handle."""
     sessions = engine.stores.sessions
     for session in sessions.list(user.user_id, engine.now, idle_since(engine)):
-        if digests.equal(_handle(session), handle):
+        if digests.equal(session_handle(session), handle):
             sessions.end(session.digest)
             _record_ended(engine, user, 1)
             return True
@@ -419,7 +422,8 @@ def _as_agreed(consent: Consent | None) -> Client | None:
     )
 
 
-def _handle(session: Session) -> str:
+def session_handle(session: Session) -> str:
+    """What names a session without revealing its stored digest."""
     return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
 
 

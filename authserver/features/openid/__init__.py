@@ -1,0 +1,335 @@
+"""OpenID Connect (Core 1.0, Discovery 1.0, Dynamic Client Registration 1.0): applications sign people in.
+
+A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint who
+the person is. Only the code flow is offered. Logout is not part of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pyramid.config import Configurator
+from pyramid.response import Response
+
+from authserver.api import (
+    METADATA_DOCUMENT,
+    AuthenticationStep,
+    Client,
+    Decision,
+    Described,
+    Engine,
+    Expanded,
+    Grant,
+    InvalidRequest,
+    Issued,
+    Parameter,
+    Parameters,
+    ReadMember,
+    Request,
+    Respond,
+    Secret,
+    Session,
+    SignIn,
+    Token,
+    TokenKind,
+    UnauthorizedClient,
+    User,
+    hookimpl,
+    metadata_document,
+)
+from authserver.features.openid import form_post, id_tokens, registration, sign_in, subjects, userinfo
+from authserver.features.openid.claims import COVERED, NAMES, OPENID, covered, of_person, read_asked
+from authserver.features.openid.sign_in import PROMPTS, LevelNotReached, LoginRequired
+
+DISCOVERY = "openid-configuration"
+MAXIMUM_NONCE = 2_000
+MINIMUM_SALT = 32
+
+
+def _(sentence: str) -> str:
+    """Mark a sentence for the catalogues; the page translates it."""
+    return sentence
+
+
+SENTENCES: Mapping[str, str] = {
+    OPENID: _("Sign you in, and recognise you when you come back"),
+    "profile": _("See your name and what your profile says"),
+    "email": _("See your e-mail address"),
+    "address": _("See your postal address"),
+    "phone": _("See your phone number"),
+}
+
+
+@dataclass(frozen=True)
+class OpenID:
+    """Sign people in to applications (OpenID Connect).
+
+    Attributes:
+        scopes_added: the standard scopes that come with the plugin. Take one out that `authserver.scopes` has.
+        attributes: a line each, `claim = attribute`, for claims that come from an attribute of another name; parts of an
+            address are `address.locality` and the like.
+        algorithms: what ID tokens and signed answers may be signed with; RS256 is among them (OIDC Core, 15.1).
+        id_token_lifetime: seconds for which an ID token is valid, 30 to 3600.
+        claims_in_id_token: whether ID tokens have what the scopes cover, for clients that never ask UserInfo.
+        require_pkce: whether confidential clients need PKCE even if they send a `nonce` (OAuth 2.1, 7.5.1); public ones
+            always do. `nonce_replaces_pkce` in the metadata of a client is an exception for that client.
+        pairwise_salt: what makes ids of people that differ from sector to sector; at least 32 characters, and never
+            changed. Without it all clients know people by the same id.
+    """
+
+    immediate: ClassVar[bool] = True
+    details: ClassVar[frozenset[str]] = frozenset({"nonce", "by_nonce"})
+    grant_members: ClassVar[frozenset[str]] = frozenset({"claims_in_id_token", "subject"})
+    members: ClassVar[frozenset[str]] = frozenset({"id_token"})
+    implied: ClassVar[frozenset[str]] = frozenset({"acr_values", "max_age"})
+    replaces_pkce: ClassVar[Mapping[str, str]] = {
+        "by_nonce": "the client compares the nonce in the ID token with the one that it sent"
+    }
+    proven_at_registration: ClassVar[Mapping[str, str]] = {
+        registration.WITHOUT_PKCE: "an operator says so",
+        subjects.SECTOR: "the document that it names",
+    }
+    described: ClassVar[Mapping[str, Described]] = {
+        "client_metadata": Described(members=registration.MEMBERS, answer=registration.MEMBERS),
+        "code_details": Described(
+            members={
+                "nonce": Parameter(
+                    description="Comes back in the ID token (OIDC Core, 2).",
+                    schema={"type": "string", "maxLength": MAXIMUM_NONCE},
+                ),
+                "claims": Parameter(
+                    description="What is asked for, claim by claim, as JSON (OIDC Core, 5.5).",
+                    schema={"type": "string"},
+                ),
+                "id_token_hint": Parameter(
+                    description="An ID token of the person who must be signed in (OIDC Core, 3.1.2.1).",
+                    schema={"type": "string"},
+                ),
+            }
+        ),
+    }
+    reasons: ClassVar[Mapping[str, str]] = {
+        "account-differs": "",
+        "claims-malformed": "",
+        "encryption-not-offered": "",
+        "hint-refused": "",
+        "level-not-reached": (
+            "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
+            "people in by them"
+        ),
+        "max-age-malformed": "",
+        "nobody-signed-in": "",
+        "nonce-too-long": "",
+        "prompt-malformed": "",
+        "redirect-uri-missing": "",
+        "sector-changed": "",
+        "sector-incomplete": "",
+        "sector-missing": "",
+        "sector-refused": "",
+        "sector-unavailable": "",
+        "sector-unknown": (
+            "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or another "
+            "subject_type (`authserver client edit {client_id} --metadata subject_type=public`)"
+        ),
+        "sign-in-again": "",
+        "sign-in-first": "",
+        "sign-in-suffices": "",
+        "sign-in-too-old": "",
+        "userinfo-scheme": "",
+        "userinfo-scope": "",
+        "userinfo-token": "",
+        "userinfo-two-tokens": "",
+    }
+
+    scopes_added: tuple[str, ...] = (OPENID, "email", "address", "phone")
+    attributes: tuple[tuple[str, str], ...] = ()
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    id_token_lifetime: int = 300
+    claims_in_id_token: bool = False
+    require_pkce: bool = True
+    pairwise_salt: Secret | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if id_tokens.DEFAULT_ALGORITHM not in self.algorithms:
+            raise ValueError(
+                "algorithms: RS256 must be among them; it is what clients expect that say nothing"
+            )
+        if not 30 <= self.id_token_lifetime <= 3600:
+            raise ValueError("id_token_lifetime must be 30 to 3600 seconds")
+        if unknown := [scope for scope in self.scopes_added if scope not in SENTENCES]:
+            raise ValueError(f"scopes_added: {unknown[0]}: the standard scopes are {' '.join(SENTENCES)}")
+        if self.pairwise_salt is not None and len(self.pairwise_salt.value) < MINIMUM_SALT:
+            raise ValueError(f"pairwise_salt must have at least {MINIMUM_SALT} characters")
+
+    @property
+    def signing_algorithms(self) -> Mapping[str, str]:
+        """What the server needs keys for."""
+        return dict.fromkeys(self.algorithms, "authserver.plugin.openid.algorithms")
+
+    @cached_property
+    def _attributes(self) -> Mapping[str, str]:
+        return dict(self.attributes)
+
+    @property
+    def _types(self) -> tuple[str, ...]:
+        return (subjects.PUBLIC,) if self.pairwise_salt is None else (subjects.PUBLIC, subjects.PAIRWISE)
+
+    @hookimpl
+    def scopes(self) -> Mapping[str, str]:
+        return {scope: SENTENCES[scope] for scope in self.scopes_added}
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, Any]:
+        algorithms = list(self.algorithms)
+        return {
+            "subject_types_supported": list(self._types),
+            "id_token_signing_alg_values_supported": algorithms,
+            "userinfo_signing_alg_values_supported": algorithms,
+            "claims_supported": ["sub", *NAMES, "auth_time", "acr", "amr"],
+            "claim_types_supported": ["normal"],
+            "claims_parameter_supported": True,
+            # Their defaults differ from one another, and people read what is there (OIDC Discovery, 3).
+            "request_parameter_supported": False,
+            "request_uri_parameter_supported": False,
+            "prompt_values_supported": list(PROMPTS),
+            "display_values_supported": ["page"],
+        }
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
+        config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
+
+    @hookimpl
+    def response_modes(self) -> Mapping[str, Respond]:
+        return {form_post.MODE: form_post.respond}
+
+    @hookimpl
+    def client_metadata(self) -> Mapping[str, ReadMember]:
+        return registration.readers(self.algorithms, self._types)
+
+    @hookimpl
+    def expand_registration(
+        self, engine: Engine, sent: Mapping[str, Any], client: Client | None
+    ) -> Mapping[str, Any] | None:
+        return registration.complete(engine, sent, client) or None
+
+    @hookimpl
+    def expand_authorization_request(self, parameters: Parameters) -> Expanded | None:
+        """Nothing is expanded; a request without a redirect URI ends on a page (OIDC Core, 3.1.2.1)."""
+        scopes = " ".join(parameters.all("scope")).split(" ")
+        if OPENID in scopes and not parameters.all("redirect_uri"):
+            raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
+        return None
+
+    @hookimpl
+    def implied_parameters(self, client: Client, parameters: Parameters) -> Mapping[str, str] | None:
+        return sign_in.implied(client, parameters) if _is_asked_for(parameters) else None
+
+    @hookimpl
+    def authentication_decision(
+        self, session: Session | None, is_fresh: bool, parameters: Parameters
+    ) -> Decision[AuthenticationStep | SignIn] | None:
+        return sign_in.decide(session, is_fresh, parameters) if _is_asked_for(parameters) else None
+
+    @hookimpl
+    def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
+        if not _is_asked_for(parameters):
+            return None
+        parameters.require("redirect_uri")
+        nonce = parameters.get("nonce")
+        if nonce is None:
+            return None
+        if len(nonce) > MAXIMUM_NONCE:
+            raise InvalidRequest(f"nonce has more than {MAXIMUM_NONCE} characters.", reason="nonce-too-long")
+        relaxed = not self.require_pkce or client.details.get(registration.WITHOUT_PKCE)
+        return {"nonce": nonce, **({"by_nonce": True} if relaxed and not client.is_public else {})}
+
+    @hookimpl
+    def grant_details(
+        self, engine: Engine, client: Client, user: User, acr: str | None, parameters: Parameters
+    ) -> Mapping[str, Any] | None:
+        subject = self._subject(client, user)
+        kept: dict[str, Any] = {"subject": subject} if subject != user.user_id else {}
+        if not _is_asked_for(parameters):
+            return kept or None
+        asked = read_asked(parameters.get("claims"))
+        hint = parameters.get("id_token_hint")
+        wanted = {asked.subject, None if hint is None else id_tokens.read_hint(engine, client, hint)["sub"]}
+        if wanted - {None, subject}:
+            raise LoginRequired("Another person is signed in.", reason="account-differs")
+        if asked.levels and acr not in asked.levels:
+            raise LevelNotReached("The sign-in does not reach this level.", reason="level-not-reached")
+        if asked.id_token:
+            kept["claims_in_id_token"] = list(asked.id_token)
+        return kept or None
+
+    @hookimpl
+    def token_response(
+        self,
+        engine: Engine,
+        client: Client,
+        user: User | None,
+        grant: Grant,
+        scopes: tuple[str, ...],
+        spends: Token | None,
+        access_token: str,
+    ) -> Mapping[str, Any] | None:
+        """An ID token, for a code and for a refresh token of it: others vouch for the people of other grants."""
+        if user is None or OPENID not in scopes or "auth_time" not in grant.details:
+            return None
+        is_of_code = spends is not None and spends.kind is TokenKind.CODE
+        return {
+            "id_token": id_tokens.make(
+                engine,
+                client,
+                grant,
+                access_token=access_token,
+                lifetime=self.id_token_lifetime,
+                nonce=spends.details.get("nonce") if spends is not None and is_of_code else None,
+                person=self._in_id_token(engine, client, user, grant, scopes),
+            )
+        }
+
+    def answer_userinfo(self, request: Request) -> Response:
+        """GET and POST /oauth/userinfo."""
+        return userinfo.answer(request, self.about)
+
+    def about(self, engine: Engine, client: Client, issued: Issued) -> Mapping[str, Any]:
+        """What an access token lets its client know of its person."""
+        assert issued.user is not None  # the endpoint refuses others
+        return of_person(engine, client, issued.user, issued.scopes, self._attributes)
+
+    def _in_id_token(
+        self, engine: Engine, client: Client, user: User, grant: Grant, scopes: tuple[str, ...]
+    ) -> Mapping[str, Any]:
+        """What the ID token says of the person: what was asked for there by name, unless all that the scopes cover."""
+        names = grant.details.get("claims_in_id_token", ())
+        if self.claims_in_id_token:
+            names = covered(scopes)
+        if not names:
+            return {}
+        known = of_person(engine, client, user, scopes, self._attributes)
+        return {name: known[name] for name in names if name in known}
+
+    def _subject(self, client: Client, user: User) -> str:
+        """What this client knows the user by. Raises UnauthorizedClient if it has no sector."""
+        if not subjects.is_pairwise(client):
+            return user.user_id
+        sector = subjects.sector_of_client(client)
+        if sector is None or self.pairwise_salt is None:
+            raise UnauthorizedClient(
+                "This client cannot know people by ids of its own.", reason="sector-unknown"
+            )
+        return subjects.pairwise(self.pairwise_salt, sector, user.user_id)
+
+
+def _is_asked_for(parameters: Parameters) -> bool:
+    """Whether this is a request of OpenID Connect; all others are as if this plugin were not there (OIDC Core, 3.1.2.1)."""
+    return OPENID in (parameters.get("scope") or "").split(" ")
+
+
+__all__ = ["COVERED", "OpenID"]

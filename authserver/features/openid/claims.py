@@ -1,0 +1,153 @@
+"""What applications are told of a person: the standard claims (OIDC Core, 5.1), and which scope covers which (5.4).
+
+A claim is an attribute of the person, of the same name unless the operator says otherwise; their names are those of the
+user. That something was verified is an attribute, too, and names what was verified: `email_verified` is true as long as
+it is the present `email`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authserver.api import Client, Engine, InvalidRequest, ServerError, User, read_json_object
+
+OPENID = "openid"
+# OIDC Core, 5.4. `updated_at` is not among them: when a person was changed is in the events, not with the person.
+COVERED: Mapping[str, tuple[str, ...]] = {
+    "profile": (
+        "name",
+        "family_name",
+        "given_name",
+        "middle_name",
+        "nickname",
+        "preferred_username",
+        "profile",
+        "picture",
+        "website",
+        "gender",
+        "birthdate",
+        "zoneinfo",
+        "locale",
+    ),
+    "email": ("email", "email_verified"),
+    "address": ("address",),
+    "phone": ("phone_number", "phone_number_verified"),
+}
+NAMES = tuple(name for names in COVERED.values() for name in names)
+# OIDC Core, 5.1.1.
+ADDRESS = ("formatted", "street_address", "locality", "region", "postal_code", "country")
+# What was verified, by the claim that says so.
+VERIFIED = {"email_verified": "email", "phone_number_verified": "phone_number"}
+# What no plugin may say of a person: the tokens themselves say it.
+OF_TOKENS = frozenset(
+    {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "nonce", "at_hash", "auth_time", "acr", "amr", "azp"}
+    | {"sid", "cnf", "act", "client_id", "scope", "events"}
+)
+# Of the parameter `claims`, in each of its two parts.
+MAXIMUM_ASKED = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the parameter `claims` asks for (OIDC Core, 5.5).
+
+    Attributes:
+        id_token: names of claims that are to be in the ID token. UserInfo has all that the scopes cover anyway, and neither
+            has a claim that none of them covers.
+        subject: who must be signed in, if it says so.
+        levels: of which one must be reached, the best first; empty if none must.
+    """
+
+    id_token: tuple[str, ...] = ()
+    subject: str | None = None
+    levels: tuple[str, ...] = ()
+
+
+def read_asked(text: str | None) -> Asked:
+    """The parameter `claims`; names that nobody knows here are ignored. Raises InvalidRequest."""
+    if text is None:
+        return Asked()
+    try:
+        said = read_json_object(text.encode())
+    except ValueError as problem:
+        raise InvalidRequest(f"claims: {problem}.", reason="claims-malformed") from None
+    parts = {part: _part(said.get(part), part) for part in ("userinfo", "id_token")}
+    of_token = parts["id_token"]
+    subjects = [value for part in parts.values() for value in _values(part.get("sub"))]
+    if len(set(subjects)) > 1:
+        raise InvalidRequest("claims: sub names two people.", reason="claims-malformed")
+    acr = of_token.get("acr")
+    return Asked(
+        id_token=tuple(name for name in NAMES if name in of_token),
+        subject=next(iter(subjects), None),
+        levels=_values(acr) if isinstance(acr, dict) and acr.get("essential") is True else (),
+    )
+
+
+def _part(said: object, name: str) -> Mapping[str, Any]:
+    if said is None:
+        return {}
+    if not isinstance(said, dict) or len(said) > MAXIMUM_ASKED:
+        raise InvalidRequest(
+            f"claims: {name} must be an object of at most {MAXIMUM_ASKED} claims.", reason="claims-malformed"
+        )
+    for claim in said.values():
+        if claim is not None and not isinstance(claim, dict):
+            raise InvalidRequest(
+                f"claims: each claim of {name} must be null or an object.", reason="claims-malformed"
+            )
+    return said
+
+
+def _values(claim: object) -> tuple[str, ...]:
+    """The texts that a claim is asked for with, by `value` or `values`. Raises InvalidRequest for what are none."""
+    if not isinstance(claim, dict):
+        return ()
+    values = [claim["value"]] if "value" in claim else claim.get("values", [])
+    if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
+        raise InvalidRequest(
+            "claims: value must be a text, and values a list of texts.", reason="claims-malformed"
+        )
+    return tuple(dict.fromkeys(values))
+
+
+def covered(scopes: Collection[str]) -> tuple[str, ...]:
+    """The claims that these scopes cover."""
+    return tuple(name for scope, names in COVERED.items() if scope in scopes for name in names)
+
+
+def of_person(
+    engine: Engine, client: Client, user: User, scopes: tuple[str, ...], attributes: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that is known of the person and that the scopes cover, with what plugins add (hook `person_claims`).
+
+    What is not known is left out.
+
+    Raises:
+        ServerError: a plugin failed, or says what only tokens say.
+    """
+    found = {name: value for name in covered(scopes) if (value := _value(user, name, attributes)) is not None}
+    added = engine.gather("person_claims", client=client, user=user, scopes=scopes)
+    if taken := OF_TOKENS & added.keys():
+        raise ServerError("The server could not answer this request.", reason=f"claim-of-tokens-{min(taken)}")
+    return found | added
+
+
+def _value(user: User, name: str, attributes: Mapping[str, str]) -> Any:
+    if name == "name":
+        return user.display_name or None
+    if name == "preferred_username":
+        return user.username
+    if name == "address":
+        parts = {part: _text(user, f"address.{part}", attributes) for part in ADDRESS}
+        return {part: text for part, text in parts.items() if text} or None
+    if name in VERIFIED:
+        verified = _text(user, VERIFIED[name], attributes)
+        return None if verified is None else verified in user.attributes.get(attributes.get(name, name), ())
+    return _text(user, name, attributes)
+
+
+def _text(user: User, name: str, attributes: Mapping[str, str]) -> str | None:
+    return next(iter(user.attributes.get(attributes.get(name, name), ())), None)

@@ -1,0 +1,82 @@
+"""ID tokens (OIDC Core, 2): made for a code or a refresh token, and read again as a hint."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from authserver.api import Client, Engine, Grant, InvalidRequest
+
+# A token of this type is neither an access token (`at+jwt`) nor anything else that this server takes.
+TYPE = "JWT"
+ALGORITHM = "id_token_signed_response_alg"
+# OIDC Registration, 2.
+DEFAULT_ALGORITHM = "RS256"
+_HASHES = {"EdDSA": hashlib.sha512, "ES384": hashlib.sha384}
+
+
+def algorithm_of(client: Client) -> str:
+    """What the client's ID tokens are signed with."""
+    algorithm: str = client.details.get(ALGORITHM, DEFAULT_ALGORITHM)
+    return algorithm
+
+
+def make(
+    engine: Engine,
+    client: Client,
+    grant: Grant,
+    *,
+    access_token: str,
+    lifetime: int,
+    nonce: str | None,
+    person: Mapping[str, Any],
+) -> str:
+    """The ID token of one token response.
+
+    Args:
+        access_token: of the same response, which `at_hash` binds to it.
+        lifetime: in seconds.
+        nonce: of the authorization request; None if it had none, and after a refresh (OIDC Core, 12.2).
+        person: claims about the person.
+    """
+    now, algorithm = int(engine.now.timestamp()), algorithm_of(client)
+    claims: dict[str, Any] = {
+        **person,
+        "iss": engine.settings.issuer,
+        "sub": grant.subject,
+        "aud": client.client_id,
+        "exp": now + lifetime,
+        "iat": now,
+        "at_hash": _half_hash(access_token, algorithm),
+    }
+    for name in ("auth_time", "acr", "amr"):
+        if grant.details.get(name) not in (None, []):
+            claims[name] = grant.details[name]
+    if "session" in grant.details:
+        claims["sid"] = grant.details["session"]
+    if nonce is not None:
+        claims["nonce"] = nonce
+    return engine.signer.sign(claims, typ=TYPE, algorithm=algorithm)
+
+
+def read_hint(engine: Engine, client: Client, text: str) -> Mapping[str, Any]:
+    """The claims of an ID token that this client got here before, even if it has expired.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        claims = engine.signer.verify(text, typ=TYPE)
+    except ValueError:
+        claims = {}
+    if claims.get("iss") != engine.settings.issuer or claims.get("aud") != client.client_id:
+        raise InvalidRequest("id_token_hint is no ID token of this application.", reason="hint-refused")
+    return claims
+
+
+def _half_hash(text: str, algorithm: str) -> str:
+    """The left half of the hash that belongs to the algorithm (OIDC Core, 3.1.3.6)."""
+    made = _HASHES.get(algorithm, hashlib.sha256)(text.encode("ascii")).digest()
+    return base64.urlsafe_b64encode(made[: len(made) // 2]).rstrip(b"=").decode()

@@ -1,0 +1,110 @@
+"""What a request says of the sign-in: `prompt`, `max_age`, and whom it is about (OIDC Core, 3.1.2.1).
+
+Levels of sign-in are those of whichever plugin knows them; what a request says of them in the words of OpenID Connect is
+put into `acr_values` for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from authserver.api import (
+    AuthenticationStep,
+    Client,
+    Decision,
+    InvalidRequest,
+    OAuthError,
+    Parameters,
+    Session,
+    SignIn,
+    allow,
+    deny,
+)
+from authserver.features.openid.claims import read_asked
+
+LOGIN_REQUIRED = "login_required"
+SELECTION_REQUIRED = "account_selection_required"
+PROMPTS = ("none", "login", "consent", "select_account")
+DEFAULT_LEVELS = "default_acr_values"
+DEFAULT_AGE = "default_max_age"
+# Ten digits are three centuries.
+_SECONDS = re.compile(r"[0-9]{1,10}")
+# How far the clocks of our processes may be apart; a sign-in that is further in the future was before the clock was set
+# back, and nobody knows how long ago that was (T150).
+_APART = 60
+
+
+def _(sentence: str) -> str:
+    """Mark a sentence for the catalogues; the page translates it."""
+    return sentence
+
+
+TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")
+AGAIN = _("This application asks you to sign in again.")
+WHICH = _("This application asks which account you want to use.")
+
+
+class LoginRequired(OAuthError):
+    """Another person is signed in than the request is about (OIDC Core, 3.1.2.6)."""
+
+    code = LOGIN_REQUIRED
+
+
+class LevelNotReached(OAuthError):
+    """No sign-in reaches the level without which the client wants no answer (OIDC Core, 5.5.1.1)."""
+
+    code = "unmet_authentication_requirements"
+
+
+def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
+    """What the client is registered with, and what `claims` says of levels, as parameters.
+
+    Malformed claims imply nothing: they are refused later, when somebody is signed in.
+    """
+    try:
+        needed = read_asked(parameters.get("claims")).levels
+    except InvalidRequest:
+        needed = ()
+    levels = needed or client.details.get(DEFAULT_LEVELS, ())
+    age = client.details.get(DEFAULT_AGE)
+    found = {"acr_values": " ".join(levels), "max_age": "" if age is None else str(age)}
+    return {name: value for name, value in found.items() if value}
+
+
+def decide(
+    session: Session | None, is_fresh: bool, parameters: Parameters
+) -> Decision[AuthenticationStep | SignIn]:
+    """What the sign-in must be for this request."""
+    prompts = [value for value in (parameters.get("prompt") or "").split(" ") if value]
+    max_age = parameters.get("max_age")
+    silent = "none" in prompts
+    malformed = ""
+    if (silent and len(prompts) > 1) or any(value not in PROMPTS for value in prompts):
+        malformed = "prompt-malformed"
+    elif max_age is not None and not _SECONDS.fullmatch(max_age):
+        malformed = "max-age-malformed"
+    if session is None:
+        # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
+        if silent and not malformed:
+            return deny("nobody-signed-in", LOGIN_REQUIRED)
+        return allow("sign-in-first", AuthenticationStep.GO_ON)
+    if malformed:
+        return deny(malformed, InvalidRequest.code)
+    why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
+    if why and silent:
+        return deny("sign-in-too-old", LOGIN_REQUIRED)
+    if why:
+        return allow("sign-in-again", SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
+    return allow("sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
+
+
+def _why_again(session: Session, prompts: list[str], seconds: int | None) -> str:
+    """Why the person has to sign in again, in a sentence; "" if they need not."""
+    if "login" in prompts or seconds == 0:
+        return AGAIN
+    age = (datetime.now(UTC) - session.authenticated_at).total_seconds()
+    if seconds is not None and not -_APART <= age <= seconds:
+        return TOO_OLD
+    return WHICH if "select_account" in prompts else ""
