@@ -50,10 +50,8 @@ from authserver.engine.ending import (
     Stage,
     Subject,
     SubjectKind,
-    end,
     end_at_once,
     end_part,
-    plan,
     plan_part,
 )
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
@@ -223,7 +221,6 @@ __all__ = [
     "disconnect_plan",
     "edit",
     "enable_user",
-    "end",
     "end_at_once",
     "end_other_sessions",
     "end_part",
@@ -254,7 +251,6 @@ __all__ = [
     "own_sessions",
     "pin",
     "place_of",
-    "plan",
     "plan_of",
     "plan_part",
     "policy_names",
