@@ -22,7 +22,7 @@ from authserver.engine.audit import (
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.client_metadata import members, read_members, value_of
 from authserver.engine.clients.editing import ClientEdit, ClientUnchanged, Edited, ListEdit, edit, pin
-from authserver.engine.clients.initial_tokens import MAXIMUM_NOTE, MAXIMUM_USES, policy_names
+from authserver.engine.clients.initial_tokens import MAXIMUM_USES, BadInitialToken, policy_names
 from authserver.engine.clients.initial_tokens import make as make_initial_token
 from authserver.engine.clients.initial_tokens import revoke as revoke_initial_token
 from authserver.engine.clients.registration import add_client, fitting_metadata
@@ -50,10 +50,8 @@ from authserver.engine.ending import (
     Stage,
     Subject,
     SubjectKind,
-    end,
     end_at_once,
     end_part,
-    plan,
     plan_part,
 )
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
@@ -139,7 +137,6 @@ __all__ = [
     "ALGORITHMS",
     "MAXIMUM_ACCESS_TOKEN_LIFETIME",
     "MAXIMUM_LIFETIME",
-    "MAXIMUM_NOTE",
     "MAXIMUM_PAGE",
     "MAXIMUM_POINTS",
     "MAXIMUM_ROWS",
@@ -152,6 +149,7 @@ __all__ = [
     "AlreadyExists",
     "BadAttributes",
     "BadHead",
+    "BadInitialToken",
     "BadMoment",
     "BadPassword",
     "BadResource",
@@ -225,7 +223,6 @@ __all__ = [
     "disconnect_plan",
     "edit",
     "enable_user",
-    "end",
     "end_at_once",
     "end_other_sessions",
     "end_part",
@@ -256,7 +253,6 @@ __all__ = [
     "own_sessions",
     "pin",
     "place_of",
-    "plan",
     "plan_of",
     "plan_part",
     "policy_names",

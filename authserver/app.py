@@ -34,7 +34,7 @@ from authserver.engine.counting import Counting
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.errors import QUERY
-from authserver.engine.event_seals import Sealer
+from authserver.engine.event_seals import Chain, Sealer, chain_of
 from authserver.engine.floods import Floods
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
@@ -154,6 +154,23 @@ class Application:
             return {reading.reader.name: reading.backlog() for reading in self.readings}
         except StorageUnavailable:
             return {}
+
+    def events_set_aside(self) -> Mapping[str, int]:
+        """How many events each reader never took; nothing when the database is away."""
+        try:
+            with self.storage.begin() as stores:
+                known = stores.event_positions.set_aside()
+        except StorageUnavailable:
+            return {}
+        return {reading.reader.name: known.get(reading.reader.name, 0) for reading in self.readings}
+
+    def event_chain(self) -> Chain | None:
+        """The head of the chain of seals, and what is not sealed yet; None when the database is away."""
+        try:
+            with self.storage.begin() as stores:
+                return chain_of(stores)
+        except StorageUnavailable:
+            return None
 
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""

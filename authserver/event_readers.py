@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from authserver.engine.crypto import digests
 from authserver.engine.event_stream import EventStream, Numbered
 from authserver.engine.ports import Storage, StorageUnavailable, Stores
+from authserver.engine.records import Event, EventType
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,12 @@ LEASE = 30.0
 ELSEWHERE = 10.0
 # Seconds of the longest pause after failures; the first is a second, and each is twice as long as the one before.
 MAXIMUM_PAUSE = 60.0
+# After so many failures in a row, events are tried one by one, so many at a time: what alone is not taken, while another
+# one is, is set aside.
+ATTEMPTS = 10
+ALONE = 5
+# Seconds after which the first event is set aside although none of these is taken.
+PATIENCE = 3 * 86_400.0
 
 
 class Reader(Protocol):
@@ -46,6 +53,10 @@ class Reader(Protocol):
     def batch(self) -> int:
         """How many events it gets at most at a time."""
 
+    @property
+    def may_miss_events(self) -> bool:
+        """Whether an event that it never takes is set aside, so that those after it need not wait for ever."""
+
     def take(self, events: Sequence[Numbered]) -> None:
         """Do with these events what takes time, such as sending them. No transaction is open.
 
@@ -65,11 +76,14 @@ class Reading:
 
     Attributes:
         failures: how often in a row it failed; 0 while it is well.
+        clock: seconds that nobody sets.
     """
 
-    def __init__(self, storage: Storage, reader: Reader) -> None:
+    def __init__(self, storage: Storage, reader: Reader, clock: Callable[[], float] = time.monotonic) -> None:
         self.reader = reader
         self.failures = 0
+        self._clock = clock
+        self._fails_since = 0.0
         self._storage = storage
         self._stream = EventStream()
         self._holder = digests.new_identifier()
@@ -114,11 +128,58 @@ class Reading:
             events = self._stream.following(stores.events, before, limit=self.reader.batch)
         if not events:
             return 0
-        self.reader.take(events)
+        refused: Sequence[Numbered] = ()
+        if self.failures >= ATTEMPTS and self.reader.may_miss_events:
+            events, refused = self._one_by_one(events[:ALONE])
+        else:
+            self.reader.take(events)
         with self._storage.begin() as stores:
             if stores.event_positions.move(name, before, events[-1][0]):
-                self.reader.keep(stores, events)
+                self.reader.keep(stores, [event for event in events if event not in refused])
+                self._set_aside(stores, refused)
         return len(events)
+
+    def _one_by_one(self, events: Sequence[Numbered]) -> tuple[Sequence[Numbered], Sequence[Numbered]]:
+        """Let the reader take what it takes of these; those that it is done with, and which of them it never took.
+
+        Raises:
+            Exception: it takes none of them, and did not for a shorter time than PATIENCE: the other side may come back.
+        """
+        refused: list[Numbered] = []
+        failure: Exception | None = None
+        for event in events:
+            try:
+                self.reader.take([event])
+            except Exception as error:
+                refused.append(event)
+                failure = error
+        if failure is None or len(refused) < len(events):
+            return events, refused
+        if self._clock() - self._fails_since < PATIENCE:
+            raise failure
+        self._fails_since = self._clock()
+        return events[:1], events[:1]
+
+    def _set_aside(self, stores: Stores, refused: Sequence[Numbered]) -> None:
+        """Count these, and note which they are."""
+        if not refused:
+            return
+        name = self.reader.name
+        log.error(
+            "%s: set aside, because it never takes them, so that others need not wait: %s",
+            name,
+            ", ".join(event.event_id for _, event in refused),
+        )
+        stores.event_positions.count_set_aside(name, len(refused))
+        stores.events.add(
+            Event(
+                event_id=digests.new_identifier(),
+                type=EventType.EVENT_SET_ASIDE,
+                at=datetime.now(UTC),
+                actor="server",
+                details={"reader": name, "events": [event.event_id for _, event in refused]},
+            )
+        )
 
     def _begun(self, stores: Stores) -> int:
         """The number of the last event that the reader has taken."""
@@ -139,10 +200,16 @@ class Reading:
             except Exception as error:
                 self._tell(error)
                 pause = min(2.0 ** min(self.failures, 10), MAXIMUM_PAUSE)
-                self.failures += 1
+                self.note_failure()
             else:
                 self.failures = 0
                 pause = 0 if taken == self.reader.batch else self.reader.interval
+
+    def note_failure(self) -> None:
+        """Count a failure in a row."""
+        if not self.failures:
+            self._fails_since = self._clock()
+        self.failures += 1
 
     def _is_here(self) -> bool:
         """Whether this is the process in which the reader works."""

@@ -845,7 +845,8 @@ class DeliverHook(Protocol):
 
         It is called in the background, in one server process at a time, with a few events in the order in which they were
         stored. What it raises is logged, and it is called with the same events again, after pauses of up to a minute; meanwhile
-        no other event reaches it. A plugin that is new gets those that are stored from then on.
+        no other event reaches it. After ten failures in a row it is called with one event at a time, and what it never takes
+        while it takes another is set aside (`event.set_aside`). A plugin that is new gets those that are stored from then on.
 
         Arguments:
             events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of

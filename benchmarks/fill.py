@@ -45,6 +45,9 @@ TOKENS_OF_A_GRANT = 5
 GRANTS_OF_A_USER = 4
 POPULAR = "client-1"
 DAY = 24 * 60 * 60
+# Of how many hours and days there are counts.
+DAYS = 365
+HOURS = DAYS * 24
 TOKEN_ROWS, GRANT_ROWS = Rows(Token, tokens), Rows(Grant, grants)
 
 
@@ -187,6 +190,18 @@ class _Numbers:
     def future(self) -> sa.ColumnElement[datetime]:
         """A moment a month ahead, each its own."""
         return self._moved(self._now + timedelta(days=30))
+
+    def hours_before(
+        self, number: sa.ColumnElement[int], *, of_day: bool = False
+    ) -> sa.ColumnElement[datetime]:
+        """The beginning of an hour so many hours before this one, or of a day so many days before today."""
+        start = self._now.replace(minute=0, second=0, microsecond=0)
+        start, unit = (start.replace(hour=0), "days") if of_day else (start, "hours")
+        if self._dialect == "sqlite":
+            text = literal(start.strftime("%Y-%m-%d %H:%M:%S"))
+            shift = literal("-") + sa.cast(number, sa.Text) + f" {unit}"
+            return sa.func.strftime("%Y-%m-%d %H:%M:%S", text, shift) + ".000000"
+        return literal(start, UtcDateTime()) - number * sa.literal_column(f"INTERVAL '1 {unit[:-1]}'")
 
     def _moved(self, start: datetime) -> sa.ColumnElement[Any]:
         milliseconds = (self.i * 37) % (DAY * 1000)
@@ -376,16 +391,17 @@ def _event_counts(n: _Numbers, client_count: int) -> Mapping[str, Any]:
     return {
         "step": _every_second(n, literal("hour"), literal("day")),
         "client_id": sa.case((n.i % 10 == 0, literal("")), else_=_client_of(n, n.i, client_count)),
-        "at": n.past(),
+        "at": _every_second(n, n.hours_before(n.i % HOURS), n.hours_before(n.i % DAYS, of_day=True)),
         "type": EventType.TOKEN_ISSUED,
         "grant_type": "refresh_token",
-        "reason": "",
+        # Each row is another one.
+        "reason": _every_second(n, n.named("reason-", n.i / HOURS), n.named("reason-", n.i / DAYS)),
         "count": n.i,
     }
 
 
 def _gauge_samples(n: _Numbers) -> Mapping[str, Any]:
-    return {"gauge": Gauge.PEOPLE, "step": Step.HOUR, "at": n.past(), "value": n.i}
+    return {"gauge": Gauge.PEOPLE, "step": Step.HOUR, "at": n.hours_before(n.i), "value": n.i}
 
 
 def main() -> None:

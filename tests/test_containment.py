@@ -260,7 +260,7 @@ def test_a_contributing_plugin_has_failed(
 def test_an_observing_plugin_harms_nobody(
     kind: type[Breaks], raised: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """R-14: the next observer hears of the event all the same."""
+    """T152, R-14: the next observer hears of the event all the same."""
     heard: list[Event] = []
 
     @dataclass(frozen=True)

@@ -11,8 +11,12 @@ import pytest
 import time_machine
 
 from authserver import event_readers
+from authserver.engine.audit import Backlog, backlogs
+from authserver.engine.counting import Counting
+from authserver.engine.event_seals import Sealer
 from authserver.engine.event_stream import Numbered
 from authserver.engine.ports import Storage, Stores
+from authserver.engine.records import EventType
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
 from authserver.testing.records import NOW, a_user, an_event
@@ -28,9 +32,11 @@ class Noting:
     batch: int = 3
     taken: list[str] = field(default_factory=list)
     fails: bool = False
+    may_miss_events: bool = True
+    never: frozenset[str] = frozenset()
 
     def take(self, events: Sequence[Numbered]) -> None:
-        if self.fails:
+        if self.fails or self.never & {event.event_id for _, event in events}:
             raise RuntimeError("the other side does not answer")
         self.taken += (event.event_id for _, event in events)
 
@@ -187,3 +193,67 @@ def test_the_background_goes_on_after_a_failure(database: Database, caplog: pyte
     assert [record.getMessage() for record in caplog.records if "noting" in record.getMessage()] == [
         "noting: events wait, because it failed (the other side does not answer); trying again, at least every 60 seconds"
     ]
+
+
+def fail(reading: Reading, times: int = event_readers.ATTEMPTS) -> None:
+    for _ in range(times):
+        with pytest.raises(RuntimeError, match="does not answer"):
+            reading.work()
+        reading.note_failure()
+
+
+def set_aside(storage: Storage) -> list[list[str]]:
+    with storage.begin() as stores:
+        found = [event for event in stores.events.latest() if event.type is EventType.EVENT_SET_ASIDE]
+        assert sum(len(event.details["events"]) for event in found) == stores.event_positions.set_aside().get(
+            "noting", 0
+        )
+        return [event.details["events"] for event in found]
+
+
+def test_an_event_that_is_never_taken_does_not_hold_up_the_others(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One by one after ten failures: it is counted, named in an event and in the log, and what follows goes on."""
+    store(database, "a", "poison", "c")
+    reading = Reading(database, Noting(never=frozenset({"poison"})))
+    fail(reading)
+    assert set_aside(database) == []
+    assert reading.work() == 3
+    assert reading.reader.taken == kept(database) == ["a", "c"]
+    assert set_aside(database) == [["poison"]]
+    assert "so that others need not wait:" in caplog.text
+    reading.failures = 0
+    assert reading.work() == 1
+    (row,) = (row for row in backlogs_of(database) if row.reader == "noting")
+    assert (row.waiting, row.set_aside) == (0, 1)
+
+
+def backlogs_of(storage: Storage) -> Sequence[Backlog]:
+    with storage.begin() as stores:
+        return backlogs(stores)
+
+
+def test_events_wait_while_the_other_side_takes_none(database: Database) -> None:
+    """Also when there is one alone: nothing is behind it. After three days the first goes, in case it is to blame."""
+    store(database, "a", "b")
+    clock = [0.0]
+    reading = Reading(database, Noting(fails=True), lambda: clock[0])
+    fail(reading, 3 * event_readers.ATTEMPTS)
+    assert set_aside(database) == []
+    clock[0] = event_readers.PATIENCE
+    assert reading.work() == 1
+    assert set_aside(database) == [["a"]]
+    fail(reading, 1)
+    reading.reader.fails = False
+    assert reading.work() == 2
+    assert reading.reader.taken[0] == "b"
+
+
+def test_what_must_have_every_event_never_misses_one(database: Database) -> None:
+    store(database, "a", "b")
+    reading = Reading(database, Noting(never=frozenset({"a"}), may_miss_events=False))
+    fail(reading, 2 * event_readers.ATTEMPTS)
+    assert position(database) == 0
+    assert not Sealer.may_miss_events
+    assert not Counting.may_miss_events

@@ -97,7 +97,7 @@ def asked_by_the_project(lock: str) -> list[Requirement]:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_every_requirement_of_every_pinned_package_is_met_by_the_lock(lock: str) -> None:
-    """On each Python and system, extras and markers included: an installation cannot rot (B207)."""
+    """T172: On each Python and system, extras and markers included: an installation cannot rot (B207)."""
     lines, roots = pinned(lock), asked_by_the_project(lock)
     assert len(lines) > 30 and len(roots) > 15
     assert {
@@ -140,7 +140,7 @@ def test_both_lock_files_agree() -> None:
 
 
 def test_make_installs_the_lock_without_resolving() -> None:
-    """Neither pip nor a build backend chooses a version: the lock is all, as wheels, and is checked afterwards."""
+    """T172: Neither pip nor a build backend chooses a version: the lock is all, as wheels, and is checked afterwards."""
     makefile = (CHECKOUT / "Makefile").read_text()
     assert re.search(r"(?m)^INSTALL := .* --no-deps$", makefile)
     assert re.search(

@@ -217,7 +217,8 @@ def export(
 def readers(configuration: Configuration, as_json: bool) -> None:
     """Show how far the readers of the events have got: the statistics, and plugins that hand events on.
 
-    A plugin that is not listed any more has its line, too: it goes on from there if it is listed again.
+    A plugin that is not listed any more has its line, too: it goes on from there if it is listed again. Events that a
+    plugin never took are set aside, and counted; the events `event.set_aside` name them.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         rows = [asdict(backlog) for backlog in trail.backlogs(engine.stores)]
@@ -225,7 +226,9 @@ def readers(configuration: Configuration, as_json: bool) -> None:
         print_json(rows)
         return
     print_rows(
-        rows, ("reader", "waiting", "since"), empty="No reader has begun yet: they do when the server starts."
+        rows,
+        ("reader", "waiting", "since", "set_aside"),
+        empty="No reader has begun yet: they do when the server starts.",
     )
 
 

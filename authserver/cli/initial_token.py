@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from operator import attrgetter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
-from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
+from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.clients.initial_tokens import (
     MAXIMUM_USES,
     BadInitialToken,
     NoRegistrationPolicies,
-    check_note,
-    check_policy,
     make,
     new_text,
     revoke,
 )
 
 if TYPE_CHECKING:
-    from authserver.plugins.asking import PluginSet
+    pass
 
 SHOWN_ONCE = "Keep the initial access token now: it is not stored readable and will not be shown again."
 _COLUMNS = ("initial_token", "policy", "state", "used", "uses", "expires_at", "created_at", "made_by", "note")
@@ -80,9 +77,6 @@ def add(
     if not lifetime:
         raise click.UsageError("--expires 0: it could never be used")
     with configuration.engine() as engine, _in_a_sentence():
-        check_note(note)
-        plugins = cast("PluginSet", engine.policies)
-        check_policy(map(plugins.plugin, plugins.names), policy)
         token, text = make(
             engine,
             policy=policy,
@@ -117,8 +111,11 @@ def generate(as_json: bool) -> None:
 def list_tokens(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
     """List initial access tokens that were made here, newest first; the tokens themselves are not stored readable."""
     with configuration.engine(Plugins.UNUSED) as engine:
-        known, now = engine.stores.initial_tokens.list(), engine.now
-    found = page_of(known, attrgetter("token_id"), after=after, limit=limit)
+        stored, now = engine.stores.initial_tokens, engine.now
+        last = stored.find_by_id(after) if after else None
+        if after and last is None:
+            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+        found = stored.page(after=(last.created_at, last.token_id) if last else None, limit=limit + 1)
     rows = [operators.initial_token(token, now) for token in found[:limit]]
     if as_json:
         print_json(rows)

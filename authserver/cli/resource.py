@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -14,7 +13,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
-from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
+from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
@@ -128,9 +127,10 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
 def list_resources(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:
     """List resources, those of the INI first."""
     with configuration.engine() as engine:
-        found = page_of(
-            engine.resources.all(), attrgetter("form"), after=after and form_of(after), limit=limit
-        )
+        form = after and form_of(after)
+        if form and engine.resources.find(form) is None:
+            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+        found = engine.resources.page(after=form, limit=limit + 1)
         rows = [operators.resource(engine, each) for each in found[:limit]]
     if as_json:
         print_json(rows)

@@ -125,21 +125,32 @@ def place_of(cursor: str) -> Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What a reader of the events has still to take: how many, deleted ones included, and the time of the first."""
+    """What a reader of the events has still to take: how many, deleted ones included, and the time of the first.
+
+    `set_aside` is how many it never took, and that others do not wait for.
+    """
 
     reader: str
     waiting: int
     since: datetime | None = None
+    set_aside: int = 0
 
 
 def backlogs(stores: Stores) -> Sequence[Backlog]:
     """That of each reader that ever began, by name."""
     last = stores.events.last_number()
-    found = []
+    set_aside, found = stores.event_positions.set_aside(), []
     for reader, number in stores.event_positions.list():
         following = stores.events.following(number, limit=1)
         waiting = max(0, last - number) if following else 0
-        found.append(Backlog(reader=reader, waiting=waiting, since=following[0][1].at if following else None))
+        found.append(
+            Backlog(
+                reader=reader,
+                waiting=waiting,
+                since=following[0][1].at if following else None,
+                set_aside=set_aside.get(reader, 0),
+            )
+        )
     return found
 
 

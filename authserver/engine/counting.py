@@ -114,6 +114,7 @@ class Counting:
 
     name: str = READER
     begins_with_the_first: bool = True
+    may_miss_events = False
     interval: float = 5.0
     batch: int = BATCH
     _pause: float = 0.0

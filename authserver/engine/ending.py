@@ -285,22 +285,25 @@ def end(begin: Begin, act: Act) -> Generator[Ended]:
         yield part.ended
 
 
-def plan_part(begin: Begin, act: Act, stage: Stage, *, seconds: float) -> Part:
-    """Count what would end, as far as that is done in so many seconds, and at least a batch."""
-    return _part(_work(begin, act, stage, dry_run=True), seconds)
+def plan_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: int = 1) -> Part:
+    """Count what would end, as far as that is done in so many seconds, and at least so many batches."""
+    return _part(_work(begin, act, stage, dry_run=True), seconds, batches)
 
 
-def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float) -> Part:
-    """End it, as far as that is done in so many seconds, and at least a batch. Each part leaves the events of `end`."""
-    return _part(_end(begin, act, stage), seconds)
+def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: int = 1) -> Part:
+    """End it, as far as that is done in so many seconds, and at least so many batches.
+
+    Each part leaves the events of `end`.
+    """
+    return _part(_end(begin, act, stage), seconds, batches)
 
 
-def _part(batches: Generator[Part], seconds: float) -> Part:
+def _part(found: Generator[Part], seconds: float, batches: int) -> Part:
     ended, until = Ended(), monotonic() + seconds
-    with closing(batches):
-        for part in batches:
+    with closing(found):
+        for number, part in enumerate(found, start=1):
             ended += part.ended
-            if monotonic() >= until:
+            if number >= batches and monotonic() >= until:
                 return Part(ended=ended, next=part.next)
     return Part(ended=ended)
 

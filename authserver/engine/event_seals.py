@@ -97,6 +97,29 @@ class Entry:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """How far the chain of seals goes.
+
+    Attributes:
+        head: the number of its last seal; 0 for none.
+        sealed_at: when that was made; None for none.
+        unsealed: how many events are not sealed yet, deleted ones included.
+    """
+
+    head: int
+    sealed_at: datetime | None
+    unsealed: int
+
+
+def chain_of(stores: Stores) -> Chain:
+    """How far it goes now."""
+    last, number = stores.event_seals.last(), stores.events.last_number()
+    if last is None:
+        return Chain(head=0, sealed_at=None, unsealed=number)
+    return Chain(head=last.number, sealed_at=last.sealed_at, unsealed=max(0, number - last.last))
+
+
 def digest_of(number: int, event: Event, form: int = FORM) -> bytes:
     """The digest of a stored event in this form; the same on each database that it is copied to."""
     texts, values = FORMS[form]
@@ -153,6 +176,7 @@ class Sealer:
 
     name = READER
     begins_with_the_first = True
+    may_miss_events = False
     interval = INTERVAL
     batch = BATCH
 

@@ -182,6 +182,11 @@ class InitialTokens(Protocol):
     def find(self, digest: bytes) -> InitialAccessToken | None:
         """The token of this digest, whatever its state; `clients` is not counted."""
 
+    def find_by_id(self, token_id: str) -> InitialAccessToken | None: ...
+
+    def page(self, *, after: Place | None = None, limit: int) -> Sequence[InitialAccessToken]:
+        """The newest, beginning after this place: its time and id."""
+
     def list(self) -> Sequence[InitialAccessToken]:
         """All of them, newest first."""
 
@@ -235,6 +240,9 @@ class Resources(Protocol):
 
     def list(self) -> Sequence[Resource]:
         """All of them, by their canonical form."""
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[Resource]:
+        """The next ones by their canonical form, beginning after this one."""
 
     def add(self, resource: Resource) -> None:
         """Raises AlreadyExists when its form is taken, or another is the default and it is to be."""
@@ -558,6 +566,12 @@ class EventPositions(Protocol):
 
     def move(self, reader: str, before: int, after: int) -> bool:
         """Let a reader go on from one number to another; False if it is not at the first one any more."""
+
+    def count_set_aside(self, reader: str, count: int) -> None:
+        """Count events that the reader never took, and that others did not wait for any longer."""
+
+    def set_aside(self) -> Mapping[str, int]:
+        """How many such events each reader has, by its name; readers without any are left out."""
 
 
 class Statistics(Protocol):

@@ -612,6 +612,7 @@ class EventType(StrEnum):
     LIMIT_REMOVED = "limit.removed"
     LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
+    EVENT_SET_ASIDE = "event.set_aside"
     POLICY_DIFFERED = "policy.differed"
     REQUEST_REFUSED = "request.refused"
     REQUEST_FAILED = "request.failed"

@@ -61,6 +61,20 @@ class Registry:
         stored = (resource for resource in self._stored.list() if resource.form not in self._listed)
         return (*self._listed.values(), *stored)
 
+    def page(self, *, after: str = "", limit: int) -> tuple[Resource, ...]:
+        """The next ones in the order of `all`, beginning after the one of this canonical form."""
+        listed = list(self._listed.values())
+        if after in self._listed:
+            listed = listed[list(self._listed).index(after) + 1 :]
+            after = ""
+        elif after:
+            listed = []
+        found = listed[:limit]
+        while len(found) < limit and (batch := self._stored.page(after=after, limit=limit)):
+            found += [resource for resource in batch if resource.form not in self._listed]
+            after = batch[-1].form
+        return tuple(found[:limit])
+
     def in_both(self) -> tuple[Resource, ...]:
         """The resources of the INI that are in the store, too, where they do not count."""
         forms = {resource.form for resource in self._stored.list()}

@@ -213,7 +213,9 @@ def totals(
         sums: dict[datetime, Counter[Measure]] = {at: Counter() for at in _times(span)}
         for at, type, of_grant_type, count in found:
             if grant_type in (None, of_grant_type):
-                sums[at][_measure(type, of_grant_type)] += count
+                # What somebody wrote by hand may be of no whole hour.
+                begin = at if at in sums else begin_of(step, at)
+                sums[begin][_measure(type, of_grant_type)] += count
         rows = tuple(TotalsRow(key=_text(at), at=at, counts=_counts(each)) for at, each in sums.items())
         together: Counter[Measure] = Counter()
         for each in sums.values():
@@ -265,7 +267,7 @@ def series(
         span, measure.types, client_id=client_id or ""
     ):
         if measure.fits(type, of_grant_type) and grant_type in (None, of_grant_type):
-            sums[at] += count
+            sums[begin_of(step, at)] += count
     points = tuple((at, sums[at]) for at in _times(span))
     return Series(step=step, since=span.since, until=span.until, points=points)
 

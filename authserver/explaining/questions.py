@@ -215,9 +215,9 @@ def user_of(engine: Engine, username: str | None) -> User | None:
 
 
 def _initial_token(engine: Engine, token_id: str) -> InitialAccessToken:
-    for known in engine.stores.initial_tokens.list():
-        if known.token_id == token_id:
-            return known
+    known = engine.stores.initial_tokens.find_by_id(token_id)
+    if known is not None:
+        return known
     raise NotFound(f"there is no initial access token {token_id}; `authserver initial-token list` shows them")
 
 

@@ -80,6 +80,8 @@ class Metrics:
         for collector in (
             Upkeep(application.caretaker),
             EventsWaiting(application.events_waiting),
+            EventsSetAside(application.events_set_aside),
+            EventChain(application.event_chain),
             Floods(application.floods),
             Fetches(application.parts.fetcher.outcomes),
             SigningKeys(application.parts.signer.living),
@@ -264,6 +266,56 @@ class EventsWaiting(ReadLater):
         for reader, count in self._read().items():
             waiting.add_metric([reader], count)
         yield waiting
+
+
+class EventsSetAside(ReadLater):
+    """How many events the readers of events never took.
+
+    Args:
+        read: gives how many, by the name of the reader.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        counted = CounterMetricFamily(
+            "authserver_events_set_aside",
+            "Events that a reader never took, and that others do not wait for.",
+            labels=["reader"],
+        )
+        for reader, count in self._read().items():
+            counted.add_metric([reader], count)
+        yield counted
+
+
+class EventChain(ReadLater):
+    """How far the chain goes that proves the events.
+
+    Args:
+        read: gives the `authserver.engine.event_seals.Chain`; None when the database is away.
+    """
+
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        chain = self._read()
+        if chain is None:
+            return
+        yield GaugeMetricFamily(
+            "authserver_event_chain_head", "The number of the last seal of events; 0: none.", value=chain.head
+        )
+        yield _moment(
+            "authserver_event_chain_head_timestamp_seconds",
+            "When the last seal of events was made; 0: never.",
+            chain.sealed_at,
+        )
+        yield GaugeMetricFamily(
+            "authserver_event_chain_unsealed",
+            "Events that are not sealed yet, deleted ones included.",
+            value=chain.unsealed,
+        )
 
 
 class Floods(ReadLater):

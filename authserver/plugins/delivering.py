@@ -23,6 +23,7 @@ class Delivery:
     # If the plugin fails at the last one, it gets all of them again.
     batch: ClassVar[int] = 50
     begins_with_the_first: ClassVar[bool] = False
+    may_miss_events: ClassVar[bool] = True
 
     plugins: PluginSet
     plugin: str

@@ -44,7 +44,8 @@ _COUNT_USERS = select(sa.func.count()).select_from(
 )
 _ENABLE_USER = (
     sa.update(users)
-    .where(users.c.user_id == bindparam("id"), users.c.disabled_at.is_not(None))
+    # Written so that PostgreSQL does not read the index of all who are disabled, to find one by their id.
+    .where(users.c.user_id == bindparam("id"), sa.case((users.c.disabled_at.is_(None), 0), else_=1) == 1)
     .values(disabled_at=None)
 )
 _CHANGE_USER = (

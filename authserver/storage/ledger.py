@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import (
     select,
     tuple_,
     union_all,
+    update,
 )
 
 from authserver.engine.records import (
@@ -80,6 +81,16 @@ _LIST_POSITIONS = select(event_positions.c.reader, event_positions.c.number).ord
 )
 _BEGIN_POSITION = insert_new(event_positions)
 _MOVE = change(event_positions, "number")
+_COUNT_SET_ASIDE = (
+    update(event_positions)
+    .where(event_positions.c.reader == bindparam("called"))
+    .values(set_aside=event_positions.c.set_aside + bindparam("count", type_=Integer))
+)
+_SET_ASIDE = (
+    select(event_positions.c.reader, event_positions.c.set_aside)
+    .where(event_positions.c.set_aside > 0)
+    .order_by(event_positions.c.reader)
+)
 _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("event_id"))
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
 _IS_REFUSAL = spelt_out(REFUSED)
@@ -205,6 +216,12 @@ class SqlEventPositions:
     def move(self, reader: str, before: int, after: int) -> bool:
         old, new = {"reader": reader, "number": before}, {"reader": reader, "number": after}
         return self._work.write(_MOVE, changed(old, new)) == 1
+
+    def count_set_aside(self, reader: str, count: int) -> None:
+        self._work.write(_COUNT_SET_ASIDE, {"called": reader, "count": count})
+
+    def set_aside(self) -> Mapping[str, int]:
+        return {row.reader: row.set_aside for row in self._work.read(_SET_ASIDE, {})}
 
 
 class SqlEventSeals:

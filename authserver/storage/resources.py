@@ -18,6 +18,12 @@ _ADD = insert_new(resources)
 _FIND = Prepared(select(*_RESOURCE.columns).where(resources.c.form == bindparam("form")))
 _DEFAULT = Prepared(select(*_RESOURCE.columns).where(spelt_out(DEFAULT_RESOURCE)).limit(1))
 _LIST = select(*_RESOURCE.columns).order_by(resources.c.form)
+_PAGE = (
+    select(*_RESOURCE.columns)
+    .where(resources.c.form > bindparam("after"))
+    .order_by(resources.c.form)
+    .limit(bindparam("limit", type_=sa.Integer))
+)
 _CHANGE = change(resources, *(column.name for column in resources.columns))
 _HOLD = Prepared(
     select(resources.c.form)
@@ -45,6 +51,9 @@ class SqlResources:
 
     def list(self) -> Sequence[Resource]:
         return [_RESOURCE.record(row) for row in self._work.read(_LIST, {})]
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[Resource]:
+        return [_RESOURCE.record(row) for row in self._work.read(_PAGE, {"after": after, "limit": limit})]
 
     def add(self, resource: Resource) -> None:
         self._work.add(_ADD, _RESOURCE.row(resource))

@@ -290,12 +290,13 @@ class EventRow(Base):
 
 
 class EventPositionRow(Base):
-    """How far a reader of the events has got: the number of the last one that it has taken."""
+    """How far a reader of the events has got: the number of the last one that it has taken, and how many it never took."""
 
     __tablename__ = "event_positions"
 
     reader: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger)
+    set_aside: Mapped[int] = mapped_column(server_default="0")
 
 
 class EventCountRow(Base):
@@ -456,6 +457,11 @@ Index(
 )
 # By user and client together: one application may act for everybody, so each index that a planner may choose
 # must be fast.
+# Few people are disabled, and all of them can be listed.
+_DISABLED = users.c.disabled_at.is_not(None)
+Index("ix_users_disabled_username", users.c.username, sqlite_where=_DISABLED, postgresql_where=_DISABLED)
+# They are listed newest first.
+Index(None, initial_tokens.c.created_at, initial_tokens.c.token_id)
 Index(None, grants.c.user_id, grants.c.client_id)
 # They are listed newest first: of a client, which may have very many, and all of them. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)

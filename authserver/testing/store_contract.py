@@ -452,6 +452,25 @@ def test_an_initial_access_token_changes_while_it_is_used(stores: Stores) -> Non
     assert not stores.initial_tokens.change(an_initial_token(token_id="unknown"), before)
 
 
+def test_initial_tokens_come_in_pages_newest_first(stores: Stores) -> None:
+    """Two of one time by their ids."""
+    made = [
+        an_initial_token(
+            token_id=f"initial_{name}", digest=name.encode(), created_at=NOW + timedelta(days=days)
+        )
+        for name, days in (("c", 0), ("b", 1), ("a", 1), ("d", 2))
+    ]
+    for token in made:
+        stores.initial_tokens.add(token)
+    first = stores.initial_tokens.page(limit=2)
+    assert [token.token_id for token in first] == ["initial_d", "initial_a"]
+    after = (first[-1].created_at, first[-1].token_id)
+    left = stores.initial_tokens.page(after=after, limit=9)
+    assert [token.token_id for token in left] == ["initial_b", "initial_c"]
+    assert stores.initial_tokens.find_by_id("initial_b") == made[1]
+    assert stores.initial_tokens.find_by_id("b") is None
+
+
 def test_what_was_declared_is_listed_replaced_and_forgotten(stores: Stores) -> None:
     """R-17"""
     client = a_declaration()
@@ -501,6 +520,8 @@ def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:
     for resource in (bare, full, none):
         stores.resources.add(resource)
     assert stores.resources.list() == [full, bare, none]
+    assert stores.resources.page(limit=2) == [full, bare]
+    assert stores.resources.page(after=bare.form, limit=2) == [none]
     assert [stores.resources.find(each.form) for each in (full, bare, none)] == [full, bare, none]
     assert stores.resources.find(full.uri) is None
     assert stores.resources.default() == full
@@ -1721,6 +1742,11 @@ def test_a_reader_begins_once_and_one_of_two_moves_counts(stores: Stores) -> Non
     assert positions.of("seals") is None
     assert positions.begin("seals", 3)
     assert list(positions.list()) == [("seals", 3), ("statistics", 9)]
+    assert positions.set_aside() == {}
+    for count in (1, 2):
+        positions.count_set_aside("statistics", count)
+    assert positions.set_aside() == {"statistics": 3}
+    assert positions.of("statistics") == 9
 
 
 def test_events_of_a_time_come_with_their_numbers(storage: Storage) -> None:

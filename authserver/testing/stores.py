@@ -290,6 +290,18 @@ class MemoryInitialTokens(InMemory):
         found = sorted(self.tables.initial_tokens.values(), key=lambda token: token.token_id)
         return sorted(found, key=lambda token: token.created_at, reverse=True)
 
+    def find_by_id(self, token_id: str) -> InitialAccessToken | None:
+        return self.tables.initial_tokens.get(token_id)
+
+    def page(self, *, after: Place | None = None, limit: int) -> Sequence[InitialAccessToken]:
+        return [
+            token
+            for token in self.list()
+            if after is None
+            or token.created_at < after[0]
+            or (token.created_at == after[0] and token.token_id > after[1])
+        ][:limit]
+
     def claim(self, token_id: str, now: datetime) -> bool:
         with self.lock:
             token = self.tables.initial_tokens.get(token_id)
@@ -360,6 +372,9 @@ class MemoryResources(InMemory):
 
     def list(self) -> Sequence[Resource]:
         return sorted(self.tables.resources.values(), key=lambda resource: resource.form)
+
+    def page(self, *, after: str = "", limit: int) -> Sequence[Resource]:
+        return [each for each in self.list() if each.form > after][:limit]
 
     def add(self, resource: Resource) -> None:
         with self.lock:
@@ -883,6 +898,13 @@ class MemoryEventPositions(InMemory):
                 return False
             self.tables.event_positions[reader] = after
             return True
+
+    def count_set_aside(self, reader: str, count: int) -> None:
+        with self.lock:
+            self.tables.set_aside[reader] = self.tables.set_aside.get(reader, 0) + count
+
+    def set_aside(self) -> Mapping[str, int]:
+        return dict(sorted(self.tables.set_aside.items()))
 
 
 class MemoryEventSeals(InMemory):

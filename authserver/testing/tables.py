@@ -50,6 +50,7 @@ class Tables:
     events: dict[str, Event] = field(default_factory=dict)
     event_numbers: dict[str, int] = field(default_factory=dict)
     event_positions: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[str, int] = field(default_factory=dict)
     counts: dict[tuple[Step, str, datetime, EventType, str, str], int] = field(default_factory=dict)
     samples: dict[tuple[Gauge, Step, datetime], int] = field(default_factory=dict)
     event_seals: dict[int, EventSeal] = field(default_factory=dict)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from base64 import urlsafe_b64encode
+
 import pytest
 
 from authserver.engine.authorize import AskConsent, AskLogin
@@ -58,6 +61,34 @@ def test_an_error_is_redirected_to_the_client(rules: Rules, changes: dict, code:
     assert_redirect_error(rules.authorize(client, browser, **changes), code)
     assert records(rules) == before
     assert [event["type"] for event in rules.events()[events:]] == ["authorization.refused"]
+
+
+def in_an_object(*parts: object) -> str:
+    """These as the parts of a JWS or JWE; those that are mappings as JSON."""
+    texts = (json.dumps(part) if isinstance(part, dict) else str(part) for part in parts)
+    return ".".join(urlsafe_b64encode(text.encode()).decode().rstrip("=") for text in texts)
+
+
+INSIDE = {"redirect_uri": EVIL, "response_type": "token", "response_mode": "fragment", "state": "evil"}
+
+
+@pytest.mark.parametrize(
+    "request_object",
+    [
+        in_an_object({"alg": "none"}, INSIDE, ""),
+        in_an_object({"alg": "ES256"}, INSIDE, "signature"),
+        in_an_object({"alg": "RSA-OAEP", "enc": "A256GCM"}, "key", "iv", INSIDE, "tag"),
+    ],
+    ids=["unsigned", "signed", "encrypted"],
+)
+def test_nothing_in_a_request_object_says_where_its_refusal_goes(rules: Rules, request_object: str) -> None:
+    """B-28, T171: it is refused, whatever it is wrapped in, at the registered URI and in the query."""
+    client, _ = rules.add_client()
+    browser = rules.signed_in()
+    answer = rules.authorize(client, browser, request=request_object)
+    assert_redirect_error(answer, "request_not_supported")
+    assert location_of(answer).startswith(f"{REDIRECT_URI}?")
+    assert "evil" not in location_of(answer)
 
 
 @pytest.mark.parametrize(("changes", "code"), WRONG.values(), ids=WRONG)

@@ -76,7 +76,7 @@ def add_secret(rules: Rules, client: Client, text: str | None = None, **changes:
 def test_only_the_registered_method_counts(
     rules: Rules, services: dict[str, tuple[Client, str]], registered: str, presented: str
 ) -> None:
-    """J-01, J-05, T044: a good secret sent another way is no proof, and no secret even less."""
+    """J-16, J-01, J-05, T044: a good secret sent another way is no proof, and no secret even less."""
     client, secret = services[registered]
     before = stored(rules)
     answer = present(rules, presented, client.client_id, secret)

@@ -116,7 +116,7 @@ def test_a_sign_in_of_the_same_second_may_be_older_than_a_request(microseconds: 
 
 
 def test_a_form_token_is_of_one_request_and_one_user(make: Make, browser: Browser) -> None:
-    """E-03, E-04.a."""
+    """T161, E-03, E-04.a."""
     engine, ada = make(), a_user()
     token = form_token(engine, PENDING.handle, ada)
     assert form_handle(engine, browser, token, ada) == PENDING.handle

@@ -23,6 +23,9 @@ NOT_REGISTRABLE = {
     "empty (C-01)": "",
     "wildcard host (C-03, T005)": "https://*.client.example/cb",
     "wildcard path (C-03, T005)": "https://client.example/*",
+    "placeholder of the host (T170)": "https://{tenant}.example/cb",
+    "placeholder of the path (T170)": "https://client.example/${x}",
+    "placeholder of the query (T170)": "https://client.example/cb?at={{x}}",
     "http (C-08)": "http://client.example/cb",
     "http with a loopback look-alike (C-07, C-08)": "http://127.0.0.1.evil.example/cb",
     "http with a localhost look-alike (C-07, C-08)": "http://localhost.evil.example/cb",
@@ -69,7 +72,7 @@ NOT_REGISTRABLE = {
 
 @pytest.mark.parametrize("uri", NOT_REGISTRABLE.values(), ids=NOT_REGISTRABLE)
 def test_a_uri_that_cannot_be_trusted_is_not_registered(rules: Rules, uri: str) -> None:
-    """C-01, C-03, C-07, C-08, C-09, C-10, C-11, C-12, T004, T005, T006, T007, T009, T010: and nothing is stored."""
+    """T170, C-01, C-03, C-07, C-08, C-09, C-10, C-11, C-12, T004, T005, T006, T007, T009, T010: and nothing is stored."""
     before = records(rules)
     body = {"redirect_uris": [uri], "token_endpoint_auth_method": "none"}
     answer = rules.register(body)

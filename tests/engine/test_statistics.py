@@ -17,7 +17,7 @@ from authserver.engine import statistics
 from authserver.engine.audit import BadSearch
 from authserver.engine.context import Engine
 from authserver.engine.counting import Counting, begin_of
-from authserver.engine.records import REFUSALS, Event, EventType, Gauge, Step
+from authserver.engine.records import REFUSALS, Count, Event, EventType, Gauge, Step
 from authserver.engine.statistics import By, Measure
 from authserver.event_readers import Reading
 from authserver.testing.records import a_user, an_event
@@ -302,3 +302,22 @@ def test_events_of_token_requests_name_their_grant_type() -> None:
     rules.refresh(client, secret, answer.json["refresh_token"])
     issued = [event["details"]["grant_type"] for event in rules.events("token.issued")]
     assert issued == ["authorization_code", "refresh_token"]
+
+
+@pytest.mark.parametrize("by", [By.HOUR, By.DAY])
+def test_what_was_counted_at_no_whole_hour_is_in_the_hour_that_it_is_in(by: By) -> None:
+    """No server writes it, and it must not stop who reads."""
+    rules = Rules()
+    at = datetime.now(UTC) - timedelta(hours=30)
+    step = by.step
+    assert step
+    with rules.stores.begin() as stores:
+        stores.statistics.add([Count(step=step, at=at, type=EventType.SIGNED_IN, count=3)])
+    with rules.begin() as engine:
+        found = statistics.totals(engine, engine.now - timedelta(days=2), engine.now, by=by)
+        rows = {row.at: row.counts[Measure.SIGN_INS] for row in found.rows}
+        assert rows[begin_of(step, at)] == sum(rows.values()) == 3
+        series = statistics.series(
+            engine, Measure.SIGN_INS, engine.now - timedelta(days=2), engine.now, step=step
+        )
+        assert dict(series.points)[begin_of(step, at)] == 3

@@ -42,7 +42,7 @@ class Busy:
 
 
 def test_so_many_work_as_many_wait_and_the_others_are_sent_away_at_once() -> None:
-    """T104: no more hashes at once, whoever asks for them."""
+    """T155, T104: no more hashes at once, whoever asks for them."""
     with ThreadPoolExecutor(20) as pool:
         busy = Busy(3, pool)
         later = [pool.submit(busy.work) for _ in range(10)]

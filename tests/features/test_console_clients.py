@@ -819,13 +819,13 @@ def test_an_initial_access_token_is_made_used_and_revoked(
 @pytest.mark.parametrize(
     ("values", "field", "sentence"),
     [
-        ({"policy": "nobodys"}, "policy", "There is no such registration policy"),
+        ({"policy": "nobodys"}, "policy", "nobodys: no such policy"),
         ({"uses": "0"}, "uses", "Write a whole number from 1 to 1,000,000"),
         ({"uses": "1000001"}, "uses", "Write a whole number"),
         ({"uses": "\u0663"}, "uses", "Write a whole number"),
         ({"uses": ""}, "uses", "Write a whole number"),
         ({"expires": "99y"}, "expires", "There is no such choice"),
-        ({"note": "x" * 201}, "note", "Write at most 200 characters."),
+        ({"note": "x" * 201}, "note", "a note has up to 200 characters"),
     ],
 )
 def test_a_token_that_cannot_be_made_is_said_at_its_field(

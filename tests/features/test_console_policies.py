@@ -26,6 +26,7 @@ from authserver.engine.statistics import take_sample
 from authserver.event_readers import Reading
 from authserver.explaining import questions
 from authserver.features.console import trying
+from authserver.testing.records import an_event
 from authserver.testing.server import RESOURCE, SETTINGS, Server, form_with
 
 HOSTILE = "<script>alert(1)</script>\u202egnp.exe\x1b[31m" + "x" * 10_000
@@ -514,10 +515,13 @@ def test_statistics_show_charts_with_their_tables(migrated_sqlite_file: Path, tm
     browser = signed_in(server, "rita")
     page = browser.get("/admin/statistics")
     assert "Nothing was counted in this time." in words(page)
-    assert re.search(r"About \d+ events are not counted yet", words(page))
+    assert re.search(r"About \d+ events are not counted yet, the first of ", words(page))
     reading = Reading(server.application.storage, Counting())
     while reading.work():
         pass
+    with server.begin() as engine:
+        engine.stores.events.add(an_event(type=EventType.MAIL_FAILED, at=engine.now))
+    assert "One event is not counted yet, of " in words(browser.get("/admin/statistics"))
     with server.begin() as engine:
         take_sample(engine.stores, engine.settings, engine.now)
 

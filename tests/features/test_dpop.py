@@ -757,7 +757,7 @@ def test_a_client_that_promised_to_bind_may_push_without_a_proof(pushing: Server
 def test_a_bad_proof_of_a_pushed_request_is_refused(
     shared: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DPOP-01, DPOP-04, PAR-10: as at the token endpoint; no reference, nothing stored, one event."""
+    """T158, DPOP-01, DPOP-04, PAR-10: as at the token endpoint; no reference, nothing stored, one event."""
     monkeypatch.setitem(globals(), "ENDPOINT", PUSH)  # the proofs are for it
     server, client, secret = shared
     before, refused = stored(server), len(server.events("request.refused"))

@@ -86,7 +86,7 @@ ENDINGS: dict[str, Callable[[Badged], None]] = {
 def test_whatever_ends_grants_ends_those_of_a_plugins_grant_type(
     badged: Badged, end: Callable[[Badged], None]
 ) -> None:
-    """R-09, E-16, I-14: introspection says so at once."""
+    """T157, R-09, E-16, I-14: introspection says so at once."""
     end(badged)
     assert_inactive(badged.introspect())
 

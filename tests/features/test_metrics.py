@@ -112,7 +112,7 @@ def test_they_are_on_the_port_for_operators_too(make, issuer: str) -> None:
 
 
 def test_no_label_holds_what_clients_or_people_say(make) -> None:
-    """R-16: whatever strangers name, each label has a name that the server knows."""
+    """T169, R-16: whatever strangers name, each label has a name that the server knows."""
     plugins = f"{SETTINGS['authserver.plugins']}\nmetrics rate_limits {__name__}:TellsTales"
     server = make(**{"authserver.plugins": plugins})
     client, secret = server.add_client(client_id="a-telling-name", grant_types=("client_credentials",))

@@ -43,9 +43,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def world(
     request: pytest.FixtureRequest, migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """A server with what can be attacked; with the settings SETTINGS of the test file, if it has any."""
+    """A server with what can be attacked; with the SETTINGS and PLUGINS of the test file, if it has any."""
     folder = tmp_path_factory.mktemp("world")
     path = Path(shutil.copy(migrated_sqlite_file, folder / "authserver.db"))
-    world = World(path, folder, getattr(request.module, "SETTINGS", None))
+    module = request.module
+    world = World(path, folder, getattr(module, "SETTINGS", None), getattr(module, "PLUGINS", ""))
     yield world
     world.close()

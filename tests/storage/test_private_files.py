@@ -41,6 +41,7 @@ def write(engine: sa.Engine) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite:///{}", "sqlite:///file:{}?uri=true"])
 def test_a_new_database_is_readable_to_its_owner_alone(tmp_path: Path, umask: int, url: str) -> None:
+    """T160"""
     engine = open_engine(url.format(tmp_path / "new.sqlite"))
     connection = engine.connect()
     write(engine)
@@ -84,7 +85,7 @@ def test_it_is_never_readable_to_others(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_database_that_was_there_is_taken_from_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With what SQLite keeps beside it, and a line in the log."""
+    """T160: With what SQLite keeps beside it, and a line in the log."""
     path = tmp_path / "old.sqlite"
     url = f"sqlite:///{path}"
     first = open_engine(url)

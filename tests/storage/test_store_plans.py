@@ -91,6 +91,7 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.page": lambda stores: stores.users.page(after="user7", limit=9),
     "users.count": lambda stores: stores.users.count(limit=9),
     "users.page, by prefix": lambda stores: stores.users.page(prefix="user7", limit=9),
+    "users.page, disabled": lambda stores: stores.users.page(after="user7", disabled=True, limit=9),
     "users.hold_enabled": lambda stores: stores.users.hold_enabled("user_7"),
     "users.enable": lambda stores: stores.users.enable("user_7"),
     "users.add": lambda stores: add_user(stores),
@@ -253,6 +254,7 @@ WHOLE = {
 # These are about tables with a handful of rows, or have such tests in `test_upkeep.py`.
 ELSEWHERE = {
     "declarations",
+    "stored_settings",
     "event_positions",
     "event_seals",
     "initial_tokens",
@@ -400,6 +402,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.numbered", {"ix_events_at"}),
         ("statistics.strangers", {"ix_event_counts_step_at", "pk_clients"}),
         ("users.page", {"uq_users_username"}),
+        ("users.page, disabled", {"ix_users_disabled_username"}),
     ],
 )
 def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, indexes):

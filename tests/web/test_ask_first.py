@@ -331,7 +331,7 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
 def test_somebody_else_can_write_while_a_plugin_is_asked(
     server: Server, story: Callable[[Server], None]
 ) -> None:
-    """T110, T114: at each hook of each endpoint."""
+    """T156, T110, T114: at each hook of each endpoint."""
     story(server)
     assert STORIES[story] <= {hook for hook, _ in ASKED}
     assert [hook for hook, could_write in ASKED if not could_write] == []

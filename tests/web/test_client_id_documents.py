@@ -115,7 +115,7 @@ def test_a_stranger_gets_tokens_and_people_see_who_it_is(server: Server, publish
 def test_its_code_is_not_given_to_anybody_who_asks_from_elsewhere(
     server: Server, published: Published
 ) -> None:
-    """E-19: whatever site sends the browser, and however often the person agreed, the page is shown."""
+    """T162, E-19: whatever site sends the browser, and however often the person agreed, the page is shown."""
     browser = server.browser()
     server.sign_in(browser)
     server.code(published.client, browser)

@@ -140,7 +140,7 @@ def assert_ours(answer: TestResponse, caplog: pytest.LogCaptureFixture) -> None:
 def test_a_fault_of_the_machinery_is_answered(
     event: str, path: str, make_server: MakeServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """F-12, B-19: while a request comes in, is routed, is rendered, and goes out."""
+    """T152, F-12, B-19: while a request comes in, is routed, is rendered, and goes out."""
     server = failing(make_server, event, path)
     headers = {"Origin": "https://client.example"}
     server.add_client()

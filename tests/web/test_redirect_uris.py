@@ -38,7 +38,7 @@ def test_a_uri_that_cannot_be_trusted_is_refused(server: Server, uri: str) -> No
 
 
 def test_a_native_app_with_an_https_uri_stays_public(server: Server) -> None:
-    """C-14: the client type is stored, and a claimed https URI does not make it confidential."""
+    """J-16, C-14: the client type is stored, and a claimed https URI does not make it confidential."""
     client = register(server, application_type="native", redirect_uris=["https://app.example/cb"])
     assert client.is_public
     assert (client.application_type, client.secrets) == ("native", ())

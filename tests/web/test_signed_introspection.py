@@ -58,7 +58,7 @@ def test_a_signed_answer_says_what_the_json_says(granted: Granted) -> None:
 @pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # in favour of Ed25519, says joserfc of RFC 9864
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "EdDSA"])
 def test_the_metadata_name_the_algorithm(algorithm: str, make_server: Callable[..., Server]) -> None:
-    """M-10, A-13 (RFC 9701, 7): the one that signs access tokens."""
+    """M-12, M-10, A-13 (RFC 9701, 7): the one that signs access tokens."""
     server = make_server({"authserver.signing_algorithm": algorithm})
     client, secret = server.add_client()
     answer = server.http.post(
@@ -73,7 +73,7 @@ def test_the_metadata_name_the_algorithm(algorithm: str, make_server: Callable[.
 
 
 def test_an_inactive_token_is_signed_for_as_well(granted: Granted) -> None:
-    """M-03, M-10, T078: `active` is false, and nothing else is said; what it was once does not show."""
+    """M-11, M-03, M-10, T078: `active` is false, and nothing else is said; what it was once does not show."""
     granted.server.add_client(client_id="other")
     client_id = granted.client.client_id
     for text in ("garbage", forged("as_access_"), granted.code):

@@ -167,7 +167,7 @@ def test_a_token_of_one_sign_in_page_is_not_good_for_another_request(server: Ser
 )
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
 def test_no_form_of_another_site_gets_a_cookie(server: Server, path: str, origin: str) -> None:
-    """T092, T098: it comes without cookies, is refused, and its answer replaces nothing."""
+    """T153, T092, T098: it comes without cookies, is refused, and its answer replaces nothing."""
     form = {"csrf_token": "x", "username": "ann", "password": PASSWORD, "answer": "allow", "request": "x"}
     answer = server.browser().post(path, form, headers={"Origin": origin}, status="*")
     assert_page_error(answer, status=403)

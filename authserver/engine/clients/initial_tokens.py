@@ -33,7 +33,15 @@ class RegistrationPolicies(Protocol):
 
 
 class BadInitialToken(Exception):
-    """What keeps an initial access token from being kept so, as a sentence."""
+    """What keeps an initial access token from being kept so, as a sentence.
+
+    Attributes:
+        member: of the token, that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
 
 
 class NoRegistrationPolicies(BadInitialToken):
@@ -63,13 +71,13 @@ def check_policy(plugins: Iterable[object], name: str) -> None:
             f"`{name if name.isascii() else 'partners'} = scopes SCOPE`"
         )
     if name not in known:
-        raise BadInitialToken(f"{name}: no such policy; {did_you_mean(name, known, '')}")
+        raise BadInitialToken(f"{name}: no such policy; {did_you_mean(name, known, '')}", "policy")
 
 
 def check_note(note: str) -> None:
     """Raises BadInitialToken for a note that is too long."""
     if len(note) > MAXIMUM_NOTE:
-        raise BadInitialToken(f"a note has up to {MAXIMUM_NOTE} characters")
+        raise BadInitialToken(f"a note has up to {MAXIMUM_NOTE} characters", "note")
 
 
 class Plugins(Protocol):
@@ -106,7 +114,15 @@ def make(
 
     Returns:
         What is stored, and the token itself, which is not readable again.
+
+    Raises:
+        BadInitialToken: it cannot be so.
     """
+    plugins = cast(Plugins, engine.policies)
+    check_policy(map(plugins.plugin, plugins.names), policy)
+    check_note(note)
+    if uses is not None and not 1 <= uses <= MAXIMUM_USES:
+        raise BadInitialToken(f"it registers 1 to {MAXIMUM_USES:,} clients, or any number", "uses")
     text = new_text() if text is None else text
     token = InitialAccessToken(
         token_id=digests.new_identifier("initial_"),
@@ -162,7 +178,8 @@ def revoke(engine: Engine, token_id: str) -> bool:
     """Revoke an initial access token; False when it is unknown or was revoked before. Its clients stay."""
     if not engine.stores.initial_tokens.revoke(token_id, engine.now):
         return False
-    token = next(each for each in engine.stores.initial_tokens.list() if each.token_id == token_id)
+    token = engine.stores.initial_tokens.find_by_id(token_id)
+    assert token is not None  # it was just changed
     details = {"uses": token.uses, "used": token.used, "expires_at": token.expires_at.isoformat()}
     engine.record(EventType.INITIAL_TOKEN_REVOKED, details={**named(token), **details})
     return True

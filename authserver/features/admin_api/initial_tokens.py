@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, cast
+from datetime import datetime, timedelta
 
 from authserver.administration import (
-    MAXIMUM_NOTE,
     MAXIMUM_USES,
+    BadInitialToken,
     InitialTokenState,
     make_initial_token,
     operators,
-    policy_names,
     revoke_initial_token,
 )
-from authserver.api import Parameter, did_you_mean
+from authserver.api import InitialAccessToken, Parameter
 from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import (
     NULL_OR_TIME,
@@ -26,9 +24,11 @@ from authserver.features.admin_api.entries import (
     Entry,
     Sent,
     conflict,
+    invalid,
     nothing_there,
+    sentence,
 )
-from authserver.features.admin_api.paging import limit_of, page_of, place_of
+from authserver.features.admin_api.paging import gathered
 
 READ, WRITE = "authserver:initial-tokens:read", "authserver:initial-tokens:write"
 SCOPES = {
@@ -61,12 +61,20 @@ SHOWN: Mapping[str, Parameter] = {
 
 
 def list_tokens(call: Call) -> Answer:
-    limit, (after,) = limit_of(call), place_of(call) or ("",)
-    every = sorted(call.engine.stores.initial_tokens.list(), key=lambda token: token.token_id)
-    left = [token for token in every if token.token_id > after]
-    page = left[:limit]
-    items = [operators.initial_token(token, call.engine.now) for token in page]
-    return page_of(call, items, (page[-1].token_id,) if len(left) > limit else None)
+    """The newest first."""
+    stored = call.engine.stores.initial_tokens
+
+    def read(place: tuple[str, ...], limit: int) -> Sequence[InitialAccessToken]:
+        after = (datetime.fromisoformat(place[0]), place[1]) if place[0] else None
+        return stored.page(after=after, limit=limit)
+
+    return gathered(
+        call,
+        read,
+        lambda token: (token.created_at.isoformat(), token.token_id),
+        lambda token: operators.initial_token(token, call.engine.now),
+        start=("", ""),
+    )
 
 
 def make(call: Call) -> Answer:
@@ -74,31 +82,25 @@ def make(call: Call) -> Answer:
     policy, note = sent.text("policy", required=True), sent.text("note")
     uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=MAXIMUM_USES)
     seconds = sent.number("expires_in", 30 * DAY, least=60, most=MAXIMUM_SECONDS)
-    if len(note) > MAXIMUM_NOTE:
-        sent.wrong("note", f"It may have up to {MAXIMUM_NOTE} characters.")
-    known = policy_names(cast(Any, engine.policies))
-    if not known:
-        raise conflict(
-            "There is no registration policy: list registration_token in authserver.plugins of the INI, and a policy in "
-            "authserver.plugin.registration_token.policies."
-        )
-    if policy and policy not in known:
-        sent.wrong("policy", f"There is no such policy; {did_you_mean(policy, known, '')}")
     sent.end()
-    token, text = make_initial_token(
-        engine,
-        policy=policy,
-        uses=uses,
-        expires_at=engine.now + timedelta(seconds=seconds or 0),
-        note=note,
-    )
+    try:
+        token, text = make_initial_token(
+            engine,
+            policy=policy,
+            uses=uses,
+            expires_at=engine.now + timedelta(seconds=seconds or 0),
+            note=note,
+        )
+    except BadInitialToken as error:
+        told = sentence(str(error))
+        raise (invalid(**{error.member: told}) if error.member else conflict(told)) from error
     return Answer(body={**operators.initial_token(token, engine.now), "token": text})
 
 
 def revoke(call: Call) -> Answer:
     named = call.named("initial_token")
     if not revoke_initial_token(call.engine, named):
-        if named in [token.token_id for token in call.engine.stores.initial_tokens.list()]:
+        if call.engine.stores.initial_tokens.find_by_id(named):
             raise conflict("It is revoked already.")
         raise nothing_there()
     return Answer()

@@ -28,7 +28,7 @@ from authserver.features.admin_api.entries import (
     there,
     write_id,
 )
-from authserver.features.admin_api.paging import etag_of, limit_of, page_of, place_of
+from authserver.features.admin_api.paging import etag_of, gathered
 
 READ, WRITE = "authserver:resources:read", "authserver:resources:write"
 SCOPES = {
@@ -114,12 +114,14 @@ def find_stored(call: Call) -> Resource:
 
 
 def list_resources(call: Call) -> Answer:
-    """There are few, so all are read."""
-    limit, (after,) = limit_of(call), place_of(call) or ("",)
-    every = sorted(call.engine.resources.all(), key=lambda each: each.form)
-    left = [each for each in every if each.form > after]
-    page = left[:limit]
-    return page_of(call, map(shown, page), (page[-1].form,) if len(left) > limit else None)
+    """Those of the INI first, and then by their URI."""
+    resources = call.engine.resources
+    return gathered(
+        call,
+        lambda place, limit: resources.page(after=place[0], limit=limit),
+        lambda each: (each.form,),
+        shown,
+    )
 
 
 def show(call: Call) -> Answer:

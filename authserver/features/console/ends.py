@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
-from time import monotonic
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
-from authserver.administration import Act, Ended, end, plan
-from authserver.api import Engine
+from authserver.administration import Act, Ended, Stage, end_part, plan_part
 from authserver.explaining.ends import jwt_sentence, sentence
 from authserver.features.console.pages import Visit
 
@@ -35,12 +33,14 @@ class Amount:
 
 def count(visit: Visit, act: Act) -> Amount:
     """Count what would end."""
-    return _within(COUNTING, plan(lambda: _begin(visit), act))
+    part = plan_part(lambda: nullcontext(visit.engine), act, Stage(), seconds=COUNTING, batches=FEW)
+    return Amount(ended=part.ended, is_whole=part.next is None)
 
 
 def carry_out(visit: Visit, act: Act) -> Amount:
-    """End it: the first batch in any case, after which nothing new begins for good, and others while there is time."""
-    return _within(ENDING, end(lambda: _begin(visit), act))
+    """End it: the first batches in any case, after which nothing new begins for good, and others while there is time."""
+    part = end_part(visit.begin, act, Stage(), seconds=ENDING, batches=FEW)
+    return Amount(ended=part.ended, is_whole=part.next is None)
 
 
 def told(amount: Amount, *, command: str) -> Mapping[str, Any]:
@@ -56,23 +56,3 @@ def told(amount: Amount, *, command: str) -> Mapping[str, Any]:
         "is_whole": amount.is_whole,
         "command": command,
     }
-
-
-def _begin(visit: Visit) -> AbstractContextManager[Engine]:
-    """An engine in a transaction of its own; its events are the person's."""
-    journal = replace(visit.engine.journal, decisions=[], events=[], claimed=[])
-    begun: AbstractContextManager[Engine] = visit.application.begin(
-        caller=visit.request.caller, journal=journal
-    )
-    return begun
-
-
-def _within(seconds: float, batches: Generator[Ended]) -> Amount:
-    """What there is in so many seconds; what is little is whole, however busy the server is."""
-    until, total = monotonic() + seconds, Ended()
-    with closing(batches):
-        for number, ended in enumerate(batches, start=1):
-            total += ended
-            if number >= FEW and monotonic() > until:
-                return Amount(ended=total, is_whole=False)
-    return Amount(ended=total, is_whole=True)

@@ -10,7 +10,6 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
 from authserver.administration import (
-    MAXIMUM_NOTE,
     MAXIMUM_USES,
     BadSearch,
     InitialTokenState,
@@ -43,14 +42,13 @@ USUAL = "30d"
 
 def show(visit: Visit) -> Mapping[str, Any]:
     """The tokens that were made here, newest first."""
-    tokens, after = list(visit.engine.stores.initial_tokens.list()), visit.get("after")
-    if after:
-        ids = [token.token_id for token in tokens]
-        if after not in ids:
-            raise BadSearch(
-                "the token after which this page begins is not kept any more: begin with the first page"
-            )
-        tokens = tokens[ids.index(after) + 1 :]
+    stored, after = visit.engine.stores.initial_tokens, visit.get("after")
+    last = stored.find_by_id(after) if after else None
+    if after and last is None:
+        raise BadSearch(
+            "the token after which this page begins is not kept any more: begin with the first page"
+        )
+    tokens = stored.page(after=(last.created_at, last.token_id) if last else None, limit=PAGE + 1)
     shown = tokens[:PAGE]
     return {
         "tokens": [(token, *BADGES[token.state(visit.engine.now)]) for token in shown],
@@ -82,20 +80,15 @@ def show_add(visit: Visit) -> Mapping[str, Any]:
 def add(visit: Visit) -> Mapping[str, Any]:
     """Make a token, which is shown once."""
     visit.once()
-    policy, note = visit.get("policy"), visit.get("note")
-    if policy not in (policy_names(visit.application.parts.policies) or ()):
-        raise BadInput("There is no such registration policy: take one of those that there are.", "policy")
     if visit.get("expires") not in LIFETIMES:
         raise BadInput("There is no such choice: take one of the form.", "expires")
-    if len(note) > MAXIMUM_NOTE:
-        raise BadInput(f"Write at most {MAXIMUM_NOTE} characters.", "note")
     days, _ = LIFETIMES[visit.get("expires")]
     token, text = make_initial_token(
         visit.engine,
-        policy=policy,
+        policy=visit.get("policy"),
         uses=None if visit.get("unlimited") else _uses(visit.get("uses")),
         expires_at=visit.engine.now + timedelta(days=days),
-        note=note,
+        note=visit.get("note"),
     )
     return {"token": token, "text": text}
 
@@ -117,11 +110,10 @@ def revoke(visit: Visit) -> Response:
 
 def _token(visit: Visit) -> InitialAccessToken:
     """The token that a page is about. Raises HTTPNotFound."""
-    wanted = visit.get("initial_token")
-    for token in visit.engine.stores.initial_tokens.list():
-        if token.token_id == wanted:
-            return token
-    raise HTTPNotFound()
+    token = visit.engine.stores.initial_tokens.find_by_id(visit.get("initial_token"))
+    if token is None:
+        raise HTTPNotFound()
+    return token
 
 
 def _uses(text: str) -> int:

@@ -21,6 +21,7 @@ from pyramid.response import Response
 from authserver.administration import (
     AlreadyExists,
     BadAttributes,
+    BadInitialToken,
     BadMoment,
     BadPassword,
     BadResource,
@@ -80,6 +81,7 @@ class RoleTooLow(ValueError):
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
+    BadInitialToken,
     BadInput,
     BadMoment,
     BadPassword,

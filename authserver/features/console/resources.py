@@ -37,14 +37,12 @@ POLICY = "resources_registered"
 
 def show(visit: Visit) -> Mapping[str, Any]:
     """The resources, those of the INI first."""
-    found, after = list(visit.engine.resources.all()), visit.get("after")
-    if after:
-        forms = [each.form for each in found]
-        if after not in forms:
-            raise BadSearch(
-                "the resource after which this page begins is not there any more: begin with the first page"
-            )
-        found = found[forms.index(after) + 1 :]
+    after = visit.get("after")
+    if after and visit.engine.resources.find(after) is None:
+        raise BadSearch(
+            "the resource after which this page begins is not there any more: begin with the first page"
+        )
+    found = visit.engine.resources.page(after=after, limit=PAGE + 1)
     shown, settings = found[:PAGE], visit.engine.settings
     return {
         "resources": shown,
