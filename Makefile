@@ -11,8 +11,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --editable . --editable plugins/authserver-resource
 # Nothing is resolved and nothing is built: what a later release of any package asks for does not matter here.
 INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
-# Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.
-WORKERS ?= 2
+# One more than CI has cores: while a test waits for a process, another one runs. On larger machines: `make test WORKERS=8`.
+WORKERS ?= 3
 # A worker keeps to the tests of its files, so that what a file prepares is prepared once; the first to end helps the other.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
