@@ -144,8 +144,6 @@ class Database:
 def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
-    `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
-
     Raises:
         SettingsError: the driver of such databases is not installed.
     """
@@ -159,6 +157,8 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
             pool_timeout=POOL_TIMEOUT,
             # LIFO lets connections above the usual load grow old unused, and keeps prepared statements hot.
             pool_use_lifo=True,
+            # `Line.reset` does that.
+            pool_reset_on_return=None,
             connect_args=_connect_args(url),
             # Statements carry password hashes and sealed secrets; error messages must not (R-04).
             hide_parameters=True,
@@ -257,6 +257,7 @@ def _keep_lines(engine: Engine) -> None:
     event.listen(
         engine, "connect", lambda connection, record: record.info.update({LINE: line_of(connection)})
     )
+    event.listen(engine, "reset", lambda _connection, record, _state: record.info[LINE].reset())
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 import msgspec
 import psycopg
 from psycopg import errors
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
 from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, LargeBinary, String
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
 
-from authserver.storage.columns import encode_json
+from authserver.storage.columns import UtcDateTime, encode_json
 from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
@@ -78,7 +78,9 @@ def _format(kind: TypeEngine[Any], dialect: Dialect) -> tuple[int, Encode, Decod
         # Those that a type does not have are not to be called.
         if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
             encode = _after(kind.process_bind_param, dialect, encode)
-        if type(kind).process_result_value is not TypeDecorator.process_result_value:
+        # And a time is one with a time zone already.
+        is_done = isinstance(kind, UtcDateTime)
+        if type(kind).process_result_value is not TypeDecorator.process_result_value and not is_done:
             decode = _before(kind.process_result_value, dialect, decode)
         return object_id, encode, decode
     object_id, write, read = next(found[1:] for found in _FORMATS if isinstance(kind, found[0]))
@@ -212,6 +214,10 @@ class PostgresqlLine:
             else:
                 answers.append(step.form.answer(result))
         return answers
+
+    def reset(self) -> None:
+        if self._libpq.transaction_status != TransactionStatus.IDLE:
+            self._connection.rollback()
 
     def _communicate(self) -> Generator[Wait, Ready | int, list[PGresult]]:
         """Send what is left to be sent; then one result for each statement, those included that the server skipped.

@@ -100,6 +100,9 @@ class Line(Protocol):
             Exception: the driver's own, about the first that failed.
         """
 
+    def reset(self) -> None:
+        """Roll back what was not committed; nothing is sent if there is no transaction."""
+
 
 class Prepared:
     """A statement whose parameters are single values, always by the same names; a column that is NULL is read as None.

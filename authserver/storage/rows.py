@@ -26,10 +26,18 @@ class Rows(Generic[Record]):
         self.end = at + len(names)
         self._names = tuple(names)
         self._values = attrgetter(*names)
+        # Records are frozen and have slots: their `__init__` takes three times as long as filling the slots.
+        self._fill = [getattr(kind, name).__set__ for name in names]
+        self._others = [item for item in fields(kind) if item.name not in table.columns]  # type: ignore[arg-type]
 
     def record(self, row: Sequence[Any], **others: Any) -> Record:
         """The record of this row; `others` are members that are kept elsewhere."""
-        return self.kind(**dict(zip(self._names, row[self.start : self.end], strict=True)), **others)
+        record = object.__new__(self.kind)
+        for fill, value in zip(self._fill, row[self.start : self.end], strict=True):
+            fill(record, value)
+        for item in self._others:
+            object.__setattr__(record, item.name, others.get(item.name, item.default))
+        return record
 
     def row(self, record: Record) -> dict[str, Any]:
         """The row that keeps this record."""

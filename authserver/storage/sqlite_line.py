@@ -97,6 +97,10 @@ class SqliteLine:
             answers.append(Answer(rows, cursor.rowcount))
         return answers
 
+    def reset(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.rollback()
+
     def leave(self) -> None:
         """Let the next one write: the transaction is over, or the connection is given back."""
         if self._has_turn:
