@@ -38,10 +38,19 @@ ATTRIBUTES = {
 
 
 _KEYS: dict[str, SigningKey] = {}
+_SERVERS: dict[tuple[tuple[str, str], ...], Rules] = {}
 
 
 def a_server(settings: Mapping[str, str]) -> Rules:
-    """Rules with these settings and Ann. They share their signing keys: to make one for RSA takes longer than a test."""
+    """Rules with these settings and Ann, which tests share: each has clients of its own. To read a key costs more."""
+    key = tuple(sorted(settings.items()))
+    if key not in _SERVERS:
+        _SERVERS[key] = a_new_server(settings)
+    return _SERVERS[key]
+
+
+def a_new_server(settings: Mapping[str, str]) -> Rules:
+    """The same for one test alone. They share their signing keys: to make one for RSA takes longer than a test."""
     stores = MemoryStores()
     stores.tables.signing_keys.update(_KEYS)
     rules = Rules(settings, stores)

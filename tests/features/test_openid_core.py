@@ -19,6 +19,7 @@ from authserver.testing.server import ISSUER, SETTINGS
 from tests.features.openid_steps import (
     ON,
     a_client_of,
+    a_new_server,
     a_server,
     about,
     half_hash,
@@ -152,8 +153,9 @@ def test_a_setting_that_cannot_be_stops_the_start(key: str, value: str, problem:
         app.build({**ini, f"authserver.plugin.openid.{key}": value})
 
 
-def test_a_key_that_is_revoked_has_a_successor_at_once(rules: Rules) -> None:
+def test_a_key_that_is_revoked_has_a_successor_at_once() -> None:
     """OIDC-27: ID tokens go on, although the server signs access tokens with another algorithm."""
+    rules = a_new_server(ON)
     client, secret = a_client_of(rules)
     kid = header_of(tokens(rules, client, secret)["id_token"])["kid"]
     with rules.begin() as engine:
