@@ -80,7 +80,8 @@ def answer(request: Request, describe: Describe) -> Response:
         InvalidToken: there is none, or it is not valid here.
         InsufficientScope: it has not the scope `openid`.
     """
-    is_form = request.method == "POST"
+    # A form without a single parameter has no type: the token is in the header.
+    is_form = request.method == "POST" and request.content_length not in (None, 0)
     form = read_form(request) if is_form else read_query(request)
     client, claims = look_up(request.engine, form, describe, in_form=is_form)
     algorithm = client.details.get(ALGORITHM)
