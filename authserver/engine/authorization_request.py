@@ -35,9 +35,11 @@ from authserver.engine.questions import (
     RedirectUriQuestion,
     SignIn,
 )
-from authserver.engine.records import NOTHING, Client, Session, User
+from authserver.engine.records import NOTHING, SUBJECT, Client, Session, User
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
+# What a `sub` may be (OIDC Core, 2).
+_SUBJECT = re.compile(r"[!-~]{1,255}")
 # The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
@@ -292,7 +294,34 @@ def complete(engine: Engine, client: Client, parameters: Parameters) -> Paramete
     if not engine.policies.serves("implied_parameters"):
         return parameters
     implied = engine.gather("implied_parameters", client=client, parameters=parameters)
+    if not all(isinstance(value, str) for value in implied.values()):
+        raise engine.wrong_addition("implied_parameters", "a parameter is a text")
     return parameters.with_defaults(implied)
+
+
+def kept_with_grant(
+    engine: Engine,
+    client: Client,
+    user: User,
+    parameters: Parameters,
+    *,
+    acr: str | None,
+    scopes: tuple[str, ...],
+) -> Mapping[str, Any]:
+    """What plugins keep with the grant (hook `grant_details`). Raises OAuthError."""
+    kept = engine.gather(
+        "grant_details",
+        engine=engine,
+        client=client,
+        user=user,
+        acr=acr,
+        scopes=scopes,
+        parameters=parameters,
+    )
+    subject = kept.get(SUBJECT, user.user_id)
+    if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+        raise engine.wrong_addition("grant_details", "a subject has 1 to 255 characters of ASCII")
+    return kept
 
 
 def _refuse_request_objects(parameters: Parameters) -> None:

@@ -127,6 +127,18 @@ class Thinks:
         self.think("code_details")
 
     @hookimpl
+    def grant_details(self) -> None:
+        self.think("grant_details")
+
+    @hookimpl
+    def implied_parameters(self) -> None:
+        self.think("implied_parameters")
+
+    @hookimpl
+    def person_claims(self) -> None:
+        self.think("person_claims")
+
+    @hookimpl
     def send_mail(self) -> bool:
         self.think("send_mail")
         return True
