@@ -1110,8 +1110,8 @@ def includeme(config: Configurator) -> None:
 
     Arguments:
         config: the Pyramid configurator, with directives of this server: `add_endpoint(Route(...), view)`,
-            `add_well_known`, `add_cross_origin_headers` and `add_home_link`. A conflict with an endpoint that exists
-            stops the start.
+            `add_well_known`, `add_cross_origin_headers`, `add_home_link` and `add_account_tab`. A conflict with an
+            endpoint that exists stops the start.
 
     Answers:
         Nothing.

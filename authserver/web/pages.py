@@ -67,8 +67,10 @@ def includeme(config: Configurator) -> None:
     config.set_locale_negotiator(lambda request: underscored(request.language.tag))
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
+    config.registry.account_tabs = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.add_directive("add_home_link", add_home_link)
+    config.add_directive("add_account_tab", add_account_tab)
 
 
 def visible(value: object, maximum: int = 200) -> str:
@@ -91,6 +93,11 @@ def visible(value: object, maximum: int = 200) -> str:
 def add_home_link(config: Configurator, label: str, url: str) -> None:
     """Directive for features: a link on the front page."""
     config.registry.home_links.append((label, url))
+
+
+def add_account_tab(config: Configurator, route_name: str, label: str) -> None:
+    """Directive for features: a page of people's accounts, behind those of the core; its route is `personal`."""
+    config.registry.account_tabs.append((route_name, label))
 
 
 def own_url(request: Request, name: str, /, **query: str) -> str:

@@ -60,6 +60,7 @@ class Registry(Protocol):
         unstored_paths: paths whose requests have no transaction.
         metadata_body: the server metadata, as it is sent.
         home_links: label and address of what features add to the front page.
+        account_tabs: route and label of what features add to people's accounts.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -76,6 +77,7 @@ class Registry(Protocol):
     unstored_paths: set[str]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
+    account_tabs: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages

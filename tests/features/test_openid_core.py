@@ -14,7 +14,7 @@ from authserver.engine.errors import InvalidToken
 from authserver.engine.keys import signing_keys
 from authserver.features.openid import subjects
 from authserver.settings import SettingsError
-from authserver.testing.rules import Rules, assert_inactive, assert_page_error, assert_refused
+from authserver.testing.rules import Rules, assert_code, assert_inactive, assert_page_error, assert_refused
 from authserver.testing.server import ISSUER, SETTINGS
 from tests.features.openid_steps import (
     ON,
@@ -249,6 +249,17 @@ def test_only_codes_are_given(rules: Rules, response_type: str, mode: str | None
     )
     assert outcome_of(answer) == "unsupported_response_type"
     assert answer.mode == "query"  # type: ignore[union-attr]
+
+
+def test_a_refresh_token_needs_consent_to_offline_access() -> None:
+    """OIDC-11: where that scope exists, and the person ticked it; else there is none, and no error."""
+    rules = a_server({**ON, "authserver.plugins": ON["authserver.plugins"] + "\noffline_access"})
+    for ticked, gives in ((["openid"], False), (["openid", "offline_access"], True)):
+        client, secret = a_client_of(rules, scopes=("openid", "offline_access"))
+        page = rules.authorize(client, rules.signed_in(), scope="openid offline_access")
+        code = assert_code(rules.consent(page, scopes=ticked))
+        assert ("refresh_token" in rules.redeem(client, secret, code).json) is gives
+    assert "refresh_token" not in tokens(rules, client, secret)
 
 
 # ---- PKCE -----------------------------------------------------------------------------------------

@@ -222,7 +222,7 @@ def test_an_essential_level_is_not_reached_in_silence(rules: Rules) -> None:
 
 
 def test_a_client_has_levels_of_its_own(rules: Rules) -> None:
-    """OIDC-51: `default_acr_values`, which a request overrides; ID tokens say what was reached."""
+    """OIDC-29, OIDC-51: `default_acr_values`, which a request overrides; ID tokens say what was reached."""
     client, secret = a_known_client(rules, details={"default_acr_values": ["two-factors"]})
     weak = rules.signed_in(seconds_ago=1, methods=("pwd",))
     assert came_of(rules, weak, client) == "sign in again"

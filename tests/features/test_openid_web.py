@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from joserfc import jwt
@@ -49,7 +50,7 @@ def a_running(sqlite_url: str, settings: dict[str, str]) -> Iterator[Server]:
 
 
 def test_from_discovery_to_the_person(server: Server) -> None:
-    """OIDC-09, OIDC-27, OIDC-40, OIDC-49: as a client goes that knows the issuer alone."""
+    """OIDC-09, OIDC-12, OIDC-27, OIDC-33, OIDC-40, OIDC-49: as a client goes that knows the issuer alone."""
     found = server.http.get("/.well-known/openid-configuration").json
     oauth = server.http.get("/.well-known/oauth-authorization-server").json
     assert found == oauth
@@ -227,3 +228,20 @@ def test_a_bearer_may_ask_from_a_registered_origin(server: Server) -> None:
     sent = {"Authorization": f"Bearer {token}", "Origin": "https://client.example"}
     said = server.http.get("/oauth/userinfo", headers=sent)
     assert said.headers["Access-Control-Allow-Origin"] == "https://client.example"
+
+
+def test_people_see_what_applications_see(server: Server) -> None:
+    """E-16: as it is told now, by application; who is not signed in signs in first."""
+    client, secret = server.add_client(client_name="Board", scopes=SCOPES)
+    browser = server.browser()
+    assert urlsplit(browser.get("/account/shared").location).path == "/login"
+    server.sign_in(browser)
+    empty = browser.get("/account/shared")
+    assert "No application may see anything of you." in empty.text
+    server.redeem(client, secret, server.code(client, browser, scope="openid email address"))
+    page = browser.get("/account/shared")
+    text = " ".join(page.html.find("main").get_text(" ").split())
+    assert "Board E-mail address ann@example.com Verified Postal address Berlin, DE" in text
+    assert "Phone number" not in text and "078-05-1120" not in page.text
+    assert page.html.find("a", attrs={"aria-current": "page"}).get_text() == "What they see"
+    assert "What they see" in browser.get("/account/apps").text

@@ -40,7 +40,15 @@ from authserver.api import (
     hookimpl,
     metadata_document,
 )
-from authserver.features.openid import form_post, id_tokens, registration, sign_in, subjects, userinfo
+from authserver.features.openid import (
+    account,
+    form_post,
+    id_tokens,
+    registration,
+    sign_in,
+    subjects,
+    userinfo,
+)
 from authserver.features.openid.claims import COVERED, NAMES, OPENID, covered, of_person, read_asked
 from authserver.features.openid.sign_in import PROMPTS, LevelNotReached, LoginRequired
 
@@ -201,6 +209,8 @@ class OpenID:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
+        config.add_endpoint(account.ROUTE, self.show_shared)
+        config.add_account_tab(account.ROUTE.name, account.TAB)
         config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
 
     @hookimpl
@@ -297,6 +307,10 @@ class OpenID:
     def answer_userinfo(self, request: Request) -> Response:
         """GET and POST /oauth/userinfo."""
         return userinfo.answer(request, self.about)
+
+    def show_shared(self, request: Request) -> Response:
+        """GET /account/shared."""
+        return account.show(request, self._attributes)
 
     def about(self, engine: Engine, client: Client, issued: Issued) -> Mapping[str, Any]:
         """What an access token lets its client know of its person."""
