@@ -27,6 +27,7 @@ JSON_ALONE = {
     "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRedirectUri",
+    "InsufficientScope",
     "InvalidToken",
     # Its page says more.
     "PasswordLinkRefused",
@@ -85,11 +86,15 @@ def test_every_error_that_a_page_may_show_is_extracted() -> None:
         for name, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, errors.Refusal) and kind.__module__ == errors.__name__
     } - {"Refusal", "OAuthError", "PageError", "RedirectError"}
-    # Of a feature: the browser brings a reference to a request that is not there.
+    # Of features: the browser brings a reference to a request that is not there, or who is signed in will not do.
     text = (CHECKOUT / "Makefile").read_text().replace("\\\n", "")
     extracted = re.search(r"^ERRORS := (.*)$", text, re.MULTILINE)
     assert extracted
-    assert {*extracted[1].split()} == named - JSON_ALONE | {"InvalidRequestUri"}
+    assert {*extracted[1].split()} == named - JSON_ALONE | {
+        "InvalidRequestUri",
+        "LoginRequired",
+        "LevelNotReached",
+    }
 
 
 def test_the_languages_that_are_offered_are_those_that_come_with_the_server() -> None:

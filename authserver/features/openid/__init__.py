@@ -209,6 +209,7 @@ class OpenID:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
+        config.add_endpoint(form_post.SCRIPT, form_post.script)
         config.add_endpoint(account.ROUTE, self.show_shared)
         config.add_account_tab(account.ROUTE.name, account.TAB)
         config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
