@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 
 	--no-strip-extras --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 # The first argument of an error is shown on pages too, of those that the authorization endpoint or a page can end with.
 ERRORS := InvalidRequest InvalidRequestUri UnauthorizedClient UnsupportedResponseType InvalidScope InvalidTarget \
-	RequestNotSupported RequestUriNotSupported AccessDenied AuthenticationRefused LoginRequired LevelNotReached ServerError TemporarilyUnavailable \
+	RequestNotSupported RequestUriNotSupported AccessDenied AuthenticationRefused ServerError TemporarilyUnavailable \
 	TooManyRequests TooBusy SignInRefused PasswordRefused
 LOCALE := authserver/locale
 EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/authserver.pot --project=authserver \

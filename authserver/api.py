@@ -126,8 +126,9 @@ are for assertions that clients sign.
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it.
 
-For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`), and
-for what clients are told of people (`person_claims`): a `ServerError` says that a plugin is at fault.
+For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`):
+`AuthenticationRefused` refuses who is signed in, with a code for the client. For what clients are told of people
+(`person_claims`): a `ServerError` says that a plugin is at fault.
 
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
@@ -185,6 +186,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    AuthenticationRefused,
     InsufficientScope,
     InvalidClient,
     InvalidClientMetadata,
@@ -347,6 +349,7 @@ __all__ = [
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
     "AuthenticationDecisionHook",
+    "AuthenticationRefused",
     "AuthenticationStep",
     "BadAssertion",
     "Bearer",

@@ -86,7 +86,7 @@ def test_every_error_that_a_page_may_show_is_extracted() -> None:
         for name, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, errors.Refusal) and kind.__module__ == errors.__name__
     } - {"Refusal", "OAuthError", "PageError", "RedirectError"}
-    # Of features: the browser brings a reference to a request that is not there, or who is signed in will not do.
+    # Of a feature: the browser brings a reference to a request that is not there.
     text = (CHECKOUT / "Makefile").read_text().replace("\\\n", "")
     extracted = re.search(r"^ERRORS := (.*)$", text, re.MULTILINE)
     assert extracted

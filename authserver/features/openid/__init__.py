@@ -16,6 +16,7 @@ from pyramid.response import Response
 
 from authserver.api import (
     METADATA_DOCUMENT,
+    AuthenticationRefused,
     AuthenticationStep,
     Client,
     Decision,
@@ -50,7 +51,7 @@ from authserver.features.openid import (
     userinfo,
 )
 from authserver.features.openid.claims import COVERED, NAMES, OPENID, covered, of_person, read_asked
-from authserver.features.openid.sign_in import PROMPTS, LevelNotReached, LoginRequired
+from authserver.features.openid.sign_in import LOGIN_REQUIRED, PROMPTS, UNMET
 
 DISCOVERY = "openid-configuration"
 MAXIMUM_NONCE = 2_000
@@ -271,9 +272,13 @@ class OpenID:
         hint = parameters.get("id_token_hint")
         wanted = {asked.subject, None if hint is None else id_tokens.read_hint(engine, client, hint)["sub"]}
         if wanted - {None, subject}:
-            raise LoginRequired("Another person is signed in.", reason="account-differs")
+            raise AuthenticationRefused(
+                "Another person is signed in.", reason="account-differs", code=LOGIN_REQUIRED
+            )
         if asked.levels and acr not in asked.levels:
-            raise LevelNotReached("The sign-in does not reach this level.", reason="level-not-reached")
+            raise AuthenticationRefused(
+                "The sign-in does not reach this level.", reason="level-not-reached", code=UNMET
+            )
         if asked.id_token:
             kept["claims_in_id_token"] = list(asked.id_token)
         return kept or None

@@ -15,7 +15,6 @@ from authserver.api import (
     Client,
     Decision,
     InvalidRequest,
-    OAuthError,
     Parameters,
     Session,
     SignIn,
@@ -25,7 +24,7 @@ from authserver.api import (
 from authserver.features.openid.claims import read_asked
 
 LOGIN_REQUIRED = "login_required"
-SELECTION_REQUIRED = "account_selection_required"
+UNMET = "unmet_authentication_requirements"
 PROMPTS = ("none", "login", "consent", "select_account")
 DEFAULT_LEVELS = "default_acr_values"
 DEFAULT_AGE = "default_max_age"
@@ -44,18 +43,6 @@ def _(sentence: str) -> str:
 TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")
 AGAIN = _("This application asks you to sign in again.")
 WHICH = _("This application asks which account you want to use.")
-
-
-class LoginRequired(OAuthError):
-    """Another person is signed in than the request is about (OIDC Core, 3.1.2.6)."""
-
-    code = LOGIN_REQUIRED
-
-
-class LevelNotReached(OAuthError):
-    """No sign-in reaches the level without which the client wants no answer (OIDC Core, 5.5.1.1)."""
-
-    code = "unmet_authentication_requirements"
 
 
 def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
