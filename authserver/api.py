@@ -139,7 +139,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.audit import as_json as event_as_json
-from authserver.engine.authorization_request import Expanded, check_request
+from authserver.engine.authorization_request import Expanded, check_request, required_sign_in
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
@@ -153,6 +153,9 @@ from authserver.engine.clients.registration import (
 )
 from authserver.engine.clients.registration import describe as describe_registration
 from authserver.engine.clients.secrets import is_secret_of
+from authserver.engine.consent import Agreement, agree, consents_already, decline, hold_session
+from authserver.engine.consent import problem_with as agreement_problem
+from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
     Binding,
     ClientProof,
@@ -204,6 +207,17 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.grants.deriving import (
+    NotLive,
+    Parent,
+    acted,
+    actors_of,
+    check_approved,
+    derive,
+    redeem_approved,
+)
+from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
+from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
@@ -223,6 +237,7 @@ from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     ClientMetadata,
     Consent,
@@ -250,6 +265,7 @@ from authserver.engine.tokens.assertions import (
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
+from authserver.engine.tokens.issuing import keep_approved
 from authserver.engine.tokens.once import claim, is_used, of_this_generation
 from authserver.engine.uris import (
     canonical_resource,
@@ -305,6 +321,7 @@ from authserver.protocols import (
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.account import account_page
+from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.metadata import metadata as metadata_document
@@ -323,6 +340,7 @@ from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
+from authserver.web.scope_list import grouped as grouped_scopes
 from authserver.web.session import read_own_form, see_login, session_token
 
 __all__ = [
@@ -340,6 +358,7 @@ __all__ = [
     "MAXIMUM_PARAMETER",
     "METADATA_DOCUMENT",
     "OFFLINE_ACCESS",
+    "ON_ANOTHER_DEVICE",
     "REGISTRATION_POLICY_UNKNOWN",
     "RESERVED_PREFIXES",
     "RESOURCE_PARAMETER",
@@ -348,6 +367,7 @@ __all__ = [
     "TEXT",
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
+    "Agreement",
     "AuthenticationDecisionHook",
     "AuthenticationRefused",
     "AuthenticationStep",
@@ -408,6 +428,7 @@ __all__ = [
     "Mail",
     "MailFailed",
     "Medium",
+    "NotLive",
     "NothingThere",
     "OAuthError",
     "ObserveHook",
@@ -418,6 +439,7 @@ __all__ = [
     "PageError",
     "Parameter",
     "Parameters",
+    "Parent",
     "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
@@ -466,16 +488,25 @@ __all__ = [
     "Wait",
     "Welcome",
     "account_page",
+    "acted",
+    "actors_of",
+    "agree",
+    "agreement_problem",
     "allow",
     "allowed_resources",
     "allowed_scopes",
     "as_managed",
     "authenticate",
     "canonical_resource",
+    "check_approved",
     "check_request",
     "claim",
     "claim_rate",
+    "consents_already",
+    "decline",
     "deny",
+    "derive",
+    "describe_client",
     "describe_elsewhere",
     "describe_issued",
     "describe_registration",
@@ -491,15 +522,19 @@ __all__ = [
     "foreign_key",
     "from_text",
     "give_back_rate",
+    "grouped_scopes",
+    "hold_session",
     "hookimpl",
     "is_loopback",
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
     "json_response",
+    "keep_approved",
     "link_problem",
     "mail_address_problem",
     "metadata_document",
+    "named_resources",
     "narrow",
     "network_of",
     "new_credential",
@@ -511,6 +546,8 @@ __all__ = [
     "origin_of",
     "origin_problem",
     "own_url",
+    "parent_of_assertion",
+    "parent_of_token",
     "proven_client",
     "proven_key",
     "read_bearer",
@@ -526,10 +563,13 @@ __all__ = [
     "read_own_form",
     "read_page_query",
     "read_query",
+    "redeem_approved",
     "redirect_uri_problem",
     "remove_registration",
     "requested_scopes",
+    "required_sign_in",
     "same_loopback_redirect_uri",
+    "scope_sentences",
     "see_login",
     "see_other",
     "session_token",

@@ -26,7 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
-from authserver.engine import grants
+from authserver.engine import grants, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
@@ -40,6 +40,7 @@ from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.letters import Letter, is_mail_on
 from authserver.engine.metadata import MetadataCollision, auth_methods, joined
+from authserver.engine.offered import FollowedSettings
 from authserver.engine.people import password_links
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventType
@@ -54,13 +55,14 @@ from authserver.plugins import loading as plugin_loader
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.delivering import deliveries
 from authserver.plugins.shadow import Shadow
-from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit
+from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
-from authserver.web.request import Request
+from authserver.web.processes import Ending
+from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
 
@@ -75,6 +77,7 @@ class ServerParts(Parts):
 
     policies: PluginSet
     signer: FollowedSigningKeys
+    offered: FollowedSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,7 @@ class Application:
         insecure: a line for everything that must not be so in production.
         caller: who works with it where no request does: the server itself, or a command.
         origins: where each setting comes from, by its key (`ini.origins`).
+        ending: whether this process was told to end.
     """
 
     parts: ServerParts
@@ -102,6 +106,7 @@ class Application:
     insecure: tuple[str, ...]
     caller: Caller
     origins: Mapping[str, str] = field(default_factory=dict)
+    ending: Ending = field(default_factory=Ending)
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
@@ -168,14 +173,18 @@ class Application:
             )
 
     def probe_database(self) -> None:
-        """The same within a time limit, for those who look whether this server is ready. Raises TooSlow, too."""
-        self._probes.call(self.check_database)
+        """The same within a time limit, for those who look whether this server is ready."""
+        try:
+            self._probes.call(self.check_database)
+        except TooSlow as error:
+            raise StorageUnavailable(str(error)) from error
 
     def prepare(self) -> None:
         """Check the database and read what answers are made with. Raises what `check_database` and `prepare_keys` do."""
         self.check_database()
         self.prepare_keys()
         self.parts.generation.began_at()
+        self.parts.offered.scopes()
         for reading in self.readings:
             reading.begin()
 
@@ -309,7 +318,7 @@ def _build(
         raise SettingsError([f"authserver.grant_types: {unknown[0]}: no such grant type; {hint}"])
     languages.check(settings)
     sealing_keys = KeyRing(key_ring(settings))
-    storage = _open_database(settings.database_url.value)
+    storage = _open_database(settings.database_url.value, any_text=caller is not SERVER)
     if plugins.serves("observe_request"):
         storage.watch()
     insecure_shadows: list[str] = []
@@ -320,6 +329,7 @@ def _build(
         plugins.shadow = Shadow(shadows, storage)
     resources, client_forms = listed_resources.read(loaded, plugins)
     try:
+        scopes = joined("scope", settings.scope_sentences, plugins, "scopes")
         parts = ServerParts(
             settings=settings,
             policies=plugins,
@@ -337,7 +347,7 @@ def _build(
             client_proofs=joined(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
-            scopes=joined("scope", settings.scope_sentences, plugins, "scopes"),
+            offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
             client_forms=client_forms,
             client_metadata=joined(
@@ -358,9 +368,9 @@ def _build(
             further_algorithms=_further_algorithms(plugins),
             generation=FollowedGeneration(storage),
         )
-        if problems := scope_problems(parts.scopes, settings.maximum_request):
+        if problems := scope_problems(scopes, settings.maximum_request):
             raise SettingsError([f"scopes, of authserver.scopes and plugins: {line}" for line in problems])
-        _check_scope_groups(settings, parts.scopes)
+        _check_scope_groups(settings, scopes)
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
     floods = Floods(storage, settings.refusals_per_minute, plugins.observe)
@@ -415,10 +425,10 @@ def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:
         raise SettingsError(problems)
 
 
-def _open_database(url: str) -> Database:
+def _open_database(url: str, *, any_text: bool) -> Database:
     """The database of this URL; the URL is never repeated, because it may hold a password."""
     try:
-        return Database(url)
+        return Database(url, any_text=any_text)
     except ImportError as error:
         problem = f"its driver is not installed ({error.name}); for PostgreSQL: pip install 'authserver[postgresql]'"
     except (ArgumentError, TypeError, ValueError):
@@ -467,6 +477,8 @@ def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:
         config.include("authserver.web.metadata.publish")
     except MetadataCollision as error:
         raise SettingsError([str(error)]) from error
+    config.commit()
+    complete(config)
     router = config.make_wsgi_app()
     unused = [
         name for name, _ in config.registry.getUtility(ITweens).implicit() if name not in (EXCVIEW, *TWEENS)

@@ -8,16 +8,20 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
+from sqlalchemy.util import LRUCache
 
 # Importing it shows pkg_resources where templates are, also to the tests of one file that starts a server by its INI.
 import authserver.testing.server  # noqa: F401
 from authserver.engine.crypto import digests
+from authserver.storage import database as storage_database
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.storage.tables import Base
@@ -46,6 +50,45 @@ def cheap_passwords() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(digests, "PASSWORD_MEMORY", 64)
         patch.setattr(digests, "PASSWORD_PASSES", 1)
         yield patch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_storage() -> Iterator[str]:
+    """SQLite waits for no disk, because no test cuts the power; and a statement is compiled once for all databases.
+
+    Servers in processes of their own know nothing of it.
+
+    Yields:
+        How SQLite writes outside tests (`PRAGMA synchronous`).
+    """
+    synchronous = storage_database.SQLITE_SYNCHRONOUS
+    statements: Mapping[Any, Any] = _Statements(2000)
+    open_engine = storage_database.open_engine
+
+    def open_with_statements(url: str, **options: Any) -> sa.Engine:
+        engine = open_engine(url, **options)
+        engine.update_execution_options(compiled_cache=statements)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage_database, "SQLITE_SYNCHRONOUS", "OFF")
+        patch.setattr(storage_database, "open_engine", open_with_statements)
+        yield synchronous
+
+
+class _Statements(LRUCache[Any, Any]):
+    """Compiled statements; where SQLAlchemy looks for those of one engine, it finds those of every engine of its kind."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(self._shared(key), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__(self._shared(key), compiled)
+
+    @staticmethod
+    def _shared(key: Any) -> Any:
+        dialect, *statement = key
+        return (dialect.name, *statement)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from authserver import upkeep
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_proof import Proof, verify
 from authserver.engine.event_seals import Sealer, digest_of, note_deletion
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import Disposable, EventType
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
@@ -163,6 +164,24 @@ def test_what_was_written_by_hand_is_sealed_as_it_was_found(sqlite_url: str, col
     assert (proof.whole, proof.events) == (True, 3)
     write({"at": "2026-11-30 10:42:05.000000", "actor": b"\xfe"}.get(column, "nothing"))
     assert found(database) == (False, "event")
+    database.close()
+
+
+@pytest.mark.parametrize("column", ["type", "at", "actor", "reason", "decisions", "details"])
+def test_text_that_is_no_utf_8_is_sealed_at_the_second_attempt(sqlite_url: str, column: str) -> None:
+    """A connection reads such text once it has met it; `audit verify` does from the beginning."""
+    database = Database(sqlite_url)
+    store(database, "a", "b", "c")
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as connection:
+        connection.execute(f"UPDATE events SET {column} = CAST(x'7bff' AS TEXT) WHERE event_id = 'b'")
+        connection.commit()
+    with pytest.raises(StorageUnavailable, match="UTF-8"):
+        seal(database)
+    seal(database)
+    database.close()
+    database = Database(sqlite_url, any_text=True)
+    proof = proven(database, RING)
+    assert (proof.whole, proof.events) == (True, 3)
     database.close()
 
 

@@ -1,4 +1,4 @@
-"""`authserver apply`: clients, resources and initial access tokens as files declare them (R-17)."""
+"""`authserver apply`: what files declare is brought about (R-17)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _NOUNS = {
     DeclaredKind.CLIENT: "client",
     DeclaredKind.RESOURCE: "resource",
     DeclaredKind.INITIAL_TOKEN: "initial access token",
+    DeclaredKind.SCOPE: "scope",
+    DeclaredKind.LIMIT: "limit",
 }
 
 
@@ -121,10 +123,10 @@ def apply(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring about the clients, resources and initial access tokens that TOML files declare.
+    """Bring about the clients, resources, scopes, limits and initial access tokens that TOML files declare.
 
-    It shows what would change and asks. All of it is done, or nothing. Scopes, limits and trusted issuers are only
-    compared: the INI sets them.
+    It shows what would change and asks. All of it is done, or nothing. Trusted issuers, and scopes that the INI names,
+    are only compared: the INI sets them.
 
     The exit status is 0 if everything is as it is declared in the end (with --dry-run, if it could be shown), 2 if
     something is not, and 1 if the files are wrong or nothing could be done.

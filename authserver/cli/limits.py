@@ -26,8 +26,8 @@ SECONDS = 10.0
 server_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--server",
     metavar="HOST:PORT",
-    help="The address for operators of the process whose counts are meant, where they are in its memory; by default the "
-    "management_listen of the INI file.",
+    help="The address for operators of the one process whose counts are meant, where they are in its memory; by default "
+    "all processes of the INI file are.",
 )
 
 
@@ -49,6 +49,8 @@ def limits(context: click.Context, show_all: bool, server: str | None, as_json: 
     configuration: Configuration = context.obj
     problem, used, more = "", None, 0
     with closing(configuration.application()) as application:
+        application.check_database()
+        application.parts.offered.read()
         found = _limiters(application)
         try:
             rows = table_of(found)
@@ -126,11 +128,31 @@ def _limiters(application: Application) -> Sequence[Limiter]:
 def _asked(
     configuration: Configuration, application: Application, server: str | None, **question: Any
 ) -> Mapping[str, Any]:
+    """What the processes answer: that one, or all of the INI file. Each counts by itself, so the highest count is nearest
+    to its limit.
+
+    Raises CannotAsk, and ValueError if one refuses.
+    """
+    answers = [
+        _asked_one(application, where, **question)
+        for where in ([server] if server else _management_listen(configuration))
+    ]
+    if "lifted" in answers[0]:
+        return {"lifted": max(answer["lifted"] for answer in answers)}
+    used: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for item in (item for answer in answers for item in answer["used"]):
+        key = item["limit"], item["who"]
+        if key not in used or used[key]["used"] < item["used"]:
+            used[key] = item
+    fullest_first = sorted(used.values(), key=lambda item: -item["used"] / max(item["allowed"], 1))
+    return {"used": fullest_first, "more": max(answer["more"] for answer in answers)}
+
+
+def _asked_one(application: Application, where: str, **question: Any) -> Mapping[str, Any]:
     """What the process answers. Raises CannotAsk, and ValueError if it refuses."""
     # Imported here: it brings Pyramid, which no other command needs before it has read its arguments.
     from authserver.web.limits import MAXIMUM_ANSWER, NotAnswered, ask
 
-    where = server or _management_listen(configuration)
     host, port = _address(where)
 
     def send(body: bytes) -> bytes:
@@ -157,16 +179,20 @@ def _asked(
         ) from None
 
 
-def _management_listen(configuration: Configuration) -> str:
-    """The first address for operators that the INI file names. Raises CannotAsk."""
-    named = configuration.server_section().get("management_listen", "").split()
+def _management_listen(configuration: Configuration) -> list[str]:
+    """The first address for operators that the INI file names, and those of the next processes. Raises CannotAsk."""
+    section = configuration.server_section()
+    named = section.get("management_listen", "").split()
     if not named:
         raise CannotAsk(
             "management_listen of [server:main], at which this command asks for them, is not set; set it, for example to "
-            "127.0.0.1:6544, and restart the server, or share the counts between the processes: set `storage` of the "
+            "127.0.0.1:16543, and restart the server, or share the counts between the processes: set `storage` of the "
             "plugin that counts"
         )
-    return named[0]
+    host, port = _address(named[0])
+    count = section.get("processes", "").strip()
+    others = range(1, int(count) if count.isascii() and count.isdigit() else 1)
+    return [named[0], *(f"[{host}]:{port + by}" if ":" in host else f"{host}:{port + by}" for by in others)]
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from authserver.engine.ports import (
     ContributionFailed,
     Fetcher,
     Generation,
+    Offered,
     Policies,
     Signer,
     Stores,
@@ -115,6 +116,9 @@ class Issue:
         refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         uses: what else is used up by this, each once.
+        hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
+            ends before it is stored.
+        noted: what the event says besides; nothing secret.
     """
 
     grant: Grant
@@ -129,6 +133,8 @@ class Issue:
     refresh_token: str | None = field(default=None, repr=False)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     uses: tuple[SingleUse, ...] = ()
+    hangs_on: tuple[Grant, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +242,7 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
-    scopes: Mapping[str, str]
+    offered: Offered
     listed_resources: Mapping[str, Resource]
     client_forms: Mapping[str, TokenForm]
     client_metadata: Mapping[str, ReadMember]
@@ -256,10 +262,12 @@ _values_of = attrgetter(*_PARTS)
 class Engine(Parts):
     """The parts, and what belongs to one request. `now` is the only clock of a rule.
 
-    `restored_at` is when the database was restored from a backup, if ever: uses shortly before that may be missing.
+    `scopes` are those that there are, with their sentences for the consent page. `restored_at` is when the database was
+    restored from a backup, if ever: uses shortly before that may be missing.
     """
 
     stores: Stores
+    scopes: Mapping[str, str]
     resources: Registry
     now: datetime
     restored_at: datetime | None
@@ -280,6 +288,7 @@ class Engine(Parts):
         return cls(
             **dict(zip(_PARTS, _values_of(parts), strict=True)),
             stores=stores,
+            scopes=parts.offered.scopes(),
             resources=Registry(parts.listed_resources, stores.resources),
             now=now,
             restored_at=parts.generation.began_at(),

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from authserver.engine import uris
 from authserver.engine.context import Engine
+from authserver.engine.link_records import end_links
 from authserver.engine.records import (
     NOTHING,
     VOUCHED_BY,
@@ -134,6 +135,7 @@ class Ended:
 
     Attributes:
         sessions: of the browsers in which a user is signed in.
+        password_links: with which the user could set a password.
         grants: those that ended; with them all their codes and tokens.
         narrowed_grants: those that keep other resources or scopes.
         codes, refresh_tokens: of the grants that ended, those that could still be used.
@@ -147,6 +149,7 @@ class Ended:
     """
 
     sessions: int = 0
+    password_links: int = 0
     grants: int = 0
     narrowed_grants: int = 0
     codes: int = 0
@@ -188,6 +191,7 @@ class Ended:
 # What the numbers are called: of one, and of several.
 _WORDS = {
     "sessions": ("session", "sessions"),
+    "password_links": ("password link", "password links"),
     "grants": ("grant", "grants"),
     "narrowed_grants": ("narrowed grant", "narrowed grants"),
     "codes": ("code", "codes"),
@@ -234,7 +238,12 @@ class Act:
         kind = self.subject.kind
         if self.because or not self.for_good:
             return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
-        return f"{kind}-{'removed' if kind is SubjectKind.RESOURCE else 'disabled'}"
+        return reason_for_good(kind)
+
+
+def reason_for_good(kind: SubjectKind) -> str:
+    """The reason that grants keep which end because their client is disabled, or their resource or scope removed."""
+    return f"{kind}-{'removed' if kind in (SubjectKind.RESOURCE, SubjectKind.SCOPE) else 'disabled'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,8 +408,11 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
     subject, stores = act.subject, engine.stores
     # Looked up before it is removed: its JWTs are counted by its format and lifetime.
     resource = engine.resources.find(subject.identifier) if subject.kind is SubjectKind.RESOURCE else None
+    sessions = consents = links = 0
+    if subject.kind is SubjectKind.USER and act.event is None:
+        # An act of its own event is part of another: of a new password, with which links are worth nothing, or of enabling.
+        links = end_links(engine, subject.identifier, dry_run=dry_run)
     is_gone = act.for_good and not dry_run and _take_away(engine, subject)
-    sessions = consents = 0
     if subject.kind is SubjectKind.USER:
         # First the sessions, and then the consents: this waits for an answer to the consent page that is being stored, and
         # then ends that, too.
@@ -413,7 +425,9 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
             if dry_run
             else stores.consents.forget(subject.identifier)
         )
-    ended = Ended(sessions=sessions, consents=consents) + _jwts(engine, subject, resource)
+    ended = Ended(sessions=sessions, password_links=links, consents=consents) + _jwts(
+        engine, subject, resource
+    )
     return ended, is_gone, described(resource) if is_gone and resource else NOTHING
 
 
@@ -642,7 +656,7 @@ def _end_event(ended: Ended) -> EventType:
     names = {name for name, number in ended.counts.items() if number} - {"jwts"}
     if names <= {"consents", "narrowed_consents"}:
         return EventType.CONSENT_ENDED
-    return EventType.SESSION_ENDED if names == {"sessions"} else EventType.GRANTS_REVOKED
+    return EventType.SESSION_ENDED if names <= {"sessions", "password_links"} else EventType.GRANTS_REVOKED
 
 
 def _is_live(engine: Engine, grant: Grant) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from authserver.engine.records import NOTHING, Token
+from authserver.engine.records import NOTHING, Kept, Token
 
 # What a client gets that asked for no page, where one would be needed, or for somebody who is not signed in (OIDC Core,
 # 3.1.2.6).
@@ -33,7 +33,12 @@ class Refusal(Exception):
 
     Attributes:
         facts: what was refused, by name, for operators; names that this server knows, and never anything secret.
+        kept_change: a small record as it was read, and as it is to be kept although the request is refused, such as one
+            that counts how often it was asked for.
+        leaves_event: False for what happens all day and is no refusal to anybody, such as a client that asks too early.
     """
+
+    leaves_event: bool = True
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Refusal(Exception):
         failed_token: Token | None = None,
     ) -> None:
         self.facts: Mapping[str, str] = NOTHING
+        self.kept_change: tuple[Kept, Kept] | None = None
         super().__init__(description)
         self.description = description
         self.reason = reason

@@ -15,6 +15,7 @@ from authserver.engine.questions import Counted, IntrospectedToken, Introspectio
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens import once
 from authserver.engine.tokens.issued import Issued, find_issued
+from authserver.engine.tokens.issuing import ACTOR
 
 # The one answer about every token that is not active, not known, or not for this caller (RFC 7662, 2.2).
 INACTIVE: Mapping[str, Any] = {"active": False}
@@ -172,8 +173,8 @@ def described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
             described["token_type"] = token_type
     if issued.confirmation:
         described["cnf"] = dict(issued.confirmation)
-    for name in ("acr", "auth_time"):
-        # When and how the person signed in, for an API that asks for more (RFC 9470, 6.2).
+    for name in ("acr", "auth_time", ACTOR):
+        # When and how the person signed in, for an API that asks for more (RFC 9470, 6.2); and who acts (RFC 8693, 4.1).
         if name in issued.grant.details:
             described[name] = issued.grant.details[name]
     return described

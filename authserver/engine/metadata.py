@@ -9,6 +9,7 @@ from authserver.engine.context import Parts
 from authserver.engine.errors import QUERY
 from authserver.engine.ports import Policies
 
+SCOPES = "scopes_supported"
 AUTH_METHODS = "token_endpoint_auth_methods_supported"
 AUTH_ALGORITHMS = "token_endpoint_auth_signing_alg_values_supported"
 
@@ -18,7 +19,7 @@ class MetadataCollision(ValueError):
 
 
 def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata document. Members that would be empty are left out (A-17).
+    """The metadata document, with the scopes of the INI and of plugins. Members that would be empty are left out (A-17).
 
     Args:
         endpoints: the URL of each endpoint that is switched on, by the member that names it.
@@ -27,10 +28,9 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
         MetadataCollision: a plugin or an endpoint sets a member that is set already.
     """
     issuer = parts.settings.issuer
-    hidden = parts.settings.hidden_scopes
     members: dict[str, Any] = {
         "issuer": issuer,
-        "scopes_supported": [name for name in parts.scopes if name not in hidden],
+        SCOPES: scopes_supported(parts, parts.offered.listed_scopes),
         "response_types_supported": ["code"],
         "response_modes_supported": [QUERY, *parts.response_modes],
         "grant_types_supported": list(parts.grant_types),
@@ -58,6 +58,11 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
                 owners[name] = f"plugin {plugin}"
     members |= _auth_of_other_endpoints(members)
     return {name: value for name, value in members.items() if value not in (None, [], "")}
+
+
+def scopes_supported(parts: Parts, scopes: Iterable[str]) -> list[str]:
+    """The names of the scopes that anybody may know of."""
+    return [name for name in scopes if name not in parts.settings.hidden_scopes]
 
 
 def _auth_of_other_endpoints(members: Mapping[str, Any]) -> dict[str, list[str]]:

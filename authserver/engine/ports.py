@@ -45,6 +45,7 @@ from authserver.engine.records import (
     SigningKey,
     Span,
     Step,
+    StoredSetting,
     Token,
     TokenKind,
     Total,
@@ -210,6 +211,19 @@ class Declarations(Protocol):
         """Delete it; False when it is unknown."""
 
 
+class StoredSettings(Protocol):
+    """Scopes and limits that are in the store, beside those of the INI; there are few (`engine.offered`)."""
+
+    def list(self) -> Sequence[StoredSetting]:
+        """All of them, by kind and name."""
+
+    def keep(self, setting: StoredSetting) -> None:
+        """Keep it in place of the one of its kind and name, if there is one."""
+
+    def remove(self, kind: DeclaredKind, name: str) -> bool:
+        """Delete it; False when it is unknown."""
+
+
 class Resources(Protocol):
     """The resources that operators registered (RFC 8707); there are few."""
 
@@ -299,8 +313,20 @@ class Grants(Protocol):
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
 
+    def ancestors(self, grant_id: str) -> Sequence[Grant]:
+        """The grants that a grant of this id was derived from, live or not: its parent first; one statement."""
+
+    def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
+        """The live grants that were derived from these, at any distance, in no order; one statement."""
+
+    def hold(self, grant_ids: Sequence[str]) -> bool:
+        """Keep these from being revoked until this transaction has ended; False when one is unknown or revoked."""
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
-        """Revoke it, and with it all its codes and tokens; False when it was not live."""
+        """Revoke it, and with it all its codes and tokens; False when it was not live.
+
+        As with every revocation, what was derived from it is revoked with it, and is not counted.
+        """
 
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
@@ -685,6 +711,8 @@ class Stores(Protocol):
     @property
     def declarations(self) -> Declarations: ...
     @property
+    def stored_settings(self) -> StoredSettings: ...
+    @property
     def resources(self) -> Resources: ...
     @property
     def users(self) -> Users: ...
@@ -793,6 +821,20 @@ class Generation(Protocol):
 
     def began_at(self) -> datetime | None:
         """When the database was last restored from a backup, as far as this process knows; None: never."""
+
+
+class Offered(Protocol):
+    """The scopes that there are: those of the INI and of plugins, and those of the store, which each process follows."""
+
+    @property
+    def listed_scopes(self) -> Mapping[str, str]:
+        """Those of the INI and of plugins, with their sentences for the consent page."""
+
+    def scopes(self) -> Mapping[str, str]:
+        """All of them, as far as this process knows; those of the INI first."""
+
+    def take_over(self, stores: Stores) -> None:
+        """Take over what these stores have now: scopes, and limits, which the plugins that limit are told."""
 
 
 class Signer(Protocol):

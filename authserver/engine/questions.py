@@ -556,6 +556,7 @@ class Counted(StrEnum):
     FAILED_REGISTRATION = "failed_registration"
     REGISTRATION_CHANGE = "registration_change"
     REQUEST_IN_ADVANCE = "request_in_advance"
+    TYPED_CODE = "typed_code"
     UNKNOWN_ORIGIN = "unknown_origin"
     FAILED_FETCH = "failed_fetch"
 
@@ -581,6 +582,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
         Counted.REQUEST_IN_ADVANCE: (
             "an authorization request that a client sends in advance, if anybody can send it in the name of that client"
         ),
+        Counted.TYPED_CODE: "a code that a signed-in person types in from another screen; a right one is given back",
         Counted.UNKNOWN_ORIGIN: "a request from a web origin that may not read the answer; after that, none is looked up",
         Counted.FAILED_FETCH: "a document of another server that a request names, and that could not be fetched or read",
     }

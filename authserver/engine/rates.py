@@ -55,6 +55,29 @@ class Limiter(Protocol):
         """
 
 
+class Adjustable(Limiter, Protocol):
+    """A limiter of which operators can change the rows without the INI (`engine.offered`)."""
+
+    def check_row(self, name: str, row: Mapping[str, Any]) -> None:
+        """Raises ValueError for a row that cannot be.
+
+        Args:
+            row: its `counted`, `key`, `count`, `seconds` and `store_down`, as in its table.
+        """
+
+    def adjust(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """From now on these rows count, by name: in place of those of the INI that have the same, and beside others."""
+
+
+def adjustable(plugins: Iterable[object]) -> Sequence[Adjustable]:
+    """Those of the plugins whose limits can be shown and changed."""
+    return [
+        cast(Adjustable, plugin)
+        for plugin in limiters(plugins)
+        if hasattr(plugin, "check_row") and hasattr(plugin, "adjust")
+    ]
+
+
 def limiters(plugins: Iterable[object]) -> Sequence[Limiter]:
     """Those of the plugins whose limits can be shown."""
     names = ("is_shared", "table", "usage", "lift")

@@ -243,15 +243,30 @@ class DeclaredKind(StrEnum):
     CLIENT = "clients"
     RESOURCE = "resources"
     INITIAL_TOKEN = "initial_tokens"
+    SCOPE = "scopes"
+    LIMIT = "limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSetting:
+    """A scope or a limit that is in the store, beside those of the INI (`engine.offered`).
+
+    `value` is JSON: of a scope its `sentence` for the consent page, of a limit the columns of its row (`engine.rates`).
+    """
+
+    kind: DeclaredKind
+    name: str
+    value: Mapping[str, Any]
+    changed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """A mark: what was made because files declare it, and may be taken away when they do not any more.
 
-    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, or the id
-    of an initial access token. `of_set` is the name of the set of files. `references` say where its secrets and files come
-    from, as files name them, by member; they hold no secret.
+    `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, the id of
+    an initial access token, the name of a scope or limit. `of_set` is the name of the set of files. `references` say where
+    its secrets and files come from, as files name them, by member; they hold no secret.
     """
 
     kind: DeclaredKind
@@ -299,6 +314,8 @@ class User:
         return self.disabled_at is None
 
 
+# Among the details of a grant: that its user agreed on another device than the one that has it.
+ON_ANOTHER_DEVICE = "on_another_device"
 # Why the grants of a client end that had a credential of its own, and has none any more: whoever has a refresh token of it
 # could use that.
 MADE_PUBLIC = "client-made-public"
@@ -317,7 +334,9 @@ class Grant:
     did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
     user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
     after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own.
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the
+    subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which
+    it ends; None: from none.
     """
 
     grant_id: str
@@ -331,6 +350,7 @@ class Grant:
     revoked_at: datetime | None = None
     revoked_reason: str | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    parent_id: str | None = None
 
     @property
     def subject(self) -> str:
@@ -577,6 +597,9 @@ class EventType(StrEnum):
     RESOURCE_ADDED = "resource.added"
     RESOURCE_CHANGED = "resource.changed"
     RESOURCE_REMOVED = "resource.removed"
+    SCOPE_ADDED = "scope.added"
+    SCOPE_CHANGED = "scope.changed"
+    SCOPE_REMOVED = "scope.removed"
     USER_ADDED = "user.added"
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
@@ -584,6 +607,9 @@ class EventType(StrEnum):
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     KEY_RESEALED = "key.resealed"
+    LIMIT_ADDED = "limit.added"
+    LIMIT_CHANGED = "limit.changed"
+    LIMIT_REMOVED = "limit.removed"
     LIMIT_LIFTED = "limit.lifted"
     DATABASE_RESTORED = "database.restored"
     POLICY_DIFFERED = "policy.differed"

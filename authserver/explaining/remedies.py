@@ -161,6 +161,18 @@ REMEDIES: Mapping[str, str] = {
     "verifier-wrong": "the client must send the code_verifier whose digest was the code_challenge of this code (RFC 7636)",
     "grant-ended": f"the person, an operator or a replay ended it, or it expired; {_ASK_AGAIN}",
     "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
+    "parent-grant-revoked": (
+        "the access that this was derived from has ended, and this with it: the client needs another token to begin with"
+    ),
+    "parent-grant-expired": "as long as the access that this was derived from, and no longer: the client needs another token",
+    "parent-grant-unknown": "the access that this was derived from is not kept any more: the client needs another token",
+    "parent-client-disabled": (
+        "a client is disabled through which this access came: `authserver client list` shows those that are"
+    ),
+    "resource-beyond-parent": "no setting changes this: the client may ask only for resources of the token that it shows",
+    "scope-beyond-parent": (
+        "the client asks for no scope that its token, the client and the resource have in common: `authserver client show`"
+    ),
     "client-made-public": (
         "the document of the client does not name a key any more, so what was given to the holder of the key ended; "
         f"{_ASK_AGAIN}"

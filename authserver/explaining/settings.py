@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from msgspec import Meta
 
-from authserver.ini import PLUGIN_PREFIX, PREFIX
+from authserver.ini import PLUGIN_PREFIX, PREFIX, types_of
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.variants import shown
 from authserver.settings import Settings
@@ -35,7 +35,7 @@ class Setting:
 
 def of_server(settings: Settings, origins: Mapping[str, str]) -> Sequence[Setting]:
     """The server's own settings, in the order in which they are declared."""
-    hints = typing.get_type_hints(Settings, include_extras=True)
+    hints = types_of(Settings)
     return [
         Setting(
             key=f"{PREFIX}{item.name}",

@@ -15,9 +15,9 @@ from authserver.api import (
     Client,
     Described,
     Engine,
-    Grant,
     InvalidGrant,
     Issue,
+    NotLive,
     Parameter,
     Parameters,
     Redeem,
@@ -25,10 +25,9 @@ from authserver.api import (
     TrustedKeys,
     UnauthorizedClient,
     User,
-    allowed_resources,
-    allowed_scopes,
+    derive,
     hookimpl,
-    new_identifier,
+    parent_of_assertion,
     requested_scopes,
     single_use,
     verify_assertion,
@@ -118,41 +117,30 @@ class JwtBearer:
             raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
         text = parameters.require("assertion")
         requested = requested_scopes(parameters)
-        resources = allowed_resources(engine, client, parameters.all("resource"))
         try:
             claims = verify_assertion(
                 engine, text, self._keys.get, typ=TYPE, lifetime=self.assertion_lifetime
             )
-            user = self._user(engine, claims)
-            scopes = allowed_scopes(engine, client, user, GRANT_TYPE, requested, resources)
             uses = (self._use(claims),) if self.single_use else ()
-        except BadAssertion as bad:
+            parent = parent_of_assertion(engine, self._user(engine, claims), claims["iss"])
+        except (BadAssertion, NotLive) as bad:
             raise InvalidGrant(_REFUSED, reason=bad.reason) from None
-        _, lifetime = engine.token_form(client, resources)
-        grant = Grant(
-            grant_id=new_identifier(),
-            client_id=client.client_id,
-            user_id=user.user_id,
-            scopes=scopes,
-            resources=resources,
-            created_at=engine.now,
-            expires_at=engine.now + lifetime,
-            details={"vouched_by": claims["iss"]},
+        return derive(
+            engine,
+            client,
+            parent,
+            grant_type=GRANT_TYPE,
+            scopes=requested,
+            resources=parameters.all("resource"),
+            uses=uses,
         )
-        return Issue(grant=grant, user=user, scopes=scopes, resources=resources, is_new=True, uses=uses)
 
     def _use(self, claims: Mapping[str, Any]) -> SingleUse:
         replayed = InvalidGrant(_REFUSED, reason="assertion-replayed")
         return single_use(claims, lifetime=self.assertion_lifetime, refusal=replayed)
 
-    def _user(self, engine: Engine, claims: Mapping[str, Any]) -> User:
+    def _user(self, engine: Engine, claims: Mapping[str, Any]) -> User | None:
         name: str | None = claims["sub"]
         if self.subject is Subject.LISTED:
             name = dict(self.subjects).get(f"{claims['iss']} {claims['sub']}")
-        user = engine.stores.users.find_by_name(name) if name else None
-        if user is None:
-            raise BadAssertion("user-unknown")
-        engine.journal.user_id = user.user_id
-        if not user.is_enabled:
-            raise BadAssertion("user-disabled")
-        return user
+        return engine.stores.users.find_by_name(name) if name else None

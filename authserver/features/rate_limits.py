@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
@@ -57,6 +57,9 @@ DEFAULT = (
     ("password-links-from-source", "password_link, source, 60, 10 minutes"),
     ("forgotten-passwords-of-account", "forgotten_password, account, 5, hour"),
     ("forgotten-passwords-from-source", "forgotten_password, source, 30, hour"),
+    ("typed-codes-of-account", "typed_code, account, 10, 10 minutes"),
+    ("typed-codes-from-source", "typed_code, source, 60, 10 minutes"),
+    ("typed-codes", "typed_code, all, 1000, hour"),
     ("registrations-from-source", "registration, source, 100, hour"),
     ("registrations", "registration, all, 1000, hour"),
     ("unknown-origins-from-source", "unknown_origin, source, 60, minute"),
@@ -88,6 +91,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.REGISTRATION: ("source",),
     Counted.FAILED_REGISTRATION: ("source",),
     Counted.REGISTRATION_CHANGE: ("client", "source"),
+    Counted.TYPED_CODE: ("account", "source"),
     Counted.UNKNOWN_ORIGIN: ("source",),
     Counted.FAILED_FETCH: ("source",),
 }
@@ -178,10 +182,21 @@ class RateLimits:
     password: Secret | None = field(default=None, repr=False)
     prefix: str = "authserver"
     rows: Mapping[Counted, tuple[Row, ...]] = field(init=False, repr=False)
+    adjusted: frozenset[str] = field(default=frozenset(), init=False, repr=False)
     counts: Counts = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        rows = [_row(name, text) for name, text in self.limits]
+        self.rows = self._rows(self.limits)
+        _check_storage(self.storage)
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", self.prefix):
+            raise ValueError("prefix: expected 1 to 50 letters, digits, hyphens and underscores")
+        if self.password and self.storage.startswith("memory:"):
+            raise ValueError("password: the memory of a process needs none; set storage, or remove the line")
+
+    @staticmethod
+    def _rows(limits: Iterable[tuple[str, str]]) -> Mapping[Counted, tuple[Row, ...]]:
+        """The rows of these lines, by what they count. Raises ValueError."""
+        rows = [_row(name, text) for name, text in limits]
         if any("device" in row.parts for row in rows):
             # A known device has limits of its own, so that no stranger can use them up (T103).
             rows = [
@@ -190,12 +205,16 @@ class RateLimits:
                 )
                 for row in rows
             ]
-        self.rows = {counted: tuple(row for row in rows if row.counted is counted) for counted in Counted}
-        _check_storage(self.storage)
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,50}", self.prefix):
-            raise ValueError("prefix: expected 1 to 50 letters, digits, hyphens and underscores")
-        if self.password and self.storage.startswith("memory:"):
-            raise ValueError("password: the memory of a process needs none; set storage, or remove the line")
+        return {counted: tuple(row for row in rows if row.counted is counted) for counted in Counted}
+
+    def check_row(self, name: str, row: Mapping[str, Any]) -> None:
+        """Raises ValueError for a row that cannot be."""
+        _row(name, _line(row))
+
+    def adjust(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """From now on these rows count in place of those lines that have the same name, and beside others."""
+        self.rows = self._rows((dict(self.limits) | {name: _line(row) for name, row in rows.items()}).items())
+        self.adjusted = frozenset(rows)
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -205,10 +224,15 @@ class RateLimits:
         } | {
             row.name: (
                 f"wait until the window is over, or lift it now: `authserver limits lift {row.name}`; to allow more than "
-                f"{row.count} in {_in_words(row.seconds)}, change this line of authserver.plugin.rate_limits.limits"
+                f"{row.count} in {_in_words(row.seconds)}, {self._where(row)}"
             )
             for row in self._all_rows()
         }
+
+    def _where(self, row: Row) -> str:
+        if row.name in self.adjusted:
+            return "change what is declared of it, and run `authserver apply`"
+        return "change this line of authserver.plugin.rate_limits.limits"
 
     def prepare(self) -> None:
         """Begin to count. Raises ValueError when the shared store cannot be used with what is installed."""
@@ -272,6 +296,7 @@ class RateLimits:
                 "count": row.count,
                 "seconds": row.seconds,
                 "store_down": row.when_down,
+                "set_in": "declarations" if row.name in self.adjusted else "INI",
             }
             for row in self._all_rows()
         ]
@@ -604,6 +629,12 @@ def _row(name: str, text: str) -> Row:
         when_down=when_down,
         readers=tuple((f" {part}=", PARTS[part]) for part in parts),
     )
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as it is written in the INI."""
+    store_down = row.get("store_down", MEMORY)
+    return f"{row['counted']}, {row['key']}, {row['count']}, {row['seconds']} seconds, {store_down}"
 
 
 def _seconds(where: str, period: str) -> int:

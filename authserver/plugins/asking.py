@@ -387,6 +387,8 @@ class PluginSet:
         """Settings for single clients and resources that no question would use, or that change what is fixed at start."""
         problems = []
         for name, variants in self._variants.items():
+            if not variants:
+                continue
             served = [
                 kinds_of(hook)
                 for hook in self._hooks.values()

@@ -38,7 +38,12 @@ class Unusable(Exception):
 
 def is_third_party(plugin: object) -> bool:
     """Whether this plugin does not come with the server."""
-    return type(plugin).__module__.partition(".")[0] != "authserver"
+    return is_third_party_class(type(plugin))
+
+
+def is_third_party_class(kind: type) -> bool:
+    """The same of the class of a plugin."""
+    return kind.__module__.partition(".")[0] != "authserver"
 
 
 def with_copies(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -24,7 +24,9 @@ MARK = f"{PROJECT}_impl"
 def misfits(plugin: object, hooks: Mapping[str, Hook]) -> list[str]:
     """What must be changed before the server can ask this plugin, a sentence each."""
     problems = [
-        problem for attribute in dir(type(plugin)) for problem in _of_attribute(plugin, attribute, hooks)
+        problem
+        for attribute, raw in sorted(_attributes(type(plugin)).items())
+        for problem in _of_attribute(plugin, attribute, raw, hooks)
     ]
     declared = (hook.declared for hook in hooks.values() if isinstance(hook, Contributing) and hook.declared)
     return problems + [
@@ -32,6 +34,7 @@ def misfits(plugin: object, hooks: Mapping[str, Hook]) -> list[str]:
     ]
 
 
+@cache
 def arguments_of(hook: Hook) -> tuple[str, ...]:
     """What an implementation of this hook may take, in the order of its declaration."""
     names = tuple(signature(hook.function).parameters)
@@ -48,14 +51,15 @@ def callable_as_asked(
     """
     by_position: list[str] = []
     by_name: list[str] = []
+    skips_one = False  # whether an argument before is left out, because the hook does not have it
     for name, parameter in signature(function).parameters.items():
         if parameter.kind is Parameter.VAR_KEYWORD:
             by_name += [
                 other for other in arguments if other not in (*by_position, *by_name, name, "question")
             ]
         elif name not in arguments:
-            continue
-        elif parameter.kind is Parameter.KEYWORD_ONLY or _skips_one(function, name, arguments):
+            skips_one = True
+        elif parameter.kind is Parameter.KEYWORD_ONLY or skips_one:
             by_name.append(name)
         else:
             by_position.append(name)
@@ -68,16 +72,13 @@ def _by_name(function: Callable[..., Any], positional: int, names: Sequence[str]
     return function(*values[:positional], **dict(zip(names, values[positional:], strict=True)))
 
 
-def _skips_one(function: Callable[..., Any], name: str, arguments: Collection[str]) -> bool:
-    """Whether an argument before this one is left out, because the hook does not have it."""
-    names = list(signature(function).parameters)
-    return any(before not in arguments for before in names[: names.index(name)])
+def _attributes(kind: type) -> Mapping[str, Any]:
+    """What a class and its bases define, by name; read without calling a property."""
+    return {name: raw for base in reversed(kind.__mro__) for name, raw in vars(base).items()}
 
 
-def _of_attribute(plugin: object, attribute: str, hooks: Mapping[str, Hook]) -> list[str]:
+def _of_attribute(plugin: object, attribute: str, raw: Any, hooks: Mapping[str, Hook]) -> list[str]:
     """What is wrong with one method; nothing if it has nothing to do with hooks."""
-    # Read without calling a property.
-    raw = inspect.getattr_static(type(plugin), attribute, None)
     plain = getattr(raw, "__func__", raw)
     options = getattr(plain, MARK, None)
     if options is None:

@@ -8,7 +8,6 @@ mapping `known_resources` of resources by their canonical form. A plugin that se
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from authserver.engine.errors import InvalidTarget
 from authserver.engine.records import Resource
 from authserver.engine.resource_registry import TokenForm
 from authserver.engine.uris import canonical_resource
-from authserver.ini import PREFIX, Loaded, convert
+from authserver.ini import PREFIX, Loaded, convert, types_of
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.variants import CLIENTS, RESOURCES, split
 from authserver.settings import AccessTokenFormat, Settings, SettingsError
@@ -91,7 +90,7 @@ def _forms(
     overrides: Mapping[str, Mapping[str, Any]], kind: str, problems: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What is set for each client or resource; problems are added to the list."""
-    hints = typing.get_type_hints(Settings, include_extras=True)
+    hints = types_of(Settings)
     for one, texts in overrides.items():
         form: dict[str, Any] = {}
         for setting, value in texts.items():

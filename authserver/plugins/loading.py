@@ -16,6 +16,7 @@ from typing import Any, cast
 from authserver.containment import contained, described
 from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
 from authserver.plugins.asking import PluginSet
+from authserver.plugins.copying import is_third_party_class
 from authserver.plugins.importing import CannotImport, plugin_class
 from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.plugins.variants import Variants, made, split
@@ -192,7 +193,9 @@ def _made(
     if problems:
         return None, problems, insecure
     try:
-        plugin, announced = TimeLimit(seconds, threads=1).call(_constructed, kind, values)
+        # A thread takes longer to start than a plugin of ours to be made.
+        call = TimeLimit(seconds, threads=1).call if is_third_party_class(kind) else contained
+        plugin, announced = call(_constructed, kind, values)
     except TooSlow:
         raise SettingsError(
             [

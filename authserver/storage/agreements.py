@@ -81,6 +81,37 @@ _FIND_GRANT_WITH_USER = (
     .where(grants.c.grant_id == bindparam("grant_id"))
 )
 _ADD_GRANT = insert_new(grants)
+_PARENTS = grants.alias("parents")
+
+
+def _derived(seed: sa.Select[Any]) -> sa.Select[Any]:
+    """The ids of these grants, and of all that were derived from them at any distance."""
+    found = seed.cte("descendants", recursive=True)
+    child = grants.alias("child")
+    step = select(child.c.grant_id).where(child.c.parent_id == found.c.grant_id)
+    return select(found.union(step).c.grant_id)
+
+
+def _revocation_of(seed: sa.Select[Any]) -> sa.Update:
+    return (
+        sa.update(grants)
+        .where(grants.c.grant_id.in_(_derived(seed)), grants.c.revoked_at.is_(None))
+        .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
+    )
+
+
+# Those that were derived from grants of these ids, or of grants of a user or client.
+_CHILDREN = select(grants.c.grant_id).where(grants.c.parent_id.in_(bindparam("ids", expanding=True)))
+_CHILDREN_OF_CLIENT = (
+    select(grants.c.grant_id)
+    .join_from(_PARENTS, grants, grants.c.parent_id == _PARENTS.c.grant_id)
+    .where(_PARENTS.c.client_id == bindparam("to_client"))
+)
+_REVOKE_DERIVED = _revocation_of(_CHILDREN)
+_REVOKE_DERIVED_OF_CLIENT = _revocation_of(_CHILDREN_OF_CLIENT)
+_REVOKE_DERIVED_OF_USER_TO_CLIENT = _revocation_of(
+    _CHILDREN_OF_CLIENT.where(_PARENTS.c.user_id == bindparam("of_user"))
+)
 _REVOKE_GRANT = (
     sa.update(grants)
     .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
@@ -105,6 +136,34 @@ _REVOKE_SOME = (
     .values(revoked_at=bindparam("now"), revoked_reason=bindparam("reason"))
 )
 _LIVE = grants.c.revoked_at.is_(None), grants.c.expires_at > bindparam("now")
+_FIND_DERIVED = select(*_GRANT.columns).where(grants.c.grant_id.in_(_derived(_CHILDREN)), *_LIVE)
+
+
+def _find_ancestors() -> sa.Select[Any]:
+    start = select(grants.c.parent_id.label("id"), sa.literal(1).label("distance")).where(
+        grants.c.grant_id == bindparam("grant_id")
+    )
+    found = start.cte("ancestors", recursive=True)
+    above = grants.alias("above")
+    step = select(above.c.parent_id, found.c.distance + 1).join_from(
+        found, above, above.c.grant_id == found.c.id
+    )
+    chain = found.union_all(step)
+    return (
+        select(*_GRANT.columns)
+        .join_from(chain, grants, grants.c.grant_id == chain.c.id)
+        .order_by(chain.c.distance)
+    )
+
+
+_FIND_ANCESTORS = _find_ancestors()
+# The oldest first: all who lock several grants do it in this order.
+_HOLD_GRANTS = (
+    select(grants.c.grant_id)
+    .where(grants.c.grant_id.in_(bindparam("ids", expanding=True)), grants.c.revoked_at.is_(None))
+    .order_by(grants.c.created_at, grants.c.grant_id)
+    .with_for_update(read=True)
+)
 _REDEEMED = ~sa.exists().where(
     tokens.c.grant_id == grants.c.grant_id,
     tokens.c.kind == TokenKind.CODE,
@@ -353,9 +412,24 @@ class SqlGrants:
         user = _GRANT_USER.record(row) if row[_GRANT_USER.start] is not None else None
         return FoundGrant(grant=_GRANT.record(row), user=user)
 
+    def ancestors(self, grant_id: str) -> Sequence[Grant]:
+        found = self._work.read(_FIND_ANCESTORS, {"grant_id": grant_id})
+        return [_GRANT.record(row) for row in found]
+
+    def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
+        found = self._work.read(_FIND_DERIVED, {"ids": list(grant_ids), "now": now})
+        return [_GRANT.record(row) for row in found]
+
+    def hold(self, grant_ids: Sequence[str]) -> bool:
+        return self._work.count_held(_HOLD_GRANTS, {"ids": list(grant_ids)}) == len(set(grant_ids))
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
-        return self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
+        done = self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
+        if done:
+            # Afterwards: whoever derives a grant holds this one, so that grant is there now (`hold`).
+            self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
+        return done
 
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
@@ -374,10 +448,18 @@ class SqlGrants:
         parameters = {"of_user": user_id, "now": now, "reason": reason}
         if client_id is None:
             return self._work.write(_REVOKE_OF_USER, parameters)
-        return self._work.write(_REVOKE_OF_USER_TO_CLIENT, parameters | {"to_client": client_id})
+        parameters |= {"to_client": client_id}
+        revoked = self._work.write(_REVOKE_OF_USER_TO_CLIENT, parameters)
+        if revoked:
+            self._work.write(_REVOKE_DERIVED_OF_USER_TO_CLIENT, parameters)
+        return revoked
 
     def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
-        return self._work.write(_REVOKE_OF_CLIENT, {"to_client": client_id, "now": now, "reason": reason})
+        parameters = {"to_client": client_id, "now": now, "reason": reason}
+        revoked = self._work.write(_REVOKE_OF_CLIENT, parameters)
+        if revoked:
+            self._work.write(_REVOKE_DERIVED_OF_CLIENT, parameters)
+        return revoked
 
     def touch(self, grant_id: str, now: datetime) -> None:
         self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
@@ -426,7 +508,11 @@ class SqlGrants:
         return [_GRANT.record(row) for row in self._work.read(statement, parameters)]
 
     def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
-        return self._work.write(_REVOKE_SOME, {"ids": list(grant_ids), "now": now, "reason": reason})
+        parameters = {"ids": list(grant_ids), "now": now, "reason": reason}
+        revoked = self._work.write(_REVOKE_SOME, parameters)
+        if revoked:
+            self._work.write(_REVOKE_DERIVED, parameters)
+        return revoked
 
     def narrow(self, before: Grant, after: Grant) -> bool:
         parameters = {

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,9 +28,9 @@ from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import plain
 from authserver.storage.stores import stores_of
-from authserver.storage.work import StorageBusy, StorageSlow, Work
+from authserver.storage.work import StorageBusy, StorageSlow, StorageUncertain, Work
 
-__all__ = ["Database", "StorageBusy", "StorageSlow", "open_engine"]
+__all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
 
 _creating = threading.Lock()
 _encoder = msgspec.json.Encoder(enc_hook=plain)
@@ -37,7 +38,9 @@ _encoder = msgspec.json.Encoder(enc_hook=plain)
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
-POSTGRESQL_CONNECT_TIMEOUT = 5
+# In WAL mode only FULL keeps what was committed through a loss of power.
+SQLITE_SYNCHRONOUS = "FULL"
+POSTGRESQL_CONNECT_TIMEOUT = 2
 POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
@@ -49,7 +52,11 @@ _SQLITE_WAITED = 5
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-_NEVER_REACHED = {"OperationalError": StorageBusy, "ConnectionTimeout": StorageSlow}
+_NEVER_REACHED = {
+    "OperationalError": StorageBusy,
+    "ConnectionTimeout": StorageSlow,
+    "ServerSilent": StorageSlow,
+}
 
 
 class Database:
@@ -58,10 +65,12 @@ class Database:
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
         pool_size: connections kept, and at most used; the number of threads of the process is right.
+        any_text: whether texts that are no UTF-8 are read from the beginning; otherwise a connection of SQLite does from
+            the second time on that it meets one, because reading so takes longer.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
-        self.engine = open_engine(url, pool_size=pool_size)
+    def __init__(self, url: str, *, pool_size: int = 16, any_text: bool = False) -> None:
+        self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
         """Stores that take part in the manager's current transaction, from their first statement on.
@@ -133,7 +142,7 @@ class Database:
             yield connection
 
 
-def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
+def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
 
     `skip_autocommit_rollback` must stay off: it would skip the rollback of transactions that `Work` begins.
@@ -163,9 +172,16 @@ def open_engine(url: str | URL, *, pool_size: int = 16) -> Engine:
             [f"authserver.database_url: {problem} pip install 'authserver[postgresql]'"]
         ) from error
     event.listen(engine, "handle_error", _translate)
+    if url.get_backend_name() == "postgresql":
+        # Not everybody who uses SQLite has the driver.
+        from authserver.storage import silence
+
+        silence.watch(engine)
     if url.get_backend_name() == "sqlite":
         _keep_private(engine)
         event.listen(engine, "connect", _prepare_sqlite)
+        if any_text:
+            event.listen(engine, "connect", lambda connection, _: _read_any_text(connection))
     return engine
 
 
@@ -221,13 +237,20 @@ def _create(path: Path) -> None:
         private_files.create(path)
 
 
+_NO_UTF_8 = "Could not decode to UTF-8"
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA foreign_keys = ON")
-    # In WAL mode only FULL keeps a committed transaction through a loss of power.
-    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute(f"PRAGMA synchronous = {SQLITE_SYNCHRONOUS}")
     cursor.close()
+
+
+def _read_any_text(connection: Any) -> None:
+    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
+    connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")
 
 
 def _translate(context: ExceptionContext) -> BaseException | None:
@@ -236,8 +259,19 @@ def _translate(context: ExceptionContext) -> BaseException | None:
     if not isinstance(error, Exception):
         # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
         return None
+    if _NO_UTF_8 in str(error) and context.connection is not None:
+        # It passes: whoever tries again reads it.
+        _read_any_text(context.connection.connection.dbapi_connection)
+        return StorageBusy(str(error))
     kind = _passing(error) or (StorageBusy if context.is_disconnect else None)
+    if kind is StorageBusy and context.is_disconnect and _is_commit(context):
+        kind = StorageUncertain
     return kind(str(error)) if kind else None
+
+
+def _is_commit(context: ExceptionContext) -> bool:
+    """Whether the connection was lost while a transaction was committed, or the rollback of one that failed."""
+    return context.connection is not None and context.statement is None
 
 
 def _passing(error: BaseException) -> type[StorageUnavailable] | None:
@@ -253,7 +287,7 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
             return StorageSlow
         return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
     # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
-    if type(error).__module__.startswith("psycopg"):
+    if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
         return _NEVER_REACHED.get(type(error).__name__)
     return None
 

@@ -21,6 +21,7 @@ from authserver.storage.ledger import (
 )
 from authserver.storage.resources import SqlResources
 from authserver.storage.statistics import SqlStatistics
+from authserver.storage.stored_settings import SqlStoredSettings
 from authserver.storage.upkeep import SqlUpkeep
 from authserver.storage.work import Work
 
@@ -32,6 +33,7 @@ class SqlStores:
     clients: SqlClients
     initial_tokens: SqlInitialTokens
     declarations: SqlDeclarations
+    stored_settings: SqlStoredSettings
     resources: SqlResources
     users: SqlUsers
     grants: SqlGrants
@@ -56,6 +58,7 @@ def stores_of(work: Work) -> SqlStores:
         clients=SqlClients(work),
         initial_tokens=SqlInitialTokens(work),
         declarations=SqlDeclarations(work),
+        stored_settings=SqlStoredSettings(work),
         resources=SqlResources(work),
         users=SqlUsers(work),
         grants=SqlGrants(work),

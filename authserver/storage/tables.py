@@ -125,6 +125,17 @@ class DeclarationRow(Base):
     made_at: Mapped[datetime]
 
 
+class StoredSettingRow(Base):
+    """A scope or limit that is not in the INI (`engine.records.StoredSetting`)."""
+
+    __tablename__ = "stored_settings"
+
+    kind: Mapped[DeclaredKind] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[dict[str, Any]]
+    changed_at: Mapped[datetime]
+
+
 class ClientLogoRow(Base):
     """The logos of clients, apart from them: each request reads its client, and few need the file."""
 
@@ -205,6 +216,8 @@ class GrantRow(Base):
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
     details: Mapped[dict[str, Any]]
+    # Without a foreign key: both are deleted when they have expired, and a grant never ends after its parent.
+    parent_id: Mapped[str | None]
 
 
 class TokenRow(Base):
@@ -398,6 +411,7 @@ def _table(row: type[Base]) -> Table:
 clients = _table(ClientRow)
 initial_tokens = _table(InitialTokenRow)
 declarations = _table(DeclarationRow)
+stored_settings = _table(StoredSettingRow)
 client_logos = _table(ClientLogoRow)
 client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
@@ -433,6 +447,13 @@ Index(
 Index(None, grants.c.user_id, grants.c.client_id)
 # They are listed newest first: of a client, which may have very many, and all of them. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)
+# Few grants are derived from others.
+Index(
+    "ix_grants_parent_id",
+    grants.c.parent_id,
+    sqlite_where=grants.c.parent_id.is_not(None),
+    postgresql_where=grants.c.parent_id.is_not(None),
+)
 Index(None, consents.c.client_id, consents.c.user_id)
 # Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
 # own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so

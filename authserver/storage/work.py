@@ -42,6 +42,10 @@ class StorageSlow(StorageUnavailable):
     """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
 
 
+class StorageUncertain(StorageUnavailable):
+    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+
+
 class Work:
     """What one transaction does. Connects at the first statement, begins at the first write.
 
@@ -88,6 +92,10 @@ class Work:
     def held(self, statement: Executable, parameters: Row) -> Sequence[Any] | None:
         """As `hold`: the row, as it is when the lock was given; None if there is none."""
         return self._write(statement, parameters).first()
+
+    def count_held(self, statement: Executable, parameters: Row) -> int:
+        """As `hold`: how many rows there are."""
+        return len(self._write(statement, parameters).all())
 
     def write(self, statement: Executable, parameters: Row | Sequence[Row]) -> int:
         """Run a statement that changes rows; how many it changed."""

@@ -23,6 +23,7 @@ from authserver.engine.records import (
     Session,
     SigningKey,
     Step,
+    StoredSetting,
     Token,
     TokenKind,
     User,
@@ -121,6 +122,17 @@ def a_declaration(**changes: Any) -> Declaration:
         "made_at": NOW,
     }
     return Declaration(**values | changes)
+
+
+def a_stored_setting(**changes: Any) -> StoredSetting:
+    """The scope calendar, which is not in the INI."""
+    values: dict[str, Any] = {
+        "kind": DeclaredKind.SCOPE,
+        "name": "calendar",
+        "value": {"sentence": "See your calendar"},
+        "changed_at": NOW,
+    }
+    return StoredSetting(**values | changes)
 
 
 def a_resource(**changes: Any) -> Resource:

@@ -24,7 +24,7 @@ from authserver import app
 from authserver.engine import authorize as authorization
 from authserver.engine.authorize import AskConsent, AskLogin, Outcome, Redirect, error_location
 from authserver.engine.clients.registration import register
-from authserver.engine.context import Caller, Engine, Journal, Parts
+from authserver.engine.context import Caller, Engine, Journal
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidRequest, OAuthError, PageError, RedirectError, Refusal
 from authserver.engine.introspect import introspect
@@ -33,7 +33,8 @@ from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, mark_of
 from authserver.engine.people.login import SESSION_KIND
-from authserver.engine.records import Client
+from authserver.engine.ports import Storage
+from authserver.engine.records import Client, EventType
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.revoke import revoke
 from authserver.engine.token import exchange
@@ -84,18 +85,34 @@ class Rules(Service[Answer]):
         self, settings: Mapping[str, str | None] | None = None, stores: MemoryStores | None = None
     ) -> None:
         self.stores = stores or MemoryStores()
+        self._ahead = timedelta(0)
         parts = _parts(tuple(sorted((settings or {}).items())))
         keys = FollowedSigningKeys(self.stores, parts.ring, parts.settings.signing_algorithm)
-        self.parts = replace(parts, signer=keys, generation=FollowedGeneration(self.stores))
+        self.parts = replace(over(self.stores, parts), signer=keys)
         with self.begin() as engine:
             signing_keys.prepare(engine)
         keys.load()
         self._browsers: dict[str, Browser] = {}
 
+    @property
+    def now(self) -> datetime:
+        """What its clock shows."""
+        return datetime.now(UTC) + self._ahead
+
+    def wait(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self._ahead += timedelta(seconds=seconds)
+
     @contextmanager
     def begin(self) -> Iterator[Engine]:
         with self.stores.begin() as stores:
-            yield Engine.of(self.parts, stores, datetime.now(UTC))
+            yield Engine.of(self.parts, stores, self.now)
+
+    def at(
+        self, endpoint: str, decide: Callable[[Engine], _Result], *, source: str = "192.0.2.1", **http: Any
+    ) -> _Result | Refusal:
+        """The result of one request to an endpoint, such as one of a plugin, or why it is refused."""
+        return self._within(self._caller(endpoint, source=source, **http), decide)
 
     def post(
         self,
@@ -223,13 +240,13 @@ class Rules(Service[Answer]):
         journal = Journal()
         try:
             with self.stores.begin() as stores:
-                now = datetime.now(UTC)
-                return decide(Engine.of(self.parts, stores, now, caller=caller, journal=journal))
+                return decide(Engine.of(self.parts, stores, self.now, caller=caller, journal=journal))
         except Refusal as refusal:
             with self.stores.begin() as stores:
-                now, journal = datetime.now(UTC), replace(journal, events=[])
-                engine = Engine.of(self.parts, stores, now, caller=caller, journal=journal)
-                kind = next(route.refused for route in ROUTES if route.name == caller.endpoint)
+                journal = replace(journal, events=[])
+                engine = Engine.of(self.parts, stores, self.now, caller=caller, journal=journal)
+                found = (route.refused for route in ROUTES if route.name == caller.endpoint)
+                kind = next(found, EventType.REQUEST_REFUSED)
                 keep(engine, refusal, kind, details={"endpoint": caller.endpoint})
             return refusal
 
@@ -329,8 +346,13 @@ def _row(record: Any) -> dict[str, Any]:
     return {each.name: getattr(record, each.name) for each in fields(record) if each.name != "secrets"}
 
 
+def over(storage: Storage, parts: app.ServerParts) -> app.ServerParts:
+    """The parts of a server that was built, over another storage, as in tests of rules on stores in memory."""
+    return replace(parts, generation=FollowedGeneration(storage), offered=parts.offered.over(storage))
+
+
 @cache
-def _parts(settings: tuple[tuple[str, str | None], ...]) -> Parts:
+def _parts(settings: tuple[tuple[str, str | None], ...]) -> app.ServerParts:
     """The parts for these settings, made once; tests do not change them."""
     ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **dict(settings)}
     return app.build({key: value for key, value in ini.items() if value is not None}).parts

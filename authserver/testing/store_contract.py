@@ -60,6 +60,7 @@ from authserver.testing.records import (
     a_ring_key,
     a_session,
     a_signing_key,
+    a_stored_setting,
     a_token,
     a_user,
     an_event,
@@ -469,6 +470,24 @@ def test_what_was_declared_is_listed_replaced_and_forgotten(stores: Stores) -> N
     assert stores.declarations.list() == [token, resource]
 
 
+def test_what_is_beside_the_ini_is_listed_replaced_and_removed(stores: Stores) -> None:
+    """R-17"""
+    scope, umlaut = a_stored_setting(), a_stored_setting(name="Ä")
+    limit = a_stored_setting(kind=DeclaredKind.LIMIT, value={"count": 10, "key": "account"})
+    for setting in (umlaut, scope, limit):
+        stores.stored_settings.keep(setting)
+    assert {each.kind: each for each in stores.stored_settings.list() if each != umlaut} == {
+        DeclaredKind.LIMIT: limit,
+        DeclaredKind.SCOPE: scope,
+    }
+    changed = a_stored_setting(value={"sentence": "Ä"})
+    stores.stored_settings.keep(changed)
+    assert changed in stores.stored_settings.list()
+    assert stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
+    assert not stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
+    assert {each.name for each in stores.stored_settings.list()} == {"Ä", "calendar"}
+
+
 def test_a_resource_comes_back_as_it_was(stores: Stores) -> None:
     """O-09: by its canonical form, as it is registered."""
     full = a_resource(
@@ -628,6 +647,68 @@ def test_several_grants_are_revoked_at_once(stores: Stores) -> None:
     assert stores.grants.revoke_some([], LATER, "ended") == 0
     found = [stores.grants.find(f"grant_{number}") for number in range(4)]
     assert [grant and grant.revoked_reason for grant in found] == ["ended", "before", "ended", None]
+
+
+def _add_chain(stores: Stores) -> None:
+    """grant_0 → grant_1 → grant_2, each with another client, and grant_3 apart from them."""
+    stores.users.add(a_user())
+    for number, parent in enumerate((None, "grant_0", "grant_1", None)):
+        stores.grants.add(
+            a_grant(
+                grant_id=f"grant_{number}",
+                client_id=f"client_{number}",
+                user_id=a_user().user_id,
+                parent_id=parent,
+                created_at=NOW + timedelta(seconds=number),
+            )
+        )
+
+
+def _revoked(stores: Stores) -> list[int]:
+    found = [stores.grants.find(f"grant_{number}") for number in range(4)]
+    return [number for number, grant in enumerate(found) if grant and grant.revoked_at is not None]
+
+
+def test_a_grant_knows_what_it_was_derived_from_and_what_was_derived_from_it(stores: Stores) -> None:
+    """TX-10: at any distance, the parent first; what has ended is an ancestor still, and not among the derived."""
+    _add_chain(stores)
+    assert [each.grant_id for each in stores.grants.ancestors("grant_2")] == ["grant_1", "grant_0"]
+    assert stores.grants.ancestors("grant_0") == stores.grants.ancestors("unknown") == []
+    assert {each.grant_id for each in stores.grants.derived(["grant_0"], NOW)} == {"grant_1", "grant_2"}
+    assert stores.grants.derived(["grant_2", "grant_3"], NOW) == stores.grants.derived([], NOW) == []
+    assert stores.grants.hold(["grant_0", "grant_1"])
+    stores.grants.revoke("grant_1", LATER, "ended")
+    assert not stores.grants.hold(["grant_0", "grant_1"])
+    assert not stores.grants.hold(["grant_0", "unknown"])
+    assert stores.grants.derived(["grant_0"], NOW) == []
+    assert [each.grant_id for each in stores.grants.ancestors("grant_2")] == ["grant_1", "grant_0"]
+
+
+@pytest.mark.parametrize(
+    ("revoke", "counted"),
+    [
+        (lambda grants: grants.revoke("grant_0", LATER, "ended"), True),
+        (lambda grants: grants.revoke_some(["grant_0"], LATER, "ended"), 1),
+        (lambda grants: grants.revoke_of_client("client_0", LATER, "ended"), 1),
+        (lambda grants: grants.revoke_of_user(a_user().user_id, LATER, "ended", client_id="client_0"), 1),
+    ],
+    ids=["one", "some", "client", "user-to-client"],
+)
+def test_what_was_derived_from_a_grant_ends_with_it(
+    stores: Stores, revoke: Callable[[Any], int], counted: int
+) -> None:
+    """TX-10, T163: however it is revoked, and whoever has what was derived."""
+    _add_chain(stores)
+    assert revoke(stores.grants) == counted
+    assert _revoked(stores) == [0, 1, 2]
+    assert not revoke(stores.grants)
+
+
+def test_what_a_grant_was_derived_from_stays_when_it_ends(stores: Stores) -> None:
+    """TX-10: only what hangs on it ends with it."""
+    _add_chain(stores)
+    assert stores.grants.revoke_of_client("client_1", LATER, "ended") == 1
+    assert _revoked(stores) == [1, 2]
 
 
 def test_the_live_codes_and_tokens_of_grants_are_counted(stores: Stores) -> None:

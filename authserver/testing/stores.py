@@ -39,6 +39,7 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
+    StoredSetting,
     Token,
     TokenKind,
     User,
@@ -60,6 +61,7 @@ class MemoryStores:
         self.clients = MemoryClients(self.tables, self._lock)
         self.initial_tokens = MemoryInitialTokens(self.tables, self._lock)
         self.declarations = MemoryDeclarations(self.tables, self._lock)
+        self.stored_settings = MemoryStoredSettings(self.tables, self._lock)
         self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
@@ -332,6 +334,21 @@ class MemoryDeclarations(InMemory):
             return self.tables.declarations.pop((kind, name), None) is not None
 
 
+class MemoryStoredSettings(InMemory):
+    """`engine.ports.StoredSettings` in memory."""
+
+    def list(self) -> Sequence[StoredSetting]:
+        return [setting for _, setting in sorted(self.tables.stored_settings.items())]
+
+    def keep(self, setting: StoredSetting) -> None:
+        with self.lock:
+            self.tables.stored_settings[setting.kind, setting.name] = setting
+
+    def remove(self, kind: DeclaredKind, name: str) -> bool:
+        with self.lock:
+            return self.tables.stored_settings.pop((kind, name), None) is not None
+
+
 class MemoryResources(InMemory):
     """`engine.ports.Resources` in memory."""
 
@@ -463,13 +480,42 @@ class MemoryGrants(InMemory):
         user = self.tables.users.get(grant.user_id) if grant.user_id else None
         return FoundGrant(grant=grant, user=user)
 
+    def ancestors(self, grant_id: str) -> Sequence[Grant]:
+        found: builtins.list[Grant] = []
+        grant = self.tables.grants.get(grant_id)
+        while grant is not None and grant.parent_id is not None:
+            grant = self.tables.grants.get(grant.parent_id)
+            found += [grant] if grant else []
+        return found
+
+    def derived(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Grant]:
+        return [
+            grant for grant in self._below(grant_ids) if grant.revoked_at is None and grant.expires_at > now
+        ]
+
+    def _below(self, grant_ids: Sequence[str]) -> builtins.list[Grant]:
+        children = [grant for grant in self.tables.grants.values() if grant.parent_id in grant_ids]
+        return children + (self._below([grant.grant_id for grant in children]) if children else [])
+
+    def hold(self, grant_ids: Sequence[str]) -> bool:
+        found = map(self.tables.grants.get, grant_ids)
+        return all(grant is not None and grant.revoked_at is None for grant in found)
+
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         with self.lock:
             grant = self.tables.grants.get(grant_id)
             if grant is None or grant.revoked_at is not None:
                 return False
-            self.tables.grants[grant_id] = replace(grant, revoked_at=now, revoked_reason=reason)
+            for each in (grant, *self._below([grant_id])):
+                if each.revoked_at is None:
+                    self.tables.grants[each.grant_id] = replace(each, revoked_at=now, revoked_reason=reason)
             return True
+
+    def _revoke_all(self, found: Sequence[Grant], now: datetime, reason: str) -> int:
+        live = [grant.grant_id for grant in found if grant.revoked_at is None]
+        for grant_id in live:
+            self.revoke(grant_id, now, reason)
+        return len(live)
 
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
@@ -499,25 +545,24 @@ class MemoryGrants(InMemory):
 
     def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
         with self.lock:
-            return sum(self.revoke(grant_id, now, reason) for grant_id in grant_ids)
+            found = [self.tables.grants[each] for each in grant_ids if each in self.tables.grants]
+            return self._revoke_all(found, now, reason)
 
     def revoke_of_user(
         self, user_id: str, now: datetime, reason: str, *, client_id: str | None = None
     ) -> int:
         with self.lock:
-            return sum(
-                self.revoke(grant.grant_id, now, reason)
-                for grant in tuple(self.tables.grants.values())
+            found = [
+                grant
+                for grant in self.tables.grants.values()
                 if grant.user_id == user_id and client_id in (None, grant.client_id)
-            )
+            ]
+            return self._revoke_all(found, now, reason)
 
     def revoke_of_client(self, client_id: str, now: datetime, reason: str) -> int:
         with self.lock:
-            return sum(
-                self.revoke(grant.grant_id, now, reason)
-                for grant in tuple(self.tables.grants.values())
-                if grant.client_id == client_id
-            )
+            found = [grant for grant in self.tables.grants.values() if grant.client_id == client_id]
+            return self._revoke_all(found, now, reason)
 
     def touch(self, grant_id: str, now: datetime) -> None:
         with self.lock:
@@ -548,7 +593,8 @@ class MemoryGrants(InMemory):
     ) -> tuple[str, int] | None:
         with self.lock:
             ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]
-            return (ids[-1], sum(self.revoke(each, now, reason) for each in ids)) if ids else None
+            found = [self.tables.grants[each] for each in ids]
+            return (ids[-1], self._revoke_all(found, now, reason)) if ids else None
 
     def page(self, *, after: str = "", limit: int) -> Sequence[Grant]:
         ids = sorted(grant_id for grant_id in self.tables.grants if grant_id > after)[:limit]

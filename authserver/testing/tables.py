@@ -25,6 +25,7 @@ from authserver.engine.records import (
     Session,
     SigningKey,
     Step,
+    StoredSetting,
     Token,
     TokenKind,
     User,
@@ -38,6 +39,7 @@ class Tables:
     clients: dict[str, Client] = field(default_factory=dict)
     initial_tokens: dict[str, InitialAccessToken] = field(default_factory=dict)
     declarations: dict[tuple[DeclaredKind, str], Declaration] = field(default_factory=dict)
+    stored_settings: dict[tuple[DeclaredKind, str], StoredSetting] = field(default_factory=dict)
     logos: dict[str, Logo] = field(default_factory=dict)
     resources: dict[str, Resource] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)

@@ -7,28 +7,37 @@ What it adds to waitress:
 - its own refusals are JSON with the headers of all answers, and say nothing of what was sent or of what runs here;
 - a whole request has to arrive in time, not only some byte of it now and then;
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
-  there are too many in all. Trusted proxies are left alone.
+  there are too many in all. Trusted proxies are left alone;
+- it ends in order: each request that was sent gets its answer (`Running`).
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_wsgi
-from waitress.server import MultiSocketServer, TcpWSGIServer, UnixWSGIServer
+from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from authserver.engine.sources import network_of
 
+# Seconds in which whoever has just connected may still send a request to a server that ends.
+_SETTLING = 0.2
+# Seconds between two looks at a server that ends.
+_ENDING_LOOK = 0.05
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
+# Seconds between two lines in the log about descriptors, and of a pause when none can be had.
+_TOLD_EVERY, _PAUSE = 60.0, 0.02
 _ERRORS = {
     400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
     413: "The body is too long.",
@@ -110,6 +119,13 @@ class Task(WSGITask):  # type: ignore[misc]
             environ["PATH_INFO"] = self.request.path
         return environ
 
+    def build_response_header(self) -> bytes:
+        if self.channel.server.is_ending:
+            # So that the client sends its next request to another process (RFC 9112, 9.6).
+            self.request.headers["CONNECTION"] = "close"
+        header: bytes = super().build_response_header()
+        return header
+
 
 class RefusingTask(ErrorTask):  # type: ignore[misc]
     """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
@@ -151,6 +167,16 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return None
         return self._began if self.request is not None else float(self.last_activity)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no request is on its way here, and no answer is on its way back."""
+        return (
+            not self.requests
+            and self.request is None
+            and not self.total_outbufs_len
+            and time.time() - self.last_activity >= _SETTLING
+        )
+
 
 class Listener:
     """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'."""
@@ -158,6 +184,8 @@ class Listener:
     channel_class = Channel
     active_channels: dict[int, Channel]
     bounds: Bounds
+    _told = -_TOLD_EVERY
+    is_ending = False
 
     def maintenance(self, now: float) -> None:
         """Close what waits for too long; waitress calls this every `cleanup_interval` seconds."""
@@ -173,7 +201,13 @@ class Listener:
 
     def accept(self) -> Any:
         """A new connection, for which another one may have to go; None if there is none."""
-        accepted = super().accept()  # type: ignore[misc]
+        try:
+            accepted = super().accept()  # type: ignore[misc]
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._make_room(error)
+            return None
         if accepted is None:
             return None
         if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
@@ -196,6 +230,19 @@ class Listener:
                 return None
         return accepted
 
+    def _make_room(self, error: OSError) -> None:
+        """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
+        now = time.monotonic()
+        if now - self._told >= _TOLD_EVERY:
+            self._told = now
+            log.warning(
+                "%s: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)",
+                error.strerror,
+            )
+        if not close_longest_waiting(self.active_channels.values()):
+            # The one who asked is asked for again at once.
+            time.sleep(_PAUSE)
+
 
 class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
     """On a TCP port."""
@@ -210,36 +257,125 @@ def listen(
     adjustments: Adjustments,
     sockets: Iterable[socket.socket],
     bounds: Bounds,
-) -> MultiSocketServer:
-    """A server that accepts connections; its `run` answers them until SystemExit or KeyboardInterrupt.
+) -> Running:
+    """A server that accepts connections; its `run` answers them until its `end`.
 
     Args:
         adjustments: the settings of waitress.
-        sockets: that have their addresses; none if the settings name a Unix socket.
+        sockets: that have their addresses.
 
     Raises:
-        OSError: an address was taken meanwhile, or the file of the socket cannot be made.
+        OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
     dispatcher = ThreadedTaskDispatcher()
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
-    if adjustments.unix_socket:
-        listeners: list[Any] = [UnixListener(application, **common)]
-    else:
-        listeners = [
-            TcpListener(
-                application,
-                _sock=item,
-                bind_socket=False,
-                sockinfo=(item.family, item.type, item.proto, item.getsockname()),
-                **common,
-            )
-            for item in sockets
-        ]
+    listeners: list[Any] = [
+        (UnixListener if item.family == socket.AF_UNIX else TcpListener)(
+            application,
+            _sock=item,
+            bind_socket=False,
+            sockinfo=(item.family, item.type, item.proto, item.getsockname()),
+            **common,
+        )
+        for item in sockets
+    ]
     for listener in listeners:
         listener.bounds = bounds
     dispatcher.set_thread_count(adjustments.threads)
-    return MultiSocketServer(channels, adjustments, [], dispatcher)
+    return Running(channels, adjustments, dispatcher, listeners)
+
+
+class Running:
+    """A server that runs, and that ends without losing a request.
+
+    From the moment it is told to end, each answer asks to close its connection. Then it accepts no more connections,
+    requests that are running or arriving are answered, unused connections are closed, and `run` returns.
+    """
+
+    def __init__(
+        self,
+        channels: dict[int, Any],
+        adjustments: Adjustments,
+        dispatcher: ThreadedTaskDispatcher,
+        listeners: Sequence[Any],
+    ) -> None:
+        self._channels, self._adjustments, self._dispatcher = channels, adjustments, dispatcher
+        self._listeners = listeners
+        self._ending: _Ending | None = None
+
+    def run(self) -> None:
+        """Answer requests until the end."""
+        try:
+            while not self._has_ended():
+                wasyncore.loop(
+                    timeout=_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout,
+                    use_poll=self._adjustments.asyncore_use_poll,
+                    map=self._channels,
+                    count=1,
+                )
+        except (SystemExit, KeyboardInterrupt):
+            pass
+        # Threads that still work on a request have had their time.
+        self._dispatcher.shutdown(timeout=_SETTLING)
+        wasyncore.close_all(self._channels)
+
+    def end(self, *, accept: float, keep: float, limit: float) -> None:
+        """Begin to end; a signal handler may call this. The first call counts.
+
+        Args:
+            accept: seconds in which new connections are still accepted.
+            keep: seconds in which unused connections are left alone; they are closed after that.
+            limit: seconds in which the requests that are there after that must end.
+        """
+        if self._ending is None:
+            now = time.monotonic()
+            self._ending = _Ending(now + accept, now + max(accept, keep), now + max(accept, keep) + limit)
+            for listener in self._listeners:
+                listener.is_ending = True
+            self._listeners[0].pull_trigger()
+
+    def _has_ended(self) -> bool:
+        now = time.monotonic()
+        if self._ending is None or now < self._ending.accepts_until:
+            return False
+        for listener in self._listeners:
+            if listener.accepting:
+                # Those who are connected already, and wait until they are accepted, would lose their requests.
+                self._accept_all(listener)
+                listener.accepting = False
+                wasyncore.dispatcher.close(listener)
+        if now >= self._ending.keeps_until:
+            # What has arrived by now is a request, which has its answer to come.
+            wasyncore.loop(
+                timeout=0, use_poll=self._adjustments.asyncore_use_poll, map=self._channels, count=1
+            )
+            for channel in self._connections():
+                if channel.is_unused:
+                    channel.will_close = True
+        left = self._connections()
+        if left and now >= self._ending.ends_at:
+            log.warning("%d requests are left without an answer: their time is over", len(left))
+            return True
+        return not left
+
+    def _accept_all(self, listener: Any) -> None:
+        before = -1
+        while before < (now := len(self._channels)):
+            before = now
+            listener.handle_accept()
+
+    def _connections(self) -> list[Channel]:
+        return [channel for listener in self._listeners for channel in listener.active_channels.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """When each step of an end comes, by the monotonic clock."""
+
+    accepts_until: float
+    keeps_until: float
+    ends_at: float
 
 
 def close_longest_waiting(channels: Iterable[Channel]) -> bool:

@@ -112,7 +112,7 @@ def _parse_own(request: Request) -> Parse:
     return partial(
         Parameters.parse,
         maximum=sealed_length(parts.settings.maximum_request),
-        maximum_count=MAXIMUM_PARAMETERS + len(parts.scopes),
+        maximum_count=MAXIMUM_PARAMETERS + len(parts.offered.scopes()),
     )
 
 

@@ -7,6 +7,8 @@ import logging
 from pyramid.response import Response
 from pyramid.view import view_config
 
+from authserver.engine.ports import StorageUnavailable
+from authserver.settings import SettingsError
 from authserver.web.json import json_response
 from authserver.web.request import Request
 
@@ -21,10 +23,15 @@ def live(request: Request) -> Response:
 
 @view_config(route_name="ready", request_method="GET")
 def ready(request: Request) -> Response:
-    """The database answers, in time, and has the tables of this version."""
+    """The database answers, in time, and has the tables of this version; and this process is not about to end (R-18)."""
+    if request.application.ending.has_begun:
+        return json_response({"status": "ending"}, status=503, Retry_After="5")
     try:
         request.application.probe_database()
+    except (StorageUnavailable, SettingsError) as error:
+        log.warning("not ready: %s", error)
     except Exception:
         log.exception("not ready")
-        return json_response({"status": "unavailable"}, status=503, Retry_After="5")
-    return json_response({"status": "ok"})
+    else:
+        return json_response({"status": "ok"})
+    return json_response({"status": "unavailable"}, status=503, Retry_After="5")

@@ -9,7 +9,7 @@ from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.view import view_config
 
-from authserver.engine.metadata import server_metadata
+from authserver.engine.metadata import SCOPES, scopes_supported, server_metadata
 from authserver.web import operations
 from authserver.web.json import json_response
 from authserver.web.request import Request
@@ -30,11 +30,19 @@ def publish(config: Configurator) -> None:
     """Make the document, once every endpoint is there. Raises MetadataCollision."""
     parts = config.registry.application.parts
     described = server_metadata(parts, endpoints(config.registry, parts.settings.issuer_origin))
+    config.registry.metadata = described
     config.registry.metadata_body = msgspec.json.encode(described)
 
 
 def metadata(request: Request) -> Response:
-    return _cacheable(request, request.registry.metadata_body, MAXIMUM_AGE)
+    registry = request.registry
+    parts = request.application.parts
+    scopes = scopes_supported(parts, parts.offered.scopes())
+    if scopes != registry.metadata.get(SCOPES, []):
+        # There are others in the store (`authserver apply`); nothing else of it changes while the server runs.
+        registry.metadata = {**registry.metadata, SCOPES: scopes}
+        registry.metadata_body = msgspec.json.encode(registry.metadata)
+    return _cacheable(request, registry.metadata_body, MAXIMUM_AGE)
 
 
 @view_config(route_name="jwks", request_method="GET")

@@ -29,7 +29,7 @@ from transaction.interfaces import TransientError
 from authserver.engine import evidence
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.errors import PageError, Refusal, TooBusy, TooManyRequests
+from authserver.engine.errors import PageError, Refusal
 from authserver.engine.floods import Kind
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.ports import StorageUnavailable
@@ -124,7 +124,7 @@ def leaves_event(error: Exception) -> bool:
     Of too many requests only the first of a time is, and of a server that is too busy none. A request that waited for
     the database is not stored either, because storing would wait again (T114).
     """
-    if isinstance(error, TooManyRequests | TooBusy):
+    if isinstance(error, Refusal):
         return error.leaves_event
     return not isinstance(error, StorageUnavailable) or isinstance(error, TransientError)
 
@@ -139,7 +139,8 @@ def is_of_stranger(request: Request, error: Exception) -> bool:
     is_known = request.caller.actor != evidence.STRANGER or journal.actor is not None
     if journal.grant_id is not None or (is_known and not journal.is_anybody):
         return False
-    return not (isinstance(error, Refusal) and (error.revoke_grant or error.failed_token))
+    outlives = isinstance(error, Refusal) and (error.revoke_grant or error.failed_token or error.kept_change)
+    return not outlives
 
 
 def record(request: Request, error: Exception) -> None:
@@ -160,7 +161,8 @@ def record(request: Request, error: Exception) -> None:
         # The log has the whole traceback of a failure; the event has only its class.
         exc_info=error if reason == UNEXPECTED else None,
     )
-    if is_counted or not leaves_event(error):
+    outlives = isinstance(error, Refusal) and error.kept_change is not None
+    if is_counted or not (leaves_event(error) or outlives):
         return
     # What the request itself wrote was rolled back; observers hear of what stays.
     journal = replace(request.journal, events=[], letters=[])
@@ -228,7 +230,10 @@ def keep(
         engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
     if refusal.failed_token:
         engine.stores.tokens.note_failure(refusal.failed_token, engine.now, limit=MAXIMUM_FAILURES)
-    engine.record(kind, reason=refusal.reason, details={**details, **told(refusal)}, event_id=event_id)
+    if refusal.kept_change:
+        engine.stores.kept.change(*refusal.kept_change)
+    if refusal.leaves_event:
+        engine.record(kind, reason=refusal.reason, details={**details, **told(refusal)}, event_id=event_id)
 
 
 def render(request: Request, error: Exception) -> Response:

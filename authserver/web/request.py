@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyramid.request
 from pyramid.config import Configurator
+from pyramid.interfaces import IRequestExtensions, IRequestFactory
 
 from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.floods import Floods
@@ -17,12 +18,26 @@ from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
 from authserver.web.forwarding import Forwarding
 from authserver.web.languages import Languages, PageLanguage
+from authserver.web.processes import Ending
 from authserver.web.request_ids import RequestIds
 from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:
     config.set_request_factory(Request)
+
+
+def complete(config: Configurator) -> None:
+    """Make the one class of all requests, once everything is there that `add_request_method` adds.
+
+    Pyramid would make a class for every request, which costs more than all else that is done for a small one.
+    """
+    registry = config.registry
+    added = registry.queryUtility(IRequestExtensions)
+    members = {**added.methods, **added.descriptors}
+    factory = registry.getUtility(IRequestFactory)
+    registry.registerUtility(type(factory.__name__, (factory,), members), IRequestFactory)
+    registry.unregisterUtility(added, IRequestExtensions)
 
 
 class Served(Protocol):
@@ -36,6 +51,9 @@ class Served(Protocol):
 
     @property
     def floods(self) -> Floods: ...
+
+    @property
+    def ending(self) -> Ending: ...
 
     def probe_database(self) -> None: ...
 
@@ -58,7 +76,8 @@ class Registry(Protocol):
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
         unstored_paths: paths whose requests have no transaction.
-        metadata_body: the server metadata, as it is sent.
+        metadata: the server metadata.
+        metadata_body: the same, as it is sent.
         home_links: label and address of what features add to the front page.
         account_tabs: route and label of what features add to people's accounts.
         static_files: media type, content and digest, by the name of the route.
@@ -75,6 +94,7 @@ class Registry(Protocol):
     folders: dict[str, Route]
     switched_off: dict[str, Route]
     unstored_paths: set[str]
+    metadata: dict[str, Any]
     metadata_body: bytes
     home_links: list[tuple[str, str]]
     account_tabs: list[tuple[str, str]]

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +17,13 @@ from typing import Any
 
 from pyramid.router import Router
 from waitress.adjustments import Adjustments
+from waitress.utilities import cleanup_unix_socket
 
 from authserver.ini import did_you_mean, unused_variables
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
-from authserver.web import management
+from authserver.web import management, processes
 from authserver.web.connections import Bounds, listen
+from authserver.web.processes import Ending
 
 # What waitress would do about proxies; `web.forwarding` does it, with settings of the application.
 _ABOUT_PROXIES = (
@@ -30,7 +33,14 @@ _ABOUT_PROXIES = (
     "log_untrusted_proxy_headers",
     "clear_untrusted_proxy_headers",
 )
-_OURS = ("management_listen", "connections_per_address", "request_time_limit")
+_OURS = (
+    "management_listen",
+    "connections_per_address",
+    "request_time_limit",
+    "processes",
+    "stop_delay",
+    "stop_time_limit",
+)
 _SETTINGS = [
     *_OURS,
     *(name for name, _ in Adjustments._params if name != "sockets" and name not in _ABOUT_PROXIES),
@@ -71,20 +81,40 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
     if problems := unused_variables(global_config):
         raise SystemExit(cannot_start(problems))
     ini = Path(global_config.get("__file__", "the INI file")).name
+    inherited = processes.Inherited.take()
     try:
         section = Section.read(settings)
-        with ExitStack() as unless_all_are_bound:
-            sockets = all_bound(unless_all_are_bound, section.adjustments.listen)
-            for_operators = all_bound(unless_all_are_bound, section.management)
-            _raise_limit_of_open_files(section.adjustments.connection_limit + _OTHER_FILES)
-            unless_all_are_bound.pop_all()
+        _raise_limit_of_open_files(section.adjustments.connection_limit + _OTHER_FILES)
+        if inherited:
+            sockets, for_operators = list(inherited.sockets), [list(inherited.management)]
+        else:
+            if section.processes and not processes.is_pserve(global_config):
+                raise CannotListen(
+                    "processes: only `pserve` without --reload starts several; remove the line"
+                )
+            with ExitStack() as unless_all_are_bound:
+                sockets = _of_systemd() or _all_public(unless_all_are_bound, section.adjustments)
+                for_operators = [
+                    all_bound(unless_all_are_bound, moved(section.management, by))
+                    for by in range(section.processes or 1)
+                ]
+                unless_all_are_bound.pop_all()
     except CannotListen as error:
         raise SystemExit(cannot_start([f"[server:main] of {ini}: {error}"])) from None
-    where = section.adjustments.unix_socket or ", ".join(_words(item.getsockname()) for item in sockets)
+    if section.processes and not inherited:
+        parent = processes.Parent(
+            sockets,
+            for_operators,
+            count=section.processes,
+            stop_delay=section.stop_delay,
+            stop_time_limit=section.stop_time_limit,
+        )
+        raise SystemExit(parent.run())
+    where = ", ".join(_words(item.getsockname()) for item in sockets)
 
     def serve(application: Router) -> None:
         if not hasattr(application, "registry"):
-            for item in (*sockets, *for_operators):
+            for item in (*sockets, *for_operators[0]):
                 item.close()
             sys.tracebacklimit = 0
             raise CannotListen(
@@ -103,15 +133,32 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 ),
             )
             # Only now, so that nobody is told of a server that does not listen yet.
-            if for_operators:
-                management.start(application, for_operators)
-                log.info("for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators))
+            if for_operators[0]:
+                management.start(application, for_operators[0])
+                log.info(
+                    "for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators[0])
+                )
         except OSError as error:
-            # Another server took an address at the same moment, or the file of the socket cannot be made. After a
-            # SystemExit from here the exit status of `pserve` would be 0.
+            # Another server took an address at the same moment. After a SystemExit from here the exit status of
+            # `pserve` would be 0.
             sys.tracebacklimit = 0
             raise CannotListen(f"[server:main] of {ini}: {_why(where, error)}") from None
         log.info("listening on %s", where)
+        ending: Ending = application.registry.application.ending
+
+        def end(number: int) -> None:
+            if number == signal.SIGINT:
+                running.end(accept=0, keep=0, limit=section.stop_time_limit)
+            elif number == processes.REPLACED:
+                # Others accept connections at this address; whoever has one to this process is sent to them.
+                running.end(accept=0, keep=section.stop_delay, limit=section.stop_time_limit)
+            else:
+                ending.has_begun = True
+                running.end(accept=section.stop_delay, keep=0, limit=section.stop_time_limit)
+
+        processes.on_signals(end)
+        if inherited:
+            inherited.tell_ready()
         running.run()
 
     return serve
@@ -130,12 +177,18 @@ class Section:
         adjustments: those of waitress.
         management: the addresses of the listener for operators.
         connections_per_address, request_time_limit: as in `web.connections.Bounds`.
+        processes: how many processes a parent starts; 0 if this process answers itself.
+        stop_delay: seconds after SIGTERM in which this process still accepts connections, while it is not ready.
+        stop_time_limit: seconds in which running requests must end after that.
     """
 
     adjustments: Adjustments
     management: tuple[Any, ...]
     connections_per_address: int
     request_time_limit: int
+    processes: int
+    stop_delay: int
+    stop_time_limit: int
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> Section:
@@ -147,13 +200,21 @@ class Section:
                 )
             if name not in _SETTINGS:
                 raise CannotListen(f"{name}: no such setting; {did_you_mean(name, _SETTINGS, '')}")
-        management_listen = settings.get("management_listen", "")
         return cls(
             _adjustments({name: text for name, text in settings.items() if name not in _OURS}),
-            tuple(_adjustments({"listen": management_listen}).listen) if management_listen.strip() else (),
+            management_addresses(settings),
             _whole_number(settings, "connections_per_address", 64, minimum=0),
             _whole_number(settings, "request_time_limit", 20, minimum=1),
+            _whole_number(settings, "processes", 0, minimum=0),
+            _whole_number(settings, "stop_delay", 0, minimum=0),
+            _whole_number(settings, "stop_time_limit", 5, minimum=1),
         )
+
+
+def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:
+    """The addresses for operators that a section names. Raises CannotListen."""
+    text = settings.get("management_listen", "")
+    return tuple(_adjustments({"listen": text}).listen) if text.strip() else ()
 
 
 def _whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
@@ -192,6 +253,40 @@ def _raise_limit_of_open_files(needed: int) -> None:
             "the limit (systemd: LimitNOFILE)"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
+def _of_systemd() -> list[socket.socket]:
+    """The sockets that systemd opened for this process (sd_listen_fds(3)); they take the place of `listen`."""
+    count = os.environ.pop("LISTEN_FDS", "")
+    if os.environ.pop("LISTEN_PID", "") != str(os.getpid()) or not count.isdigit():
+        return []
+    # The first descriptor is always 3.
+    return [socket.socket(fileno=descriptor) for descriptor in range(3, 3 + int(count))]
+
+
+def _all_public(opened: ExitStack, adjustments: Adjustments) -> list[socket.socket]:
+    """The sockets for everybody. Raises CannotListen."""
+    path = adjustments.unix_socket
+    if not path:
+        return all_bound(opened, adjustments.listen)
+    with ExitStack() as unless_bound:
+        bound = unless_bound.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        try:
+            cleanup_unix_socket(path)  # what an earlier process left
+            bound.bind(path)
+            Path(path).chmod(adjustments.unix_socket_perms)
+        except OSError as error:
+            raise CannotListen(_why(path, error)) from None
+        unless_bound.pop_all()
+    return [opened.enter_context(bound)]
+
+
+def moved(addresses: Iterable[Any], by: int) -> list[Any]:
+    """The same addresses, with ports so much higher: each process has its own for operators."""
+    return [
+        (family, kind, protocol, (address[0], address[1] + by, *address[2:]))
+        for family, kind, protocol, address in addresses
+    ]
 
 
 def all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
@@ -245,5 +340,7 @@ def _why(where: str, error: OSError) -> str:
 
 
 def _words(address: Any) -> str:
+    if isinstance(address, str):
+        return address  # the path of a Unix socket
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

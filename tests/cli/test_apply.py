@@ -154,6 +154,24 @@ def test_what_only_the_ini_can_settle_is_told_and_is_drift(apply) -> None:
     assert [each["name"] for each in report["in_the_ini"]] == ["profile"]
 
 
+def test_scopes_and_limits_are_brought_about_and_shown(apply, run) -> None:
+    text = (
+        '[scopes]\ncalendar = "See your calendar"\n[clients.agenda]\nclient_name = "Agenda"\n'
+        'redirect_uris = ["https://agenda.example/cb"]\nscopes = ["calendar"]\n'
+        '[limits.sign-ins-to-account]\ncounted = "sign_in"\nkey = "account"\ncount = 10\nseconds = 3600\n'
+    )
+    told = apply(text, "--yes").stdout
+    assert "add scope calendar" in told
+    assert "change limit sign-ins-to-account" in told
+    assert apply(text, "--check").stdout == "Everything is as it is declared.\n"
+    (row,) = (
+        row
+        for row in json.loads(run("limits", "--all", "--json").stdout)["limits"]
+        if row["limit"] == "sign-ins-to-account"
+    )
+    assert (row["count"], row["set_in"]) == (10, "declarations")
+
+
 def test_a_change_by_hand_is_drift_until_it_is_set_back(apply, run) -> None:
     apply(FILE, "--yes")
     run("client", "edit", "billing", "--name", "Bills")

@@ -116,6 +116,37 @@ def test_it_shows_what_a_process_has_counted_and_lifts_it(
     assert sign_ins(server, "carl", 1) == [True]
 
 
+def test_all_processes_of_one_ini_are_asked(server: Server, run: Callable[..., Result]) -> None:
+    """Each counts by itself, at the address for operators of its own: the highest count is shown, and all are lifted."""
+    another = Server(server.ini["authserver.database_url"], with_plugin("rate_limits", {"limits": LINES}))
+    first, second = neighbours()
+    management.start(server.wsgi, [first])
+    management.start(another.wsgi, [second])
+    sign_ins(server, "bob", 2)
+    sign_ins(another, "bob", 3)
+    sign_ins(another, "ann", 4)
+    listen = f"127.0.0.1:{first.getsockname()[1]}\nprocesses = 2"
+    used = json.loads(run("--all", "--json", listen=listen).output)["used"]
+    assert [(item["limit"], item["who"], item["used"]) for item in used] == [
+        ("few", "account=ann", 4),
+        ("few", "account=bob", 3),
+        ("many", "", 7),
+    ]
+    assert run("lift", "few", "account=bob", listen=listen).exit_code == 0
+    assert sign_ins(server, "bob", 5) == sign_ins(another, "bob", 5) == [True] * 4 + [False]
+    another.close()
+
+
+def neighbours() -> tuple[socket.socket, socket.socket]:
+    """Two listening sockets, the second with the next port."""
+    while True:
+        first = socket.create_server(("127.0.0.1", 0))
+        try:
+            return first, socket.create_server(("127.0.0.1", first.getsockname()[1] + 1))
+        except (OSError, OverflowError):
+            first.close()
+
+
 def test_the_fullest_come_first_and_not_without_end(
     server: Server, listening: str, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,10 +33,10 @@ from authserver.engine.errors import PageError, RedirectError
 from authserver.engine.pending import Browser, mark_of
 from authserver.engine.people.account import session_handle
 from authserver.engine.records import RegisteredBy
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 from authserver.plugins.asking import PluginSet
 from authserver.testing.records import NOW, a_client, a_session, a_user
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -87,7 +87,7 @@ def make(built: app.Application, memory_stores: MemoryStores) -> Iterator[Make]:
     def make(says: Decision[Any] | Callable[[], Any] | None, *, seconds: int = 0) -> Engine:
         SAYS[:] = [says if callable(says) else lambda: says]
         policies = PluginSet([*shipped, ("says", Says())])
-        parts = replace(built.parts, policies=policies, generation=FollowedGeneration(memory_stores))
+        parts = replace(over(memory_stores, built.parts), policies=policies)
         return Engine.of(parts, memory_stores, NOW + timedelta(seconds=seconds))
 
     ASKED.clear()

@@ -27,11 +27,11 @@ from authserver.engine.errors import AccessDenied, InvalidGrant, PageError, Serv
 from authserver.engine.people.account import session_handle
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Consent, EventType, RegisteredBy
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.tokens.issuing import issue
 from authserver.plugins.asking import PluginSet
 from authserver.policies.consent import ConsentFirstParty, ConsentRemembered
 from authserver.testing.records import NOW, a_client, a_session, a_user
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -74,7 +74,7 @@ def make(built: app.Application, memory_stores: MemoryStores) -> Make:
 
     def make(*others: object) -> Engine:
         plugins = PluginSet([*SHIPPED, *((type(other).__name__, other) for other in others)])
-        parts = replace(built.parts, policies=plugins, generation=FollowedGeneration(memory_stores))
+        parts = replace(over(memory_stores, built.parts), policies=plugins)
         return Engine.of(parts, memory_stores, NOW)
 
     return make

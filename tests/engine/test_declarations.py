@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from authserver.engine.clients.secrets import live_secrets, matching, rotate_sec
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.declarations.apply import apply, ends_of, finish
+from authserver.engine.declarations.export import export
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
@@ -27,10 +29,15 @@ from authserver.engine.declarations.forms import (
 )
 from authserver.engine.declarations.plan import Declared, Manner, Plan
 from authserver.engine.declarations.planning import plan_of
+from authserver.engine.errors import TooManyRequests
+from authserver.engine.offered import FOLLOW_SECONDS, FollowedSettings
+from authserver.engine.questions import Counted
+from authserver.engine.rates import claim
 from authserver.engine.records import Client, DeclaredKind
+from authserver.features.rate_limits import RateLimits
 from authserver.plugins.asking import PluginSet
 from authserver.settings import Secret
-from authserver.testing.records import a_consent, a_grant, a_resource
+from authserver.testing.records import a_consent, a_grant, a_resource, a_stored_setting
 from authserver.testing.rules import Rules
 from authserver.testing.server import SETTINGS
 
@@ -65,6 +72,7 @@ class Applied:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
+        self.waited: list[float] = []
         plugins = rules.parts.policies
         assert isinstance(plugins, PluginSet)
         self.plugins = {name: plugins.plugin(name) for name in plugins.names}
@@ -84,7 +92,7 @@ class Applied:
         assert not plan.problems, plan.problems
         with self.begin() as engine:
             apply(engine, what, manner, plan, plugins=self.plugins)
-        for _ in finish(self.begin, plan):
+        for _ in finish(self.begin, plan, self.waited.append):
             pass
         return plan
 
@@ -628,27 +636,16 @@ def test_one_token_has_one_name(registering: Applied) -> None:
 def test_what_the_ini_sets_is_compared_with_what_to_write() -> None:
     server = Applied(few_plugins("client_secret_basic rate_limits"))
     same = DeclaredLimit(counted="sign_in", key="account", count=100, seconds=3600)
-    fewer = DeclaredLimit(counted="sign_in", key="account", count=10, seconds=3600)
     settled = Forms(scopes={"profile": "See your name"}, limits={"sign-ins-to-account": same})
     assert server.plan(Declared(forms=settled)).is_settled
     what = Declared(
-        forms=Forms(
-            scopes={"profile": "Another", "calendar": "See your calendar"},
-            limits={"sign-ins-to-account": fewer},
-            trusted_issuers={"jwt_bearer": ("https://idp.example",)},
-        )
+        forms=Forms(scopes={"profile": "Another"}, trusted_issuers={"jwt_bearer": ("https://idp.example",)})
     )
     plan = server.apply(what)
     assert plan.steps == ()
     assert not plan.is_settled
     assert [(each.kind, each.name, each.remedy) for each in plan.elsewhere] == [
-        ("scopes", "calendar", "write `calendar = See your calendar` among the lines of authserver.scopes"),
         ("scopes", "profile", "write `profile = Another` among the lines of authserver.scopes"),
-        (
-            "limits",
-            "sign-ins-to-account",
-            "write `sign-ins-to-account = sign_in, account, 10, 3600 seconds` among the lines of authserver.plugin.rate_limits.limits",
-        ),
         (
             "trusted_issuers",
             "jwt_bearer",
@@ -657,13 +654,174 @@ def test_what_the_ini_sets_is_compared_with_what_to_write() -> None:
     ]
     written = few_plugins(
         "client_secret_basic rate_limits",
-        {
-            "authserver.plugin.rate_limits.limits": plan.elsewhere[2].line,
-            "authserver.scopes": "\n".join(each.line for each in plan.elsewhere[:2]),
-            "authserver.hidden_scopes": None,
-        },
+        {"authserver.scopes": plan.elsewhere[0].line, "authserver.hidden_scopes": None},
     )
     assert [each.kind for each in Applied(written).plan(what).elsewhere] == ["trusted_issuers"]
+    unlimited = Applied(few_plugins("client_secret_basic")).plan(Declared(forms=settled))
+    assert [(each.name, each.remedy) for each in unlimited.elsewhere] == [
+        ("sign-ins-to-account", "list a plugin that limits in authserver.plugins")
+    ]
+
+
+# ---- Scopes and limits
+
+
+CALENDAR = Forms(scopes={"calendar": "See your calendar"})
+
+
+def test_a_scope_is_made_for_what_needs_it_and_ends_with_all_that_has_it(server: Applied) -> None:
+    rules = server.rules
+    what = declared(
+        {"billing": a_form(scopes=("profile", "calendar"))},
+        scopes=CALENDAR.scopes,
+        resources={API: DeclaredResource(scopes=("calendar",))},
+    )
+    assert steps(server.apply(what)) == [
+        ("add", "scopes", "calendar"),
+        ("add", "clients", "billing"),
+        ("add", "resources", API),
+    ]
+    assert server.plan(what).is_settled
+    with server.begin() as engine:
+        assert engine.scopes["calendar"] == "See your calendar"
+        exported = export(engine, kinds=["scopes"]).forms
+    assert exported.scopes == {**rules.parts.settings.scope_sentences, "calendar": "See your calendar"}
+    rules.add_client(client_id="by-hand", scopes=("profile", "calendar"))
+    with server.begin() as engine:
+        for grant_id, scopes in (("both", ("profile", "calendar")), ("other", ("calendar",))):
+            engine.stores.grants.add(
+                a_grant(
+                    grant_id=grant_id,
+                    client_id="by-hand",
+                    scopes=scopes,
+                    created_at=engine.now,
+                    expires_at=engine.now + timedelta(days=1),
+                )
+            )
+    again = declared({"billing": a_form()}, scopes={"calendar": "See when you are free"})
+    plan = server.apply(again)
+    assert plan.steps[0].changes == {"sentence": ("See your calendar", "See when you are free")}
+    assert [name for _, name in plan.left] == [API]
+    plan = server.plan(declared({"billing": a_form()}), PRUNE)
+    ended = ends_of(server.begin, plan)[-1]
+    assert ended is not None
+    assert (ended.grants, ended.narrowed_grants, ended.registrations) == (1, 1, 1)
+    server.apply(declared({"billing": a_form()}), PRUNE)
+    assert rules.stores.tables.clients["by-hand"].scopes == ("profile",)
+    assert rules.stores.tables.stored_settings == {}
+    assert rules.stores.tables.grants["other"].revoked_reason == "scope-removed"
+    rules.parts.offered.read()
+    with server.begin() as engine:
+        assert "calendar" not in engine.scopes
+    # Other processes might have granted it meanwhile.
+    assert server.waited == [FOLLOW_SECONDS + 2]
+    told = server.events()
+    assert [told.count(f"scope.{what}") for what in ("added", "changed", "removed")] == [1, 1, 1]
+    (changed,) = (e for e in rules.stores.tables.events.values() if e.type == "scope.changed")
+    assert changed.details["changed"] == {
+        "sentence": {"from": "See your calendar", "to": "See when you are free"}
+    }
+    assert server.plan(declared({"billing": a_form()}), PRUNE).is_settled
+
+
+def test_what_needs_a_scope_that_goes_is_named(server: Applied) -> None:
+    form = a_form(scopes=("calendar",))
+    server.apply(declared({"billing": form}, scopes=CALENDAR.scopes))
+    assert server.problems(declared({"billing": form}), PRUNE)[0][0] == ("clients", "billing", "scopes")
+    assert server.plan(declared({"billing": form})).steps == ()
+
+
+A_LIMIT = DeclaredLimit(counted="sign_in", key="account", count=10, seconds=3600)
+
+
+@pytest.mark.parametrize(
+    ("forms", "path", "text"),
+    [
+        (Forms(scopes={"a b": "A"}), ("scopes", "a b"), "is not a scope name"),
+        (Forms(scopes={"a": " "}), ("scopes", "a"), "1 to 500 printable characters"),
+        (Forms(scopes={"a": "A\x1b[2J"}), ("scopes", "a"), "printable"),
+        (Forms(scopes={f"{n:0>100}": "A" for n in range(50)}), ("scopes",), "characters"),
+        (Forms(limits={"A": A_LIMIT}), ("limits", "A"), "A"),
+        (Forms(limits={"a": replace(A_LIMIT, counted="sign_ins")}), ("limits", "a"), "did you mean sign_in"),
+        (Forms(limits={"a": replace(A_LIMIT, key="grant")}), ("limits", "a"), "is no key of sign_in"),
+        (Forms(limits={"a": replace(A_LIMIT, count=10**7)}), ("limits", "a"), "a count is 1 to"),
+        (Forms(limits={"a": replace(A_LIMIT, seconds=10**7)}), ("limits", "a"), "up to 31 days"),
+    ],
+)
+def test_scopes_and_limits_that_cannot_be_are_named(forms: Forms, path: tuple[str, ...], text: str) -> None:
+    server = Applied(few_plugins("client_secret_basic rate_limits"))
+    ((told_path, told),) = server.problems(Declared(forms=forms))
+    assert told_path == path
+    assert text in told
+
+
+def test_a_limit_counts_in_place_of_that_of_the_ini_until_it_goes() -> None:
+    server = Applied(few_plugins("client_secret_basic rate_limits"))
+    plugin: Any = server.plugins["rate_limits"]
+
+    def rows() -> dict[str, tuple[int, str]]:
+        server.rules.parts.offered.read()
+        return {row["limit"]: (row["count"], row["set_in"]) for row in plugin.table()}
+
+    usual = rows()
+    name, own = "sign-ins-to-account", "registrations-of-a-day"
+    limits = {
+        name: A_LIMIT,
+        own: DeclaredLimit(counted="registration", key="all", count=5, seconds=86_400, store_down="refuse"),
+    }
+    what = Declared(forms=Forms(limits=limits))
+    plan = server.apply(what)
+    assert steps(plan) == [("add", "limits", own), ("change", "limits", name)]
+    assert plan.steps[1].changes == {"count": (100, 10)}
+    assert rows() == {**usual, name: (10, "declarations"), own: (5, "declarations")}
+    assert "authserver apply" in plugin.reasons[name]
+    assert server.plan(what).is_settled
+    events = {e.type: e.details for e in server.rules.stores.tables.events.values()}
+    assert events["limit.changed"] == {"limit": name, "changed": {"count": {"from": 100, "to": 10}}}
+    assert events["limit.added"]["changed"]["count"] == {"from": None, "to": 5}
+    with server.begin() as engine:
+        exported = export(engine, kinds=["limits"], plugins=server.plugins).forms
+    assert {name: exported.limits[name] for name in limits} == limits
+    with server.begin() as engine, pytest.raises(TooManyRequests):
+        for _ in range(A_LIMIT.count + 1):
+            claim(engine, Counted.SIGN_IN, account="ann")
+    assert steps(server.apply(Declared(forms=Forms()), PRUNE)) == [
+        ("revoke", "limits", own),
+        ("revoke", "limits", name),
+    ]
+    assert rows() == usual
+    assert server.events().count("limit.removed") == 2
+
+
+def test_a_limit_as_the_ini_has_it_is_kept_only_if_it_is_adopted() -> None:
+    server = Applied(few_plugins("client_secret_basic rate_limits"))
+    what = Declared(forms=Forms(limits={"sign-ins-to-account": replace(A_LIMIT, count=100)}))
+    assert server.plan(what).is_settled
+    plan = server.apply(what, Manner(adopt=True))
+    assert plan.steps[0].changes == {"declared": (None, "in the set default")}
+    assert server.plan(what, Manner(adopt=True)).is_settled
+    assert len(server.rules.stores.tables.stored_settings) == 1
+
+
+def test_other_processes_follow_within_seconds_and_leave_out_what_no_plugin_takes(
+    server: Applied, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [0.0]
+    stores, limits = server.rules.stores, RateLimits()
+    followed = FollowedSettings(stores, {"profile": "Yours"}, [limits], lambda: clock[0])
+    assert followed.scopes() == {"profile": "Yours"}
+    for kind, name, value in (
+        (DeclaredKind.SCOPE, "calendar", {"sentence": "See it"}),
+        (DeclaredKind.SCOPE, "profile", {"sentence": "Theirs"}),
+        (DeclaredKind.LIMIT, "mine", asdict(A_LIMIT)),
+        (DeclaredKind.LIMIT, "theirs", asdict(A_LIMIT) | {"counted": "sneezes"}),
+    ):
+        stores.stored_settings.keep(a_stored_setting(kind=kind, name=name, value=value))
+    assert followed.scopes() == {"profile": "Yours"}
+    clock[0] = FOLLOW_SECONDS + 1
+    assert followed.scopes() == {"profile": "Yours", "calendar": "See it"}
+    assert [row["limit"] for row in limits.table() if row["set_in"] == "declarations"] == ["mine"]
+    assert "the limit theirs of the store is left out" in caplog.text
 
 
 def test_a_client_that_a_plugin_keeps_is_changed_there(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from authserver import app
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.errors import InvalidGrant, OAuthError, ServerError
 from authserver.engine.records import Client, TokenKind
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.tokens.issuing import AlreadyClaimed, issue
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -33,7 +33,8 @@ Order = Callable[..., Issue]
 def engine(memory_stores: MemoryStores) -> Engine:
     memory_stores.users.add(ANN)
     parts = app.build({**SETTINGS, **OPAQUE}).parts
-    return Engine.of(replace(parts, generation=FollowedGeneration(memory_stores)), memory_stores, NOW)
+    parts = over(memory_stores, parts)
+    return Engine.of(parts, memory_stores, NOW)
 
 
 def order(**changes: Any) -> Issue:

@@ -16,9 +16,9 @@ from authserver.engine.crypto.sealing import Unsealable
 from authserver.engine.keys import signing_keys
 from authserver.engine.keys.signing_keys import CannotChange, publication_time, rotate, signing_key
 from authserver.engine.records import EventType, KeyState, SigningKey
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, SigningAlgorithm
 from authserver.testing.records import NOW
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -41,7 +41,7 @@ def stores() -> MemoryStores:
 def at(stores: MemoryStores) -> Make:
     """An engine at a time, over the same stores: `at(NOW, signing_algorithm=…)`."""
     parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
-    parts = replace(parts, generation=FollowedGeneration(stores))
+    parts = over(stores, parts)
 
     def at(now: datetime, **settings: Any) -> Engine:
         changed = replace(parts, settings=replace(parts.settings, **settings))

@@ -10,8 +10,8 @@ from authserver import app
 from authserver.engine.context import Engine
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.people.known_devices import MAXIMUM_PEOPLE, cookie_with, device_id_of
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.testing.records import NOW, a_user
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -24,7 +24,7 @@ MAXIMUM_LENGTH = 22 + MAXIMUM_PEOPLE * 64
 def engine_with(*entries: tuple[str, bytes]) -> Engine:
     parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
     stores = MemoryStores()
-    changed = replace(parts, ring=KeyRing(entries), generation=FollowedGeneration(stores))
+    changed = replace(over(stores, parts), ring=KeyRing(entries))
     return Engine.of(changed, stores, NOW)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from authserver.engine.context import Caller, Engine, Journal
 from authserver.engine.crypto import digests
+from authserver.engine.ending import Act, Ended, Subject, end, plan
 from authserver.engine.errors import PasswordLinkRefused, PasswordRefused
-from authserver.engine.people.account import enable_user, set_password
+from authserver.engine.people.account import enable_user, set_password, sign_out_everywhere
 from authserver.engine.people.attributes import change
 from authserver.engine.people.login import add_user, disable_user
 from authserver.engine.people.password_links import NoLink, PasswordLink, make_link, open_link, use_link
@@ -116,6 +118,17 @@ def disable_and_enable(engine: Engine, user: User) -> None:
     enable_user(engine, disabled)
 
 
+def sign_out(engine: Engine, user: User) -> None:
+    sign_out_everywhere(engine, user)
+
+
+def end_all(engine: Engine, user: User) -> None:
+    act = Act(subject=Subject.user(user))
+    counted = sum(plan(lambda: nullcontext(engine), act), Ended())
+    ended = sum(end(lambda: nullcontext(engine), act), Ended())
+    assert (counted.password_links, ended.password_links) == (1, 1)
+
+
 def promote(engine: Engine, user: User) -> None:
     change(engine, user, groups=[*user.groups, "authserver-admins"])
 
@@ -131,12 +144,14 @@ def restore(engine: Engine, user: User) -> None:
         (change_password, "link-password-changed"),
         (disable, "user-disabled"),
         (disable_and_enable, "link-expired"),
+        (sign_out, "link-expired"),
+        (end_all, "link-expired"),
         (promote, "link-groups-changed"),
         (restore, "link-before-restore"),
     ],
 )
 def test_what_makes_a_link_worthless(rules: Rules, act: Callable[..., Any], reason: str) -> None:
-    """A newer link, another password, a disabled person, another group, and a database from a backup, which forgot what was
+    """A newer link, another password, a disabled person, a sign-out everywhere, the kill switch, another group, and a database from a backup, which forgot what was
     used. Whoever made a link for somebody must not take the place of the administrator that they became.
     """
     link = made(rules)

@@ -29,8 +29,8 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.records import TokenKind
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.testing.records import NOW, a_client, a_grant, a_session, a_token, a_user
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -51,7 +51,7 @@ Make = Callable[..., Engine]
 def make(memory_stores: MemoryStores) -> Make:
     """An engine at some time, over stores in memory."""
     built = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"})
-    parts = replace(built.parts, generation=FollowedGeneration(memory_stores))
+    parts = over(memory_stores, built.parts)
 
     def make(now: datetime = NOW) -> Engine:
         return Engine.of(parts, memory_stores, now)

@@ -25,10 +25,10 @@ from authserver.engine.errors import (
     ServerError,
 )
 from authserver.engine.records import RegisteredBy
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.limits import MAXIMUM_JSON
 from authserver.settings import SettingsError
 from authserver.testing.records import NOW
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS, with_plugin
 from authserver.testing.stores import MemoryStores
 
@@ -63,7 +63,7 @@ def make_engine() -> Iterator[Make]:
             ini |= {f"authserver.{name.replace('__', '.')}": value for name, value in settings.items()}
             built[key] = app.build({name: value for name, value in ini.items() if value is not None})
         stores = MemoryStores()
-        return Engine.of(replace(built[key].parts, generation=FollowedGeneration(stores)), stores, NOW)
+        return Engine.of(over(stores, built[key].parts), stores, NOW)
 
     yield make_engine
     for application in built.values():

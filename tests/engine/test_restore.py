@@ -40,6 +40,7 @@ from authserver.testing.records import (
     a_user,
     an_event,
 )
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -54,7 +55,7 @@ Make = Callable[..., Engine]
 def make(memory_stores: MemoryStores) -> Make:
     """An engine at some time, over stores in memory."""
     built = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"})
-    parts = replace(built.parts, generation=FollowedGeneration(memory_stores))
+    parts = over(memory_stores, built.parts)
 
     def make(now: datetime = RESTORED, **changes: Any) -> Engine:
         return replace(Engine.of(parts, memory_stores, now), **changes)

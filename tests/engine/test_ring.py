@@ -14,9 +14,9 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.records import Client
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import SettingsError
 from authserver.testing.records import NOW, a_client
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -37,7 +37,7 @@ def with_ring(stores: MemoryStores) -> Make:
     parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
 
     def with_ring(*entries: tuple[str, bytes]) -> Engine:
-        changed = replace(parts, ring=KeyRing(entries), generation=FollowedGeneration(stores))
+        changed = replace(over(stores, parts), ring=KeyRing(entries))
         return Engine.of(changed, stores, LATER)
 
     return with_ring

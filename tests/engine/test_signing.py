@@ -24,9 +24,9 @@ from authserver.engine.keys import signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.engine.records import SigningKey
-from authserver.engine.restore.generation import FollowedGeneration
 from authserver.settings import SettingsError, SigningAlgorithm
 from authserver.testing.records import NOW
+from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
 from authserver.testing.stores import MemoryStores
 
@@ -47,7 +47,7 @@ class World:
         self.may_read.set()
         parts = app.build({**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db"}).parts
         self.sleep: Callable[[float], None]
-        self.parts = replace(parts, generation=FollowedGeneration(self.stores), ring=KeyRing([OLD]))
+        self.parts = replace(over(self.stores, parts), ring=KeyRing([OLD]))
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:

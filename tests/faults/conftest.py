@@ -10,12 +10,11 @@ import random
 import shutil
 import socket
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -27,6 +26,8 @@ from webtest import TestApp
 from authserver.engine.records import Client
 from authserver.storage import migrate
 from authserver.testing.server import ISSUER, SETTINGS, VERIFIER, Server, basic
+from tests.faults.ledger import Ledger
+from tests.faults.load import Application, Load
 from tests.processes import Command, serve
 
 HOST = urlsplit(ISSUER).netloc
@@ -106,6 +107,10 @@ class ServerProcess:
         self._process.kill()
         self._process.join(timeout=10)
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
     def stop(self) -> None:
         sys.stdout.write(self.log())  # which pytest shows when the test failed
         self.kill()
@@ -174,69 +179,6 @@ class Cluster:
         return next(row for row in self.server.rows("grants") if row["grant_id"] == grant_id)
 
 
-class Proxy:
-    """Stands between a server and PostgreSQL, on a Unix socket: `cut` and nobody is reached any more."""
-
-    def __init__(self, folder: Path, target: str) -> None:
-        self.folder, self._target = folder, target
-        self._path = folder / ".s.PGSQL.5432"
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._listener: socket.socket | None = None
-        self.open()
-
-    def open(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen(64)
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
-
-    def cut(self) -> None:
-        """Refuse new connections, and end those that there are in the middle of whatever they do."""
-        assert self._listener is not None
-        self._path.unlink(missing_ok=True)
-        self._listener.close()
-        for pair in self._pairs:
-            for end in pair:
-                _shut(end)
-        self._pairs = []
-
-    def silence(self) -> None:
-        """Take connections from now on, and never say a word on them, as a machine does that hangs."""
-        self.cut()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen(64)
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._target)
-            except OSError:
-                return
-            self._pairs.append((client, server))
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=_carry, args=(source, sink), daemon=True).start()
-
-
-def _carry(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while piece := source.recv(65536):
-            sink.sendall(piece)
-    except OSError:
-        pass
-    _shut(source)
-    _shut(sink)
-
-
-def _shut(end: socket.socket) -> None:
-    with suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)
-    end.close()
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -260,13 +202,19 @@ def write_ini(folder: Path, database_url: str, changes: Mapping[str, str] | None
 
 
 @contextmanager
-def _serving(
-    folder: Path, database_url: str, count: int, settings: Mapping[str, str] | None = None
+def serving(
+    folder: Path,
+    database_url: str,
+    count: int,
+    settings: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
 ) -> Iterator[list[ServerProcess]]:
-    ini = write_ini(folder, database_url, settings)
+    """Processes on a database, with settings that differ from those of tests; the same for all, or for each its own."""
+    each = settings if isinstance(settings, Sequence) else [settings] * count
     processes: list[ServerProcess] = []
     try:
-        for number in range(count):
+        for number, own in enumerate(each):
+            (folder / str(number)).mkdir(exist_ok=True)
+            ini = write_ini(folder / str(number), database_url, own)
             processes.append(ServerProcess(ini, folder / f"{number}.log"))
         for process in processes:
             process.wait()
@@ -287,7 +235,7 @@ def make_serve(tmp_path: Path) -> Iterator[Callable[..., list[ServerProcess]]]:
     def start(
         database_url: str, count: int, settings: Mapping[str, str] | None = None
     ) -> list[ServerProcess]:
-        running.append(_serving(tmp_path, database_url, count, settings))
+        running.append(serving(tmp_path, database_url, count, settings))
         return running[-1].__enter__()
 
     yield start
@@ -311,13 +259,6 @@ def command(tmp_path: Path) -> Callable[..., Command]:
     return lambda ini, *words: Command(ini, tmp_path, *words)
 
 
-@pytest.fixture
-def make_proxy() -> Callable[[str], Proxy]:
-    """A proxy before the Unix socket of a PostgreSQL."""
-    # A path under pytest's folders may be too long for a socket.
-    return lambda target: Proxy(Path(tempfile.mkdtemp(prefix="authserver-proxy-")), target)
-
-
 _numbers = itertools.count(1)
 
 
@@ -329,13 +270,100 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     server = Server(url)
     try:
         server.add_user("ann")
-        with _serving(folder, url, 2) as processes:
+        with serving(folder, url, 2) as processes:
             yield Cluster(server, processes)
             logs = "".join(process.log() for process in processes)
     finally:
         server.close()
     # Kept for the end, so that every test of the file is under it.
-    assert "Traceback" not in logs, logs
+    assert "Traceback" not in logs, logs[logs.index("Traceback") - 1000 :][:4000]
+
+
+@dataclass
+class Faulty(Cluster):
+    """The same, with processes that can be stopped at a named point, and a load of people and applications for it."""
+
+    folder: Path = Path()
+    loads: int = 0
+
+    def load(self, visitors: int = 3, **how: Any) -> Load:
+        self.loads += 1
+        ledger = Ledger(self.folder / f"ledger-{self.loads}.jsonl")
+        return Load(self.processes, self.applications[:visitors], ledger, **how)
+
+    @cached_property
+    def applications(self) -> list[Application]:
+        """One whose tokens are JWTs, one whose tokens are opaque, and one that nobody is asked about."""
+        made = []
+        for resource, first_party in ((None, False), ("https://files.example/", False), (None, True)):
+            grant_types = ("authorization_code", "refresh_token", "client_credentials")
+            client, secret = self.server.add_client(grant_types=grant_types, first_party=first_party)
+            made.append(Application(client, secret or "", resource))
+        return made
+
+    def process_of(self, pid: int) -> ServerProcess:
+        return next(process for process in self.processes if process.pid == pid)
+
+    def replace(self, process: ServerProcess) -> float:
+        """kill -9, and start another in its place; seconds until that one serves."""
+        process.kill()
+        began = time.monotonic()
+        process.start()
+        process.wait()
+        return time.monotonic() - began
+
+
+@contextmanager
+def serving_faulty(
+    folder: Path,
+    url: str,
+    reached_by: str | None = None,
+    *,
+    settings: Sequence[Mapping[str, str]] = ({}, {}),
+    plugins: Sequence[str] = (),
+) -> Iterator[Faulty]:
+    """Two server processes on a database.
+
+    Args:
+        reached_by: the URL by which they reach it, if the checker reaches it by another.
+        settings: of each process.
+        plugins: more of them.
+    """
+    opaque = {"authserver.opaque_resources": "https://files.example/"}
+    own = {
+        "authserver.plugins": "\n    ".join(
+            [SETTINGS["authserver.plugins"], "pushed_requests", "tests.faults.points:FaultPoints", *plugins]
+        ),
+        "authserver.plugin.fault_points.folder": str(folder),
+    }
+    server = Server(url, opaque)
+    try:
+        server.add_user("ann")
+        each = [{**opaque, **own, **more} for more in settings]
+        with serving(folder, reached_by or url, len(each), each) as processes:
+            yield Faulty(server, processes, folder=folder)
+            logs = "".join(process.log() for process in processes)
+    finally:
+        server.close()
+    # Whatever failed was foreseen.
+    assert "Traceback" not in logs, logs[max(0, logs.index("Traceback") - 1000) :][:4000]
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def faulty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """Two server processes on one database for the faults of a file, once on each kind of database."""
+    folder = tmp_path_factory.mktemp("faulty")
+    with serving_faulty(folder, _new_database(request, folder)) as faulty:
+        yield faulty
+
+
+@pytest.fixture
+def make_faulty(tmp_path: Path) -> Iterator[Callable[..., Faulty]]:
+    """As `serving_faulty` in this test's folder: `make_faulty(url)`."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(
+            serving_faulty(tmp_path, *arguments, **options)
+        )
 
 
 def _new_database(request: pytest.FixtureRequest, folder: Path) -> str:

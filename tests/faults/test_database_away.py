@@ -1,141 +1,174 @@
-"""A database that is gone, or locked by somebody else, under a real server process."""
+"""F3, F4, F8: PostgreSQL is stopped, restarted, frozen, slow, or cut off, under load and two server processes."""
 
 from __future__ import annotations
 
-import sqlite3
-import threading
+import random
 import time
-from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy.engine import make_url
 
-from authserver.testing.server import Server, basic
+from tests.faults.conftest import Faulty, serving_faulty
+from tests.faults.invariants import assert_hold
+from tests.faults.postgresql import PostgreSQL
+from tests.faults.proxy import Proxy
 
-FORM = {"grant_type": "client_credentials", "scope": "profile"}
+pytestmark = pytest.mark.postgresql
 
-
-@pytest.fixture
-def proxied(postgresql_url, make_proxy):
-    """A proxy before PostgreSQL, and the URL of the database through it."""
-    url = make_url(postgresql_url)
-    proxy = make_proxy(f"{url.query['host']}/.s.PGSQL.{url.port or url.query.get('port', 5432)}")
-    through = url.set(port=5432, query={**url.query, "host": str(proxy.folder)})
-    yield proxy, through.render_as_string(hide_password=False)
-    proxy.cut()
+# Seconds: within these a request is refused while the database is away, and the first one succeeds afterwards.
+REFUSED_WITHIN, RECOVERY = 3.0, 5.0
+# What two loaded cores add.
+SLACK = 1.0
 
 
-def prepared(url):
-    """Add a client to a database; how it asks a process for a token."""
-    server = Server(url)
-    client, secret = server.add_client(grant_types=("client_credentials",))
-    server.close()
-    headers = {"Authorization": basic(client.client_id, secret)}
-    return lambda process: process.post("/oauth/token", FORM, headers)
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    postgresql = PostgreSQL()
+    yield postgresql
+    postgresql.close()
 
 
-def assert_busy(answer):
-    assert answer.status == 503
-    assert answer.json["error"] == "temporarily_unavailable"
-    assert int(answer.headers["Retry-After"]) > 0
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert b"access_token" not in answer.body
+@pytest.fixture(scope="module")
+def proxy(postgresql: PostgreSQL) -> Iterator[Proxy]:
+    proxy = Proxy(postgresql.socket)
+    yield proxy
+    proxy.close()
 
 
-@pytest.mark.postgresql
-def test_while_postgresql_is_away_the_answer_is_503_and_it_recovers_by_itself(proxied, serve):
-    """T114, T111: liveness goes on, readiness does not; no dead connection is left in the pool."""
-    proxy, url = proxied
-    ask = prepared(url)
-    (process,) = serve(url, 1)
-    assert ask(process).status == 200
-    for _ in range(2):
-        proxy.cut()
-        for _ in range(3):
-            busy = ask(process)
-            assert_busy(busy)
-            assert busy.seconds < 2
-        alive = process.get("/health/live")
-        assert (alive.status, alive.seconds < 1) == (200, True)
+@pytest.fixture(scope="module")
+def away(postgresql: PostgreSQL, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faulty]:
+    """Two processes that reach their database through the proxy; the checker does not."""
+    folder: Path = tmp_path_factory.mktemp("away")
+    url = postgresql.new_database("away")
+    with serving_faulty(folder, url, postgresql.url("away", proxy.folder)) as faulty:
+        yield faulty
+
+
+def assert_goes_on_without_its_database(faulty):
+    """T114: what needs no database is served, and health says which of the two it is."""
+    for process in faulty.processes:
+        assert process.get("/health/live").status == 200
         assert process.get("/oauth/jwks").status == 200
+        assert process.get("/.well-known/oauth-authorization-server").status == 200
         ready = process.get("/health/ready")
         assert (ready.status, "Retry-After" in ready.headers) == (503, True)
         page = process.get("/oauth/authorize?client_id=x")
-        assert page.status == 503
+        assert (page.status, "Retry-After" in page.headers) == (503, True)
         assert page.headers["Content-Type"].startswith("text/html")
-        assert "Retry-After" in page.headers
-        proxy.open()
-        assert process.get("/health/ready").status == 200
-        assert [ask(process).status for _ in range(4)] == [200] * 4
 
 
-@pytest.mark.postgresql
-def test_readiness_does_not_wait_for_a_database_that_is_silent(proxied):
-    """T114: two seconds, though to connect may take five; and who asks meanwhile takes no more threads than two."""
-    proxy, url = proxied
-    server = Server(url)
-    try:
-        proxy.silence()
-        # The connections of before were cut.
-        server.http.get("/health/ready", status=503)
-        began = time.monotonic()
-        ready = server.http.get("/health/ready", status=503)
-        assert 1.5 < time.monotonic() - began < 4
-        assert ready.headers["Retry-After"]
-        server.http.get("/health/ready", status=503)
-        began = time.monotonic()
-        server.http.get("/health/ready", status=503)
-        assert time.monotonic() - began < 1.5
-        proxy.cut()
-        proxy.open()
-        end = time.monotonic() + 10
-        while server.http.get("/health/ready", expect_errors=True).status_int != 200:
-            assert time.monotonic() < end
-            time.sleep(0.2)
-    finally:
-        server.close()
+def assert_recovers(faulty, load, since, longest=REFUSED_WITHIN):
+    """503 within seconds and nothing else meanwhile, a token within seconds afterwards, and every invariant."""
+    for process in faulty.processes:
+        process.wait(RECOVERY + SLACK)
+    recovery = load.first_success(since, RECOVERY + SLACK)
+    # Those that have not been answered yet are left out.
+    statuses = {step.status for step in load.ledger.steps("itself", "redeem", "refresh")} - {None}
+    refused = [step.seconds for step in load.ledger.steps() if step.status == 503]
+    assert statuses <= {200, 400, 503}, statuses
+    assert refused
+    assert max(refused) < longest + SLACK
+    return recovery
 
 
-@pytest.mark.postgresql
-def test_a_table_that_somebody_locked_is_503_within_seconds(postgresql_url, serve):
-    """T114, T111: liveness answers in between, and the first request after the lock succeeds."""
-    ask = prepared(postgresql_url)
-    (process,) = serve(postgresql_url, 1)
-    assert ask(process).status == 200
-    with psycopg.connect(postgresql_url.replace("+psycopg", "")) as holder:
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_postgresql_is_restarted(away, postgresql, mode, is_long):
+    """F3: no dead connection stays in the pool, and nobody has to do anything."""
+    for _ in range(5 if is_long else 1):
+        with away.load() as load:
+            time.sleep(0.5)
+            postgresql.stop(mode)
+            if mode == "fast":
+                time.sleep(20 if is_long else 1)
+                assert_goes_on_without_its_database(away)
+            postgresql.start()
+            since = time.monotonic()
+            assert_recovers(away, load, since)
+            time.sleep(0.5)
+        assert_hold(away.server, load.ledger)
+
+
+@pytest.mark.parametrize("how", ["frozen", "black hole"])
+def test_postgresql_is_silent(away, postgresql, proxy, how, is_long):
+    """F8: no request waits longer than seconds, and no thread is held: others are refused at once."""
+    silence, speak = {
+        "frozen": (postgresql.freeze, postgresql.thaw),
+        "black hole": (proxy.silence, proxy.speak),
+    }[how]
+    for _ in range(5 if is_long else 1):
+        with away.load() as load:
+            time.sleep(0.5)
+            silence()
+            try:
+                time.sleep(REFUSED_WITHIN)
+                assert_goes_on_without_its_database(away)
+                began = time.monotonic()
+                time.sleep(30 if is_long else 1.5)
+                refused = [step for step in load.ledger.steps() if step.status == 503 and step.began > began]
+                # An attempt each second for each process; all others are not asked to wait.
+                quick = sum(step.seconds < 0.5 for step in refused)
+                assert quick > 0.6 * len(refused) > 0
+            finally:
+                speak()
+            since = time.monotonic()
+            assert_recovers(away, load, since)
+            time.sleep(0.5)
+        assert_hold(away.server, load.ledger)
+
+
+def test_the_answer_to_a_commit_is_lost(away, proxy, is_long):
+    """F8: the transaction is committed, and the server is not told: what it says is no success, and nothing is halved."""
+    for _ in range(10 if is_long else 2):
+        with away.load(pause=0) as load:
+            time.sleep(0.3)
+            proxy.cut_commits = 3
+            end = time.monotonic() + 10
+            while proxy.cut_commits > 0 and time.monotonic() < end:
+                time.sleep(0.05)
+            assert proxy.cut_commits <= 0
+            time.sleep(0.3)
+        assert_hold(away.server, load.ledger)
+
+
+def test_a_slow_and_lossy_database_is_survived(away, proxy, is_long):
+    """F8: 50 ms more for each answer, half a second, and one piece in twenty that ends its connection."""
+    for delay, loss in ((0.05, 0.0), (0.5, 0.0), (0.0, 0.05)):
+        proxy.delay, proxy.loss = delay, loss
+        try:
+            with away.load() as load:
+                time.sleep(10 if is_long else 1.5)
+        finally:
+            proxy.delay = proxy.loss = 0.0
+        seen = assert_hold(away.server, load.ledger)
+        assert seen["requests"] > 5
+        assert set(load.ledger.statuses()) <= {200, 201, 303, 400, 503}
+
+
+def test_sessions_are_ended_by_an_administrator(away, postgresql, is_long):
+    """F4: a lost connection is replaced, and the request repeated: nobody outside notices most of them."""
+    url = postgresql.url("away").replace("+psycopg", "")
+    with away.load() as load, psycopg.connect(url, autocommit=True) as administrator:
+        for _ in range(50 if is_long else 5):
+            time.sleep(random.uniform(0.1, 0.3))
+            administrator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = 'away' AND pid <> pg_backend_pid() AND application_name = ''"
+            )
+    seen = assert_hold(away.server, load.ledger)
+    assert seen["answers with tokens"] > 0
+    assert load.ledger.statuses()[200] > 10 * load.ledger.statuses()[503]
+
+
+def test_a_locked_table_is_503_within_seconds(away, postgresql, is_long):
+    """F4, T111: liveness answers meanwhile, and the first request after the lock succeeds."""
+    with away.load() as load, psycopg.connect(postgresql.url("away").replace("+psycopg", "")) as holder:
         holder.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
-        answers = []
-        threads = [threading.Thread(target=lambda: answers.append(ask(process))) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.5)
-        alive = process.get("/health/live")
-        assert (alive.status, alive.seconds < 1) == (200, True)
-        for thread in threads:
-            thread.join(timeout=30)
-    for answer in answers:
-        assert_busy(answer)
-        assert answer.seconds < 5
-    assert len(answers) == 3
-    assert ask(process).status == 200
-
-
-def test_requests_wait_for_a_writer_of_another_program(sqlite_url, serve):
-    """T110: a lock of a second on SQLite delays them, and reads do not even wait."""
-    ask = prepared(sqlite_url)
-    (process,) = serve(sqlite_url, 1)
-    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        answers = []
-        threads = [threading.Thread(target=lambda: answers.append(ask(process))) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(1)
-        assert process.get("/health/ready").status == 200
-        assert answers == []
-        connection.execute("ROLLBACK")
-        for thread in threads:
-            thread.join(timeout=30)
-    assert Counter(answer.status for answer in answers) == {200: 3}
+        for _ in range(30 if is_long else 4):
+            time.sleep(1)
+            alive = away.processes[0].get("/health/live")
+            assert (alive.status, alive.seconds < 1) == (200, True)
+        holder.rollback()
+        assert_recovers(away, load, time.monotonic())
+    assert_hold(away.server, load.ledger)

@@ -203,7 +203,7 @@ def test_the_api_is_there_only_where_the_ini_names_it(sqlite_url: str) -> None:
     server = Server(sqlite_url, SETTINGS)
     try:
         assert server.http.get(f"{API}/clients", expect_errors=True).status_int == 404
-        assert READ not in server.application.parts.scopes
+        assert READ not in server.application.parts.offered.scopes()
     finally:
         server.close()
 

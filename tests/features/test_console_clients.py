@@ -461,7 +461,7 @@ def test_a_public_client_is_added_without_a_secret(server: Server, admin: TestAp
         ({"redirect_uris": "http://a.example/"}, "redirect_uris", "redirect_uris: "),
         ({"redirect_uris": ""}, "redirect_uris", "redirect_uris is missing"),
         ({"grant_types": []}, "grant_types", "grant_types is missing: tick what it may use."),
-        ({"grant_types": ["refresh_token"]}, "grant_types", "needs authorization_code among grant_types"),
+        ({"grant_types": ["refresh_token"]}, "grant_types", "needs authorization_code or another grant"),
         ({"scope": []}, "scope", "scope must name at least one scope"),
         ({"client_id": "user_x"}, "client_id", "A client_id has up to 100 visible ASCII characters"),
         ({"client_id": "<script>alert(1)</script> "}, "", ""),

@@ -19,6 +19,7 @@ from webtest import TestApp, TestResponse
 from authserver.api import Mail, hookimpl
 from authserver.engine import ending
 from authserver.engine.crypto.digests import new_identifier
+from authserver.engine.people.password_links import open_link
 from authserver.engine.records import VOUCHED_BY, Client, Event, EventType, Grant, User
 from authserver.features.console import kill_switch
 from authserver.testing.records import a_consent, a_grant, a_token
@@ -415,6 +416,31 @@ def test_who_operates_helps_people_and_peers(server: Server, oscar: TestApp) -> 
     made = next(event for event in events if event.type is EventType.PASSWORD_LINK_MADE)
     assert made.details["seconds"] == 7 * 86_400
     assert made.actor.startswith("user:")
+
+
+def test_reloading_the_page_of_a_link_makes_no_other(server: Server, oscar: TestApp) -> None:
+    user = somebody(server)
+    form = form_with(oscar.get(person(user, "password")), "csrf_token")
+    link = form.submit("way", value="link").html.find("code", class_="whole").get_text()
+    again = form.submit("way", value="link", expect_errors=True)
+    assert "was sent before" in alert(again)
+    assert not again.html.find("code", class_="whole")
+    with server.begin() as engine:
+        assert open_link(engine, link).user.user_id == user.user_id
+
+
+def test_only_who_administers_gives_somebody_a_first_password(
+    server: Server, oscar: TestApp, ada: TestApp
+) -> None:
+    """Who has none signs in by other means, which may bring a higher role along the next time (T132)."""
+    user = somebody(server, password=None)
+    assert "Only an administrator gives a first password" in text_of(oscar.get(person(user, "password")))
+    form = form_with(ada.get(person(user, "password")), "csrf_token")
+    token = form_with(oscar.get(person(somebody(server), "password")), "csrf_token")
+    token["user_id"] = user.user_id
+    token.submit("way", value="link", expect_errors=True)
+    assert server.rows("events")[-1]["reason"] == "role-too-low"
+    assert form.submit("way", value="link").html.find("code", class_="whole")
 
 
 def test_who_is_disabled_gets_no_link(server: Server, oscar: TestApp) -> None:

@@ -44,6 +44,17 @@ WORDS = {
         "age_for_reading",
         "age_for_changing",
     ],
+    # Not "device", which is also what somebody signs in on.
+    "device": [
+        "device_code",
+        "device code",
+        "device codes",
+        "device flow",
+        "device_authorization",
+        "user_code",
+        "user code",
+        "verification_uri",
+    ],
     "dpop": ["dpop", "jkt"],
     "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],

@@ -151,14 +151,14 @@ def edge(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 def pserve(
     folder: Path, settings: Mapping[str, str], *, unix: Path | None = None, **changes: str
 ) -> Iterator[Served]:
-    """A process with the `[server:main]` of production.ini, changed like this; `unix` is instead of host and port."""
+    """One process with the `[server:main]` of production.ini, changed like this; `unix` is instead of host and port."""
     port, management = free_port(), free_port()
     shipped = (CHECKOUT / "production.ini").read_text()
     section = shipped[shipped.index("[DEFAULT]") :].replace("16543", str(management), 1)
     if unix:
         # The variable of the command line has to be used.
         section = re.sub(r"(?m)^host = .*\nget port = .*$", f"unix_socket = {unix}-%(http_port)s", section)
-    for name, value in changes.items():
+    for name, value in {"processes": "0", "stop_delay": "0", **changes}.items():
         section, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", section)
         assert count == 1, name
     lines = [
@@ -254,13 +254,12 @@ def adapted(example: str, folder: Path, port: int, management: int, **places: st
     changes = {
         **places,
         "127.0.0.1:6543": f"127.0.0.1:{port}",
-        "127.0.0.1:6544": f"127.0.0.1:{port}",
         "/etc/ssl/": f"{folder}/",
     }
     for old, new in changes.items():
         assert old in text or old == "/etc/ssl/", (example, old)
         text = text.replace(old, new)
-    return re.sub(r"port 1654[34]", f"port {management}", text)
+    return re.sub(r"port 16543", f"port {management}", text)
 
 
 NGINX = """

@@ -217,8 +217,11 @@ def test_a_mistake_is_not_busy(database: Database) -> None:
         stores.grants.add(a_grant(user_id=a_user().user_id))
 
 
-def test_sqlite_is_set_up_to_lose_nothing(sqlite_url: str) -> None:
+def test_sqlite_is_set_up_to_lose_nothing(
+    sqlite_url: str, cheap_storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """T110: on every connection, not only on the first."""
+    monkeypatch.setattr(storage, "SQLITE_SYNCHRONOUS", cheap_storage)
     database = Database(sqlite_url)
     with database.engine.connect() as one, database.engine.connect() as other:
         for connection in (one, other):

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import pytest
 from pyramid.response import Response
 
 from authserver.api import hookimpl, json_response
+from authserver.engine import offered
+from authserver.engine.records import DeclaredKind, StoredSetting
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,
@@ -475,6 +478,27 @@ def test_scopes_are_listed_without_the_hidden_ones(server: Server) -> None:
         )
     refused = server.token(client, secret, grant_type="client_credentials", scope="unlisted")
     assert refused.json["error"] == "invalid_scope"
+
+
+def test_a_scope_that_is_applied_while_the_server_runs_is_listed_and_granted(server: Server) -> None:
+    """R-17: each process reads them again every few seconds."""
+    before = document(server)
+    calendar = StoredSetting(
+        kind=DeclaredKind.SCOPE,
+        name="calendar",
+        value={"sentence": "See your calendar"},
+        changed_at=datetime.now(UTC),
+    )
+    with server.application.begin() as engine:
+        offered.keep(engine, None, calendar)
+    assert document(server) == before
+    server.application.parts.offered.read()
+    assert document(server) == {**before, "scopes_supported": [*before["scopes_supported"], "calendar"]}
+    client, secret = server.add_client(grant_types=("client_credentials",), scopes=("calendar",))
+    assert (
+        server.token(client, secret, grant_type="client_credentials", scope="calendar").json["scope"]
+        == "calendar"
+    )
 
 
 # ---- The keys --------------------------------------------------------------------------------------

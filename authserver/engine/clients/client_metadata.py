@@ -139,6 +139,10 @@ def value_of(text: str) -> Any:
         return text
 
 
+# Neither of them gives a refresh token the first time.
+_WITHOUT_A_PERSON = {"refresh_token", "client_credentials"}
+
+
 def read_flag(name: str, value: object) -> bool | None:
     """A member that is true or false, for `client_metadata`; false is not kept. Raises InvalidClientMetadata."""
     if not isinstance(value, bool):
@@ -162,8 +166,10 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
     redirects = "authorization_code" in metadata.grant_types
     if metadata.response_types != (("code",) if redirects else ()):
         raise InvalidClientMetadata("response_types must be code with authorization_code, and empty without.")
-    if "refresh_token" in metadata.grant_types and not redirects:
-        raise InvalidClientMetadata("refresh_token needs authorization_code among grant_types.")
+    if "refresh_token" in metadata.grant_types and set(metadata.grant_types) <= _WITHOUT_A_PERSON:
+        raise InvalidClientMetadata(
+            "grant_types: refresh_token needs authorization_code or another grant of a person."
+        )
     _check_redirect_uris(engine, metadata)
     if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")

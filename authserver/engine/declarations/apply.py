@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 
-from authserver.engine import ending, resources
+from authserver.engine import ending, offered, resources
 from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
@@ -15,11 +16,14 @@ from authserver.engine.context import Engine
 from authserver.engine.declarations.forms import DeclaredInitialToken
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
-from authserver.engine.ending import Act, Begin, Ended, Subject
+from authserver.engine.ending import Act, Begin, Ended, Subject, SubjectKind
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Declaration, DeclaredKind
 from authserver.engine.resources import BadResource
+
+# Seconds. A request that began before its process knew of a removed scope has ended after these.
+_REQUEST_SECONDS = 2.0
 
 
 def apply(
@@ -46,6 +50,7 @@ def apply(
     plan = plan_of(engine, declared, manner, plugins=plugins)
     if plan.problems or plan.steps != shown.steps:
         raise _changed(_different(plan, shown))
+    engine = replace(engine, scopes=plan.scopes)
     for step in plan.steps:
         try:
             _act(engine, declared, manner, step)
@@ -56,17 +61,21 @@ def apply(
             engine.journal.client_id = None
 
 
-def finish(begin: Begin, plan: Plan) -> Generator[Ended]:
-    """End what was granted to the clients and for the resources of an applied plan that are gone (L-08).
+def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep) -> Generator[Ended]:
+    """End what was granted to the clients and for the resources and scopes of an applied plan that are gone (L-08).
 
     A batch in each transaction; what ended in each. It can be run again after an interruption: until it is done, each plan
     that prunes has it as a step.
+
+    Args:
+        wait: for some seconds, if a scope is gone: until then other processes may still grant it.
     """
+    if any(step.kind is DeclaredKind.SCOPE for step in filter(_ends, plan.steps)):
+        wait(offered.FOLLOW_SECONDS + _REQUEST_SECONDS)
     for step in filter(_ends, plan.steps):
         subject = _subject(step)
         # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
-        reason = Act(subject=subject, for_good=True).reason
-        yield from ending.end(begin, Act(subject=subject, because=reason))
+        yield from ending.end(begin, _end_of(subject, ending.reason_for_good(subject.kind)))
         with begin() as engine:
             engine.stores.declarations.forget(step.kind, step.name)
 
@@ -74,9 +83,14 @@ def finish(begin: Begin, plan: Plan) -> Generator[Ended]:
 def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
     """How much ends with each step; None for one with which nothing does. Nothing is written."""
     return [
-        sum(ending.plan(begin, Act(subject=_subject(step))), Ended()) if _ends(step) else None
+        sum(ending.plan(begin, _end_of(_subject(step))), Ended()) if _ends(step) else None
         for step in plan.steps
     ]
+
+
+def _end_of(subject: Subject, reason: str = "") -> Act:
+    """The act that ends what was granted; clients lose a scope that is gone, too."""
+    return Act(subject=subject, because=reason, registrations=subject.kind is SubjectKind.SCOPE)
 
 
 def _ends(step: Step) -> bool:
@@ -86,6 +100,8 @@ def _ends(step: Step) -> bool:
 def _subject(step: Step) -> Subject:
     if step.kind is DeclaredKind.CLIENT:
         return Subject.client(step.name)
+    if step.kind is DeclaredKind.SCOPE:
+        return Subject.scope(step.name)
     return Subject.resource(step.name, step.before.uri if step.before else step.name)
 
 
@@ -105,8 +121,18 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
         case DeclaredKind.INITIAL_TOKEN, Action.REVOKE:
             if not initial_tokens.revoke(engine, step.before.token_id):
                 raise ChangedMeanwhile
-        case DeclaredKind.CLIENT | DeclaredKind.RESOURCE, Action.DISABLE | Action.REMOVE:
-            if not ending.take_away(engine, _subject(step)):
+        case DeclaredKind.SCOPE | DeclaredKind.LIMIT, Action.ADD | Action.CHANGE:
+            offered.keep(engine, step.before, step.after)
+        case DeclaredKind.LIMIT, Action.REVOKE:
+            if not offered.remove(engine, step.before):
+                raise ChangedMeanwhile
+        case DeclaredKind.CLIENT | DeclaredKind.RESOURCE | DeclaredKind.SCOPE, Action.DISABLE | Action.REMOVE:
+            is_gone = (
+                offered.remove(engine, step.before)
+                if step.kind is DeclaredKind.SCOPE
+                else ending.take_away(engine, _subject(step))
+            )
+            if not is_gone:
                 raise ChangedMeanwhile
             assert mark is not None  # or it would stay
             stores.declarations.keep(replace(mark, references=ENDING))

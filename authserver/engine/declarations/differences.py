@@ -1,14 +1,18 @@
-"""What files declare and only the INI can set: scopes, limits and trusted issuers, compared with what the server has."""
+"""What files declare and only the INI can set, compared with what the server has.
+
+That is trusted issuers, scopes that the INI or a plugin names, and limits where no plugin takes them from elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from authserver.engine.context import Engine
 from authserver.engine.declarations.forms import DeclaredLimit, Forms
-from authserver.engine.rates import limiters, table_of
+from authserver.engine.rates import adjustable, limiters, table_of
 from authserver.ini import did_you_mean
 
 
@@ -57,8 +61,9 @@ def declared_limits(plugins: Mapping[str, object]) -> Mapping[str, DeclaredLimit
     except ValueError:
         return found
     for row in rows:
-        if names.keys() <= row.keys():
-            found[str(row["limit"])] = DeclaredLimit(**{name: row[name] for name in names})
+        known = {name: row[name] for name in names if name in row}
+        with suppress(TypeError):
+            found[str(row["limit"])] = DeclaredLimit(**known)
     return found
 
 
@@ -74,8 +79,8 @@ def trusted_issuers(plugins: Mapping[str, object]) -> Mapping[str, tuple[str, ..
 
 def _scopes(engine: Engine, forms: Forms) -> Iterator[Difference]:
     for name, sentence in sorted(forms.scopes.items()):
-        was = engine.scopes.get(name)
-        if was != sentence:
+        was = engine.offered.listed_scopes.get(name)
+        if was not in (None, sentence):
             yield Difference(
                 kind="scopes",
                 name=name,
@@ -87,7 +92,7 @@ def _scopes(engine: Engine, forms: Forms) -> Iterator[Difference]:
 
 
 def _limits(forms: Forms, plugins: Mapping[str, object]) -> Iterator[Difference]:
-    if not forms.limits:
+    if not forms.limits or adjustable(plugins.values()):
         return
     known = declared_limits(plugins)
     where = [name for name, plugin in plugins.items() if limiters([plugin])]

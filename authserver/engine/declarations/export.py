@@ -94,7 +94,7 @@ class _Exporting:
         if "initial_tokens" in kinds:
             found["initial_tokens"] = dict(sorted(self._initial_tokens()))
         if "scopes" in kinds:
-            found["scopes"] = dict(sorted(engine.settings.scopes))
+            found["scopes"] = dict(sorted(engine.scopes.items()))
         if "limits" in kinds:
             found["limits"] = dict(sorted(declared_limits(plugins).items()))
         if "trusted_issuers" in kinds:

@@ -168,17 +168,24 @@ class DeclaredInitialToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredLimit:
-    """How often something may be done, by the name of the row of `authserver limits`."""
+    """How often something may be done, by the name of the row of `authserver limits`.
+
+    It counts in place of the row of this name in the INI.
+    """
 
     counted: Annotated[str, Meta(description="What is counted.")]
     key: Annotated[str, Meta(description="Whom it counts, such as `client+source`.")]
     count: Annotated[int, Meta(ge=1, description="How often it may be done.")]
     seconds: Annotated[int, Meta(ge=1, description="In how many seconds.")]
+    store_down: Annotated[
+        Literal["memory", "allow", "refuse"],
+        Meta(description="What it does while the shared store of the counts cannot be used."),
+    ] = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forms:
-    """What a file may declare. Clients, resources and initial access tokens are brought about; all else is compared."""
+    """What a file may declare. All of it is brought about, except trusted issuers, which are compared with the INI."""
 
     clients: Annotated[Mapping[str, DeclaredClient], Meta(description="Applications, by client id.")] = field(
         default_factory=lambda: NOTHING
@@ -194,13 +201,18 @@ class Forms:
         Mapping[str, str],
         Meta(
             description=(
-                "Scopes with their sentences for the consent page. Only compared: `authserver.scopes` of the INI sets them."
+                "Scopes with their sentences for the consent page. One that `authserver.scopes` or a plugin names is only "
+                "compared: what is there counts."
             )
         ),
     ] = field(default_factory=lambda: NOTHING)
     limits: Annotated[
         Mapping[str, DeclaredLimit],
-        Meta(description="Limits by name. Only compared: the plugin that limits sets them in the INI."),
+        Meta(
+            description=(
+                "Limits by name, of the plugin that limits; each counts in place of the row of its name in the INI."
+            )
+        ),
     ] = field(default_factory=lambda: NOTHING)
     trusted_issuers: Annotated[
         Mapping[str, Texts],

@@ -118,12 +118,14 @@ class Plan:
 
     Attributes:
         steps: what would be done, in this order.
+        scopes: that there are when it is done, with their sentences.
         elsewhere: what only the INI can settle.
         problems: why it cannot be done; with one of them nothing is.
         left: what the set made before and does not declare any more, and stays; empty with `prune`.
     """
 
     steps: tuple[Step, ...]
+    scopes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     elsewhere: tuple[Difference, ...] = ()
     problems: tuple[Problem, ...] = ()
     left: tuple[tuple[DeclaredKind, str], ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC
 from typing import Any
 
@@ -27,7 +27,7 @@ from authserver.engine.clients.secrets import (
     needs_secret,
 )
 from authserver.engine.context import Engine
-from authserver.engine.declarations.differences import Difference, in_the_ini
+from authserver.engine.declarations.differences import Difference, declared_limits, in_the_ini
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
@@ -36,6 +36,8 @@ from authserver.engine.declarations.forms import (
 )
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Path, Plan, Problem, Step
 from authserver.engine.errors import InvalidTarget, Refusal
+from authserver.engine.offered import BadSetting, check_limit, check_scope
+from authserver.engine.rates import adjustable
 from authserver.engine.records import (
     NOTHING,
     Client,
@@ -46,13 +48,19 @@ from authserver.engine.records import (
     InitialTokenState,
     RegisteredBy,
     Resource,
+    StoredSetting,
     is_address,
 )
 from authserver.engine.resource_registry import described
 from authserver.engine.resources import BadResource
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_CLIENT_SECRET
-from authserver.settings import Secret
+from authserver.settings import Secret, scope_problems
+
+_GOING = (
+    "it was removed, and what was granted for it has not ended to the last: take it out, and let `authserver apply --prune` "
+    "go on with that first"
+)
 
 
 class BadDeclaration(Exception):
@@ -82,7 +90,9 @@ class _Planning:
     def __init__(
         self, engine: Engine, declared: Declared, manner: Manner, plugins: Mapping[str, object]
     ) -> None:
-        self.engine = engine
+        # What other processes brought about meanwhile counts, too.
+        engine.offered.take_over(engine.stores)
+        self.engine = replace(engine, scopes=engine.offered.scopes())
         self.forms = declared.forms
         self.declared = declared
         self.manner = manner
@@ -90,6 +100,7 @@ class _Planning:
         marks = engine.stores.declarations.list()
         self.tokens = {token.token_id: token for token in engine.stores.initial_tokens.list()}
         self.marks = {(mark.kind, mark.name): mark for mark in marks}
+        self.settings = {(each.kind, each.name): each for each in engine.stores.stored_settings.list()}
         self.steps: list[Step] = []
         self.problems: list[Problem] = []
         # What clients and resources will be.
@@ -102,6 +113,7 @@ class _Planning:
     def plan(self) -> Plan:
         return Plan(
             steps=tuple(self.steps),
+            scopes=self.engine.scopes,
             elsewhere=tuple(self.elsewhere),
             problems=tuple(self.problems),
             left=tuple(self.left),
@@ -110,6 +122,8 @@ class _Planning:
     def run(self) -> None:
         with self._problems(()):
             self.elsewhere = in_the_ini(self.engine, self.forms, self.plugins)
+        self._scopes()
+        self._limits()
         for client_id, client in sorted(self.forms.clients.items()):
             with self._problems((DeclaredKind.CLIENT, client_id)):
                 self._client(client_id, client)
@@ -120,6 +134,8 @@ class _Planning:
                 self._initial_token(name, token, tokens)
         self._undeclared(DeclaredKind.INITIAL_TOKEN)
         self._undeclared(DeclaredKind.CLIENT)
+        self._undeclared(DeclaredKind.SCOPE)
+        self._undeclared(DeclaredKind.LIMIT)
 
     @contextmanager
     def _problems(self, path: Path) -> Iterator[None]:
@@ -129,8 +145,80 @@ class _Planning:
             self.problems.append(Problem(path=(*path, *error.members), text=str(error)))
         except Refusal as error:
             self.problems.append(Problem(path=path, text=error.description))
-        except (BadResource, BadInitialToken) as error:
+        except (BadResource, BadInitialToken, BadSetting) as error:
             self.problems.append(Problem(path=path, text=str(error)))
+
+    # ---- Scopes and limits
+
+    def _scopes(self) -> None:
+        """Compare scopes, and let everything else be compared with those that there will be."""
+        engine, kind = self.engine, DeclaredKind.SCOPE
+        listed = engine.offered.listed_scopes
+        known = {**engine.scopes}
+        for name, sentence in sorted(self.forms.scopes.items()):
+            with self._problems((kind, name)):
+                if name in listed:
+                    # What is there counts: it is compared by `in_the_ini`.
+                    self.meant.add((kind, name))
+                    continue
+                check_scope(engine, name, sentence)
+                stored = self.settings.get((kind, name))
+                self._setting(kind, name, stored.value if stored else None, {"sentence": sentence})
+                known[name] = sentence
+        for name in self._that_leave(kind):
+            if name not in listed:
+                known.pop(name, None)
+        if problems := scope_problems(known, engine.settings.maximum_request):
+            self.problems.append(Problem(path=(kind,), text=problems[0]))
+        self.engine = replace(engine, scopes=known)
+
+    def _limits(self) -> None:
+        plugins, kind = adjustable(self.plugins.values()), DeclaredKind.LIMIT
+        if not plugins:
+            # They are compared by `in_the_ini`.
+            self.meant.update((kind, name) for name in self.forms.limits)
+            return
+        known = declared_limits(self.plugins)
+        for name, limit in sorted(self.forms.limits.items()):
+            with self._problems((kind, name)):
+                check_limit(plugins, name, asdict(limit))
+                was = asdict(known[name]) if name in known else None
+                self._setting(kind, name, was, asdict(limit))
+
+    def _setting(
+        self, kind: DeclaredKind, name: str, was: Mapping[str, Any] | None, value: Mapping[str, Any]
+    ) -> None:
+        """Compare a scope or limit with what it is, in the store or else in the INI."""
+        mark, before = self._mark(kind, name), self.settings.get((kind, name))
+        if mark is not None and mark.references == ENDING and before is None:
+            raise BadDeclaration(_GOING)
+        known = was or {}
+        changes = {
+            member: (known.get(member), each) for member, each in value.items() if known.get(member) != each
+        }
+        kept = self._kept(
+            kind,
+            name,
+            name,
+            {},
+            mark,
+            is_new=before is None and bool(changes),
+            adopt=self.manner.adopt,
+            changes=changes,
+        )
+        if changes:
+            after = StoredSetting(kind=kind, name=name, value=value, changed_at=self.engine.now)
+            self.steps.append(
+                Step(
+                    kind=kind,
+                    name=name,
+                    action=Action.CHANGE if was else Action.ADD,
+                    changes=changes,
+                    before=was,
+                    after=after,
+                    mark=kept,
+                )
+            )
 
     # ---- Clients
 
@@ -256,17 +344,14 @@ class _Planning:
         self._undeclared(DeclaredKind.RESOURCE)
         gone = {step.before.form for step in self.steps[steps:] if step.before}
         freed = gone | {canonical for canonical, (_, form) in forms.items() if not form.default}
-        clients = {**self.clients, **self._clients_that_leave()}
+        clients = {**self.clients, **dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))}
         found: list[Step] = []
         for canonical, (uri, form) in forms.items():
             with self._problems((DeclaredKind.RESOURCE, uri)):
                 mark = self._mark(DeclaredKind.RESOURCE, canonical)
                 before = engine.stores.resources.find(canonical)
                 if before is None and mark is not None and mark.references == ENDING:
-                    raise BadDeclaration(
-                        "it was removed, and what was granted for it has not ended to the last: take it out, and let "
-                        "`authserver apply --prune` go on with that first"
-                    )
+                    raise BadDeclaration(_GOING)
                 after = Resource(
                     form=canonical,
                     uri=uri,
@@ -309,17 +394,17 @@ class _Planning:
         # One stops being the default before another begins to be it.
         self.steps += sorted(found, key=lambda step: step.after.is_default)
 
-    def _clients_that_leave(self) -> Mapping[str, None]:
-        """Clients that are disabled in the end, so that no resource may name them."""
-        if not self.manner.prune:
-            return {}
-        return {
-            name: None
-            for (kind, name), mark in self.marks.items()
-            if kind is DeclaredKind.CLIENT
+    def _that_leave(self, kind: DeclaredKind) -> Sequence[str]:
+        """What is taken away in the end, so that nothing may name it: clients and scopes."""
+        declared = getattr(self.forms, kind)
+        return [
+            name
+            for (of_kind, name), mark in self.marks.items()
+            if self.manner.prune
+            and of_kind is kind
             and mark.of_set == self.manner.of_set
-            and name not in self.forms.clients
-        }
+            and name not in declared
+        ]
 
     # ---- Initial access tokens
 
@@ -469,6 +554,12 @@ class _Planning:
             case DeclaredKind.INITIAL_TOKEN:
                 token = self.tokens.get(mark.target)
                 return token, Action.REVOKE if token and token.revoked_at is None else Action.FORGET
+            case DeclaredKind.SCOPE:
+                setting = self.settings.get((mark.kind, mark.name))
+                return setting, Action.REMOVE if setting else Action.END
+            case DeclaredKind.LIMIT:
+                setting = self.settings.get((mark.kind, mark.name))
+                return setting, Action.REVOKE if setting else Action.FORGET
 
 
 def default_grant_types(redirect_uris: Sequence[str]) -> tuple[str, ...]:

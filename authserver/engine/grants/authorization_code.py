@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from authserver.engine import pkce
-from authserver.engine.asking import (
-    allowed_scopes,
-    may_refresh,
-    narrower_resources,
-    remaining_resources,
-    still_registered,
-)
+from authserver.engine.asking import narrower_resources
 from authserver.engine.context import Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidRequest
+from authserver.engine.grants.deriving import check_approved, redeem_approved
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import RedirectUriQuestion
-from authserver.engine.records import NOTHING, Client, FoundToken, Token, TokenKind
+from authserver.engine.records import Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The authorization code is not valid."
 # Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
@@ -46,7 +41,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-differs", failed_token=token)
     _check_verifier(engine, token, verifier)
     named = parameters.all("resource")
-    narrowed = narrower_resources(named, token.resources)
+    narrower_resources(named, token.resources)
     if token.claimed_at is not None:
         burnt = token.failures >= MAXIMUM_FAILURES
         raise InvalidGrant(
@@ -55,19 +50,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
             revoke_grant=None if burnt else grant.grant_id,
         )
     _recheck(engine, client, found)
-    resources = remaining_resources(engine, client, found, narrowed, named=bool(named))
-    left = tuple(scope for scope in token.scopes if scope in grant.scopes)
-    granted = still_registered(client, left)
-    scopes = allowed_scopes(engine, client, found.user, "authorization_code", granted, resources)
-    return Issue(
-        grant=grant,
-        user=found.user,
-        scopes=scopes,
-        resources=resources,
-        refreshable=may_refresh(engine, client, left),
-        spends=token,
-        bound=token.details.get("cnf", NOTHING),
-    )
+    return redeem_approved(engine, client, found, named, grant_type="authorization_code")
 
 
 def _find(engine: Engine, client: Client, code: str) -> FoundToken:
@@ -103,13 +86,8 @@ def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
 
 def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:
     """What may have changed since the user agreed (T041)."""
-    token, grant = found.token, found.grant
-    if token.expires_at <= engine.now:
-        raise InvalidGrant(_REFUSED, reason="code-expired")
-    if grant.revoked_at is not None:
-        raise InvalidGrant(_REFUSED, reason="grant-revoked")
-    if found.user is None or not found.user.is_enabled:
-        raise InvalidGrant(_REFUSED, reason="user-disabled")
-    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=token.details["redirect_uri"]))
+    check_approved(engine, found)
+    redirect_uri = found.token.details["redirect_uri"]
+    ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))
     if not ruling.allowed:
         raise InvalidGrant(_REFUSED, reason="redirect-uri-withdrawn")

@@ -33,6 +33,7 @@ from authserver.engine.records import (
     Token,
     TokenKind,
 )
+from authserver.engine.tokens.ancestry import why_ended
 
 _REFUSED = "The refresh token is not valid."
 # How far apart the clocks of our processes may be. A use that is further in the future was before the clock
@@ -109,6 +110,8 @@ def _check_live(engine: Engine, client: Client, found: FoundToken) -> None:
         raise InvalidGrant(_REFUSED, reason="grant-revoked")
     if client.is_public and AUTHENTICATES in found.grant.details:
         raise InvalidGrant(_REFUSED, reason=MADE_PUBLIC, revoke_grant=found.grant.grant_id)
+    if (problem := why_ended(engine, found.grant)) is not None:
+        raise InvalidGrant(_REFUSED, reason=problem)
     if found.grant.expires_at <= engine.now:
         raise InvalidGrant(_REFUSED, reason="grant-expired")
     if found.user is None or not found.user.is_enabled:

@@ -12,7 +12,7 @@ from typing import Any
 from authserver.engine.crypto import jose
 from authserver.engine.crypto.sealing import KeyRing, Unsealable, key_id_of
 from authserver.engine.keys import signing_keys
-from authserver.engine.ports import Storage
+from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import KeyState, SigningKey
 from authserver.settings import SettingsError
 
@@ -91,10 +91,16 @@ class FollowedSigningKeys:
                 if self._clock() >= self._aging_at:
                     for problem in self._read():
                         log.error("%s; going on without it", problem)
-            except Exception:
+            except Exception as error:
                 if self._loaded is None:
                     raise
-                log.exception("cannot read the signing keys; using those that were read before")
+                passing = isinstance(error, StorageUnavailable)
+                log.log(
+                    logging.WARNING if passing else logging.ERROR,
+                    "cannot read the signing keys; using those that were read before (%s)",
+                    error,
+                    exc_info=None if passing else error,
+                )
                 self._aging_at = self._clock() + RETRY_SECONDS
                 self._old_at = self._aging_at + OLD_SECONDS - AGING_SECONDS
             finally:

@@ -16,6 +16,7 @@ from authserver.engine.crypto import digests
 from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once
 from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.letters import LetterKind
+from authserver.engine.link_records import end_links
 from authserver.engine.people import mail
 from authserver.engine.people.login import (
     SESSION_KIND,
@@ -28,6 +29,7 @@ from authserver.engine.people.login import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
+    ON_ANOTHER_DEVICE,
     Client,
     Consent,
     EventType,
@@ -42,7 +44,6 @@ from authserver.engine.records import (
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
-LINK_KIND = "password-link"
 _HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
@@ -133,6 +134,8 @@ def last_use(grant: Grant) -> datetime:
 
 def let_in_by(grant: Grant) -> str | None:
     """Who or what made a grant that its user did not agree to here; None for what the consent page made."""
+    if ON_ANOTHER_DEVICE in grant.details:
+        return None
     name: str | None = grant.details.get("vouched_by") or grant.details.get("grant_type")
     return name
 
@@ -378,23 +381,15 @@ def enable_user(engine: Engine, user: User) -> Ended | None:
     Returns:
         what ended; None if the person was not disabled.
     """
+    end_links(engine, user.user_id)
     if not engine.stores.users.enable(user.user_id):
         return None
-    for asked_for in (False, True):
-        link = engine.stores.kept.find(LINK_KIND, place_of_link(user.user_id, asked_for=asked_for))
-        if link is not None and link.expires_at > engine.now:
-            engine.stores.kept.change(link, replace(link, expires_at=engine.now))
     disabled_at = user.disabled_at.isoformat() if user.disabled_at else None
     return _end_everything(engine, user, ENABLED_AGAIN, EventType.USER_ENABLED, disabled_at=disabled_at)
 
 
-def place_of_link(user_id: str, *, asked_for: bool) -> bytes:
-    """Where the one link of this kind is kept with which a person sets a password (`password_links`)."""
-    return digests.digest(LINK_KIND, f"{user_id} asked for" if asked_for else user_id)
-
-
 def sign_out_everywhere(engine: Engine, user: User) -> Ended:
-    """End all sessions and all grants of a user (I-14)."""
+    """End all sessions, all grants and the links to set a password of a user (I-14)."""
     return end_at_once(engine, Act(subject=Subject.user(user)))
 
 

@@ -2,7 +2,8 @@
 
 A person has at most one link that an operator made, and one that was asked for: so a stranger who asks takes none of an
 operator away. A link works once, for a limited time, and only while the password is the one that it was made to replace:
-another password, a newer link, disabling the person, or a group that they come into makes it worthless. So nobody who was
+another password, a newer link, disabling the person, signing them out everywhere, or a group that they come into makes it
+worthless. So nobody who was
 given a link gets with it what the person was allowed later. Its secret is in the fragment of its address,
 which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens links
 before people do, as mail scanners do, uses nothing up.
@@ -19,12 +20,11 @@ from authserver.engine.crypto import digests
 from authserver.engine.ending import Ended
 from authserver.engine.errors import PasswordLinkRefused
 from authserver.engine.letters import LetterKind, NoMail
+from authserver.engine.link_records import LINK_KIND, place_of_link
 from authserver.engine.people import mail
 from authserver.engine.people.account import (
-    LINK_KIND,
     end_with_password,
     new_hash,
-    place_of_link,
     same_password,
 )
 from authserver.engine.people.login import hidden_name, password_turn
@@ -267,10 +267,10 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     if engine.restored_at is not None and made_at < engine.restored_at:
         # Whether it was used since the backup was made, nobody knows (T149).
         return "link-before-restore"
-    if link.expires_at <= engine.now:
-        return "link-expired"
     if reason := _problem_of_person(link, user):
         return reason
+    if link.expires_at <= engine.now:
+        return "link-expired"
     assert user is not None
     return "" if digests.equal(link.details["password"], _password_of(user)) else "link-password-changed"
 

@@ -18,7 +18,7 @@ from functools import partial
 
 from authserver.engine.context import Engine
 from authserver.engine.keys import signing_keys
-from authserver.engine.ports import Storage
+from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import KeyState, SigningKey
 
 REASON = "database-restored"
@@ -54,6 +54,8 @@ class FollowedGeneration:
         elif self._clock() - read_at > FOLLOW_SECONDS and self._lock.acquire(blocking=False):
             try:
                 self.read()
+            except StorageUnavailable as error:
+                log.warning("when the database was restored is not read again, while it is away: %s", error)
             except Exception:
                 log.exception(
                     "cannot read when the database was restored; using the value that was read before"

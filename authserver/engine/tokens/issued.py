@@ -17,7 +17,8 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.jose import NotVerified
 from authserver.engine.records import NOTHING, Grant, TokenKind, User
-from authserver.engine.tokens.issuing import SIGN_IN_CLAIMS
+from authserver.engine.tokens.ancestry import why_ended
+from authserver.engine.tokens.issuing import GRANT_CLAIMS
 
 _OPAQUE = {TokenKind.ACCESS: digests.ACCESS, TokenKind.REFRESH: digests.REFRESH}
 
@@ -33,6 +34,7 @@ class Issued:
         user: who agreed; None when the client acts on its own behalf.
         confirmation: the `cnf` that names the key it is bound to (RFC 7800, 3.1); empty when it is not.
         is_used: whether it is a refresh token that has a successor.
+        hangs_on_ended: whether its grant was derived from one that has ended (`tokens.ancestry`).
     """
 
     kind: TokenKind
@@ -47,6 +49,7 @@ class Issued:
     confirmation: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     is_stored: bool = True
     is_used: bool = False
+    hangs_on_ended: bool = False
 
     def is_active(self, now: datetime) -> bool:
         """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled.
@@ -55,6 +58,7 @@ class Issued:
         """
         return (
             not self.is_used
+            and not self.hangs_on_ended
             and now < min(self.expires_at, self.grant.expires_at)
             and self.grant.revoked_at is None
             and self._is_within_grant()
@@ -126,6 +130,7 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         user=found.user,
         confirmation=token.details.get("cnf", NOTHING),
         is_used=token.claimed_at is not None,
+        hangs_on_ended=why_ended(engine, found.grant) is not None,
     )
 
 
@@ -152,7 +157,7 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
             resources=resources,
             created_at=issued_at,
             expires_at=expires_at,
-            details={name: claims[name] for name in SIGN_IN_CLAIMS if name in claims},
+            details={name: claims[name] for name in GRANT_CLAIMS if name in claims},
         )
     return Issued(
         kind=TokenKind.ACCESS,
@@ -166,4 +171,5 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
         user=user,
         confirmation=claims.get("cnf", NOTHING),
         is_stored=found is not None,
+        hangs_on_ended=why_ended(engine, grant) is not None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -42,7 +43,23 @@ log = logging.getLogger(__name__)
 
 # Claims that no plugin may add: they belong to the core, or to parts of the protocol that the core reserves.
 CORE_CLAIMS = frozenset(
-    {"iss", "sub", "aud", "client_id", "iat", "nbf", "exp", "jti", "scope", "auth_time", "acr", "amr", "cnf"}
+    {
+        "iss",
+        "sub",
+        "aud",
+        "client_id",
+        "iat",
+        "nbf",
+        "exp",
+        "jti",
+        "scope",
+        "auth_time",
+        "acr",
+        "amr",
+        "cnf",
+        "act",
+        "may_act",
+    }
 )
 CORE_RESPONSE_MEMBERS = frozenset(
     {
@@ -59,6 +76,9 @@ CORE_RESPONSE_MEMBERS = frozenset(
 
 # How and when the person signed in: of the grant, and the same in each of its tokens (RFC 9068, 2.2.1).
 SIGN_IN_CLAIMS = ("auth_time", "acr", "amr")
+# Who acts for the subject: of the grant, and the same in each of its tokens (RFC 8693, 4.1).
+ACTOR = "act"
+GRANT_CLAIMS = (*SIGN_IN_CLAIMS, ACTOR)
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
 GRANT_DETAILS = frozenset(
@@ -142,7 +162,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     for use in (*order.uses, *(binding.uses if binding else ())):
         once.claim(engine, client, use)
     # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires.
-    if order.is_new and (order.grant.user_id or kept or order.refreshable):
+    if order.is_new and (order.grant.user_id or kept or order.refreshable or order.hangs_on):
         _keep(engine, order)
     refresh_token = _spend(engine, client, order, binding)
     if kept:
@@ -161,6 +181,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
             "retry": order.refresh_token is not None,
             **({"grant_type": journal.grant_type} if journal.grant_type else {}),
             **_confirmed(binding),
+            **order.noted,
         },
     )
     return TokenResponse(
@@ -198,6 +219,37 @@ def issue_code(
         InvalidTarget: a resource was removed meanwhile.
         UnauthorizedClient: the client was disabled meanwhile.
     """
+    keep_approved(
+        engine,
+        client,
+        grant,
+        digests.digest(TokenKind.CODE, code),
+        expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
+        details={
+            **details,
+            "redirect_uri": redirect_uri,
+            **({"code_challenge": code_challenge} if code_challenge else {}),
+        },
+    )
+
+
+def keep_approved(
+    engine: Engine,
+    client: Client,
+    grant: Grant,
+    digest: bytes,
+    *,
+    expires_at: datetime,
+    details: Mapping[str, Any] = NOTHING,
+) -> None:
+    """Store a new grant, to which a person agreed, and the code that redeems it once until then.
+
+    Args:
+        digest: of the code, which the client has or gets.
+        details: what is kept with the code; `cnf` is the key that it is bound to.
+
+    Raises: as `issue_code`.
+    """
     if not engine.stores.clients.hold(client.client_id):
         raise UnauthorizedClient("The client is disabled.", reason="client-disabled")
     _hold_resources(engine, grant)
@@ -205,18 +257,14 @@ def issue_code(
     engine.stores.tokens.add(
         Token(
             kind=TokenKind.CODE,
-            digest=digests.digest(TokenKind.CODE, code),
+            digest=digest,
             grant_id=grant.grant_id,
             client_id=grant.client_id,
             scopes=grant.scopes,
             resources=grant.resources,
             created_at=engine.now,
-            expires_at=engine.now + timedelta(seconds=engine.settings.code_lifetime),
-            details={
-                **details,
-                "redirect_uri": redirect_uri,
-                **({"code_challenge": code_challenge} if code_challenge else {}),
-            },
+            expires_at=expires_at,
+            details=details,
         )
     )
     _note_use(engine, client)
@@ -284,6 +332,7 @@ def _keep(engine: Engine, order: Issue) -> None:
         InvalidClient, InvalidGrant, InvalidTarget: one of them was disabled or removed meanwhile.
     """
     grant, stores = order.grant, engine.stores
+    _hold_parents(engine, order)
     if not stores.clients.hold(grant.client_id):
         raise InvalidClient("The client is disabled.", reason="client-disabled")
     if grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
@@ -293,6 +342,30 @@ def _keep(engine: Engine, order: Issue) -> None:
         engine.stores.grants.add(order.grant)
     except AlreadyExists:
         raise _faulty(order, "grant-kept-already") from None
+
+
+def _hold_parents(engine: Engine, order: Issue) -> None:
+    """Keep the grants from ending that a new one hangs on: whoever ends one waits, and then ends this, too (T163).
+
+    Before the client is locked: a token request locks its grant before its client.
+
+    Raises:
+        InvalidGrant: one of them ended meanwhile.
+        ServerError: the grant does not hang on the first of them, or would end later.
+    """
+    parents, grants = order.hangs_on, engine.stores.grants
+    if order.grant.parent_id != (parents[0].grant_id if parents else None):
+        raise _faulty(order, "grant-without-its-parent")
+    if any(order.grant.expires_at > parent.expires_at for parent in parents):
+        raise _faulty(order, "grant-longer-than-its-parent")
+    if not parents:
+        return
+    # That of a client which has one JWT only is not stored (`issue`); it is from now on, to be ended with this.
+    if parents[0].user_id is None and grants.find(parents[0].grant_id) is None:
+        with suppress(AlreadyExists):
+            grants.add(parents[0])
+    if not grants.hold([parent.grant_id for parent in parents]):
+        raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
 
 
 def _faulty(order: Issue, reason: str) -> ServerError:
@@ -423,7 +496,7 @@ def _claims(
             resources=order.resources,
         ),
     }
-    for name in SIGN_IN_CLAIMS:
+    for name in GRANT_CLAIMS:
         if name in grant.details:
             claims[name] = grant.details[name]
     return claims

@@ -42,6 +42,7 @@ _COUNTS: Mapping[str, str] = {
     "access_tokens": "Opaque access tokens, which are not valid any more.",
     "jwts": "JWTs that may still be valid: they cannot be called back.",
     "consents": "Remembered consents, so that the person is asked again.",
+    "password_links": "Links with which the person could set a password.",
     "narrowed_consents": "Consents remembered for other resources or scopes.",
     "registrations": "Clients that are not registered for the scope any more.",
 }

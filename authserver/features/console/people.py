@@ -288,6 +288,8 @@ def show_password(visit: Visit) -> Mapping[str, Any]:
     return {
         "user": user,
         "may": visit.may_act_on(user),
+        "may_first": user.password_hash is not None or visit.may("administer"),
+        "once": visit.new_once(),
         "mail": address_of(settings, user) if _is_mail_on(visit) else "",
         "lifetimes": _lifetimes(
             settings.password_link_lifetime if user.password_hash else settings.invitation_lifetime
@@ -300,6 +302,10 @@ def reset_password(visit: Visit) -> Mapping[str, Any] | Response:
     """Make the link: for the operator to see once, or for a mail."""
     user = this_person(visit)
     visit.check_acts_on(user)
+    if user.password_hash is None:
+        # They sign in by other means, such as a directory, and nobody here knows what groups that brings along next time.
+        visit.check_may("administer")
+    visit.once()
     return _give_link(visit, user, by_mail=visit.get("way") == _MAIL)
 
 

@@ -214,7 +214,11 @@ def show_scopes(visit: Visit) -> Mapping[str, Any]:
         (
             name,
             sentence,
-            "authserver.scopes" if name in settings.scope_sentences else f"plugin {' or '.join(adding)}",
+            "authserver.scopes"
+            if name in settings.scope_sentences
+            else f"plugin {' or '.join(adding)}"
+            if name in visit.engine.offered.listed_scopes
+            else "authserver apply",
             name in settings.hidden_scopes,
         )
         for name, sentence in visit.engine.scopes.items()

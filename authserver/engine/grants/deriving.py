@@ -1,0 +1,295 @@
+"""One rule for all grants that come from something else: bind to the client, check that it lives, never widen or extend.
+
+What such a grant comes from is its *parent*: a token that this server issued, an assertion that a trusted issuer signed,
+or what a person approved. Most of what went wrong elsewhere with such grants broke this rule in one place (T163 to T168).
+So it is here once, and each grant type says only what its parent is.
+
+- Bind: the grant belongs to the client that authenticated, and only a client that the parent names gets it.
+- Live: user, client, issuer and every grant behind the parent are live at this moment, and stay so until it is stored.
+- Never widen: scopes and resources of the parent are a ceiling; the policies of today are asked below it.
+- Never extend: it ends no later than the parent.
+
+A grant that is derived from another hangs on it (`Grant.parent_id`): whoever ends one ends both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from authserver.engine import uris
+from authserver.engine.asking import (
+    allowed_resources,
+    allowed_scopes,
+    may_refresh,
+    narrower_resources,
+    remaining_resources,
+    still_registered,
+)
+from authserver.engine.context import Engine, Issue, SingleUse
+from authserver.engine.crypto import digests
+from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget
+from authserver.engine.records import NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
+from authserver.engine.tokens import ancestry
+from authserver.engine.tokens.issued import Issued
+from authserver.engine.tokens.issuing import ACTOR, SIGN_IN_CLAIMS
+
+_REFUSED = "The authorization code is not valid."
+# How a grant says who acts for its subject: `sub` is a client, and `act` whoever acted before it (RFC 8693, 4.1).
+Actor = Mapping[str, Any]
+
+
+class NotLive(Exception):
+    """Nothing can be derived from this parent: it has ended, or what it hangs on has.
+
+    Attributes:
+        reason: for operators.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """What a grant is derived from; it was live when this was made.
+
+    Attributes:
+        user: whose access it is; None for that of a client itself.
+        scopes, resources: the ceiling; None: whatever policies allow the client.
+        expires_at: no grant ends later; None: the parent says only who somebody is, such as an assertion.
+        grant: behind a token of this server; None for what others signed.
+        ancestors: the grants that this one was derived from, its parent first.
+        actor: who acts by it, the present one outermost; None: the subject or its client itself.
+        details: of the new grant: how and when the person signed in, and who vouched for them.
+    """
+
+    user: User | None
+    scopes: tuple[str, ...] | None = None
+    resources: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    grant: Grant | None = None
+    ancestors: tuple[Grant, ...] = ()
+    actor: Actor | None = None
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+    @property
+    def chain(self) -> tuple[Grant, ...]:
+        """All grants that what is derived hangs on, the nearest first."""
+        return (self.grant, *self.ancestors) if self.grant else ()
+
+
+def of_token(engine: Engine, issued: Issued) -> Parent:
+    """The parent that a token of this server is.
+
+    Raises:
+        NotLive: the token, its grant, one of those behind it, its user or one of their clients has ended.
+    """
+    grant = issued.grant
+    if not issued.is_active(engine.now):
+        raise NotLive("subject-token-ended")
+    ancestors = tuple(engine.stores.grants.ancestors(grant.grant_id)) if grant.parent_id else ()
+    problem = ancestry.problem_with(engine, (grant, *ancestors))
+    if problem:
+        raise NotLive(problem)
+    return Parent(
+        user=issued.user,
+        scopes=issued.scopes,
+        resources=issued.audience,
+        expires_at=min(issued.expires_at, grant.expires_at, *(each.expires_at for each in ancestors)),
+        grant=grant,
+        ancestors=ancestors,
+        actor=grant.details.get(ACTOR),
+        details={
+            name: grant.details[name] for name in (*SIGN_IN_CLAIMS, VOUCHED_BY) if name in grant.details
+        },
+    )
+
+
+def of_assertion(
+    engine: Engine,
+    user: User | None,
+    issuer: str,
+    *,
+    scopes: tuple[str, ...] | None = None,
+    resources: tuple[str, ...] | None = None,
+    expires_at: datetime | None = None,
+    details: Mapping[str, Any] = NOTHING,
+) -> Parent:
+    """The parent that an assertion of a trusted issuer is, whose signature and claims were verified.
+
+    Args:
+        user: whom it names; None if that is nobody.
+        issuer: who signed it. What comes of it ends with `authserver end --issuer`.
+        scopes, resources, expires_at: what the assertion itself limits.
+        details: of the sign-in, as claims.
+
+    Raises:
+        NotLive: the user is unknown or disabled.
+    """
+    if user is None:
+        raise NotLive("user-unknown")
+    engine.journal.user_id = user.user_id
+    if not user.is_enabled:
+        raise NotLive("user-disabled")
+    return Parent(
+        user=user,
+        scopes=scopes,
+        resources=resources,
+        expires_at=expires_at,
+        details={**details, VOUCHED_BY: issuer},
+    )
+
+
+def derive(
+    engine: Engine,
+    client: Client,
+    parent: Parent,
+    *,
+    grant_type: str,
+    scopes: tuple[str, ...] = (),
+    resources: Sequence[str] = (),
+    actor: Actor | None = None,
+    refreshable: bool = False,
+    uses: tuple[SingleUse, ...] = (),
+    bound: Mapping[str, Any] = NOTHING,
+    noted: Mapping[str, Any] = NOTHING,
+) -> Issue:
+    """A new grant for this client, within what its parent allows.
+
+    Args:
+        scopes, resources: that the client asks for; empty: all that the parent has.
+        actor: who acts by the new grant; None: nobody but the subject.
+        refreshable: whether the client may get a refresh token, if it is registered for them.
+        uses: what this uses up.
+        bound: the key that the client must prove, as a `cnf`.
+        noted: what the event says besides.
+
+    Raises:
+        InvalidTarget: a resource beyond the parent's, or one that policies refuse.
+        InvalidScope: nothing is left of the scopes.
+    """
+    named = resources or parent.resources or ()
+    allowed = allowed_resources(engine, client, named)
+    if parent.resources is not None:
+        _check_ceiling(allowed, parent.resources)
+    scopes_left = _scopes(engine, client, parent, grant_type, scopes, allowed)
+    refreshes = refreshable and may_refresh(engine, client, scopes_left)
+    grant = Grant(
+        grant_id=digests.new_identifier(),
+        client_id=client.client_id,
+        user_id=parent.user.user_id if parent.user else None,
+        scopes=scopes_left,
+        resources=allowed,
+        created_at=engine.now,
+        expires_at=_end(engine, client, parent, allowed, refreshes=refreshes),
+        details={**parent.details, **({ACTOR: dict(actor)} if actor else {}), "grant_type": grant_type},
+        parent_id=parent.grant.grant_id if parent.grant else None,
+    )
+    return Issue(
+        grant=grant,
+        user=parent.user,
+        scopes=scopes_left,
+        resources=allowed,
+        refreshable=refreshes,
+        is_new=True,
+        uses=uses,
+        bound=bound,
+        hangs_on=parent.chain,
+        noted=noted,
+    )
+
+
+def check_approved(engine: Engine, found: FoundToken) -> None:
+    """That what a person approved is live (T041). Raises InvalidGrant: code or grant have ended, or its user."""
+    token, grant, user = found.token, found.grant, found.user
+    if token.expires_at <= engine.now:
+        raise InvalidGrant(_REFUSED, reason="code-expired")
+    if grant.revoked_at is not None:
+        raise InvalidGrant(_REFUSED, reason="grant-revoked")
+    if user is None or not user.is_enabled:
+        raise InvalidGrant(_REFUSED, reason="user-disabled")
+
+
+def redeem_approved(
+    engine: Engine, client: Client, found: FoundToken, resources: Sequence[str], *, grant_type: str
+) -> Issue:
+    """What a client gets for a code, whose grant a person approved: no more than that, and than policies allow today.
+
+    The caller has checked that the code is this client's and was not used, and that it lives (`check_approved`).
+
+    Args:
+        resources: that the token request names, if any.
+
+    Raises:
+        InvalidGrant: no resource of the grant exists any more.
+        InvalidScope, InvalidTarget: nothing is left, or a resource that was not granted.
+    """
+    token, grant = found.token, found.grant
+    narrowed = narrower_resources(resources, token.resources)
+    remaining = remaining_resources(engine, client, found, narrowed, named=bool(resources))
+    left = tuple(scope for scope in token.scopes if scope in grant.scopes)
+    granted = still_registered(client, left)
+    return Issue(
+        grant=grant,
+        user=found.user,
+        scopes=allowed_scopes(engine, client, found.user, grant_type, granted, remaining),
+        resources=remaining,
+        refreshable=may_refresh(engine, client, left),
+        spends=token,
+        bound=token.details.get("cnf", NOTHING),
+    )
+
+
+def acted(actor: str, before: Actor | None) -> Actor:
+    """The chain of actors with this one outermost (RFC 8693, 4.1)."""
+    return {"sub": actor, ACTOR: dict(before)} if before else {"sub": actor}
+
+
+def actors_of(actor: Actor | None) -> tuple[str, ...]:
+    """Who acts and who acted before, the present one first."""
+    found: list[str] = []
+    while actor:
+        found.append(str(actor.get("sub", "")))
+        actor = actor.get(ACTOR)
+    return tuple(found)
+
+
+def _check_ceiling(allowed: Sequence[str], ceiling: Sequence[str]) -> None:
+    forms = set(map(uris.resource_form, ceiling))
+    if any(uris.resource_form(resource) not in forms for resource in allowed):
+        raise InvalidTarget("The requested resource was not granted.", reason="resource-beyond-parent")
+
+
+def _scopes(
+    engine: Engine,
+    client: Client,
+    parent: Parent,
+    grant_type: str,
+    requested: tuple[str, ...],
+    resources: tuple[str, ...],
+) -> tuple[str, ...]:
+    """What request, parent, client and resources have in common, and policies allow."""
+    if parent.scopes is None:
+        return allowed_scopes(engine, client, parent.user, grant_type, requested, resources)
+    common = [scope for scope in requested or parent.scopes if scope in parent.scopes]
+    for resource in engine.resources.of(resources):
+        if resource.scopes is not None:
+            common = [scope for scope in common if scope in resource.scopes]
+    if not common:
+        raise InvalidScope("The requested scope was not granted.", reason="scope-beyond-parent")
+    granted = still_registered(client, tuple(common))
+    return allowed_scopes(engine, client, parent.user, grant_type, granted, resources)
+
+
+def _end(
+    engine: Engine, client: Client, parent: Parent, resources: tuple[str, ...], *, refreshes: bool
+) -> datetime:
+    _, lifetime = engine.token_form(client, resources)
+    if refreshes:
+        lifetime = timedelta(seconds=engine.settings.grant_lifetime)
+    end = engine.now + lifetime
+    return end if parent.expires_at is None else min(end, parent.expires_at)

@@ -1,0 +1,140 @@
+"""A PostgreSQL that says nothing, frozen or behind a network that drops everything: nobody waits long for it (T114).
+
+Its own timeouts end a slow statement only as long as it runs. When it is silent for a while, it is asked on another
+connection whether it is there. If it is, waiting goes on. If it is not, the statement is given up, and from then on one
+request a second tries, and all others are told at once: so no thread is held.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Engine, event
+
+Result = TypeVar("Result")
+
+# Seconds of silence after which the server is asked whether it is there, and for which its answer is waited.
+PATIENCE, ANSWERS_WITHIN = 2.0, 0.7
+# Seconds between two attempts at a server that was silent.
+PAUSE = 1.0
+# The SSLRequest of PostgreSQL's protocol: any server answers with a byte, whatever it thinks of TLS.
+_QUESTION = b"\0\0\0\x08\x04\xd2\x16\x2f"
+
+
+class ServerSilent(psycopg.OperationalError):
+    """The server says nothing, neither to a statement nor to somebody new; what the statement did is not known."""
+
+
+class Silence:
+    """Whether the server of an engine was silent last; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next_attempt: float | None = None
+
+    def check(self) -> None:
+        """Raises ServerSilent, unless the server was well last, or it is time for an attempt: the caller's."""
+        if self._next_attempt is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            if self._next_attempt is None:
+                return
+            if now < self._next_attempt:
+                raise ServerSilent("the database was silent a moment ago")
+            self._next_attempt = now + PAUSE
+
+    def begin(self) -> None:
+        with self._lock:
+            self._next_attempt = time.monotonic() + PAUSE
+
+    def end(self) -> None:
+        if self._next_attempt is not None:
+            with self._lock:
+                self._next_attempt = None
+
+
+class WatchedConnection(psycopg.Connection[Any]):
+    """A connection that gives up when its server is silent. It is closed then."""
+
+    silence: Silence | None = None
+
+    def wait(self, gen: Generator[Any, Any, Result], *arguments: Any, **options: Any) -> Result:
+        silence = self.silence
+        if silence is None:
+            return super().wait(gen, *arguments, **options)
+        try:
+            silence.check()
+            result = super().wait(self._watched(gen), *arguments, **options)
+        except ServerSilent:
+            self.pgconn.finish()
+            raise
+        silence.end()
+        return result
+
+    def _watched(self, gen: Generator[Any, Any, Result]) -> Generator[Any, Any, Result]:
+        """The same generator, which psycopg resumes with 0 whenever nothing has come for a tenth of a second."""
+        assert self.silence is not None
+        ask_at = time.monotonic() + PATIENCE
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > ask_at:
+                    if not is_there(self):
+                        self.silence.begin()
+                        raise ServerSilent("the database is silent")
+                    ask_at = time.monotonic() + PATIENCE
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def watch(engine: Engine) -> None:
+    """Let the connections of this engine give up when their server is silent."""
+    silence = Silence()
+
+    def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> WatchedConnection:
+        silence.check()
+        try:
+            connection = WatchedConnection.connect(*arguments, **options)
+        except psycopg.errors.ConnectionTimeout:
+            silence.begin()
+            raise
+        silence.end()
+        connection.silence = silence
+        return connection
+
+    event.listen(engine, "do_connect", connect)
+
+
+def is_there(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server of this connection answers somebody new. One that refuses has answered."""
+    host, port = connection.info.hostaddr or connection.info.host, connection.info.port
+    try:
+        if host.startswith(("/", "@")):
+            path = f"{host}/.s.PGSQL.{port}"
+            asked = socket.socket(socket.AF_UNIX)
+            asked.settimeout(ANSWERS_WITHIN)
+            address: Any = path if host.startswith("/") else f"\0{path[1:]}"
+            with asked:
+                asked.connect(address)
+                return _answers(asked)
+        with socket.create_connection((host, port), ANSWERS_WITHIN) as asked:
+            return _answers(asked)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def _answers(asked: socket.socket) -> bool:
+    asked.sendall(_QUESTION)
+    asked.recv(1)
+    return True

@@ -1,0 +1,38 @@
+"""Scopes and limits that are in the store, beside those of the INI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy import bindparam, select
+
+from authserver.engine.records import DeclaredKind, StoredSetting
+from authserver.storage.rows import Rows
+from authserver.storage.tables import stored_settings
+from authserver.storage.work import Work, insert_or_replace
+
+_SETTING = Rows(StoredSetting, stored_settings)
+_LIST = select(*_SETTING.columns).order_by(stored_settings.c.kind, stored_settings.c.name)
+_KEEP = insert_or_replace(stored_settings)
+_REMOVE = sa.delete(stored_settings).where(
+    stored_settings.c.kind == bindparam("of_kind"), stored_settings.c.name == bindparam("called")
+)
+
+
+class SqlStoredSettings:
+    """`engine.ports.StoredSettings` in the database."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def list(self) -> Sequence[StoredSetting]:
+        return [_SETTING.record(row) for row in self._work.read(_LIST, {})]
+
+    def keep(self, setting: StoredSetting) -> None:
+        self._work.insert(_KEEP, _SETTING.row(setting))
+
+    def remove(self, kind: DeclaredKind, name: str) -> bool:
+        return self._work.write(_REMOVE, {"of_kind": kind, "called": name}) == 1

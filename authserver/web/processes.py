@@ -1,0 +1,341 @@
+"""Several processes of one server on one machine: a parent that starts them, replaces them, and ends them.
+
+The parent has the listening sockets and reads nothing from them. Each process is started anew, by the same command, and
+gets the sockets from it: so a process that dies takes no waiting connection with it, and one that is started later has the
+INI file, the secrets and the installed version of that moment.
+
+    SIGTERM, SIGINT     end all processes, in order
+    SIGHUP              replace all processes, one after the other; each ends when its successor answers
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+# What a process gets from its parent; see `Inherited`.
+VARIABLE = "AUTHSERVER_PROCESS"
+# What the parent sends to a process that has a successor; it ends, and the sockets stay open in others.
+REPLACED = signal.SIGUSR1
+# Seconds within which a process must answer requests after its start.
+START_LIMIT = 120.0
+# Seconds of life after which a process that died is started again at once; before that, after 1, 2, 4 … seconds.
+STABLE = 30.0
+MAXIMUM_PAUSE = 30.0
+# Seconds that a process may be late with its end before it is killed.
+_LATE = 5.0
+# Seconds between two looks at the processes.
+_LOOK = 0.5
+_PSERVE = "import sys; from pyramid.scripts.pserve import main; sys.exit(main(sys.argv))"
+log = logging.getLogger("authserver")
+
+
+@dataclass(slots=True)
+class Ending:
+    """Whether this process was told to end, so that no new requests should be sent to it.
+
+    Attributes:
+        has_begun: from that moment on.
+    """
+
+    has_begun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What a process has of its parent.
+
+    Attributes:
+        number: which of the processes it is, from 1.
+        sockets: where it accepts requests.
+        management: where it accepts those of operators.
+    """
+
+    number: int
+    sockets: tuple[socket.socket, ...]
+    management: tuple[socket.socket, ...]
+    _ready: int
+    _parent: int
+
+    @classmethod
+    def take(cls) -> Inherited | None:
+        """What the parent left; None in a process that has no parent of this kind."""
+        given = os.environ.pop(VARIABLE, None)
+        if given is None:
+            return None
+        number, ready, parent, sockets, management = (
+            tuple(int(item) for item in part.split(",") if item) for part in given.split(";")
+        )
+        for descriptor in (*ready, *parent, *sockets, *management):
+            os.set_inheritable(descriptor, False)
+        return cls(
+            number[0],
+            tuple(socket.socket(fileno=item) for item in sockets),
+            tuple(socket.socket(fileno=item) for item in management),
+            ready[0],
+            parent[0],
+        )
+
+    def tell_ready(self) -> None:
+        """Tell the parent that this process answers requests; from now on it ends when the parent does."""
+        os.write(self._ready, b"1")
+        os.close(self._ready)
+        threading.Thread(target=self._follow, name="parent", daemon=True).start()
+
+    def _follow(self) -> None:
+        os.read(self._parent, 1)  # the parent never writes: this returns when it has gone, even by kill -9
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    """A process that was started.
+
+    Attributes:
+        ready: where it says that it answers requests.
+        is_ready: whether it said so.
+        ends_by: when it must have ended, by the monotonic clock; None while it may live.
+    """
+
+    number: int
+    popen: subprocess.Popen[bytes]
+    ready: int
+    started: float = field(default_factory=time.monotonic)
+    is_ready: bool = False
+    ends_by: float | None = None
+
+
+class Parent:
+    """Keeps processes running.
+
+    Args:
+        sockets: on which all of them accept requests.
+        management: a group of sockets for each process, on which it accepts those of operators.
+        count: how many processes.
+        stop_delay: as in `[server:main]`.
+        stop_time_limit: as in `[server:main]`.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        management: Sequence[Sequence[socket.socket]],
+        *,
+        count: int,
+        stop_delay: float,
+        stop_time_limit: float,
+    ) -> None:
+        self._sockets, self._management, self._count = sockets, management, count
+        self._patience = stop_delay + stop_time_limit + _LATE
+        self._current: dict[int, _Process] = {}
+        self._leaving: list[_Process] = []
+        self._starting: _Process | None = None
+        self._waiting: dict[int, float] = {}
+        self._pauses: dict[int, float] = {}
+        self._to_replace: list[int] = []
+        self._ending: int | None = None
+        self._selector = selectors.DefaultSelector()
+        # Nothing is ever written: who reads from it notices when the parent has gone.
+        self._life, self._alive = os.pipe()
+
+    def run(self) -> int:
+        """Start the processes, and look after them until the end. Returns the exit status."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        os.set_blocking(reading, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._selector.register(reading, selectors.EVENT_READ)
+        for number, handler in (
+            (signal.SIGTERM, self._end),
+            (signal.SIGINT, self._end),
+            (signal.SIGHUP, self._reload),
+            (signal.SIGCHLD, lambda *_: None),
+            (REPLACED, signal.SIG_IGN),
+        ):
+            signal.signal(number, handler)
+        self._waiting = dict.fromkeys(range(1, self._count + 1), 0.0)
+        status = 0
+        while True:
+            for key, _ in self._selector.select(_LOOK):
+                if key.data is None:
+                    with suppress(BlockingIOError):
+                        os.read(reading, 4096)
+                else:
+                    self._hear(key.data)
+            if self._reap() and self._ending is None:
+                # A first process that cannot start has said why.
+                status, self._ending = 1, signal.SIGTERM
+            if self._ending is not None:
+                self._end_all(self._ending)
+                if not self._living():
+                    return status
+            else:
+                self._start_next()
+            self._kill_late()
+
+    # ---- signals: only flags are set ----------------------------------------------------------------
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ending = number
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        self._to_replace = list(range(1, self._count + 1))
+
+    # ---- what is done between two looks -------------------------------------------------------------
+
+    def _living(self) -> list[_Process]:
+        starting = [self._starting] if self._starting else []
+        return [*self._current.values(), *self._leaving, *starting]
+
+    def _start_next(self) -> None:
+        """Start the process that is due, one at a time: the next one waits until this one answers."""
+        if self._starting is not None:
+            return
+        now = time.monotonic()
+        if due := [number for number, at in self._waiting.items() if at <= now]:
+            del self._waiting[due[0]]
+            self._start(due[0])
+        elif self._to_replace:
+            number = self._to_replace[0]
+            if number in self._waiting:  # it died meanwhile, and is started again anyway
+                self._to_replace.pop(0)
+            else:
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        hearing, ready = os.pipe()
+        management = self._management[number - 1] if self._management else ()
+        descriptors = [[item.fileno() for item in group] for group in (self._sockets, management)]
+        parts = [[number], [ready], [self._life], *descriptors]
+        popen = subprocess.Popen(  # noqa: S603 - the command by which this process was started
+            command(sys.argv, sys.warnoptions),
+            pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
+            env={**os.environ, VARIABLE: ";".join(",".join(map(str, part)) for part in parts)},
+            # Ctrl-C in a terminal reaches the parent alone, which tells the others.
+            start_new_session=True,
+        )
+        os.close(ready)
+        self._starting = _Process(number, popen, hearing)
+        self._selector.register(hearing, selectors.EVENT_READ, self._starting)
+
+    def _hear(self, process: _Process) -> None:
+        """It says that it answers requests, or its end of the pipe is closed because it has ended."""
+        said = os.read(process.ready, 1)
+        self._selector.unregister(process.ready)
+        os.close(process.ready)
+        if not said:
+            return
+        process.is_ready = True
+        log.info("process %d answers (pid %d)", process.number, process.popen.pid)
+        self._starting = None
+        if (old := self._current.get(process.number)) is not None:
+            self._leave(old, REPLACED)
+            self._leaving.append(old)
+        self._current[process.number] = process
+        if self._to_replace[:1] == [process.number]:
+            self._to_replace.pop(0)
+            if not self._to_replace:
+                log.info("reloaded: all processes were replaced")
+
+    def _reap(self) -> bool:
+        """Forget processes that have ended, and note which must be started again. True if there never was one."""
+        is_hopeless = False
+        for process in self._living():
+            if (status := process.popen.poll()) is None:
+                continue
+            if process is self._starting:
+                self._starting = None
+                if self._ending is not None:
+                    continue
+                if process.number in self._current:
+                    log.error(
+                        "reload given up: the new process %d ended with status %d before it answered; what ran before "
+                        "goes on",
+                        process.number,
+                        status,
+                    )
+                    self._to_replace = []
+                elif not self._current:
+                    is_hopeless = True
+                else:
+                    self._start_again_later(process, status)
+            elif process in self._leaving:
+                self._leaving.remove(process)
+            else:
+                del self._current[process.number]
+                if self._ending is None:
+                    self._start_again_later(process, status)
+        return is_hopeless
+
+    def _start_again_later(self, process: _Process, status: int) -> None:
+        now, number = time.monotonic(), process.number
+        lived = now - process.started if process.is_ready else 0.0
+        if lived >= STABLE:
+            self._pauses.pop(number, None)
+        pause = self._pauses.get(number, 0.0)
+        self._pauses[number] = min(max(1.0, pause * 2), MAXIMUM_PAUSE)
+        self._waiting[number] = now + pause
+        log.error(
+            "process %d (pid %d) ended with status %d; it is started again%s",
+            number,
+            process.popen.pid,
+            status,
+            f" in {pause:.0f} s" if pause else "",
+        )
+
+    def _leave(self, process: _Process, number: int) -> None:
+        if process.ends_by is None:
+            process.ends_by = time.monotonic() + self._patience
+            process.popen.send_signal(number)
+
+    def _end_all(self, number: int) -> None:
+        for process in self._living():
+            # One that does not answer yet knows no Ctrl-C.
+            self._leave(process, number if process.is_ready else signal.SIGTERM)
+
+    def _kill_late(self) -> None:
+        now = time.monotonic()
+        if self._starting and self._starting.ends_by is None and now - self._starting.started > START_LIMIT:
+            log.error("process %d does not answer after %d s", self._starting.number, START_LIMIT)
+            self._starting.ends_by = now
+        for process in self._living():
+            if process.ends_by is not None and now > process.ends_by:
+                log.error("process %d (pid %d) does not end; it is killed", process.number, process.popen.pid)
+                process.ends_by = now + _LATE
+                process.popen.kill()
+
+
+def command(arguments: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    """How a process is started: as this one was, by `pserve`, with the same arguments."""
+    return [sys.executable, "-P", *(f"-W{item}" for item in warnings), "-c", _PSERVE, *arguments[1:]]
+
+
+def is_pserve(global_config: Mapping[str, str]) -> bool:
+    """Whether `pserve` started this process, and does not itself start others (`--reload`)."""
+    import hupper
+
+    return global_config.get("__script__") == "pserve" and not hupper.is_active()
+
+
+def on_signals(end: Callable[[int], None]) -> None:
+    """Call `end` with the number of the first signal that asks this process to end. A second Ctrl-C ends it at once."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        end(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT, REPLACED):
+            signal.signal(number, handler)

@@ -1,0 +1,75 @@
+"""F5, F9, F10: serialization failures, a clock that steps, and no descriptors left, under load and two processes."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack
+from resource import RLIMIT_NOFILE, prlimit
+
+import psycopg
+import pytest
+
+from tests.faults.invariants import assert_hold
+
+HOUR = 3600
+
+
+@pytest.mark.postgresql
+def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_long):
+    """F5, T111: every transaction serializable, and all of them about one person: no 500, and nothing twice."""
+    with psycopg.connect(postgresql_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("ALTER DATABASE test_migrated SET default_transaction_isolation = 'serializable'")
+        try:
+            faulty = make_faulty(postgresql_url)
+            with faulty.load(pause=0, often=2) as load:
+                time.sleep(60 if is_long else 2)
+        finally:
+            connection.execute("ALTER DATABASE test_migrated RESET default_transaction_isolation")
+    assert_hold(faulty.server, load.ledger)
+    assert load.ledger.statuses()[200] > 5
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["an hour", "30 seconds apart"])
+def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long):
+    """F9, T150: forward and back again under load: nobody hangs, nothing revives, and what begins afterwards succeeds."""
+    files = [tmp_path / "clock-0", tmp_path / "clock-1"]
+    faulty = make_faulty(
+        sqlite_url,
+        settings=[{"authserver.plugin.stepped_clock.file": str(file)} for file in files],
+        plugins=("tests.faults.points:SteppedClock",),
+    )
+    stepped = []
+    with faulty.load() as load:
+        for _ in range(10 if is_long else 1):
+            for ahead in (HOUR if both else 30, 0):
+                time.sleep(1)
+                for file in files if both else files[:1]:
+                    file.write_text(str(ahead))
+                if both:
+                    stepped += [time.monotonic(), time.monotonic() + 0.2]
+            time.sleep(1)
+            load.first_success(time.monotonic(), 5)
+    assert_hold(faulty.server, load.ledger, stepped)
+    assert set(load.ledger.statuses()) <= {200, 201, 303, 400}
+
+
+def test_no_descriptors_are_left(sqlite_url, make_faulty, is_long):
+    """F10: a process that may open 96 files and gets 200 idle connections serves again when they are gone."""
+    faulty = make_faulty(sqlite_url)
+    for process in faulty.processes:
+        _, hard = prlimit(process.pid, RLIMIT_NOFILE)
+        prlimit(process.pid, RLIMIT_NOFILE, (96, hard))
+    with faulty.load(patience=5) as load:
+        for _ in range(5 if is_long else 1):
+            with ExitStack() as idle:
+                for number in range(200):
+                    port = faulty.processes[number % 2].port
+                    idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+                time.sleep(2)
+            since = time.monotonic()
+            load.first_success(since, 6)
+            for process in faulty.processes:
+                assert process.get("/health/live", timeout=5).status == 200
+        time.sleep(0.5)
+    assert_hold(faulty.server, load.ledger)

@@ -1,0 +1,630 @@
+"""The device grant (RFC 8628): a device polls, and a person types its code on another one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authserver.engine.errors import OAuthError, PageError, Refusal
+from authserver.engine.parameters import Parameters
+from authserver.engine.pending import Browser
+from authserver.engine.people.login import disable_user
+from authserver.engine.records import Client, RegisteredBy
+from authserver.features.device import DeviceGrant, pages, protocol, requests
+from authserver.features.device.protocol import GRANT_TYPE
+from authserver.settings import SettingsError
+from authserver.storage import tables
+from authserver.testing.rules import Answer, Rules, assert_refused
+from authserver.testing.server import ISSUER, PASSWORD, RESOURCE, Server, form_with, with_plugin
+from authserver.testing.stories import assert_json_error
+
+PAGE = f"{ISSUER}/device"
+FILES = "https://files.example/"
+
+
+class Devices(Rules):
+    """Rules with the device grant on, a person and a client that may use it."""
+
+    def __init__(self, fields: Mapping[str, str] | None = None, **settings: str) -> None:
+        super().__init__({**with_plugin("device_grant", fields or {}), **settings})
+        self.rules = DeviceGrant(**_read(fields or {})).rules
+        self.add_user("ann")
+        self.device, _ = self.add_client(
+            grant_types=(GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
+        )
+
+    def begins(self, client: Client | None = None, *, source: str = "198.51.100.7", **form: Any) -> Any:
+        """What a device that asks is told, or why it is refused."""
+        form = {"client_id": (client or self.device).client_id, "scope": "profile", **form}
+        sent = Parameters.parse(urlencode(form, doseq=True))
+        return self.at(
+            protocol.ROUTE.name, lambda engine: protocol.ask(engine, sent, self.rules, PAGE), source=source
+        )
+
+    def look(self, typed: str, browser: Browser | None = None) -> Any:
+        """What a person sees who types this, or why they see nothing."""
+        browser = browser or self.signed_in()
+        assert browser.user is not None
+        assert browser.session is not None
+        person, session = browser.user, browser.session
+        return self.at("device", lambda engine: pages.find(engine, typed, person, session, self.rules))
+
+    def allow(self, typed: str, browser: Browser | None = None, scopes: Any = None, **answer: Any) -> Any:
+        """A person allows what the device of this code asks for, or some of it."""
+        browser = browser or self.signed_in()
+        asked = self.look(typed, browser)
+        assert isinstance(asked, pages.Asked), asked
+        return self.give(asked, browser, scopes, **answer)
+
+    def give(self, asked: Any, browser: Browser, scopes: Any = None, *, confirmed: bool = True) -> Any:
+        ticked = asked.agreement.scopes if scopes is None else scopes
+        session = browser.session
+        assert session is not None
+        return self.at(
+            "device_answer",
+            lambda engine: pages.allow(engine, asked, session, scopes=ticked, confirmed=confirmed),
+        )
+
+    def deny(self, typed: str) -> Any:
+        asked = self.look(typed)
+        return self.at("device_answer", lambda engine: pages.deny(engine, asked))
+
+    def poll(self, told: Mapping[str, Any] | str, client: Client | None = None, **form: Any) -> Answer:
+        code = told if isinstance(told, str) else told["device_code"]
+        return self.token(client or self.device, grant_type=GRANT_TYPE, device_code=code, **form)
+
+    def polled(self, told: Mapping[str, Any], code: str, **form: Any) -> None:
+        """Poll once after the interval, and expect this error."""
+        self.wait(told["interval"] + 60)
+        assert_refused(self.poll(told, **form), code)
+
+
+def _read(fields: Mapping[str, str]) -> dict[str, Any]:
+    numbers = {name: int(text) for name, text in fields.items() if text.isdigit()}
+    flags = {name: text == "true" for name, text in fields.items() if text in ("true", "false")}
+    lists = {name: tuple(text.split()) for name, text in fields.items() if name == "refused_groups"}
+    return {**lists, **flags, **numbers}
+
+
+def refusal_of(result: Any, reason: str) -> Refusal:
+    assert isinstance(result, Refusal), result
+    assert result.reason == reason
+    return result
+
+
+@pytest.fixture
+def devices() -> Devices:
+    return Devices()
+
+
+# ---- what the device is told -------------------------------------------------------------------------
+
+
+def test_a_device_is_told_its_codes_and_where_to_type_one(devices: Devices) -> None:
+    """DEV-01."""
+    told = devices.begins()
+    assert told.keys() == {
+        "device_code",
+        "user_code",
+        "verification_uri",
+        "verification_uri_complete",
+        "expires_in",
+        "interval",
+    }
+    assert (told["verification_uri"], told["expires_in"], told["interval"]) == (PAGE, 600, 5)
+    complete = urlsplit(told["verification_uri_complete"])
+    assert parse_qs(complete.query) == {"user_code": [told["user_code"]]}
+
+
+def test_codes_have_enough_bits_and_no_look_alikes_and_are_not_stored(devices: Devices) -> None:
+    """DEV-04, DEV-16: 256 bits and 20^8; both end within 15 minutes; neither stands in a record or event."""
+    told = devices.begins()
+    assert re.fullmatch(rf"[{requests.ALPHABET}]{{4}}-[{requests.ALPHABET}]{{4}}", told["user_code"])
+    assert len(set(requests.ALPHABET)) == 20
+    assert not set("01IOQ2Z5S8BUVYG6") <= set(requests.ALPHABET)
+    assert len(told["device_code"]) > 43
+    devices.allow(told["user_code"])
+    kept = repr([devices.rows(name) for name in ("kept", "events", "tokens", "grants")])
+    plain = told["user_code"].replace("-", "")
+    assert not any(text in kept for text in (told["device_code"], told["user_code"], plain))
+    with pytest.raises(ValueError, match="60 to 900"):
+        DeviceGrant(lifetime=901)
+
+
+@given(st.text(st.sampled_from(requests.ALPHABET), min_size=8, max_size=8), st.data())
+def test_a_code_is_read_however_it_is_typed(code: str, data: st.DataObject) -> None:
+    """DEV-04: in any case, with any punctuation, and with digits in the place of letters that look like them."""
+    written = "".join(
+        data.draw(st.sampled_from(["", " ", "-", ".", "–"])) + data.draw(st.sampled_from(_spelt(letter)))
+        for letter in code
+    )
+    assert requests.read_user_code(written) == code
+
+
+def _spelt(letter: str) -> list[str]:
+    wide = chr(ord(letter) + 0xFEE0)
+    alike = {"Z": "2", "S": "5", "G": "6", "B": "8", "V": "u"}.get(letter, letter)
+    return [letter, letter.lower(), wide, alike]
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "BCDF-GHJ", "BCDF-GHJK-L", "BCDF-GHJ1", "BCDF-GHJÄ", "🙂" * 8, "\0" * 9]
+)
+def test_no_code_is_read_from_anything_else(typed: str) -> None:
+    """DEV-04: what cannot be one is not looked up."""
+    assert requests.read_user_code(typed) is None
+
+
+# ---- the whole way -----------------------------------------------------------------------------------
+
+
+def test_a_device_gets_tokens_once_its_person_has_agreed(devices: Devices) -> None:
+    """DEV-02, DEV-19: pending until then; the grant is listed with the word device, its refresh token rotates."""
+    told = devices.begins(scope="profile files.read")
+    assert_refused(devices.poll(told), "authorization_pending")
+    assert devices.allow(told["user_code"].lower(), scopes=["profile"]) is None
+    answer = devices.poll(told)
+    assert answer.status_int == 200, answer
+    assert answer.json["scope"] == "profile"
+    claims = devices.claims(answer.json["access_token"])
+    (grant,) = devices.rows("grants")
+    assert (claims["sub"], claims["client_id"]) == (grant["user_id"], devices.device.client_id)
+    # DEV-17: nothing of an authorization request, which there was none of.
+    assert "nonce" not in claims
+    assert grant["details"]["grant_type"] == GRANT_TYPE
+    assert "device" in grant["details"]["grant_type"]
+    renewed = devices.refresh(devices.device, None, answer.json["refresh_token"])
+    assert renewed.json["refresh_token"] != answer.json["refresh_token"]
+
+
+def test_it_is_in_the_metadata_and_each_client_must_be_registered_for_it(devices: Devices) -> None:
+    """DEV-06: a client that is not gets nothing, at either endpoint."""
+    assert GRANT_TYPE in devices.parts.grant_types
+    assert protocol.ROUTE.metadata == "device_authorization_endpoint"
+    other, _ = devices.add_client(token_endpoint_auth_method="none")
+    refusal_of(devices.begins(other), "grant-type-not-registered")
+    assert_refused(devices.poll(devices.begins(), other), "unauthorized_client")
+
+
+@pytest.mark.parametrize("state", ["unknown", "another's", "used", "malformed"])
+def test_no_other_code_gives_anything_and_all_are_refused_alike(devices: Devices, state: str) -> None:
+    """DEV-03, DEV-15: the answer does not tell a guess from a code of another client."""
+    told = devices.begins()
+    code: str = told["device_code"]
+    client = devices.device
+    if state == "unknown":
+        code = devices.begins()["device_code"]
+        devices.stores.tables.kept.clear()
+    elif state == "another's":
+        client, _ = devices.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+    elif state == "used":
+        devices.allow(told["user_code"])
+        assert devices.poll(told).status_int == 200
+    else:
+        code = "as_device_guess"
+    answer = devices.poll(code, client)
+    assert_refused(answer, "invalid_grant")
+    assert answer.json["error_description"] == "The device code is not valid."
+
+
+def test_polling_too_often_makes_the_interval_longer(devices: Devices) -> None:
+    """DEV-02, DEV-15: each time by 5 seconds, for all processes, because the record says so; and it leaves no event."""
+    told = devices.begins()
+    events = len(devices.events())
+    assert_refused(devices.poll(told), "authorization_pending")
+    for _ in range(2):
+        devices.wait(4)
+        assert_refused(devices.poll(told), "slow_down")
+    # From the last poll on: 5 seconds, and 5 for each that came too early.
+    devices.wait(14)
+    assert_refused(devices.poll(told), "slow_down")
+    devices.wait(21)
+    assert_refused(devices.poll(told), "authorization_pending")
+    assert len(devices.events()) == events
+
+
+def test_two_processes_share_the_interval(devices: Devices) -> None:
+    """DEV-15: a poll at another process right after one at this is too early."""
+    other = Devices()
+    other.stores, other.device = devices.stores, devices.device
+    told = devices.begins()
+    assert_refused(devices.poll(told), "authorization_pending")
+    assert_refused(other.poll(told), "slow_down")
+
+
+def test_a_clock_that_was_set_back_locks_no_device_out(devices: Devices) -> None:
+    """T150: a poll in the future is no poll of a moment ago."""
+    told = devices.begins()
+    devices.wait(60)
+    assert_refused(devices.poll(told), "authorization_pending")
+    devices.wait(-50)
+    assert_refused(devices.poll(told), "authorization_pending")
+
+
+def test_what_the_person_denied_is_over(devices: Devices) -> None:
+    """DEV-02, DEV-10: the device hears it, also again, and nobody can allow it any more."""
+    told = devices.begins()
+    devices.deny(told["user_code"])
+    for _ in range(2):
+        answer = devices.poll(told)
+        assert_refused(answer, "access_denied")
+    refused = refusal_of(devices.look(told["user_code"]), "device-request-answered")
+    assert isinstance(refused, pages.Over)
+    assert refused.heading == "This device was denied already"
+    assert devices.rows("grants") == devices.rows("tokens") == []
+    assert devices.events("consent.refused")
+
+
+def test_what_nobody_answered_in_time_is_over(devices: Devices) -> None:
+    """DEV-02, DEV-10: the device hears `expired_token`, and the page says that it has expired."""
+    told = devices.begins()
+    devices.wait(601)
+    refused = refusal_of(devices.look(told["user_code"]), "device-request-expired")
+    assert isinstance(refused, pages.Over)
+    assert refused.heading == "This code has expired"
+    assert_refused(devices.poll(told), "expired_token")
+
+
+def test_what_was_allowed_in_time_must_be_fetched_in_time(devices: Devices) -> None:
+    """DEV-16: an answer does not make a code live longer."""
+    told = devices.begins()
+    devices.allow(told["user_code"])
+    devices.wait(601)
+    assert_refused(devices.poll(told), "expired_token")
+
+
+def test_an_answer_counts_once(devices: Devices) -> None:
+    """DEV-09: of two people who see the page at once, the second is told that it was answered."""
+    told, browser = devices.begins(), devices.signed_in()
+    asked = devices.look(told["user_code"], browser)
+    assert devices.give(asked, browser) is None
+    refusal_of(devices.give(asked, browser), "device-request-answered")
+    refusal_of(
+        devices.at("device_answer", lambda engine: pages.deny(engine, asked)), "device-request-answered"
+    )
+    assert len(devices.rows("grants")) == 1
+
+
+def test_a_poll_between_page_and_answer_loses_nothing(devices: Devices) -> None:
+    """DEV-09: the record has changed by then, but it is pending still."""
+    told, browser = devices.begins(), devices.signed_in()
+    asked = devices.look(told["user_code"], browser)
+    assert_refused(devices.poll(told), "authorization_pending")
+    assert devices.give(asked, browser) is None
+    assert devices.poll(told).status_int == 200
+
+
+def test_two_polls_never_give_two_token_sets(devices: Devices) -> None:
+    """DEV-09: the second is refused, and ends nothing: its device may have lost the answer."""
+    told = devices.begins()
+    devices.allow(told["user_code"])
+    first = devices.poll(told)
+    assert_refused(devices.poll(told), "invalid_grant")
+    claims = devices.claims(first.json["access_token"])
+    (grant,) = devices.rows("grants")
+    assert grant["revoked_at"] is None
+    assert claims["jti"].startswith(grant["grant_id"])
+
+
+# ---- never more than was asked for and agreed to -----------------------------------------------------
+
+
+def test_polling_cannot_widen_what_was_agreed(devices: Devices) -> None:
+    """DEV-07: neither scope nor resource; a `resource` must be one of those."""
+    told = devices.begins(scope="profile", resource=RESOURCE)
+    devices.allow(told["user_code"])
+    assert_refused(devices.poll(told, resource=FILES), "invalid_target")
+    answer = devices.poll(told, scope="profile files.read", resource=RESOURCE)
+    assert answer.json["scope"] == "profile"
+    assert devices.claims(answer.json["access_token"])["aud"] == RESOURCE
+
+
+def test_an_answer_cannot_widen_what_was_asked_for(devices: Devices) -> None:
+    """DEV-07: a scope that the page did not show is not given, whatever the form says."""
+    told = devices.begins(scope="profile")
+    devices.allow(told["user_code"], scopes=["profile", "files.read"])
+    assert devices.poll(told).json["scope"] == "profile"
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        ({"scope": "admin"}, "invalid_scope"),
+        ({"scope": "nonsense"}, "invalid_scope"),
+        ({"resource": "https://unknown.example/"}, "invalid_target"),
+        ({"resource": "not a uri"}, "invalid_target"),
+        ({"code_challenge": "x" * 43}, "invalid_request"),
+        ({"code_challenge_method": "S256"}, "invalid_request"),
+        ({"request": "e30.e30."}, "invalid_request"),
+        ({"request_uri": "urn:example"}, "invalid_request"),
+        ({f"more{number}": "x" * 1000 for number in range(20)}, "invalid_request"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "+".join([*value][:2]),
+)
+def test_a_device_cannot_ask_for_what_it_may_not_have(
+    devices: Devices, form: Mapping[str, str], code: str
+) -> None:
+    """DEV-08, DEV-13, T168: refused at once, and a `code_challenge` is never accepted and forgotten."""
+    refused = devices.begins(**form)
+    assert isinstance(refused, OAuthError), refused
+    assert (refused.code, refused.status) == (code, 400)
+    assert devices.rows("kept") == []
+
+
+def test_a_verifier_without_a_challenge_is_refused(devices: Devices) -> None:
+    """DEV-13, T168: a device that believes in it must hear that nobody checks it."""
+    told = devices.begins()
+    devices.allow(told["user_code"])
+    assert_refused(devices.poll(told, code_verifier="v" * 43), "invalid_request")
+    assert devices.poll(told).status_int == 200
+
+
+# ---- the same checks at request, approval and polling ------------------------------------------------
+
+
+def _disable_client(devices: Devices) -> None:
+    devices.change("clients", disabled_at=devices.now)
+
+
+def _take_grant_type(devices: Devices) -> None:
+    devices.change("clients", grant_types=("refresh_token",))
+
+
+def _take_scopes(devices: Devices) -> None:
+    devices.change("clients", scopes=("files.read",))
+
+
+def _take_resources(devices: Devices) -> None:
+    devices.change("clients", resources=(FILES,))
+
+
+def _refuse_group(devices: Devices) -> None:
+    devices.change("users", groups=("visitors",))
+
+
+def _disable_person(devices: Devices) -> None:
+    with devices.begin() as engine:
+        disable_user(engine, "ann")
+
+
+CHANGES = [
+    (_disable_client, "invalid_client"),
+    (_take_grant_type, "unauthorized_client"),
+    (_take_scopes, "invalid_scope"),
+    (_take_resources, "invalid_target"),
+    (_refuse_group, "access_denied"),
+    (_disable_person, "invalid_grant"),
+]
+
+
+@pytest.mark.parametrize(("change", "code"), CHANGES, ids=[change.__name__[1:] for change, _ in CHANGES])
+def test_what_changes_before_the_last_poll_counts(change: Any, code: str) -> None:
+    """DEV-08, DEV-12, T167: approval is not the last word; nothing is issued."""
+    devices = Devices({"refused_groups": "visitors"})
+    told = devices.begins(resource=RESOURCE)
+    devices.allow(told["user_code"])
+    change(devices)
+    assert_refused(devices.poll(told), code, status=401 if code == "invalid_client" else 400)
+    assert not devices.events("token.issued")
+
+
+@pytest.mark.parametrize(
+    "change", [change for change, _ in CHANGES[:-1]], ids=[change.__name__[1:] for change, _ in CHANGES[:-1]]
+)
+def test_what_changes_before_the_approval_counts(change: Any) -> None:
+    """DEV-08, DEV-12, T167: nobody is asked for what their device cannot get."""
+    devices = Devices({"refused_groups": "visitors"})
+    told = devices.begins(resource=RESOURCE)
+    change(devices)
+    refused = devices.look(told["user_code"])
+    assert isinstance(refused, PageError), refused
+    assert devices.rows("grants") == []
+
+
+def test_a_device_that_is_disconnected_before_its_poll_gets_nothing(devices: Devices) -> None:
+    """DEV-08, I-14: what was agreed is a grant from the answer on, so it can be ended at once."""
+    told = devices.begins()
+    devices.allow(told["user_code"])
+    with devices.begin() as engine:
+        engine.stores.grants.revoke(devices.rows("grants")[0]["grant_id"], engine.now, "disconnected")
+    assert_refused(devices.poll(told), "invalid_grant")
+
+
+def test_an_answer_of_a_session_that_has_ended_does_not_count(devices: Devices) -> None:
+    """I-14: signing out in another tab is first."""
+    told, browser = devices.begins(), devices.signed_in()
+    asked = devices.look(told["user_code"], browser)
+    devices.stores.tables.sessions.clear()
+    refusal_of(devices.give(asked, browser), "session-ended")
+    assert devices.rows("grants") == []
+    assert_refused(devices.poll(told), "authorization_pending")
+
+
+def test_clients_that_registered_themselves_get_nothing_as_shipped() -> None:
+    """DEV-12: unless a setting says so; then the page wants the person to confirm that they know it (E-09)."""
+    for allowed in ("false", "true"):
+        devices = Devices({"self_registered": allowed})
+        devices.change("clients", registered_by=RegisteredBy.SELF)
+        told = devices.begins()
+        if allowed == "false":
+            refusal_of(told, "device-client-not-allowed")
+            continue
+        browser = devices.signed_in()
+        asked = devices.look(told["user_code"], browser)
+        assert devices.give(asked, browser, confirmed=False) == "not-confirmed"
+        assert devices.give(asked, browser) is None
+
+
+# ---- the page ----------------------------------------------------------------------------------------
+
+
+def test_the_page_knows_where_and_when_the_device_asked(devices: Devices) -> None:
+    """DEV-05, DEV-11: the address that it asked from, and the time, with what it asks for."""
+    told = devices.begins(scope="profile files.read", source="203.0.113.9")
+    asked = devices.look(told["user_code"].replace("-", " ").lower())
+    assert (asked.found.source, asked.code) == ("203.0.113.9", told["user_code"])
+    assert asked.agreement.scopes == ("profile", "files.read")
+    assert devices.now - asked.found.record.created_at < timedelta(seconds=5)
+
+
+def test_only_a_fresh_sign_in_may_answer(devices: Devices) -> None:
+    """DEV-11: within 15 minutes as shipped; one in the future is of unknown age."""
+    with devices.begin() as engine:
+        for seconds, is_fresh in ((0, True), (899, True), (901, False), (-30, True), (-120, False)):
+            session = devices.signed_in(seconds_ago=seconds).session
+            assert session is not None
+            assert pages.is_fresh(engine, session, devices.rules) is is_fresh, seconds
+
+
+def test_an_answer_is_not_remembered_for_other_requests(devices: Devices) -> None:
+    """DEV-05: somebody who was talked into one approval has not allowed the next request of that client."""
+    told = devices.begins()
+    devices.allow(told["user_code"])
+    assert devices.rows("consents") == []
+    assert devices.events("consent.given")[-1]["details"]["grant_type"] == GRANT_TYPE
+
+
+def test_nothing_ticked_is_no_agreement(devices: Devices) -> None:
+    """E-14: as on the consent page."""
+    told = devices.begins()
+    assert devices.allow(told["user_code"], scopes=[]) == "nothing-ticked"
+    assert_refused(devices.poll(told), "authorization_pending")
+
+
+def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
+    """DEV-04, DEV-16: from one account and from many; a right code is given back, and still limited after that."""
+    limits = "typed = typed_code, account, 3, 10 minutes\nall = typed_code, all, 4, hour"
+    devices = Devices(
+        **{
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugin.rate_limits.limits": limits,
+        }
+    )
+    devices.add_user("bob")
+    told = devices.begins()
+    for _ in range(5):
+        assert isinstance(devices.look(told["user_code"]), pages.Asked)
+    for _ in range(3):
+        refusal_of(devices.look("BBBB-BBBB"), "user-code-unknown")
+    refusal_of(devices.look("BBBB-BBBB"), "typed")
+    refusal_of(devices.look(told["user_code"]), "typed")
+    bob = devices.signed_in("bob")
+    refusal_of(devices.look("CCCC-CCCC", bob), "user-code-unknown")
+    refusal_of(devices.look("CCCC-CCCC", bob), "all")
+
+
+def test_a_code_that_the_database_has_forgotten_is_over(devices: Devices) -> None:
+    """T149: it cannot be known whether a request was answered after the backup."""
+    told = devices.begins()
+    with devices.begin() as engine:
+        engine.stores.generations.begin(devices.now + timedelta(seconds=1))
+    devices.parts.generation.read()  # type: ignore[attr-defined]
+    devices.wait(2)
+    refusal_of(devices.look(told["user_code"]), "device-request-expired")
+    assert_refused(devices.poll(told), "expired_token")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"lifetime": "30"}, {"lifetime": "901"}, {"interval": "1"}, {"age_for_approving": "5"}],
+    ids=str,
+)
+def test_settings_that_cannot_be_used_stop_the_start(fields: Mapping[str, str]) -> None:
+    """DEV-16: no code lives for more than 15 minutes."""
+    with pytest.raises(SettingsError, match="must be"):
+        Devices(fields)
+
+
+# ---- over the web ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(sqlite_url: str) -> Iterator[Server]:
+    server = Server(sqlite_url, with_plugin("device_grant", {}))
+    server.add_user("ann")
+    yield server
+    server.close()
+
+
+def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
+    """DEV-01 to DEV-11, DEV-18, DEV-19: over HTTP, with the whole way of a person, who is not signed in at first."""
+    device, _ = server.add_client(
+        grant_types=(GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
+    )
+    metadata = server.browser().get("/.well-known/oauth-authorization-server").json
+    assert metadata["device_authorization_endpoint"] == f"{ISSUER}/oauth/device_authorization"
+    assert GRANT_TYPE in metadata["grant_types_supported"]
+    asked = server.ask("/oauth/device_authorization", device, scope="profile files.read")
+    assert asked.headers["Cache-Control"] == "no-store"
+    told = asked.json
+    poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
+    assert_json_error(server.token(device, **poll), "authorization_pending")
+    # A poll that is refused leaves its mark, in spite of the refusal.
+    assert_json_error(server.token(device, **poll), "slow_down")
+    assert not server.events("token.refused")
+
+    browser = server.browser()
+    path = told["verification_uri_complete"].removeprefix(ISSUER)
+    sign_in = browser.get(path).follow()
+    assert "to connect a device" in sign_in
+    form = form_with(sign_in, "password")
+    form["username"], form["password"] = "ann", PASSWORD
+    page = form.submit().follow()
+    form = form_with(page, "user_code")
+    assert form["user_code"].value == told["user_code"]
+    form["user_code"] = "BBBB BBBB"
+    wrong = form.submit(status=400)
+    assert "There is no device with this code" in wrong
+    form = form_with(wrong, "user_code")
+    form["user_code"] = told["user_code"].lower().replace("-", " ")
+    page = form.submit()
+    text = page.text
+    assert told["user_code"] in text
+    assert "192.0.2.1" in text
+    assert "Asked for just now" in text
+    assert "Did somebody send you this code" in text
+    assert text.index('value="deny"') < text.index('value="allow"')
+    # Both buttons look alike.
+    assert len(re.findall(r'<button class="button" type="submit" form="answer"', text)) == 2
+    done = form_with(page, "scope").submit("answer", value="allow")
+    assert "Your device is connected" in done
+    over = form_with(page, "scope").submit("answer", value="allow", status=400)
+    assert "You allowed this device already" in over
+
+    tokens = server.token(device, **poll)
+    assert tokens.json["scope"] == "profile files.read"
+    assert tokens.json["refresh_token"]
+    (grant,) = server.rows("grants")
+    assert GRANT_TYPE in str(grant["details"])
+    assert "device" in browser.get("/account/apps")
+    assert told["user_code"] not in repr(server.rows("events"))
+
+
+def test_the_pages_want_a_form_of_their_own_and_a_fresh_sign_in(server: Server) -> None:
+    """DEV-11: neither another site nor an old session can answer."""
+    device, _ = server.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+    told = server.ask("/oauth/device_authorization", device).json
+    browser = server.browser()
+    server.sign_in(browser)
+    for path in ("/device", "/device/answer"):
+        browser.post(path, {"user_code": told["user_code"], "answer": "allow"}, status=403)
+    page = browser.get("/device")
+    earlier = datetime.now(UTC) - timedelta(seconds=1000)
+    with server.application.storage.engine.begin() as connection:
+        connection.execute(sa.update(tables.sessions).values(authenticated_at=earlier))
+    form = form_with(page, "user_code")
+    form["user_code"] = told["user_code"]
+    sign_in = form.submit(status=303).follow()
+    assert "you need to sign in again" in sign_in
+    form = form_with(sign_in, "password")
+    form["username"], form["password"] = "ann", PASSWORD
+    assert form_with(form.submit().follow(), "user_code")["user_code"].value == told["user_code"]
+    assert server.rows("grants") == []

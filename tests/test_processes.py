@@ -1,0 +1,288 @@
+"""Several processes by one command: real ones, asked all the time while they are replaced, killed and ended (R-18)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from authserver.testing.live import free_port
+from authserver.testing.server import SETTINGS, Server, basic
+from authserver.web import gunicorn_server
+from authserver.web.processes import command
+from authserver.web.serving import server
+
+SECONDS = 90
+STOP_DELAY = 1
+LOGGING = """
+[loggers]
+keys = root, authserver
+[handlers]
+keys = console
+[formatters]
+keys = line
+[logger_root]
+level = WARNING
+handlers = console
+[logger_authserver]
+level = INFO
+handlers =
+qualname = authserver
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = line
+[formatter_line]
+format = %(levelname)s %(name)s: %(message)s
+"""
+
+
+@dataclass
+class Running:
+    """`pserve` of one INI file.
+
+    Attributes:
+        port: for everybody.
+        management: for operators, of the first process.
+        credentials: headers of a client.
+    """
+
+    folder: Path
+    port: int
+    management: int
+    credentials: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+
+    def said(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: {self.said()}"
+            time.sleep(0.05)
+
+    def answering(self) -> list[int]:
+        """The process ids of all that have said that they answer, in that order."""
+        return [int(pid) for pid in re.findall(r"process \d+ answers \(pid (\d+)\)", self.said())]
+
+    def health(self, port: int) -> int | None:
+        """The status of /health/ready at a port; None if nothing answers there."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", "/health/ready", headers={"Host": f"localhost:{self.port}"})
+            return connection.getresponse().status
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+
+@dataclass
+class Load:
+    """Asks for tokens all the time: by some connections that stay open, and by new ones for each request."""
+
+    running: Running
+    is_over: threading.Event = field(default_factory=threading.Event)
+    answered: int = 0
+    lost: list[str] = field(default_factory=list)
+    refused: int = 0
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Load:
+        self._threads = [
+            threading.Thread(target=self._ask, args=(keep,)) for keep in (True, True, False, False)
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, keep: bool) -> None:
+        body = urlencode({"grant_type": "client_credentials"})
+        headers = {
+            "Host": f"localhost:{self.running.port}",
+            "Content-Type": "application/x-www-form-urlencoded",
+            **self.running.credentials,
+        }
+        if not keep:
+            headers["Connection"] = "close"
+        connection = http.client.HTTPConnection("127.0.0.1", self.running.port, timeout=30)
+        while not self.is_over.is_set():
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                self.refused += 1
+                time.sleep(0.05)
+                continue
+            try:
+                connection.request("POST", "/oauth/token", body, headers)
+                response = connection.getresponse()
+                answer = json.loads(response.read())
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+                connection.close()
+                continue
+            if response.status == 200 and answer["access_token"]:
+                self.answered += 1
+            else:
+                self.lost.append(f"{response.status} {answer}")
+            time.sleep(0.02)
+        connection.close()
+
+
+@contextmanager
+def pserve(
+    folder: Path, database: str, *lines: str, use: str = "", listen: str = "listen"
+) -> Iterator[Running]:
+    """`pserve` with these lines in `[server:main]`, on a migrated database.
+
+    Args:
+        use: what comes behind `egg:authserver`.
+        listen: the setting for the address.
+    """
+    port, management = free_port(), free_port()
+    issuer = {"authserver.issuer": f"http://localhost:{port}", "authserver.database_url": database}
+    prepared = Server(database, issuer)
+    client, secret = prepared.add_client(grant_types=("client_credentials",))
+    prepared.close()
+    settings = [
+        f"{key} = {value}".replace("%", "%%").replace("\n", "\n    ")
+        for key, value in {**SETTINGS, **issuer}.items()
+    ]
+    section = [
+        f"use = egg:authserver{use}",
+        f"{listen} = 127.0.0.1:{port}",
+        f"management_listen = 127.0.0.1:{management}",
+    ]
+    ini = folder / "server.ini"
+    ini.write_text(
+        "\n".join(
+            ["[app:main]", "use = egg:authserver", *settings, "[server:main]", *section, *lines, LOGGING]
+        )
+    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pyramid.scripts.pserve import main; sys.exit(main())",
+                str(ini),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        )
+    running = Running(folder, port, management, {"Authorization": basic(client.client_id, secret)}, process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    lines = ("threads = 4", "processes = 2", f"stop_delay = {STOP_DELAY}", "stop_time_limit = 20")
+    with pserve(tmp_path, sqlite_url, *lines) as running:
+        running.wait(lambda: len(running.answering()) == 2, "start")
+        assert [
+            running.health(port) for port in (running.port, running.management, running.management + 1)
+        ] == [200] * 3
+        with Load(running) as load:
+            running.process.send_signal(signal.SIGHUP)
+            running.wait(lambda: "reloaded" in running.said(), "reload")
+            first, second, third, fourth = running.answering()
+            assert len({first, second, third, fourth}) == 4
+            running.wait(
+                lambda: not alive(first) and not alive(second), "the end of those that were replaced"
+            )
+        assert (load.lost, load.refused) == ([], 0)
+        assert load.answered > 50
+
+        # What dies is started again, and the others answer meanwhile.
+        os.kill(third, signal.SIGKILL)
+        running.wait(lambda: len(running.answering()) == 5, "restart")
+        assert f"process 1 (pid {third}) ended with status -9; it is started again" in running.said()
+
+        with Load(running) as load:
+            running.process.send_signal(signal.SIGTERM)
+            running.wait(lambda: running.health(running.management) == 503, "readiness")
+            before = load.answered
+            # Readiness has failed, and connections are still accepted for a while.
+            running.wait(lambda: load.answered > before + 5, "answers after readiness failed")
+            assert running.health(running.port) == 503
+            load.is_over.set()  # as a load balancer does
+            running.process.wait(SECONDS)
+        assert (load.lost, load.refused, running.process.returncode) == ([], 0, 0)
+        assert not any(map(alive, running.answering()))
+        assert "without an answer" not in running.said()
+
+
+def test_gunicorn_serves_by_the_same_command(tmp_path: Path, sqlite_url: str) -> None:
+    """Each of its processes makes the application, answers operators, and ends in order."""
+    with pserve(tmp_path, sqlite_url, "workers = 1", use="#gunicorn", listen="bind") as running:
+        running.wait(lambda: running.health(running.management) == 200, "start")
+        with Load(running) as load:
+            running.wait(lambda: load.answered > 10, "answers")
+        assert (load.lost, load.refused) == ([], 0)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(SECONDS) == 0
+    assert "Traceback" not in running.said()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"preload_app": "true"}, "preload_app: is not for this server; remove the line"),
+        ({"forwarded_allow_ips": "*"}, "forwarded_allow_ips: is not for this server; remove the line"),
+        ({"worker": "3"}, "worker: no such setting; did you mean workers"),
+        ({"management_listen": "6544:x"}, "6544:x is no address to listen on; expected HOST:PORT"),
+        ({"workers": "many"}, "invalid literal for int() with base 10: 'many'"),
+    ],
+)
+def test_a_section_of_gunicorn_that_cannot_be_used_is_one_sentence(
+    settings: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        gunicorn_server.server({"__file__": "/srv/my.ini"}, **settings)
+    assert ended.value.code.startswith(f"authserver cannot start:\n  the server section of my.ini: {said}")  # type: ignore[union-attr]
+
+
+def test_a_process_is_started_as_its_parent_was() -> None:
+    arguments = command(["/srv/bin/pserve", "my.ini", "http_port=1"], ["ignore"])
+    assert arguments[:3] == [sys.executable, "-P", "-Wignore"]
+    assert arguments[-2:] == ["my.ini", "http_port=1"]
+
+
+def test_only_pserve_starts_several() -> None:
+    """Under another program there is no command by which the parent could start them."""
+    with pytest.raises(SystemExit, match="processes: only `pserve` without --reload starts several"):
+        server({"__file__": "/srv/my.ini"}, listen="127.0.0.1:0", processes="2")
+
+
+def alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
