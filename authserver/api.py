@@ -139,7 +139,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.audit import as_json as event_as_json
-from authserver.engine.authorization_request import Expanded, check_request, required_sign_in
+from authserver.engine.authorization_request import Expanded, check_request, kept_with_grant, required_sign_in
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
 from authserver.engine.clients.editing import ChangedMeanwhile, as_managed
@@ -531,6 +531,7 @@ __all__ = [
     "is_used",
     "json_response",
     "keep_approved",
+    "kept_with_grant",
     "link_problem",
     "mail_address_problem",
     "metadata_document",

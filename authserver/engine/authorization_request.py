@@ -209,12 +209,16 @@ def required_sign_in(
     )
     said = _said(engine, ruling)
     if ruling.verdict is Verdict.DENY:
-        is_malformed = ruling.error_code == InvalidRequest.code
+        silent = any(each.silent for each in said)
+        if ruling.error_code == InvalidRequest.code:
+            raise AuthenticationRefused(
+                "A parameter has a value that it cannot have.",
+                reason=ruling.reason,
+                code=ruling.error_code,
+                silent=silent,
+            )
         raise AuthenticationRefused(
-            "A parameter has a value that it cannot have." if is_malformed else "This is not allowed here.",
-            reason=ruling.reason,
-            code=ruling.error_code,
-            silent=any(each.silent for each in said),
+            "This is not allowed here.", reason=ruling.reason, code=ruling.error_code, silent=silent
         )
     sign_in = _strictest(said)
     # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.

@@ -26,6 +26,7 @@ from authserver.api import (
     InvalidRequest,
     OAuthError,
     PageError,
+    Parameters,
     Request,
     Route,
     Session,
@@ -43,6 +44,7 @@ from authserver.api import (
     grouped_scopes,
     hold_session,
     keep_approved,
+    kept_with_grant,
     named_resources,
     own_url,
     read_own_form,
@@ -208,12 +210,18 @@ def allow(
     problem = agreement_problem(chosen, confirmed=confirmed)
     if problem:
         return problem
-    hold_session(engine, session)
     found, client = asked.found, asked.agreement.client
+    try:
+        kept = kept_with_grant(
+            engine, client, chosen.user, Parameters.of(()), acr=asked.acr, scopes=chosen.scopes
+        )
+    except OAuthError as error:
+        raise PageError(error) from None
+    hold_session(engine, session)
     if not requests.answer_once(engine, found, State.APPROVED):
         raise _answered()
     # It is not remembered for the next request: whoever holds the next device is somebody else, perhaps.
-    grant = agree(engine, chosen, session, asked=False, acr=asked.acr)
+    grant = agree(engine, chosen, session, asked=False, acr=asked.acr, kept=kept)
     grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE, ON_ANOTHER_DEVICE: True})
     engine.journal.grant_id = grant.grant_id
     engine.record(

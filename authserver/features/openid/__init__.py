@@ -251,7 +251,9 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        parameters.require("redirect_uri")
+        if "response_type" in parameters:
+            # What was pushed; elsewhere a request ends on a page.
+            parameters.require("redirect_uri")
         nonce = parameters.get("nonce")
         if nonce is None:
             return None
@@ -294,8 +296,8 @@ class OpenID:
         spends: Token | None,
         access_token: str,
     ) -> Mapping[str, Any] | None:
-        """An ID token, for a code and for a refresh token of it: others vouch for the people of other grants."""
-        if user is None or OPENID not in scopes or "auth_time" not in grant.details:
+        """An ID token, where the person agreed in a session here: others vouch for the people of other grants."""
+        if user is None or OPENID not in scopes or "session" not in grant.details:
             return None
         is_of_code = spends is not None and spends.kind is TokenKind.CODE
         return {
