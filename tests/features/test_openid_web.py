@@ -242,5 +242,5 @@ def test_people_see_what_applications_see(server: Server) -> None:
     text = " ".join(page.html.find("main").get_text(" ").split())
     assert "Board E-mail address ann@example.com Verified Postal address Berlin, DE" in text
     assert "Phone number" not in text and "078-05-1120" not in page.text
-    assert page.html.find("a", attrs={"aria-current": "page"}).get_text() == "What they see"
-    assert "What they see" in browser.get("/account/apps").text
+    assert page.html.find("a", attrs={"aria-current": "page"}).get_text() == "What is shared"
+    assert "What is shared" in browser.get("/account/apps").text

@@ -24,7 +24,7 @@ ROUTE = Route(
     personal=True,
     purpose=_("to look after your account"),
 )
-TAB = _("What they see")
+TAB = _("What is shared")
 TEMPLATE = "authserver.features.openid:templates/shared.jinja2"
 # What a claim is called; others by their own names.
 LABELS: Mapping[str, str] = {

@@ -132,7 +132,7 @@ def of_person(
     added = engine.gather("person_claims", client=client, user=user, scopes=scopes)
     if taken := OF_TOKENS & added.keys():
         raise ServerError("The server could not answer this request.", reason=f"claim-of-tokens-{min(taken)}")
-    return found | added
+    return {**found, **added}
 
 
 def _value(user: User, name: str, attributes: Mapping[str, str]) -> Any:
