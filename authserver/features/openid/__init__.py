@@ -125,14 +125,14 @@ class OpenID:
         "claims-malformed": "",
         "encryption-not-offered": "",
         "hint-refused": "",
-        "level-not-reached": (
+        "essential-level-not-reached": (
             "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
             "people in by them"
         ),
-        "max-age-malformed": "",
-        "nobody-signed-in": "",
+        "openid-max-age-malformed": "",
+        "openid-nobody-signed-in": "",
         "nonce-too-long": "",
-        "prompt-malformed": "",
+        "openid-prompt-malformed": "",
         "redirect-uri-missing": "",
         "sector-changed": "",
         "sector-incomplete": "",
@@ -143,10 +143,10 @@ class OpenID:
             "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or another "
             "subject_type (`authserver client edit {client_id} --metadata subject_type=public`)"
         ),
-        "sign-in-again": "",
-        "sign-in-first": "",
-        "sign-in-suffices": "",
-        "sign-in-too-old": "",
+        "openid-sign-in-again": "",
+        "openid-sign-in-first": "",
+        "openid-sign-in-suffices": "",
+        "openid-sign-in-too-old": "",
         "userinfo-scheme": "",
         "userinfo-scope": "",
         "userinfo-token": "",
@@ -252,7 +252,7 @@ class OpenID:
         if not _is_asked_for(parameters):
             return None
         if "response_type" in parameters:
-            # What was pushed; elsewhere a request ends on a page.
+            # What was sent in advance; elsewhere a request ends on a page.
             parameters.require("redirect_uri")
         nonce = parameters.get("nonce")
         if nonce is None:
@@ -279,7 +279,7 @@ class OpenID:
             )
         if asked.levels and acr not in asked.levels:
             raise AuthenticationRefused(
-                "The sign-in does not reach this level.", reason="level-not-reached", code=UNMET
+                "The sign-in does not reach this level.", reason="essential-level-not-reached", code=UNMET
             )
         if asked.id_token:
             kept["claims_in_id_token"] = list(asked.id_token)

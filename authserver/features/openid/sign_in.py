@@ -69,22 +69,22 @@ def decide(
     silent = "none" in prompts
     malformed = ""
     if (silent and len(prompts) > 1) or any(value not in PROMPTS for value in prompts):
-        malformed = "prompt-malformed"
+        malformed = "openid-prompt-malformed"
     elif max_age is not None and not _SECONDS.fullmatch(max_age):
-        malformed = "max-age-malformed"
+        malformed = "openid-max-age-malformed"
     if session is None:
         # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
         if silent and not malformed:
-            return deny("nobody-signed-in", LOGIN_REQUIRED)
-        return allow("sign-in-first", AuthenticationStep.GO_ON)
+            return deny("openid-nobody-signed-in", LOGIN_REQUIRED)
+        return allow("openid-sign-in-first", AuthenticationStep.GO_ON)
     if malformed:
         return deny(malformed, InvalidRequest.code)
     why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
     if why and silent:
-        return deny("sign-in-too-old", LOGIN_REQUIRED)
+        return deny("openid-sign-in-too-old", LOGIN_REQUIRED)
     if why:
-        return allow("sign-in-again", SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
-    return allow("sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
+        return allow("openid-sign-in-again", SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
+    return allow("openid-sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
 
 
 def _why_again(session: Session, prompts: list[str], seconds: int | None) -> str:
