@@ -198,7 +198,7 @@ def test_a_plugin_cannot_say_what_tokens_say() -> None:
     token = access(rules)
     with pytest.raises(ServerError) as refused:
         about(rules, token)
-    assert refused.value.reason == "claim-of-tokens-nonce"
+    assert (refused.value.reason, refused.value.facts) == ("claim-of-tokens", {"claim": "nonce"})
 
 
 def test_groups_are_told_where_their_scope_was_granted() -> None:

@@ -122,6 +122,7 @@ class OpenID:
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "account-differs": "",
+        "claim-of-tokens": "a plugin must not say what tokens say of themselves: fix its person_claims, or remove it",
         "claims-malformed": "",
         "encryption-not-offered": "",
         "hint-refused": "",
@@ -133,15 +134,14 @@ class OpenID:
         "openid-nobody-signed-in": "",
         "nonce-too-long": "",
         "openid-prompt-malformed": "",
-        "redirect-uri-missing": "",
         "sector-changed": "",
         "sector-incomplete": "",
         "sector-missing": "",
         "sector-refused": "",
         "sector-unavailable": "",
         "sector-unknown": (
-            "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or another "
-            "subject_type (`authserver client edit {client_id} --metadata subject_type=public`)"
+            "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or make its "
+            "subject_type public (`authserver client edit {client_id}`)"
         ),
         "openid-sign-in-again": "",
         "openid-sign-in-first": "",

@@ -131,7 +131,9 @@ def of_person(
     found = {name: value for name in covered(scopes) if (value := _value(user, name, attributes)) is not None}
     added = engine.gather("person_claims", client=client, user=user, scopes=scopes)
     if taken := OF_TOKENS & added.keys():
-        raise ServerError("The server could not answer this request.", reason=f"claim-of-tokens-{min(taken)}")
+        refused = ServerError("The server could not answer this request.", reason="claim-of-tokens")
+        refused.facts = {"claim": min(taken)}
+        raise refused
     return {**found, **added}
 
 

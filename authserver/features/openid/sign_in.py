@@ -67,18 +67,18 @@ def decide(
     prompts = [value for value in (parameters.get("prompt") or "").split(" ") if value]
     max_age = parameters.get("max_age")
     silent = "none" in prompts
-    malformed = ""
+    reason = ""
     if (silent and len(prompts) > 1) or any(value not in PROMPTS for value in prompts):
-        malformed = "openid-prompt-malformed"
+        reason = "openid-prompt-malformed"
     elif max_age is not None and not _SECONDS.fullmatch(max_age):
-        malformed = "openid-max-age-malformed"
+        reason = "openid-max-age-malformed"
     if session is None:
         # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
-        if silent and not malformed:
+        if silent and not reason:
             return deny("openid-nobody-signed-in", LOGIN_REQUIRED)
         return allow("openid-sign-in-first", AuthenticationStep.GO_ON)
-    if malformed:
-        return deny(malformed, InvalidRequest.code)
+    if reason:
+        return deny(reason, InvalidRequest.code)
     why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
     if why and silent:
         return deny("openid-sign-in-too-old", LOGIN_REQUIRED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pyramid.response import Response
@@ -47,7 +48,7 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 }
 _OPERATION = Operation(
     summary="What the application may know of the person (OIDC Core, 5.3).",
-    bearer=Bearer(name="access_token", description="With the scope `openid`.", required=True),
+    bearer=Bearer(name="access_token", description="With the scope `openid`."),
     answer={
         "sub": Parameter(description="As in the ID token.", required=True),
         **{
@@ -55,7 +56,12 @@ _OPERATION = Operation(
             for name in NAMES
         },
     },
-    errors=(InvalidToken, InsufficientScope),
+    errors=(InvalidRequest, InvalidToken, InsufficientScope),
+    open_to=("token_binding",),
+)
+_BY_FORM = replace(
+    _OPERATION,
+    form={"access_token": Parameter(description="In place of that in the header (RFC 6750, 2.2).")},
 )
 ROUTE = Route(
     "userinfo",
@@ -64,7 +70,7 @@ ROUTE = Route(
     Medium.JSON,
     Origins.CLIENTS,
     metadata="userinfo_endpoint",
-    operation={"GET": _OPERATION, "POST": _OPERATION},
+    operation={"GET": _OPERATION, "POST": _BY_FORM},
 )
 Describe = Callable[[Engine, ClientRecord, Issued], Mapping[str, Any]]
 
