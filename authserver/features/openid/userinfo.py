@@ -9,6 +9,7 @@ from typing import Any
 from pyramid.response import Response
 
 from authserver.api import (
+    MAXIMUM_PARAMETER,
     Bearer,
     Engine,
     InsufficientScope,
@@ -61,7 +62,12 @@ _OPERATION = Operation(
 )
 _BY_FORM = replace(
     _OPERATION,
-    form={"access_token": Parameter(description="In place of that in the header (RFC 6750, 2.2).")},
+    form={
+        "access_token": Parameter(
+            description="In place of that in the header (RFC 6750, 2.2).",
+            schema={"type": "string", "minLength": 1, "maxLength": MAXIMUM_PARAMETER},
+        )
+    },
 )
 ROUTE = Route(
     "userinfo",
