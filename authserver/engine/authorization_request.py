@@ -355,8 +355,7 @@ def _check_response(engine: Engine, client: Client, parameters: Parameters) -> N
         raise UnauthorizedClient("This client may not use the authorization code grant.")
     mode = parameters.get("response_mode")
     if mode not in (None, QUERY, *engine.response_modes):
-        offered = " and ".join([QUERY, *engine.response_modes])
-        raise InvalidRequest(f"Only the response mode {offered} is offered.", reason="response-mode")
+        raise InvalidRequest("This response mode is not offered.", reason="response-mode")
     redirect_uri = parameters.get("redirect_uri") or next(iter(client.redirect_uris), "")
     if mode in engine.response_modes and not uris.is_web(redirect_uri):
         raise InvalidRequest(
