@@ -80,9 +80,13 @@ endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer
 Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
 A page for signed-in people (`personal` in its `Route`) reads its address with `read_page_query` and its form with
 `read_own_form`, whose token is the `session_token`; `see_login` sends strangers to sign in and back, `see_other` sends
-elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one.
+elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one. `config.add_account_tab` puts one into
+people's accounts, and `account_page` renders it with the links to the others. `display_host` and `origin_of` say of a
+redirect URI what a page may show, and where its form may go.
+`InsufficientScope` refuses a token that has not the scope which is needed, with its challenge.
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
-issuer at its well-known address.
+issuer at its well-known address; `metadata_document` answers with the server metadata, whose operation is
+`METADATA_DOCUMENT`.
 
 For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
 `NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
@@ -123,6 +127,10 @@ are for assertions that clients sign.
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it.
 
+For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`):
+`AuthenticationRefused` refuses who is signed in, with a code for the client. For what clients are told of people
+(`person_claims`): a `ServerError` says that a plugin is at fault.
+
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
@@ -132,7 +140,7 @@ before the database was restored.
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes
 from authserver.engine.audit import as_json as event_as_json
-from authserver.engine.authorization_request import Expanded, check_request, required_sign_in
+from authserver.engine.authorization_request import Expanded, check_request, kept_with_grant, required_sign_in
 from authserver.engine.authorization_request import complete as complete_parameters
 from authserver.engine.clients.authentication import proven_client, read_bearer
 from authserver.engine.clients.client_metadata import read_flag, read_members, read_metadata, read_object
@@ -183,6 +191,7 @@ from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
 from authserver.engine.errors import (
     AccessDenied,
+    AuthenticationRefused,
     InsufficientScope,
     InvalidClient,
     InvalidClientMetadata,
@@ -313,6 +322,7 @@ from authserver.protocols import (
     TokenResponseHook,
 )
 from authserver.settings import LOOPBACK_HOSTS, Secret
+from authserver.web.account import account_page
 from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
 from authserver.web.json import json_response
@@ -361,6 +371,7 @@ __all__ = [
     "AccessDenied",
     "Agreement",
     "AuthenticationDecisionHook",
+    "AuthenticationRefused",
     "AuthenticationStep",
     "BadAssertion",
     "Bearer",
@@ -478,6 +489,7 @@ __all__ = [
     "User",
     "Wait",
     "Welcome",
+    "account_page",
     "acted",
     "actors_of",
     "agree",
@@ -522,6 +534,7 @@ __all__ = [
     "is_used",
     "json_response",
     "keep_approved",
+    "kept_with_grant",
     "link_problem",
     "mail_address_problem",
     "metadata_document",

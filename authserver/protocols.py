@@ -611,7 +611,8 @@ class GrantDetailsHook(Protocol):
     ) -> Mapping[str, Any] | None:
         """What to keep of an authorization request with what its user agrees to, as long as that lasts.
 
-        Asked at each step once somebody is signed in, when everything else was checked.
+        Asked at each step once somebody is signed in, when everything else was checked; and when another grant type makes a
+        grant for a person.
 
         Arguments:
             engine: of this request.
@@ -619,7 +620,8 @@ class GrantDetailsHook(Protocol):
             user: who is signed in.
             acr: the level that their sign-in reached, if a policy says (RFC 9470).
             scopes: what would be granted.
-            parameters: of the authorization request, with those that it implies; none but `resource` is repeated.
+            parameters: of the authorization request, with those that it implies; none but `resource` is repeated. There are
+                none where a grant is made in another way.
 
         Answers:
             A mapping for the `details` of the grant. A plugin declares its names in `grant_members`, so that two plugins
@@ -813,8 +815,8 @@ class IncludemeHook(Protocol):
 
         Arguments:
             config: the Pyramid configurator, with directives of this server: `add_endpoint(Route(...), view)`,
-                `add_well_known`, `add_cross_origin_headers` and `add_home_link`. A conflict with an endpoint that exists
-                stops the start.
+                `add_well_known`, `add_cross_origin_headers`, `add_home_link` and `add_account_tab`. A conflict with an
+                endpoint that exists stops the start.
 
         Answers:
             Nothing.

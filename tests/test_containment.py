@@ -73,6 +73,9 @@ class Breaks:
     claims: ClassVar[frozenset[str]] = frozenset({"extra"})
     members: ClassVar[frozenset[str]] = frozenset({"extra"})
     details: ClassVar[frozenset[str]] = frozenset({"extra"})
+    grant_members: ClassVar[frozenset[str]] = frozenset({"extra", "subject"})
+    implied: ClassVar[frozenset[str]] = frozenset({"extra"})
+    person_claim_names: ClassVar[frozenset[str]] = frozenset({"extra"})
 
     hook: str
     number: int = 0
@@ -143,6 +146,22 @@ class Breaks:
     @hookimpl
     def code_details(self) -> Any:
         return self.act("code_details")
+
+    @hookimpl
+    def grant_details(self) -> Any:
+        return self.act("grant_details")
+
+    @hookimpl
+    def implied_parameters(self) -> Any:
+        return self.act("implied_parameters")
+
+    @hookimpl
+    def person_claims(self) -> Any:
+        return self.act("person_claims")
+
+    @hookimpl
+    def response_modes(self) -> Any:
+        return self.act("response_modes")
 
     @hookimpl
     def token_binding(self) -> Any:
@@ -461,6 +480,9 @@ A_USE = {"purpose": "proof", "text": "a", "since": NOW, "until": NOW}
         ("token_claims", Endless(), "more than"),
         ("token_response", {"extra": ["a" * MAXIMUM_JSON]}, "longer than 16384 bytes"),
         ("code_details", {"extra": {"a": "a" * MAXIMUM_JSON}}, "longer than 16384 bytes"),
+        ("grant_details", {"extra": {"a": "a" * MAXIMUM_JSON}}, "longer than 16384 bytes"),
+        ("implied_parameters", {"other": "a"}, "does not declare other in `implied`"),
+        ("person_claims", {"extra": MUCH}, "more than"),
         ("scopes", {MUCH: "See everything"}, "more than"),
         (
             "token_binding",
@@ -592,7 +614,10 @@ def test_somebody_who_signs_in_by_too_many_methods_is_not_signed_in(
     assert "answered login_decision wrongly (more than 10 methods" in caplog.text
 
 
-@pytest.mark.parametrize("hook", ["expand_authorization_request", "find_client", "code_details"])
+@pytest.mark.parametrize(
+    "hook",
+    ["expand_authorization_request", "find_client", "code_details", "grant_details", "implied_parameters"],
+)
 def test_an_authorization_request_survives_what_a_plugin_raises(
     serve: Callable[[str], Server], hook: str
 ) -> None:
@@ -607,10 +632,35 @@ def test_an_authorization_request_survives_what_a_plugin_raises(
     for raised in hostile.RAISED:
         DOES[0] = raising(raised)
         answer = browser.get(url, expect_errors=True)
-        if hook == "code_details":
+        if hook in ("code_details", "grant_details", "implied_parameters"):
             assert query_of(answer)["error"] == "server_error"
         else:
             assert answer.status_int == 500
+    DOES[0] = lambda: None
+
+
+@pytest.mark.parametrize(
+    ("hook", "added"),
+    [
+        ("grant_details", {"subject": 7}),
+        ("grant_details", {"subject": ""}),
+        ("grant_details", {"subject": "a" * 256}),
+        ("grant_details", {"subject": "\u00e9"}),
+        ("implied_parameters", {"extra": 7}),
+    ],
+)
+def test_what_cannot_be_of_a_request_is_a_failure_of_its_plugin(
+    serve: Callable[[str], Server], hook: str, added: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-14, OIDC-07: a `sub` is a text of at most 255 characters of ASCII, and a parameter is a text."""
+    server = serve(hook)
+    server.add_user("ann")
+    client, _ = server.add_client()
+    browser = signed_in(server)
+    DOES[0] = lambda: added
+    answer = browser.get(server.authorization_url(client), expect_errors=True)
+    assert query_of(answer)["error"] == "server_error"
+    assert f"a plugin answered {hook} wrongly" in caplog.text
     DOES[0] = lambda: None
 
 

@@ -27,6 +27,7 @@ JSON_ALONE = {
     "InvalidClientMetadata",
     "InvalidGrant",
     "InvalidRedirectUri",
+    "InsufficientScope",
     "InvalidToken",
     # Its page says more.
     "PasswordLinkRefused",

@@ -226,6 +226,7 @@ def sign_in(
             urlencode([("client_id", client_id), *((name, value) for name, _, value in pairs)])
         )
         parameters.refuse_repeated()
+        parameters = authorization_request.complete(engine, client, parameters)
         session = _session(engine, user, seconds_ago, methods or ("pwd",)) if user else None
         found = authorization_request.required_sign_in(
             engine, client, parameters, user, session, is_fresh=fresh

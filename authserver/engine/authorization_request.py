@@ -35,9 +35,11 @@ from authserver.engine.questions import (
     RedirectUriQuestion,
     SignIn,
 )
-from authserver.engine.records import NOTHING, Client, Session, User
+from authserver.engine.records import NOTHING, SUBJECT, Client, Session, User
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 
+# What a `sub` may be (OIDC Core, 2).
+_SUBJECT = re.compile(r"[!-~]{1,255}")
 # The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
@@ -207,12 +209,16 @@ def required_sign_in(
     )
     said = _said(engine, ruling)
     if ruling.verdict is Verdict.DENY:
-        is_malformed = ruling.error_code == InvalidRequest.code
+        silent = any(each.silent for each in said)
+        if ruling.error_code == InvalidRequest.code:
+            raise AuthenticationRefused(
+                "A parameter has a value that it cannot have.",
+                reason=ruling.reason,
+                code=ruling.error_code,
+                silent=silent,
+            )
         raise AuthenticationRefused(
-            "A parameter has a value that it cannot have." if is_malformed else "This is not allowed here.",
-            reason=ruling.reason,
-            code=ruling.error_code,
-            silent=any(each.silent for each in said),
+            "This is not allowed here.", reason=ruling.reason, code=ruling.error_code, silent=silent
         )
     sign_in = _strictest(said)
     # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
@@ -292,7 +298,34 @@ def complete(engine: Engine, client: Client, parameters: Parameters) -> Paramete
     if not engine.policies.serves("implied_parameters"):
         return parameters
     implied = engine.gather("implied_parameters", client=client, parameters=parameters)
+    if not all(isinstance(value, str) for value in implied.values()):
+        raise engine.wrong_addition("implied_parameters", "a parameter is a text")
     return parameters.with_defaults(implied)
+
+
+def kept_with_grant(
+    engine: Engine,
+    client: Client,
+    user: User,
+    parameters: Parameters,
+    *,
+    acr: str | None,
+    scopes: tuple[str, ...],
+) -> Mapping[str, Any]:
+    """What plugins keep with the grant (hook `grant_details`). Raises OAuthError."""
+    kept = engine.gather(
+        "grant_details",
+        engine=engine,
+        client=client,
+        user=user,
+        acr=acr,
+        scopes=scopes,
+        parameters=parameters,
+    )
+    subject = kept.get(SUBJECT, user.user_id)
+    if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+        raise engine.wrong_addition("grant_details", "a subject has 1 to 255 characters of ASCII")
+    return kept
 
 
 def _refuse_request_objects(parameters: Parameters) -> None:
@@ -322,8 +355,7 @@ def _check_response(engine: Engine, client: Client, parameters: Parameters) -> N
         raise UnauthorizedClient("This client may not use the authorization code grant.")
     mode = parameters.get("response_mode")
     if mode not in (None, QUERY, *engine.response_modes):
-        offered = " and ".join([QUERY, *engine.response_modes])
-        raise InvalidRequest(f"Only the response mode {offered} is offered.", reason="response-mode")
+        raise InvalidRequest("This response mode is not offered.", reason="response-mode")
     redirect_uri = parameters.get("redirect_uri") or next(iter(client.redirect_uris), "")
     if mode in engine.response_modes and not uris.is_web(redirect_uri):
         raise InvalidRequest(

@@ -23,6 +23,7 @@ from authserver.engine.authorization_request import (
     carried,
     complete,
     expand,
+    kept_with_grant,
     mode_of,
     read_details,
     read_state,
@@ -410,15 +411,7 @@ def _check(
         code_challenge, scopes, resources, kept = read_details(
             engine, client, parameters, user, pending.bound
         )
-        kept_with_grant = engine.gather(
-            "grant_details",
-            engine=engine,
-            client=client,
-            user=user,
-            acr=sign_in.acr,
-            scopes=scopes,
-            parameters=parameters,
-        )
+        grant_details = kept_with_grant(engine, client, user, parameters, acr=sign_in.acr, scopes=scopes)
     except OAuthError as error:
         if user is None and isinstance(error, InvalidRequest):
             # Redirect for a mistake in the request only after the user has signed in (OAuth 2.1, 7.13.2).
@@ -431,7 +424,7 @@ def _check(
         code_challenge=code_challenge,
         mode=mode,
         kept=kept,
-        kept_with_grant=kept_with_grant,
+        kept_with_grant=grant_details,
         sign_in=sign_in,
     )
 

@@ -402,6 +402,11 @@ class Engine(Parts):
         log.error("plugin %s answered %s wrongly (%s): refusing", ruling.decided_by, ruling.hook, why)
         return ServerError("The server could not decide about this request.", reason="wrong-value")
 
+    def wrong_addition(self, hook: str, why: str) -> ServerError:
+        """The refusal where plugins add something at a contributing hook that cannot be used (R-14)."""
+        log.error("a plugin answered %s wrongly (%s): refusing; fix or remove it", hook, why)
+        return ServerError("The server could not answer this request.", reason="wrong-value")
+
     def record(
         self,
         type: EventType,

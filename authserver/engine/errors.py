@@ -13,7 +13,8 @@ from typing import ClassVar
 
 from authserver.engine.records import NOTHING, Kept, Token
 
-# What a client gets that asked for no page, where one would be needed (OIDC Core, 3.1.2.6).
+# What a client gets that asked for no page, where one would be needed, or for somebody who is not signed in (OIDC Core,
+# 3.1.2.6).
 SILENT_CODES = frozenset(
     {"account_selection_required", "consent_required", "interaction_required", "login_required"}
 )
@@ -189,7 +190,6 @@ class AuthenticationRefused(AccessDenied):
     def __init__(self, description: str, *, reason: str, code: str | None, silent: bool = False) -> None:
         super().__init__(description, reason=reason)
         self.code = code or self.code
-        # Nobody gets these codes but who asked for no page (OIDC Core, 3.1.2.6).
         self.silent = silent or self.code in SILENT_CODES
 
 

@@ -6,9 +6,12 @@ Nothing is written before `issuing.issue`: what a grant type or a binding uses u
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from authserver.engine import rates
+from authserver.engine.authorization_request import kept_with_grant
 from authserver.engine.clients.authentication import NOBODY_NAMED, ProvenClient, proven_client
 from authserver.engine.context import Binding, Engine, Issue, Redeem
 from authserver.engine.crypto import digests
@@ -22,7 +25,7 @@ from authserver.engine.errors import (
 )
 from authserver.engine.parameters import MAY_REPEAT_FOR_TOKENS, Parameters
 from authserver.engine.questions import Counted
-from authserver.engine.records import Client, TokenKind
+from authserver.engine.records import NOTHING, Client, TokenKind
 from authserver.engine.tokens import issuing, once
 from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
 
@@ -109,7 +112,13 @@ def _order(redeem: Redeem, engine: Engine, proven: ProvenClient, parameters: Par
     grant = order.grant
     if not order.is_new or grant.user_id is None:
         return order
-    details = {**grant.details, "grant_type": parameters.require("grant_type")}
+    kept: Mapping[str, Any] = NOTHING
+    if order.user is not None:
+        acr = grant.details.get("acr")
+        kept = kept_with_grant(
+            engine, proven.client, order.user, Parameters.of(()), acr=acr, scopes=grant.scopes
+        )
+    details = {**kept, **grant.details, "grant_type": parameters.require("grant_type")}
     return replace(order, grant=replace(grant, details=details))
 
 

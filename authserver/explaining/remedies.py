@@ -159,6 +159,9 @@ REMEDIES: Mapping[str, str] = {
         "the token request must repeat the redirect_uri of the authorization request character by character, or leave it out"
     ),
     "verifier-wrong": "the client must send the code_verifier whose digest was the code_challenge of this code (RFC 7636)",
+    "verifier-without-challenge": (
+        "the client sent a code_verifier, but its authorization request had no code_challenge: somebody may have taken it away"
+    ),
     "grant-ended": f"the person, an operator or a replay ended it, or it expired; {_ASK_AGAIN}",
     "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
     "parent-grant-revoked": (
@@ -288,6 +291,7 @@ WITHOUT_REMEDY = frozenset(
         "content-type",
         "field-repeated",
         "grant-type-missing",
+        "insufficient_scope",
         "invalid_client",
         "invalid_grant",
         "invalid_request",

@@ -102,6 +102,7 @@ class Dpop:
         "dpop-proof-key": "",
         "dpop-proof-malformed": "",
         "dpop-proof-method": "",
+        "dpop-proof-token": "",
         "dpop-proof-missing": (
             "the client must send a DPoP proof, because it is registered so (`authserver client show`) or because it sent "
             "one when it got this refresh token"

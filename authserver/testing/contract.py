@@ -58,6 +58,8 @@ ADDING = (
     "grant_types",
     "client_metadata",
     "code_details",
+    "implied_parameters",
+    "person_claims",
     "token_claims",
     "token_response",
 )

@@ -82,7 +82,7 @@ def apps(request: Request) -> Response:
     found = account.connected_apps(request.engine, _person(request)[0])
     chains = Chains(found)
     shown = [_described_app(request, app, index, chains) for index, app in enumerate(found)]
-    return _page(request, "account_apps.jinja2", apps=shown)
+    return account_page(request, "account_apps.jinja2", apps=shown)
 
 
 @view_config(route_name="account_apps", request_method="POST", decorator=for_signed_in)
@@ -104,7 +104,7 @@ def end_access(request: Request) -> Response:
 @view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
 def sessions(request: Request) -> Response:
     found = account.own_sessions(request.engine, *_person(request))
-    return _page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
+    return account_page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
 
 
 @view_config(route_name="account_sessions", request_method="POST", decorator=for_signed_in)
@@ -194,13 +194,17 @@ def _see_again(request: Request, notice: str) -> Response:
     return see_own(request, request.matched_route.name, notice=notice)
 
 
-def _page(request: Request, template: str, **values: Any) -> Response:
+def account_page(request: Request, template: str, **values: Any) -> Response:
+    """A page of the account of whoever is signed in, with links to the others."""
     here = request.matched_route.name
     notice = read_page_query(request).get("notice") if request.method == "GET" else None
     page = {
         "action": own_url(request, here),
         "csrf_token": session_token(request, here),
-        "tabs": [(label, own_url(request, name), name == here) for name, label in TABS],
+        "tabs": [
+            (label, own_url(request, name), name == here)
+            for name, label in (*TABS, *request.registry.account_tabs)
+        ],
         "notice": NOTICES.get(notice or ""),
         **values,
     }
@@ -211,7 +215,7 @@ def _password_page(
     request: Request, refusal: PasswordRefused | None = None, *, wait_seconds: int = 0
 ) -> Response:
     user, _id = _person(request)
-    return _page(
+    return account_page(
         request,
         "account_password.jinja2",
         has_password=user.password_hash is not None,

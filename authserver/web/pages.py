@@ -68,9 +68,11 @@ def includeme(config: Configurator) -> None:
     config.set_locale_negotiator(lambda request: underscored(request.language.tag))
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
+    config.registry.account_tabs = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.registry.page_paths = _paths(config.registry)
     config.add_directive("add_home_link", add_home_link)
+    config.add_directive("add_account_tab", add_account_tab)
 
 
 def visible(value: object, maximum: int = 200) -> str:
@@ -100,6 +102,11 @@ def render_page(request: Request, template: str, values: Mapping[str, Any]) -> R
     # By its whole name: by a shorter one it is looked for in another folder first, for each page.
     response: Response = render_to_response(f"authserver.web:templates/{template}", values, request)
     return response
+
+
+def add_account_tab(config: Configurator, route_name: str, label: str) -> None:
+    """Directive for features: a page of people's accounts, behind those of the core; its route is `personal`."""
+    config.registry.account_tabs.append((route_name, label))
 
 
 def own_url(request: Request, name: str, /, **query: str) -> str:

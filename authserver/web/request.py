@@ -79,6 +79,7 @@ class Registry(Protocol):
         metadata_body: the same as it is sent.
         home_links: label and address of what features add to the front page.
         page_paths: the addresses that every page may link to (`web.pages.Paths`).
+        account_tabs: route and label of what features add to people's accounts.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -96,6 +97,7 @@ class Registry(Protocol):
     metadata_body: bytes
     home_links: list[tuple[str, str]]
     page_paths: Any
+    account_tabs: list[tuple[str, str]]
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages

@@ -73,6 +73,7 @@ class ClientSite:
     address: str
     port: int
     visits: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    forms: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -215,6 +216,7 @@ def _add_message(watch: Watch, message: Any) -> None:
 
 def _serve(address: str, certificate: Path | None = None) -> Iterator[ClientSite]:
     visits: list[tuple[str, dict[str, str]]] = []
+    forms: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -233,6 +235,11 @@ def _serve(address: str, certificate: Path | None = None) -> Iterator[ClientSite
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            """A form: its path and its body."""
+            forms.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -248,7 +255,7 @@ def _serve(address: str, certificate: Path | None = None) -> Iterator[ClientSite
         httpd.socket = context.wrap_socket(httpd.socket, server_side=True, do_handshake_on_connect=False)
     Thread(target=httpd.serve_forever, daemon=True).start()
     port = httpd.server_address[1]
-    yield ClientSite(address=address.format(port=port), port=port, visits=visits)
+    yield ClientSite(address=address.format(port=port), port=port, visits=visits, forms=forms)
     httpd.shutdown()
     httpd.server_close()
 

@@ -17,9 +17,10 @@ from authserver.engine.records import Client, SigningKey
 from authserver.features.openid import OpenID
 from authserver.features.openid.userinfo import look_up
 from authserver.testing.rules import Rules
-from authserver.testing.server import SETTINGS
+from authserver.testing.server import ISSUER, SETTINGS
 from authserver.testing.stores import MemoryStores
 
+USERINFO = f"{ISSUER}/oauth/userinfo"
 SCOPES = ("openid", "profile", "email", "address", "phone", "files.read")
 ON = {
     "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nopenid\nstep_up",
@@ -38,10 +39,19 @@ ATTRIBUTES = {
 
 
 _KEYS: dict[str, SigningKey] = {}
+_SERVERS: dict[tuple[tuple[str, str], ...], Rules] = {}
 
 
 def a_server(settings: Mapping[str, str]) -> Rules:
-    """Rules with these settings and Ann. They share their signing keys: to make one for RSA takes longer than a test."""
+    """Rules with these settings and Ann, which tests share: each has clients of its own. To read a key costs more."""
+    key = tuple(sorted(settings.items()))
+    if key not in _SERVERS:
+        _SERVERS[key] = a_new_server(settings)
+    return _SERVERS[key]
+
+
+def a_new_server(settings: Mapping[str, str]) -> Rules:
+    """The same for one test alone. They share their signing keys: to make one for RSA takes longer than a test."""
     stores = MemoryStores()
     stores.tables.signing_keys.update(_KEYS)
     rules = Rules(settings, stores)
@@ -77,12 +87,25 @@ def half_hash(text: str, made_by: Any = hashlib.sha256) -> str:
     return base64.urlsafe_b64encode(made[: len(made) // 2]).rstrip(b"=").decode()
 
 
-def about(rules: Rules, token: str | None, *, scheme: str = "Bearer", **form: str) -> dict[str, Any]:
+def about(
+    rules: Rules,
+    token: str | None,
+    *,
+    scheme: str = "Bearer",
+    headers: Mapping[str, str] | None = None,
+    **form: str,
+) -> dict[str, Any]:
     """What UserInfo says to this access token. Raises what it refuses with."""
     plugin = rules.parts.policies.plugin("openid")
     assert isinstance(plugin, OpenID)
     authorization = f"{scheme} {token}" if token is not None else None
-    caller = Caller(endpoint="userinfo", authorization=authorization, method="POST" if form else "GET")
+    caller = Caller(
+        endpoint="userinfo",
+        authorization=authorization,
+        headers=headers or {},
+        url=USERINFO,
+        method="POST" if form else "GET",
+    )
     with rules.stores.begin() as stores:
         engine = Engine.of(rules.parts, stores, datetime.now(UTC), caller=caller)
         _, claims = look_up(engine, Parameters.of(form.items()), plugin.about, in_form=bool(form))

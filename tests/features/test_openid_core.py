@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar
 
 import pytest
 
 from authserver import app
-from authserver.api import Secret, UnauthorizedClient, read_jws
+from authserver.api import (
+    Client,
+    Engine,
+    Grant,
+    InvalidRequest,
+    Issue,
+    Parameters,
+    Redeem,
+    Secret,
+    UnauthorizedClient,
+    check_request,
+    hookimpl,
+    new_identifier,
+    read_jws,
+)
 from authserver.engine.errors import InvalidToken
 from authserver.engine.keys import signing_keys
+from authserver.features.device.protocol import GRANT_TYPE as DEVICE
 from authserver.features.openid import subjects
 from authserver.settings import SettingsError
-from authserver.testing.rules import Rules, assert_inactive, assert_page_error, assert_refused
-from authserver.testing.server import ISSUER, SETTINGS
+from authserver.testing.rules import Rules, assert_code, assert_inactive, assert_page_error, assert_refused
+from authserver.testing.server import CHALLENGE, ISSUER, RESOURCE, SETTINGS
 from tests.features.openid_steps import (
     ON,
+    SCOPES,
     a_client_of,
+    a_new_server,
     a_server,
     about,
     half_hash,
@@ -26,6 +46,7 @@ from tests.features.openid_steps import (
     outcome_of,
     tokens,
 )
+from tests.features.test_device import Devices
 
 LOOSE = {**ON, "authserver.plugin.openid.require_pkce": "false"}
 NO_PKCE: dict[str, Any] = {"code_challenge": None, "code_challenge_method": None}
@@ -152,8 +173,9 @@ def test_a_setting_that_cannot_be_stops_the_start(key: str, value: str, problem:
         app.build({**ini, f"authserver.plugin.openid.{key}": value})
 
 
-def test_a_key_that_is_revoked_has_a_successor_at_once(rules: Rules) -> None:
+def test_a_key_that_is_revoked_has_a_successor_at_once() -> None:
     """OIDC-27: ID tokens go on, although the server signs access tokens with another algorithm."""
+    rules = a_new_server(ON)
     client, secret = a_client_of(rules)
     kid = header_of(tokens(rules, client, secret)["id_token"])["kid"]
     with rules.begin() as engine:
@@ -249,6 +271,17 @@ def test_only_codes_are_given(rules: Rules, response_type: str, mode: str | None
     assert answer.mode == "query"  # type: ignore[union-attr]
 
 
+def test_a_refresh_token_needs_consent_to_offline_access() -> None:
+    """OIDC-11: where that scope exists, and the person ticked it; else there is none, and no error."""
+    rules = a_server({**ON, "authserver.plugins": ON["authserver.plugins"] + "\noffline_access"})
+    for ticked, gives in ((["openid"], False), (["openid", "offline_access"], True)):
+        client, secret = a_client_of(rules, scopes=("openid", "offline_access"))
+        page = rules.authorize(client, rules.signed_in(), scope="openid offline_access")
+        code = assert_code(rules.consent(page, scopes=ticked))
+        assert ("refresh_token" in rules.redeem(client, secret, code).json) is gives
+    assert "refresh_token" not in tokens(rules, client, secret)
+
+
 # ---- PKCE -----------------------------------------------------------------------------------------
 
 
@@ -319,7 +352,8 @@ def test_a_code_with_a_challenge_needs_its_verifier() -> None:
 
 # ---- What clients know people by ------------------------------------------------------------------
 
-SALTED = {**ON, "authserver.plugin.openid.pairwise_salt": "0123456789abcdef0123456789abcdef"}
+SALT = "0123456789abcdef0123456789abcdef"
+SALTED = {**ON, "authserver.plugin.openid.pairwise_salt": SALT}
 
 
 def a_pairwise_client(rules: Rules, *uris: str, **details: str) -> Any:
@@ -383,6 +417,80 @@ def test_pairwise_ids_need_a_salt(rules: Rules) -> None:
         {"redirect_uris": ["https://a.example/cb"], "subject_type": "pairwise", "scope": "profile"}
     )
     assert_refused(answer, "invalid_client_metadata")
+
+
+# ---- Other ways to tokens ---------------------------------------------------------------------------
+
+ELSEWHERE = "urn:example:elsewhere"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A grant type in which another server vouches for Ann, who signed in there."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def grant_types(self) -> Mapping[str, Redeem]:
+        return {ELSEWHERE: self.redeem}
+
+    def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
+        user = engine.stores.users.find_by_name("ann")
+        assert user is not None
+        grant = Grant(
+            grant_id=new_identifier(),
+            client_id=client.client_id,
+            user_id=user.user_id,
+            scopes=("openid",),
+            resources=(RESOURCE,),
+            created_at=engine.now,
+            expires_at=engine.now + timedelta(hours=1),
+            details={"auth_time": 1, "amr": ["pwd"]},
+        )
+        return Issue(grant=grant, user=user, scopes=("openid",), resources=(RESOURCE,), is_new=True)
+
+
+def test_who_signed_in_elsewhere_gets_no_id_token_and_keeps_the_id_of_the_sector() -> None:
+    """OIDC-01, OIDC-47: another issuer's word about a sign-in is not ours; whatever the grant type, the sector counts."""
+    rules = a_server({**SALTED, "authserver.plugins": f"{ON['authserver.plugins']}\n{__name__}:Elsewhere"})
+    details = {"subject_type": "pairwise"}
+    grants = ("authorization_code", ELSEWHERE)
+    client, secret = a_client_of(rules, grant_types=grants, details=details)
+    here = rules.claims(tokens(rules, client, secret)["access_token"])
+    answer = rules.token(client, secret, grant_type=ELSEWHERE).json
+    assert "id_token" not in answer
+    assert rules.claims(answer["access_token"])["sub"] == here["sub"]
+    assert about(rules, answer["access_token"])["sub"] == here["sub"]
+
+
+def test_a_device_signs_its_person_in() -> None:
+    """OIDC-02, OIDC-47: who agreed in a session here gets an ID token, without a nonce."""
+    plugins = f"{ON['authserver.plugins']}\ndevice_grant"
+    devices = Devices(**{**SALTED, "authserver.plugins": plugins})
+    details = {"subject_type": "pairwise", "sector_identifier_uri": "https://one.example/sector.json"}
+    grant_types = (DEVICE, "refresh_token")
+    device, _ = devices.add_client(
+        grant_types=grant_types, token_endpoint_auth_method="none", scopes=SCOPES, details=details
+    )
+    told = devices.begins(device, scope="openid email")
+    assert devices.allow(told["user_code"]) is None
+    answer = devices.poll(told, device).json
+    claims = id_claims(devices, answer["id_token"])
+    (user,) = devices.rows("users")
+    assert claims["sub"] == subjects.pairwise(Secret(SALT), "one.example", user["user_id"])
+    assert claims["sub"] == devices.claims(answer["access_token"])["sub"]
+    assert "nonce" not in claims
+    renewed = devices.refresh(device, None, answer["refresh_token"]).json
+    assert id_claims(devices, renewed["id_token"])["sub"] == claims["sub"]
+
+
+def test_a_pushed_request_needs_a_redirect_uri(rules: Rules) -> None:
+    """OIDC-04: it is refused where it is pushed."""
+    client, _ = a_client_of(rules)
+    query = {"client_id": client.client_id, "scope": "openid", "response_type": "code"}
+    sent = Parameters.of({**query, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}.items())
+    with rules.begin() as engine, pytest.raises(InvalidRequest, match="redirect_uri is missing"):
+        check_request(engine, sent)
 
 
 def header_of(token: str) -> Any:

@@ -84,13 +84,16 @@ NAMES = (
     "grant_type", "refresh_token", "assertion", "token", "token_type_hint", "request", "request_uri", "prompt",
     "max_age", "login_hint", "acr_values", "ui_locales", "nonce", "dpop_jkt", "csrf_token", "username", "password",
     "page", "answer", "confirm_unverified", "ticks", "notice", "disconnect", "revoke", "session", "others",
-    "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__",
+    "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__", "claims",
+    "id_token_hint", "access_token", "display",
 )  # fmt: skip
 MEMBERS = (
     "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
     "application_type", "contacts", "client_uri", "logo_uri", "tos_uri", "policy_uri", "jwks", "jwks_uri",
     "software_id", "software_version", "software_statement", "client_name#de", "logo_uri#de", "client_id",
     "dpop_bound_access_tokens", "require_pushed_authorization_requests", "token_endpoint_auth_signing_alg", "__proto__",
+    "subject_type", "id_token_signed_response_alg", "sector_identifier_uri", "default_max_age", "default_acr_values",
+    "post_logout_redirect_uris", "nonce_replaces_pkce", "id_token_encrypted_response_alg",
 )  # fmt: skip
 PROOFS = (
     "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
@@ -181,7 +184,7 @@ OF_NAMES: Mapping[str, tuple[Value, ...]] = {
     "resource": ("https://evil.example/", "nowhere", "https://api.example/#x"),
     "response_mode": ("fragment", "form_post"),
     "response_type": ("token", "code token", "id_token"),
-    "scope": ("admin", "openid", "a  b", 'a"b', "x" * 5_000),
+    "scope": ("admin", "openid", "openid profile", "a  b", 'a"b', "x" * 5_000),
     "state": ("é", "x" * 8_200, "x" * 12_000, "\n"),
     "token": (*map(Known, TOKENS), *map(Known, CODES), *FORGED),
 }
@@ -305,10 +308,25 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
     }
     extra = _some(
         draw,
-        scope=("profile", "files.read", "profile files.read", "admin", "openid", "files.write"),
+        scope=(
+            "profile",
+            "files.read",
+            "profile files.read",
+            "admin",
+            "openid",
+            "files.write",
+            "openid profile",
+        ),
         resource=(RESOURCE, "https://files.example/", "https://evil.example/", "nowhere"),
-        response_mode=("query", "fragment"),
-        prompt=("none", "login", "consent", "none login"),
+        response_mode=("query", "fragment", "form_post"),
+        nonce=("n", "n" * 3_000),
+        claims=(
+            "{",
+            '{"id_token":{"acr":{"essential":true,"value":"password"}}}',
+            '{"userinfo":{"sub":{"value":"x"}}}',
+        ),
+        id_token_hint=("a.b.c", Known("access token of web")),
+        prompt=("none", "login", "consent", "none login", "select_account"),
         max_age=("0", "-1", "1"),
         acr_values=("password", "two-factors password", "two-factors", "unknown", '"'),
         ui_locales=("de", "x" * 2_000),

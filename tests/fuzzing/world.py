@@ -78,6 +78,7 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         # Wrong proofs of a code are counted.
         ("redirect-uri-differs", ("tokens", "UPDATE")),
         ("verifier-wrong", ("tokens", "UPDATE")),
+        ("verifier-without-challenge", ("tokens", "UPDATE")),
         # A person has answered, once, and was seen.
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
@@ -249,7 +250,7 @@ class World:
                 "redirect_uris": (LOOPBACK, SCHEME),
                 "application_type": "native",
             },
-            "first": {"scopes": ("profile", "files.read", "files.write", "admin")},
+            "first": {"scopes": ("profile", "files.read", "files.write", "admin", "openid")},
             "service": {"grant_types": ("client_credentials",)},
             "api": {"grant_types": ("client_credentials",)},
             "bound": {"details": {"dpop_bound_access_tokens": True}, "token_endpoint_auth_method": "none"},
@@ -885,7 +886,7 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
         "client_management software_statements origins_listed private_key_jwt client_id_documents "
-        "step_up"
+        "step_up openid"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -904,6 +905,9 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
         ),
         "authserver.plugin.metrics.tokens": FIGURES_TOKEN,
         "authserver.plugin.step_up.levels": "password = pwd\ntwo-factors = pwd+otp",
+        "authserver.plugin.step_up.wished_with": "openid",
+        "authserver.plugin.openid.require_pkce": "false",
+        "authserver.plugin.openid.pairwise_salt": "0123456789abcdef0123456789abcdef",
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.origins_listed.origins": LISTED,

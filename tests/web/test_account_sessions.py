@@ -58,7 +58,7 @@ def test_a_user_agent_is_kept_cut_and_printable(server: Server) -> None:
 
 
 def test_one_session_is_ended(server: Server, browser: TestApp) -> None:
-    """E-17, T098: the other browser is signed out at its next request, this one stays."""
+    """E-17, OIDC-57, T098: the other browser is signed out at its next request, this one stays."""
     other, third = signed_in(server), signed_in(server)
     page = page_of(server, other, "sessions")
     handles = [form.fields["session"][0]._value for form in page.forms.values() if "session" in form.fields]

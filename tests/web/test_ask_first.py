@@ -32,6 +32,7 @@ AT_START = {
     "grant_types",
     "includeme",
     "private_use_redirect_uris",
+    "response_modes",
     "scopes",
     "server_metadata",
 }
@@ -125,6 +126,18 @@ class Thinks:
     @hookimpl
     def code_details(self) -> None:
         self.think("code_details")
+
+    @hookimpl
+    def grant_details(self) -> None:
+        self.think("grant_details")
+
+    @hookimpl
+    def implied_parameters(self) -> None:
+        self.think("implied_parameters")
+
+    @hookimpl
+    def person_claims(self) -> None:
+        self.think("person_claims")
 
     @hookimpl
     def send_mail(self) -> bool:
@@ -295,6 +308,17 @@ def account_and_refusals(server: Server) -> None:
     assert browser.get(unknown, expect_errors=True).status_int == 400
 
 
+def tell_about_a_person(server: Server) -> None:
+    """By the one plugin that does."""
+    plugins = f"{server.ini['authserver.plugins']}\nopenid"
+    asked = Server(server.ini["authserver.database_url"], {**server.ini, "authserver.plugins": plugins})
+    client, secret = asked.add_client(scopes=("openid",))
+    token = asked.redeem(client, secret, asked.code(client, scope="openid")).json["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert asked.http.get("/oauth/userinfo", headers=headers).status_int == 200
+    asked.close()
+
+
 def hand_events_on(server: Server) -> None:
     client_credentials(server)
     server.deliver()
@@ -311,7 +335,15 @@ def forgotten_password(server: Server) -> None:
 
 STORIES: dict[Callable[[Server], None], set[str]] = {
     sign_in: {"login_decision", "redirect_uri_decision", "authentication_decision", "rate_decision"},
-    authorize: {"consent_decision", "scope_decision", "code_details", "expand_authorization_request"},
+    authorize: {
+        "consent_decision",
+        "scope_decision",
+        "code_details",
+        "expand_authorization_request",
+        "grant_details",
+        "implied_parameters",
+    },
+    tell_about_a_person: {"person_claims"},
     decline: {"consent_decision"},
     redeem_and_refresh: {"token_claims", "token_response", "token_binding", "client_auth_decision"},
     client_credentials: {"token_claims", "token_response", "resource_decision"},

@@ -233,7 +233,7 @@ def test_a_disabled_user_is_out_at_the_next_request(server: Server, browser: Tes
 
 @pytest.mark.parametrize(("key", "seconds"), [("session_lifetime", 600), ("session_idle_lifetime", 300)])
 def test_a_session_ends(make_server, key: str, seconds: int) -> None:
-    """E-17: after its lifetime in any case, and when nobody used it."""
+    """E-17, OIDC-57: after its lifetime in any case, and when nobody used it."""
     server = make_server({f"authserver.{key}": str(seconds)})
     server.add_user("ann")
     browser = signed_in(server)

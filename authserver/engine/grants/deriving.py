@@ -31,7 +31,6 @@ from authserver.engine.asking import (
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError
-from authserver.engine.parameters import Parameters
 from authserver.engine.records import NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
 from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
@@ -189,7 +188,6 @@ def derive(
         created_at=engine.now,
         expires_at=_end(engine, client, parent, allowed, refreshes=refreshes),
         details={
-            **_kept(engine, client, parent, scopes_left),
             **parent.details,
             **({ACTOR: dict(actor)} if actor else {}),
             "grant_type": grant_type,
@@ -288,21 +286,6 @@ def _scopes(
         raise InvalidScope("The requested scope was not granted.", reason="scope-beyond-parent")
     granted = still_registered(client, tuple(common))
     return allowed_scopes(engine, client, parent.user, grant_type, granted, resources)
-
-
-def _kept(engine: Engine, client: Client, parent: Parent, scopes: tuple[str, ...]) -> Mapping[str, Any]:
-    """What plugins keep with the grant of a person, such as what this client knows them as; there is no request of it."""
-    if parent.user is None:
-        return NOTHING
-    return engine.gather(
-        "grant_details",
-        engine=engine,
-        client=client,
-        user=parent.user,
-        acr=parent.details.get("acr"),
-        scopes=scopes,
-        parameters=Parameters.of(()),
-    )
 
 
 def _end(

@@ -44,6 +44,7 @@ from authserver.api import (
     grouped_scopes,
     hold_session,
     keep_approved,
+    kept_with_grant,
     named_resources,
     own_url,
     read_own_form,
@@ -292,15 +293,7 @@ def _checked(
     resources = allowed_resources(engine, client, found.resources)
     scopes = allowed_scopes(engine, client, person, GRANT_TYPE, found.scopes, resources)
     agreement = Agreement(client=client, user=person, scopes=scopes, resources=resources)
-    kept = engine.gather(
-        "grant_details",
-        engine=engine,
-        client=client,
-        user=person,
-        acr=sign_in.acr,
-        scopes=scopes,
-        parameters=parameters,
-    )
+    kept = kept_with_grant(engine, client, person, parameters, acr=sign_in.acr, scopes=scopes)
     # A policy may refuse whatever the person would answer; that it would allow without asking does not count here.
     consents_already(engine, agreement)
     return Asked(found=found, code=code, agreement=agreement, acr=sign_in.acr, kept=kept)

@@ -16,6 +16,7 @@ from pyramid.response import Response
 
 from authserver.api import (
     METADATA_DOCUMENT,
+    AuthenticationRefused,
     AuthenticationStep,
     Client,
     Decision,
@@ -40,9 +41,17 @@ from authserver.api import (
     hookimpl,
     metadata_document,
 )
-from authserver.features.openid import form_post, id_tokens, registration, sign_in, subjects, userinfo
+from authserver.features.openid import (
+    account,
+    form_post,
+    id_tokens,
+    registration,
+    sign_in,
+    subjects,
+    userinfo,
+)
 from authserver.features.openid.claims import COVERED, NAMES, OPENID, covered, of_person, read_asked
-from authserver.features.openid.sign_in import PROMPTS, LevelNotReached, LoginRequired
+from authserver.features.openid.sign_in import LOGIN_REQUIRED, PROMPTS, UNMET
 
 DISCOVERY = "openid-configuration"
 MAXIMUM_NONCE = 2_000
@@ -113,31 +122,31 @@ class OpenID:
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "account-differs": "",
+        "claim-of-tokens": "a plugin must not say what tokens say of themselves: fix its person_claims, or remove it",
         "claims-malformed": "",
         "encryption-not-offered": "",
         "hint-refused": "",
-        "level-not-reached": (
+        "essential-level-not-reached": (
             "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
             "people in by them"
         ),
-        "max-age-malformed": "",
-        "nobody-signed-in": "",
+        "openid-max-age-malformed": "",
+        "openid-nobody-signed-in": "",
         "nonce-too-long": "",
-        "prompt-malformed": "",
-        "redirect-uri-missing": "",
+        "openid-prompt-malformed": "",
         "sector-changed": "",
         "sector-incomplete": "",
         "sector-missing": "",
         "sector-refused": "",
         "sector-unavailable": "",
         "sector-unknown": (
-            "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or another "
-            "subject_type (`authserver client edit {client_id} --metadata subject_type=public`)"
+            "the redirect URIs of the client have several hosts: set sector_identifier_uri in its metadata, or make its "
+            "subject_type public (`authserver client edit {client_id}`)"
         ),
-        "sign-in-again": "",
-        "sign-in-first": "",
-        "sign-in-suffices": "",
-        "sign-in-too-old": "",
+        "openid-sign-in-again": "",
+        "openid-sign-in-first": "",
+        "openid-sign-in-suffices": "",
+        "openid-sign-in-too-old": "",
         "userinfo-scheme": "",
         "userinfo-scope": "",
         "userinfo-token": "",
@@ -201,6 +210,9 @@ class OpenID:
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
+        config.add_endpoint(form_post.SCRIPT, form_post.script)
+        config.add_endpoint(account.ROUTE, self.show_shared)
+        config.add_account_tab(account.ROUTE.name, account.TAB)
         config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
 
     @hookimpl
@@ -239,7 +251,7 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        # Of an authentication request, and not of a device, which has no address.
+        # Of an authentication request, which may have been sent in advance, and not of a device, which has no address.
         if "response_type" in parameters:
             parameters.require("redirect_uri")
         nonce = parameters.get("nonce")
@@ -262,9 +274,13 @@ class OpenID:
         hint = parameters.get("id_token_hint")
         wanted = {asked.subject, None if hint is None else id_tokens.read_hint(engine, client, hint)["sub"]}
         if wanted - {None, subject}:
-            raise LoginRequired("Another person is signed in.", reason="account-differs")
+            raise AuthenticationRefused(
+                "Another person is signed in.", reason="account-differs", code=LOGIN_REQUIRED
+            )
         if asked.levels and acr not in asked.levels:
-            raise LevelNotReached("The sign-in does not reach this level.", reason="level-not-reached")
+            raise AuthenticationRefused(
+                "The sign-in does not reach this level.", reason="essential-level-not-reached", code=UNMET
+            )
         if asked.id_token:
             kept["claims_in_id_token"] = list(asked.id_token)
         return kept or None
@@ -280,8 +296,8 @@ class OpenID:
         spends: Token | None,
         access_token: str,
     ) -> Mapping[str, Any] | None:
-        """An ID token, for a code and for a refresh token of it: others vouch for the people of other grants."""
-        if user is None or OPENID not in scopes or "auth_time" not in grant.details:
+        """An ID token, where the person agreed in a session here: others vouch for the people of other grants."""
+        if user is None or OPENID not in scopes or "session" not in grant.details:
             return None
         is_of_code = spends is not None and spends.kind is TokenKind.CODE
         return {
@@ -299,6 +315,10 @@ class OpenID:
     def answer_userinfo(self, request: Request) -> Response:
         """GET and POST /oauth/userinfo."""
         return userinfo.answer(request, self.about)
+
+    def show_shared(self, request: Request) -> Response:
+        """GET /account/shared."""
+        return account.show(request, self._attributes)
 
     def about(self, engine: Engine, client: Client, issued: Issued) -> Mapping[str, Any]:
         """What an access token lets its client know of its person."""

@@ -131,8 +131,10 @@ def of_person(
     found = {name: value for name in covered(scopes) if (value := _value(user, name, attributes)) is not None}
     added = engine.gather("person_claims", client=client, user=user, scopes=scopes)
     if taken := OF_TOKENS & added.keys():
-        raise ServerError("The server could not answer this request.", reason=f"claim-of-tokens-{min(taken)}")
-    return found | added
+        refused = ServerError("The server could not answer this request.", reason="claim-of-tokens")
+        refused.facts = {"claim": min(taken)}
+        raise refused
+    return {**found, **added}
 
 
 def _value(user: User, name: str, attributes: Mapping[str, str]) -> Any:

@@ -1,38 +1,49 @@
 """The response mode `form_post` (OAuth 2.0 Form Post Response Mode): the browser sends the response in a form.
 
-The page works without scripts: then the person presses its button. Its only script is named by its hash, and its form
-can go nowhere but to the origin of the redirect URI.
+The page works without scripts: then the person presses its button. The only script that it may run is named by its address,
+and its form can go nowhere but to the origin of the redirect URI.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
+from importlib.resources import files
 
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
-from authserver.api import Request, display_host, origin_of
+from authserver.api import Request, Route, display_host, origin_of, own_url
 
 MODE = "form_post"
 TEMPLATE = "authserver.features.openid:templates/form_post.jinja2"
-SCRIPT = "document.forms[0].submit()"
-_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+SCRIPT = Route("send_form", "/static/send-form.js", ("GET",), stored=False)
+_SCRIPT = (files(__package__) / "static" / "send-form.js").read_bytes()
+MAXIMUM_AGE = 300
 
 
 def respond(request: Request, redirect_uri: str, parameters: Mapping[str, str]) -> Response:
     """A page that sends these parameters to the redirect URI, which has been accepted."""
+    script = own_url(request, SCRIPT.name)
     request.content_security_policy |= {
         "form-action": [origin_of(redirect_uri) or "'none'"],
-        "script-src": [f"'sha256-{_HASH}'"],
+        "script-src": [script],
     }
     page = {
         "redirect_uri": redirect_uri,
         "fields": parameters,
         "host": display_host(redirect_uri),
-        "script": SCRIPT,
+        "script": script,
         "signed_in": None,
     }
     response: Response = render_to_response(TEMPLATE, page, request)
     return response
+
+
+def script(request: Request) -> Response:
+    """GET /static/send-form.js"""
+    return Response(
+        body=_SCRIPT,
+        content_type="text/javascript",
+        charset="utf-8",
+        cache_control=f"public, max-age={MAXIMUM_AGE}",
+    )

@@ -15,6 +15,7 @@ from authserver.api import (
     InvalidClientMetadata,
     Parameter,
     ReadMember,
+    Reply,
     TemporarilyUnavailable,
     fetch_named,
     fetched_problem,
@@ -158,9 +159,12 @@ def _check_sector(engine: Engine, address: str, uris: list[str]) -> None:
         )
 
 
-def _read_sector(url: str, body: bytes) -> frozenset[str]:
+def _read_sector(reply: Reply) -> frozenset[str]:
     """The redirect URIs in a document. Raises ValueError."""
-    listed = json.loads(body.decode())
+    try:
+        listed = json.loads(reply.body.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(listed, list) or not all(isinstance(uri, str) for uri in listed):
         raise ValueError("it is no array of texts")
     return frozenset(listed)

@@ -15,7 +15,6 @@ from authserver.api import (
     Client,
     Decision,
     InvalidRequest,
-    OAuthError,
     Parameters,
     Session,
     SignIn,
@@ -25,7 +24,7 @@ from authserver.api import (
 from authserver.features.openid.claims import read_asked
 
 LOGIN_REQUIRED = "login_required"
-SELECTION_REQUIRED = "account_selection_required"
+UNMET = "unmet_authentication_requirements"
 PROMPTS = ("none", "login", "consent", "select_account")
 DEFAULT_LEVELS = "default_acr_values"
 DEFAULT_AGE = "default_max_age"
@@ -44,18 +43,6 @@ def _(sentence: str) -> str:
 TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")
 AGAIN = _("This application asks you to sign in again.")
 WHICH = _("This application asks which account you want to use.")
-
-
-class LoginRequired(OAuthError):
-    """Another person is signed in than the request is about (OIDC Core, 3.1.2.6)."""
-
-    code = LOGIN_REQUIRED
-
-
-class LevelNotReached(OAuthError):
-    """No sign-in reaches the level without which the client wants no answer (OIDC Core, 5.5.1.1)."""
-
-    code = "unmet_authentication_requirements"
 
 
 def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
@@ -80,24 +67,24 @@ def decide(
     prompts = [value for value in (parameters.get("prompt") or "").split(" ") if value]
     max_age = parameters.get("max_age")
     silent = "none" in prompts
-    malformed = ""
+    reason = ""
     if (silent and len(prompts) > 1) or any(value not in PROMPTS for value in prompts):
-        malformed = "prompt-malformed"
+        reason = "openid-prompt-malformed"
     elif max_age is not None and not _SECONDS.fullmatch(max_age):
-        malformed = "max-age-malformed"
+        reason = "openid-max-age-malformed"
     if session is None:
         # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
-        if silent and not malformed:
-            return deny("nobody-signed-in", LOGIN_REQUIRED)
-        return allow("sign-in-first", AuthenticationStep.GO_ON)
-    if malformed:
-        return deny(malformed, InvalidRequest.code)
+        if silent and not reason:
+            return deny("openid-nobody-signed-in", LOGIN_REQUIRED)
+        return allow("openid-sign-in-first", AuthenticationStep.GO_ON)
+    if reason:
+        return deny(reason, InvalidRequest.code)
     why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
     if why and silent:
-        return deny("sign-in-too-old", LOGIN_REQUIRED)
+        return deny("openid-sign-in-too-old", LOGIN_REQUIRED)
     if why:
-        return allow("sign-in-again", SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
-    return allow("sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
+        return allow("openid-sign-in-again", SignIn(step=AuthenticationStep.SIGN_IN_AGAIN, why=why))
+    return allow("openid-sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
 
 
 def _why_again(session: Session, prompts: list[str], seconds: int | None) -> str:

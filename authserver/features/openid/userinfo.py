@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pyramid.response import Response
 
 from authserver.api import (
+    MAXIMUM_PARAMETER,
     Bearer,
     Engine,
     InsufficientScope,
@@ -47,7 +49,7 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
 }
 _OPERATION = Operation(
     summary="What the application may know of the person (OIDC Core, 5.3).",
-    bearer=Bearer(name="access_token", description="With the scope `openid`.", required=True),
+    bearer=Bearer(name="access_token", description="With the scope `openid`."),
     answer={
         "sub": Parameter(description="As in the ID token.", required=True),
         **{
@@ -55,7 +57,17 @@ _OPERATION = Operation(
             for name in NAMES
         },
     },
-    errors=(InvalidToken, InsufficientScope),
+    errors=(InvalidRequest, InvalidToken, InsufficientScope),
+    open_to=("token_binding",),
+)
+_BY_FORM = replace(
+    _OPERATION,
+    form={
+        "access_token": Parameter(
+            description="In place of that in the header (RFC 6750, 2.2).",
+            schema={"type": "string", "minLength": 1, "maxLength": MAXIMUM_PARAMETER},
+        )
+    },
 )
 ROUTE = Route(
     "userinfo",
@@ -64,7 +76,7 @@ ROUTE = Route(
     Medium.JSON,
     Origins.CLIENTS,
     metadata="userinfo_endpoint",
-    operation={"GET": _OPERATION, "POST": _OPERATION},
+    operation={"GET": _OPERATION, "POST": _BY_FORM},
 )
 Describe = Callable[[Engine, ClientRecord, Issued], Mapping[str, Any]]
 
@@ -80,7 +92,8 @@ def answer(request: Request, describe: Describe) -> Response:
         InvalidToken: there is none, or it is not valid here.
         InsufficientScope: it has not the scope `openid`.
     """
-    is_form = request.method == "POST"
+    # A form without a single parameter has no type: the token is in the header.
+    is_form = request.method == "POST" and request.content_length not in (None, 0)
     form = read_form(request) if is_form else read_query(request)
     client, claims = look_up(request.engine, form, describe, in_form=is_form)
     algorithm = client.details.get(ALGORITHM)
