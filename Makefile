@@ -90,8 +90,7 @@ floods: $(VENV)/developing ## measure what honest callers notice of a flood (ben
 sbom: $(VENV)/developing ## write what a release consists of, with licences, as CycloneDX into dist/
 	@rm -rf build/sbom
 	@$(BIN)/python -m venv build/sbom
-	@build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-		--only-binary :all: -r requirements/run.txt
+	@build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements/run.txt
 	@build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
 	@build/sbom/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes pip
 	@# What the build backend left here; its entry points would hide later ones.

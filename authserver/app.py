@@ -167,9 +167,22 @@ class Application:
 
     def check_database(self) -> None:
         """Raises SettingsError unless the database has this version's tables; StorageUnavailable when it is away."""
-        if self.storage.revision() != migrate.head():
+        revision = self.storage.revision()
+        if revision != migrate.head():
+            if revision is not None and not migrate.is_known(revision):
+                raise SettingsError(
+                    [
+                        (
+                            f"authserver.database_url: the database is at migration {revision}, of a later version: install that "
+                            "version, or name another database"
+                        )
+                    ]
+                )
+            at = f"is at migration {revision}" if revision else "has no tables"
             raise SettingsError(
-                ["the database is not at this version's migration: run `authserver db upgrade`"]
+                [
+                    f"authserver.database_url: the database {at}, not at this version's: run `authserver db upgrade`"
+                ]
             )
 
     def probe_database(self) -> None:
@@ -222,7 +235,17 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     except ConfigurationError as error:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
-        raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
+        why = " ".join(str(error).split())
+        raise SystemExit(
+            cannot_start(
+                [
+                    (
+                        f"authserver.database_url: the database cannot be used: {why}; start it, or correct the address, the "
+                        "user and the password"
+                    )
+                ]
+            )
+        ) from None
     application: Application = router.registry.application
     application.caretaker.start()
     for reading in application.readings:
@@ -256,6 +279,7 @@ def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     application = build(ini, folder=folder)
     announce(application)
     try:
+        application.storage.check_file()
         application.prepare()
         return make_wsgi_app(application, ini)
     except BaseException:

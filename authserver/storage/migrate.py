@@ -38,6 +38,11 @@ def head() -> str:
     return revision
 
 
+def is_known(revision: str) -> bool:
+    """Whether this version has that migration."""
+    return revision in {item.revision for item in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 def migrations_folder() -> Path:
     """`authserver/migrations` as installed from a wheel, `alembic` beside the package in a checkout.
 

@@ -97,7 +97,8 @@ class Inherited:
 
     def _follow(self) -> None:
         os.read(self._parent, 1)  # the parent never writes: this returns when it has gone, even by kill -9
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Without the delay: another server may be waiting for the addresses.
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @dataclass(slots=True, eq=False)
