@@ -61,7 +61,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
-from authserver.web.processes import Ending
+from authserver.web.processes import Ending, is_started_again
 from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
@@ -228,6 +228,9 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         if problems := ini_reader.unused_variables(global_config):
             raise SettingsError(problems)
         router = start(ini, folder=Path(folder) if folder else None)
+        # A process that replaces another must not be kept from it by a service that is away just now.
+        if not is_started_again():
+            check_services(router.registry.application)
     except SettingsError as error:
         raise SystemExit(cannot_start(error.problems)) from None
     except KeyboardInterrupt as error:
@@ -253,6 +256,15 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     atexit.register(application.close)
     _end_in_order()
     return router
+
+
+def check_services(application: Application) -> None:
+    """Raises SettingsError, and closes the application, if a service that a plugin asks does not answer."""
+    try:
+        application.parts.policies.check_services()
+    except SettingsError:
+        application.close()
+        raise
 
 
 def _end_in_order() -> None:

@@ -93,3 +93,16 @@ def test_a_key_file_that_is_missing_or_unreadable(refused: Refused, tmp_path: Pa
         "this server, or name another"
     )
     assert "Is a directory" in refused(secret_keys=f"file:{tmp_path}")
+
+
+def test_a_shared_store_that_does_not_answer(refused: Refused) -> None:
+    """Only when a server starts: a process that replaces another goes on with what `store_down` says."""
+    settings = {
+        "plugins": SETTINGS["authserver.plugins"] + "\nrate_limits",
+        "plugin.rate_limits.storage": f"redis://127.0.0.1:{free_port()}/0",
+        "plugin.rate_limits.limits": "few = sign_in, account, 4, hour",
+    }
+    assert refused(**settings) == (
+        "authserver.plugin.rate_limits: storage: the shared store does not answer; start it, correct the address, or "
+        "count in memory: memory://"
+    )
