@@ -203,7 +203,7 @@ def test_systemd_reads_the_units(tmp_path: Path) -> None:
     for unit in units:
         # It must be a program that there is.
         (tmp_path / unit.name).write_text(
-            unit.read_text().replace("/srv/authserver/bin/pserve", sys.executable)
+            re.sub(r"/srv/authserver/bin/(pserve|authserver)", sys.executable, unit.read_text())
         )
     if analyze:
         command = [analyze, "verify", *(tmp_path / unit.name for unit in units)]
