@@ -30,7 +30,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
+.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods sbom docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -99,6 +99,17 @@ audit: $(VENV)/developing ## measure what the audit trail costs, with ten millio
 
 floods: $(VENV)/developing ## measure what honest callers notice of a flood (benchmarks/README.md)
 	@$(BIN)/python benchmarks/floods.py
+
+sbom: $(VENV)/developing ## write what a release consists of, with licences, as CycloneDX into dist/
+	@rm -rf build/sbom
+	@$(BIN)/python -m venv build/sbom
+	@build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements/run.txt
+	@build/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	@build/sbom/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes pip
+	@# What the build backend left here; its entry points would hide later ones.
+	@rm -rf build/lib build/bdist.* authserver.egg-info
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/authserver.cdx.json build/sbom/bin/python
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

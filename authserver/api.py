@@ -24,8 +24,10 @@ sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds,
 hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
 for each value that must not be set in production; a development server logs them, a production server does not start.
 
-A plugin may have two methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
-or raises ValueError with a sentence; `close()` closes it at the end. A plugin that keeps something it has opened is a
+A plugin may have three methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
+or raises ValueError with a sentence; `close()` closes it at the end. `check_services()` is called when a server starts, not
+for commands and not in a process that takes the place of another: it raises ValueError with a sentence if a service that
+the plugin asks does not answer. A plugin that keeps something it has opened is a
 `@dataclass(eq=False)`; any other is a frozen dataclass.
 
 For editors and type checkers: each hook has a `Protocol`, such as `ScopeDecisionHook` for `scope_decision`. A plugin

@@ -61,7 +61,7 @@ from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
-from authserver.web.processes import Ending
+from authserver.web.processes import Ending, is_started_again
 from authserver.web.request import Request, complete
 from authserver.web.scope_list import is_in_group, prefix_of
 from authserver.web.serving import cannot_start
@@ -184,17 +184,15 @@ class Application:
 
     def check_database(self) -> None:
         """Raises SettingsError unless this version can work with the tables; StorageUnavailable when it is away."""
-        match migrate.schema(self.storage):
+        key, revision = "authserver.database_url", self.storage.revision()
+        match migrate.schema_of(self.storage, revision, migrate.head()):
             case migrate.Schema.BEHIND:
-                raise SettingsError(
-                    ["the database is not at this version's migration: run `authserver db upgrade`"]
-                )
+                at = f"is at migration {revision}" if revision else "has no tables"
+                problem = f"the database {at}, not at this version's: run `authserver db upgrade`"
+                raise SettingsError([f"{key}: {problem}"])
             case migrate.Schema.TOO_NEW:
-                raise SettingsError(
-                    [
-                        "the database is that of a newer version, which this one cannot work with: run that version"
-                    ]
-                )
+                problem = f"the database is at migration {revision}, of a later version"
+                raise SettingsError([f"{key}: {problem}: install that version, or name another database"])
 
     def probe_database(self) -> None:
         """The same within a time limit, for those who look whether this server is ready."""
@@ -239,6 +237,9 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         if problems := ini_reader.unused_variables(global_config):
             raise SettingsError(problems)
         router = start(ini, folder=Path(folder) if folder else None)
+        # A process that replaces another must not be kept from it by a service that is away just now.
+        if not is_started_again():
+            check_services(router.registry.application)
     except SettingsError as error:
         raise SystemExit(cannot_start(error.problems)) from None
     except KeyboardInterrupt as error:
@@ -246,7 +247,17 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     except ConfigurationError as error:
         raise SystemExit(f"authserver cannot start: a plugin's pages clash with others: {error}") from None
     except StorageUnavailable as error:
-        raise SystemExit(f"authserver cannot start: the database cannot be used: {error}") from None
+        why = " ".join(str(error).split())
+        raise SystemExit(
+            cannot_start(
+                [
+                    (
+                        f"authserver.database_url: the database cannot be used: {why}; start it, or correct the address, the "
+                        "user and the password"
+                    )
+                ]
+            )
+        ) from None
     application: Application = router.registry.application
     application.caretaker.start()
     for reading in application.readings:
@@ -254,6 +265,15 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
     atexit.register(application.close)
     _end_in_order()
     return router
+
+
+def check_services(application: Application) -> None:
+    """Raises SettingsError, and closes the application, if a service that a plugin asks does not answer."""
+    try:
+        application.parts.policies.check_services()
+    except SettingsError:
+        application.close()
+        raise
 
 
 def _end_in_order() -> None:
@@ -280,6 +300,7 @@ def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     application = build(ini, folder=folder)
     announce(application)
     try:
+        application.storage.check_file()
         application.prepare()
         return make_wsgi_app(application, ini)
     except BaseException:

@@ -81,6 +81,7 @@ def load(ini: Mapping[str, str]) -> Loaded:
         SettingsError: with every problem found, each naming its key and what to do.
     """
     problems: list[str] = []
+    unresolved: set[str] = set()
     own: dict[str, Resolved] = {}
     single: dict[str, Resolved] = {}
     plugin_settings: dict[str, dict[str, Resolved]] = {}
@@ -97,6 +98,7 @@ def load(ini: Mapping[str, str]) -> Loaded:
             value = resolve(key, raw)
         except SettingsError as error:
             problems += error.problems
+            unresolved.add(key)
             continue
         if key.startswith(PLUGIN_PREFIX):
             name, dot, option = key.removeprefix(PLUGIN_PREFIX).rpartition(".")
@@ -112,7 +114,8 @@ def load(ini: Mapping[str, str]) -> Loaded:
             problems.append(f"{key}: no such setting; {did_you_mean(name, known, PREFIX)}")
 
     values, found = read_fields(Settings, own, PREFIX)
-    problems += found
+    # What cannot be resolved is not missing.
+    problems += [line for line in found if line.partition(":")[0] not in unresolved]
     if problems:
         raise SettingsError(problems)
     settings = Settings(**values)
@@ -238,7 +241,10 @@ def resolve(key: str, raw: str) -> Resolved:
         try:
             return Resolved(path.read_text(encoding="utf-8").strip(), inline=False)
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError([f"{key}: cannot read {path}: {error}"]) from None
+            why = getattr(error, "strerror", None) or error
+            raise SettingsError(
+                [f"{key}: cannot read {path}: {why}; make the file readable for this server, or name another"]
+            ) from None
     if text.startswith("env:"):
         raise SettingsError([f"{key}: the environment variable {text.removeprefix('env:')} is not set"])
     return Resolved(text, inline=True)

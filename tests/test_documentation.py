@@ -272,7 +272,17 @@ def typed() -> Iterator[tuple[str, str]]:
 
 TYPED = list(dict.fromkeys(typed()))
 # Programs that are not ours, and not about ours.
-OTHERS = {"openssl", "pg_dump", "createdb", "pg_restore", "sqlite3", "journalctl", "umask"}
+OTHERS = {
+    "docker",
+    "kubectl",
+    "openssl",
+    "pg_dump",
+    "createdb",
+    "pg_restore",
+    "sqlite3",
+    "journalctl",
+    "umask",
+}
 
 
 @pytest.mark.parametrize(("file", "line"), TYPED, ids=[line[:60] for _, line in TYPED])

@@ -114,6 +114,30 @@ def test_the_default_fits_where_a_process_may_open_1024_files() -> None:
     assert (ended.stdout, ended.returncode) == ("listens\n", 0), ended.stderr
 
 
+def test_sockets_of_systemd_take_the_place_of_listen(tmp_path: Path) -> None:
+    """So the address stays open while the service is restarted (sd_listen_fds(3)); a variable for another process counts not."""
+    port = free_port()
+    code = (
+        "import os, socket, sys\n"
+        f"descriptor = socket.create_server(('127.0.0.1', {port})).detach()\n"
+        "descriptor == 3 or os.dup2(descriptor, 3)\n"
+        "os.environ |= {'LISTEN_FDS': '1', 'LISTEN_PID': sys.argv[1] or str(os.getpid())}\n"
+        "from authserver.web.serving import server\n"
+        "try: server({}, listen=sys.argv[2])(None)\n"
+        "except Exception as error: print(type(error).__name__, 'LISTEN_FDS' in os.environ)"
+    )
+    for pid, said in (("", "CannotListen False"), ("1", "")):
+        # Without the sockets it takes an address of its own, which is in use here.
+        done = subprocess.run(
+            [sys.executable, "-c", code, pid, f"127.0.0.1:{port}"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.stdout.strip() == said, done.stderr
+        assert bool(done.returncode) == ("is in use" in done.stderr) == (not said)
+
+
 def test_every_address_is_checked() -> None:
     """The second of two is in use, so the first is given back."""
     with taken() as port:

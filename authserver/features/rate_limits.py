@@ -254,6 +254,14 @@ class RateLimits:
                 ) from None
         self.counts = Counts(shared)
 
+    def check_services(self) -> None:
+        """Raises ValueError if the shared store does not answer. While a server runs, `store_down` of each line counts."""
+        shared = self.counts.shared
+        if shared is not None and not shared.check():
+            raise ValueError(
+                "storage: the shared store does not answer; start it, correct the address, or count in memory: memory://"
+            )
+
     def close(self) -> None:
         """Close the connections to the shared store."""
         self.counts.close()

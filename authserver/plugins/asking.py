@@ -233,6 +233,30 @@ class PluginSet:
             self.close()
             raise SettingsError(problems)
 
+    def check_services(self, seconds: float = LOADING_SECONDS) -> None:
+        """Call `check_services` of each plugin that has it: whether what it asks elsewhere answers.
+
+        Args:
+            seconds: how long each may take.
+
+        Raises:
+            SettingsError: some services do not answer; each plugin is named with its sentence.
+        """
+        problems = []
+        for label, plugin in self._prepared:
+            if (check := getattr(plugin, "check_services", None)) is None:
+                continue
+            try:
+                TimeLimit(seconds).call(check)
+            except TooSlow:
+                problems.append(
+                    f"{PLUGIN_PREFIX}{label}: its `check_services` takes longer than {seconds:g} seconds"
+                )
+            except Exception as error:
+                problems.append(f"{PLUGIN_PREFIX}{label}: {text_of(error)}")
+        if problems:
+            raise SettingsError(problems)
+
     def close(self) -> None:
         """Call `close` of each plugin that was prepared and has it; the last one first.
 

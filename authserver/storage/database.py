@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import msgspec
 import sqlalchemy as sa
@@ -42,6 +43,8 @@ POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
 # Alembic keeps there which migration the database is at.
 VERSION_TABLE = "alembic_version"
+# Bytes that must be free where a file of SQLite is, when a server starts.
+MINIMUM_FREE = 4_000_000
 # In WAL mode only FULL keeps what was committed through a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
@@ -106,6 +109,31 @@ class Database:
         if not isinstance(pool, QueuePool):
             return {}
         return {"in_use": pool.checkedout(), "idle": pool.checkedin(), "limit": pool.size()}
+
+    def check_file(self) -> None:
+        """Check that a file of SQLite is there, and has room to grow. Connecting would make an empty one.
+
+        Raises:
+            SettingsError: it is not there, or the disk is almost full.
+        """
+        path = file_of(self.engine.url)
+        if path is None:
+            return
+        if not path.exists():
+            raise SettingsError(
+                [
+                    f"authserver.database_url: there is no file {path}: run `authserver db upgrade`, or change the path"
+                ]
+            )
+        if (free := shutil.disk_usage(path.parent).free) < MINIMUM_FREE:
+            raise SettingsError(
+                [
+                    (
+                        f"authserver.database_url: {free // 1_000_000} MB are free on the disk of {path}, and "
+                        f"{MINIMUM_FREE // 1_000_000} are needed; make room, or move the file and change the path"
+                    )
+                ]
+            )
 
     def ping(self) -> None:
         """Reach the database. Raises StorageUnavailable."""
@@ -219,16 +247,28 @@ def _connect_args(url: URL) -> dict[str, Any]:
 
 def _keep_private(engine: Engine) -> None:
     """Make the file unreadable to other users; SQLite gives the files that it makes beside it the same mode."""
-    (name,), options = engine.dialect.create_connect_args(engine.url)
-    address = urlsplit(name) if options.get("uri") else None
-    path = Path(os.path.realpath(unquote(address.path) if address else name))
-    if path.name == ":memory:":
+    path = file_of(engine.url)
+    if path is None:
         return
     for beside in ("", "-wal", "-shm", "-journal"):
         private_files.tighten(path.with_name(path.name + beside))
     # An address may say with a mode, such as `ro`, that the file is not made.
-    if not (address and "mode=" in address.query):
+    if "mode=" not in _address(engine.url).query:
         event.listen(engine, "do_connect", lambda *_: _create(path))
+
+
+def file_of(url: URL) -> Path | None:
+    """The file of a SQLite database; None for one in memory, and for others."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    path = Path(os.path.realpath(unquote(_address(url).path)))
+    return None if path.name == ":memory:" else path
+
+
+def _address(url: URL) -> SplitResult:
+    """What SQLite opens: a path, or a URI with its options."""
+    (name,), options = url.get_dialect()().create_connect_args(url)
+    return urlsplit(name) if options.get("uri") else SplitResult("", "", quote(name), "", "")
 
 
 def _create(path: Path) -> None:

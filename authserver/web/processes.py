@@ -41,6 +41,7 @@ _LATE = 5.0
 _LOOK = 0.5
 _PSERVE = "import sys; from pyramid.scripts.pserve import main; sys.exit(main(sys.argv))"
 log = logging.getLogger("authserver")
+_is_started_again = False
 
 
 @dataclass(slots=True)
@@ -60,11 +61,13 @@ class Inherited:
 
     Attributes:
         number: which of the processes it is, from 1.
+        is_first: whether no other process of this server runs yet.
         sockets: where it accepts requests.
         management: where it accepts those of operators.
     """
 
     number: int
+    is_first: bool
     sockets: tuple[socket.socket, ...]
     management: tuple[socket.socket, ...]
     _ready: int
@@ -76,13 +79,16 @@ class Inherited:
         given = os.environ.pop(VARIABLE, None)
         if given is None:
             return None
-        number, ready, parent, sockets, management = (
+        number, is_first, ready, parent, sockets, management = (
             tuple(int(item) for item in part.split(",") if item) for part in given.split(";")
         )
         for descriptor in (*ready, *parent, *sockets, *management):
             os.set_inheritable(descriptor, False)
+        global _is_started_again
+        _is_started_again = not is_first[0]
         return cls(
             number[0],
+            bool(is_first[0]),
             tuple(socket.socket(fileno=item) for item in sockets),
             tuple(socket.socket(fileno=item) for item in management),
             ready[0],
@@ -97,7 +103,13 @@ class Inherited:
 
     def _follow(self) -> None:
         os.read(self._parent, 1)  # the parent never writes: this returns when it has gone, even by kill -9
-        os.kill(os.getpid(), signal.SIGTERM)
+        # Without the delay: another server may be waiting for the addresses.
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def is_started_again() -> bool:
+    """Whether this process takes the place of another one, or joins others that answer already."""
+    return _is_started_again
 
 
 @dataclass(slots=True, eq=False)
@@ -237,7 +249,7 @@ class Parent:
         hearing, ready = os.pipe()
         management = self._management[number - 1] if self._management else ()
         descriptors = [[item.fileno() for item in group] for group in (self._sockets, management)]
-        parts = [[number], [ready], [self._life], *descriptors]
+        parts = [[number], [int(not self._current)], [ready], [self._life], *descriptors]
         popen = subprocess.Popen(  # noqa: S603 - the command by which this process was started
             command(sys.argv, sys.warnoptions),
             pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
