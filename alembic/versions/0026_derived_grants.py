@@ -12,6 +12,7 @@ revision = "0026"
 down_revision = "0025"
 branch_labels = None
 depends_on = None
+kind = "expand"
 
 
 def upgrade() -> None:

@@ -1,6 +1,6 @@
 """Know of each migration whether the version before it can go on working.
 
-Revision: 0025
+Revision: 0027
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0025"
-down_revision = "0024"
+revision = "0027"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 kind = "expand"
