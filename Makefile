@@ -13,6 +13,8 @@ INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --edit
 INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 # Two workers: what CI has. More help on larger machines: `make test WORKERS=8`.
 WORKERS ?= 2
+# How long `make soak` takes.
+MINUTES ?= 30
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -29,7 +31,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth audit floods docs lock messages format clean
+.PHONY: help run test check clients faults proxies fuzz timing mutants bench scale growth audit floods soak docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -86,6 +88,9 @@ audit: $(VENV)/developing ## measure what the audit trail costs, with ten millio
 
 floods: $(VENV)/developing ## measure what honest callers notice of a flood (benchmarks/README.md)
 	@$(BIN)/python benchmarks/floods.py
+
+soak: $(VENV)/developing ## a mixed load for 30 minutes (MINUTES=5), then three times what the server can do
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

@@ -167,7 +167,9 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
     if metadata.response_types != (("code",) if redirects else ()):
         raise InvalidClientMetadata("response_types must be code with authorization_code, and empty without.")
     if "refresh_token" in metadata.grant_types and set(metadata.grant_types) <= _WITHOUT_A_PERSON:
-        raise InvalidClientMetadata("grant_types: refresh_token needs authorization_code or another grant of a person.")
+        raise InvalidClientMetadata(
+            "grant_types: refresh_token needs authorization_code or another grant of a person."
+        )
     _check_redirect_uris(engine, metadata)
     if metadata.token_endpoint_auth_method not in engine.auth_methods:
         raise InvalidClientMetadata("token_endpoint_auth_method is not offered.")
