@@ -13,6 +13,8 @@ INSTALL_CHECKOUT := PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --edit
 INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 # One more than CI has cores: while a test waits for a process, another one runs. On larger machines: `make test WORKERS=8`.
 WORKERS ?= 3
+# How long `make soak` takes.
+MINUTES ?= 30
 # A worker keeps to the tests of its files, so that what a file prepares is prepared once; the first to end helps the other.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
@@ -30,7 +32,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods sbom docs lock messages format clean
+.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods soak sbom docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -110,6 +112,9 @@ sbom: $(VENV)/developing ## write what a release consists of, with licences, as 
 	@rm -rf build/lib build/bdist.* authserver.egg-info
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/authserver.cdx.json build/sbom/bin/python
+
+soak: $(VENV)/developing ## a mixed load for 30 minutes (MINUTES=5), then three times what the server can do
+	@PYTHONPATH=. $(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 docs: $(VENV)/developing ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html

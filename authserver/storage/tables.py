@@ -406,7 +406,7 @@ class GenerationRow(Base):
 
 
 class MigrationRow(Base):
-    """A migration that was run, from 0025 on: a version that does not know it sees here whether it can work with it."""
+    """A migration that was run, from 0027 on: a version that does not know it sees here whether it can work with it."""
 
     __tablename__ = "migrations"
 

@@ -18,8 +18,9 @@ import errno
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from waitress import wasyncore
@@ -35,12 +36,14 @@ from authserver.engine.sources import network_of
 _SETTLING = 0.2
 # Seconds between two looks at a server that ends.
 _ENDING_LOOK = 0.05
-# Seconds between two lines in the log about requests that waited for a thread, and between two about descriptors.
+# Seconds between two lines in the log that say the same.
 TOLD_EVERY = 60.0
 # So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
 _RESERVE = 8
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
+# Seconds after which a request that waits for a thread is refused, so that its client knows within three.
+QUEUE_SECONDS = 2.5
 _ERRORS = {
     400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
     413: "The body is too long.",
@@ -75,8 +78,12 @@ class Bounds:
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no types
     """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
 
+    arrived = 0.0
+
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
+        if self.completed:
+            self.arrived = time.monotonic()
         if self.error:
             # Or waitress would ask for the body of a request that it has refused.
             self.expect_continue = False
@@ -121,6 +128,30 @@ class Task(WSGITask):  # type: ignore[misc]
             # waitress makes one slash of several.
             environ["PATH_INFO"] = self.request.path
         return environ
+
+    def execute(self) -> None:
+        """Answer it, or refuse it at once if it has waited for a thread for so long that its client may be gone.
+
+        Whoever asks whether the process lives is answered always.
+        """
+        waited = time.monotonic() - self.request.arrived
+        if waited > QUEUE_SECONDS and not self.request.path.endswith("/health/live"):
+            self._refuse()
+        else:
+            super().execute()
+
+    def _refuse(self) -> None:
+        self.channel.server.tell("there are more requests than this process can answer, so some get 503")
+        body = (
+            b'{"error":"temporarily_unavailable",'
+            b'"error_description":"The server has more requests than it can answer now. Try again later."}'
+        )
+        self.status = "503 Service Unavailable"
+        self.response_headers += [*_HEADERS, ("Retry-After", "2")]
+        self.content_length = len(body)
+        # No application begins this answer.
+        self.complete = True
+        self.write(b"" if self.request.command == "HEAD" else body)
 
     def build_response_header(self) -> bytes:
         if self.channel.server.is_ending:
@@ -187,7 +218,7 @@ class Listener:
     channel_class = Channel
     active_channels: dict[int, Channel]
     bounds: Bounds
-    _told = -TOLD_EVERY
+    _told: Mapping[str, float] = MappingProxyType({})
     is_ending = False
 
     def maintenance(self, now: float) -> None:
@@ -233,15 +264,18 @@ class Listener:
                 return None
         return accepted
 
+    def tell(self, problem: str) -> None:
+        """Say it in the log, unless that was said less than a minute ago."""
+        now = time.monotonic()
+        if now - self._told.get(problem, -TOLD_EVERY) >= TOLD_EVERY:
+            self._told = {**self._told, problem: now}
+            log.warning("%s", problem)
+
     def _make_room(self, error: OSError) -> None:
         """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
-        now = time.monotonic()
-        if now - self._told >= TOLD_EVERY:
-            self._told = now
-            log.warning(
-                "%s: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)",
-                error.strerror,
-            )
+        self.tell(
+            f"{error.strerror}: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)"
+        )
         if not close_longest_waiting(self.active_channels.values()):
             # The one who asked is asked for again at once.
             time.sleep(_PAUSE)

@@ -316,9 +316,12 @@ class Faulty(Cluster):
     loads: int = 0
 
     def load(self, visitors: int = 3, **how: Any) -> Load:
+        return Load(self.processes, self.applications[:visitors], self.ledger(), **how)
+
+    def ledger(self) -> Ledger:
+        """A new one."""
         self.loads += 1
-        ledger = Ledger(self.folder / f"ledger-{self.loads}.jsonl")
-        return Load(self.processes, self.applications[:visitors], ledger, **how)
+        return Ledger(self.folder / f"ledger-{self.loads}.jsonl")
 
     @cached_property
     def applications(self) -> list[Application]:

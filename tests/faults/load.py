@@ -73,6 +73,7 @@ class Visitor(threading.Thread):
     """One person with a browser, and the application that acts for this person; one story after the other until stopped.
 
     A question whose answer was lost, or refused for a while, is asked again at the other process, as a client does.
+    `often` multiplies how often something unusual happens; `pace` is called before each request, and may wait.
     """
 
     ports: Sequence[Any]
@@ -83,6 +84,7 @@ class Visitor(threading.Thread):
     pause: float = 0.02
     patience: float = PATIENCE
     often: float = 1.0
+    pace: Callable[[], None] = lambda: None
     cookies: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,6 +167,7 @@ class Visitor(threading.Thread):
     def _step(self, name: str, story: int, sent: Mapping[str, Any], ask: Callable[[], Answer]) -> Step:
         if self.over.is_set():
             raise Over
+        self.pace()
         return self.ledger.step(name, story, sent, ask)
 
     def _send(self, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> Answer:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import sqlalchemy as sa
@@ -40,6 +40,7 @@ class FaultPoints:
     """
 
     folder: str
+    immediate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for engine_event, listener in (("connect", self._connected), ("commit", self._committing)):
