@@ -57,4 +57,7 @@ def escaped(character: str) -> str:
 
 def made_visible(text: str, escape: Callable[[str], str] = escaped) -> str:
     """A text with an escape for everything hidden in it: one line, safe for a terminal."""
+    if text.isascii() and text.isprintable():
+        # Most lines of the log; to look at each character costs as much as a signature.
+        return text
     return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or escape(found["hidden"]), text))

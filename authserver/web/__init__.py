@@ -12,8 +12,8 @@ from pyramid.config import Configurator
 #                 repeats the request when the database asks for that
 #     headers     refuses other hosts and plain http; adds the headers of every answer
 #       refusals  records the refusal or failure, then asks the exception view for the answer
-#         direct  calls the views that programs use, each in a transaction of its own
-#         tm      begins the transaction of a page, and commits it unless the view raised
+#         direct  calls the view, in a transaction of its own, for endpoints of programs and pages on the way to a client
+#         tm      begins the transaction of another page, and commits it unless the view raised
 #           the view
 TWEENS = (
     "authserver.web.headers.tween_factory",

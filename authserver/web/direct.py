@@ -1,6 +1,7 @@
-"""Endpoints that programs call, in front of pyramid_tm and Pyramid's router: found by their path in the route table.
+"""What is answered in front of pyramid_tm and Pyramid's router: endpoints for programs, and the pages on the way to a client.
 
-Each has a short transaction of its own, as commands have. Pages keep the one of pyramid_tm, which others may join.
+Their views are found by the path in the route table (`Route.is_direct`). Each request has a short transaction of its own,
+as commands have; other pages have that of pyramid_tm, which others may join.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def _endpoints(registry: Any) -> dict[str, Endpoint]:
     mapper = registry.getUtility(IRoutesMapper)
     found = {}
     for path, route in registry.paths.items():
-        if route.medium.is_json and route not in registry.patterns.values():
+        if route.is_direct:
             interface = registry.getUtility(IRouteRequest, name=route.name)
             view = registry.adapters.lookup((IViewClassifier, interface, providedBy(None)), IView)
             found[path] = Endpoint(mapper.get_route(route.name), interface, view, route.stored)

@@ -44,6 +44,7 @@ class Route:
         medium: of its responses, errors included.
         origins: which web origins may read its responses.
         stored: whether it needs the request's transaction.
+        direct: whether it is answered in front of pyramid_tm and Pyramid's router (`web.direct`), as JSON always is.
         personal: whether it is for signed-in users; others are sent back to it after they have signed in.
         purpose: what somebody signs in for who is sent back to it, as the sign-in page says it; "" for nothing to say.
         refused: the type of the events of its refusals.
@@ -61,6 +62,7 @@ class Route:
     medium: Medium = Medium.PAGE
     origins: Origins = Origins.NONE
     stored: bool = True
+    direct: bool = False
     personal: bool = False
     purpose: str = ""
     refused: EventType = EventType.REQUEST_REFUSED
@@ -68,6 +70,11 @@ class Route:
     decided_by: str = ""
     for_operators: bool = False
     operation: Operation | Mapping[str, Operation] | None = field(default=None, repr=False)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether `web.direct` answers it; its path must have no placeholder."""
+        return (self.direct or self.medium.is_json) and "{" not in self.path
 
     def operations(self) -> Mapping[str, Operation]:
         """What each of its methods takes and answers, by the method."""

@@ -34,10 +34,11 @@ ROUTES = (
         "authorize",
         "/oauth/authorize",
         ("GET", "POST"),
+        direct=True,
         refused=EventType.AUTHORIZATION_REFUSED,
         metadata="authorization_endpoint",
     ),
-    Route("consent", "/oauth/consent", ("GET", "POST"), refused=EventType.AUTHORIZATION_REFUSED),
+    Route("consent", "/oauth/consent", ("GET", "POST"), direct=True, refused=EventType.AUTHORIZATION_REFUSED),
     Route(
         "token",
         "/oauth/token",
@@ -87,7 +88,7 @@ ROUTES = (
         metadata="jwks_uri",
         operation=operations.JWKS,
     ),
-    Route("login", "/login", ("GET", "POST"), refused=EventType.SIGN_IN_REFUSED),
+    Route("login", "/login", ("GET", "POST"), direct=True, refused=EventType.SIGN_IN_REFUSED),
     Route("logout", "/logout", ("GET", "POST")),
     Route("password_link", password_links.PAGE, ("GET", "POST"), refused=EventType.PASSWORD_REFUSED),
     Route(
