@@ -67,6 +67,7 @@ from authserver.engine.pending import (
     unseal,
 )
 from authserver.engine.people.login import sign_out
+from authserver.engine.printable import without_hidden
 from authserver.engine.questions import (
     AuthenticationStep,
     Counted,
@@ -74,16 +75,21 @@ from authserver.engine.questions import (
 )
 from authserver.engine.records import NOTHING, Client, Consent
 from authserver.engine.tokens.issuing import issue_code, new_code
+from authserver.limits import MAXIMUM_USERNAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
-    """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said."""
+    """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said.
+
+    `hint` is the user name that the client expects (`login_hint`; OIDC Core, 3.1.2.1): anybody may have written it.
+    """
 
     handle: str
     client: Client
     redirect_uri: str
     why: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +308,14 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
     pending = _opened(engine, sealed_request, browser)
     client, redirect_uri = accept_target(engine, pending.parameters)
     earlier_answer(engine, pending, client, browser)
-    return Requester(handle=pending.handle, client=client, redirect_uri=redirect_uri, why=pending.why)
+    hint = next(iter(pending.parameters.all("login_hint")), "")
+    return Requester(
+        handle=pending.handle,
+        client=client,
+        redirect_uri=redirect_uri,
+        why=pending.why,
+        hint=without_hidden(hint) if len(hint) <= MAXIMUM_USERNAME else "",
+    )
 
 
 def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -> bool:

@@ -243,7 +243,9 @@ def _login_page(
         "redirect_host": uris.display_host(redirect_uri),
         "redirect_is_remote": uris.is_remote_https(redirect_uri),
         "notice": shown.notice,
-        "username": shown.username or (user.username if again and user else ""),
+        "username": shown.username
+        or (requester.hint if requester else "")
+        or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",
         "failed": failed,

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
+import time_machine
 
 from authserver import app
 from authserver.api import (
@@ -183,6 +184,23 @@ def test_a_key_that_is_revoked_has_a_successor_at_once() -> None:
     assert revoked.successor is not None and revoked.successor.algorithm == "RS256"
     rules.parts.signer.load()  # type: ignore[attr-defined]
     assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == revoked.successor.kid
+
+
+def test_a_rotation_goes_on_while_clients_watch() -> None:
+    """R-06, T144: the new key is published before it signs, and what the old one signed is verified still."""
+    rules = a_new_server(ON)
+    client, secret = a_client_of(rules)
+    before = tokens(rules, client, secret)["id_token"]
+    with rules.begin() as engine:
+        rotation = signing_keys.rotate(engine, algorithm="RS256")
+    rules.parts.signer.load()  # type: ignore[attr-defined]
+    assert rotation.new.kid in {key["kid"] for key in rules.parts.signer.jwks()["keys"]}
+    assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == header_of(before)["kid"]
+    with time_machine.travel(rotation.new.activates_at + timedelta(seconds=1)):
+        rules.parts.signer.load()  # type: ignore[attr-defined]
+        after = tokens(rules, client, secret)["id_token"]
+        assert header_of(after)["kid"] == rotation.new.kid
+        assert id_claims(rules, before)["sub"] == id_claims(rules, after)["sub"]
 
 
 def test_a_refresh_gives_a_new_id_token_of_the_same_sign_in(rules: Rules) -> None:

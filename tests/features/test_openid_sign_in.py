@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import time_machine
 
-from authserver.engine.authorize import AskConsent, AskLogin, describe_pending
+from authserver.engine.authorize import AskConsent, AskLogin, Requester, describe_pending
 from authserver.engine.pending import Browser, mark_of
 from authserver.engine.records import Client
 from authserver.features.openid.sign_in import AGAIN, WHICH
@@ -88,7 +88,7 @@ def test_a_new_sign_in_is_enough_and_the_page_says_why(settings: Any, prompt: st
     assert isinstance(asked, AskLogin) and asked.again
     if settings is not ON and "step_up" in settings["authserver.plugins"]:
         why = "You signed in some time ago." if "login" in prompt else why
-    assert why_of(rules, asked, before).startswith(why)
+    assert described(rules, asked, before).why.startswith(why)
     assert outcome_of(rules.resume(asked, before)) == "sign in again"
     assert outcome_of(rules.resume(asked, rules.signed_in())) == "code"
 
@@ -172,6 +172,18 @@ def test_what_may_be_ignored_never_makes_an_error(rules: Rules, changes: dict[st
         assert "two-factors" in changes.get("acr_values", "")
         answer = rules.resume(answer, rules.signed_in(methods=("pwd",)))
     assert outcome_of(answer) == "code"
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [("ann", "ann"), ("a" * 201, ""), ("an\u202en", "ann"), ("", "")],
+)
+def test_the_page_begins_with_the_name_that_the_client_expects(rules: Rules, hint: str, shown: str) -> None:
+    """OIDC Core, 3.1.2.1: as a text that anybody may have written."""
+    client, _ = a_client_of(rules)
+    asked = rules.authorize(client, STRANGER, scope="openid", login_hint=hint)
+    assert isinstance(asked, AskLogin)
+    assert described(rules, asked, STRANGER).hint == shown
 
 
 # ---- Levels -----------------------------------------------------------------------------------------
@@ -416,8 +428,8 @@ def self_registered(rules: Rules) -> Client:
     return rules.stores.tables.clients[client.client_id]
 
 
-def why_of(rules: Rules, asked: AskLogin, browser: Browser) -> str:
-    """What the sign-in page says of the request that waits."""
+def described(rules: Rules, asked: AskLogin, browser: Browser) -> Requester:
+    """What the sign-in page may say of the request that waits."""
     with rules.begin() as engine:
         marked = replace(browser, marks={asked.handle: mark_of(engine, asked.handle)})
-        return describe_pending(engine, asked.sealed_request, marked).why
+        return describe_pending(engine, asked.sealed_request, marked)

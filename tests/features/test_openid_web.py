@@ -162,7 +162,7 @@ def posted(page: TestResponse, *, to: str = REDIRECT_URI) -> dict[str, str]:
 
 
 def test_the_response_is_sent_in_a_form(server: Server) -> None:
-    """OIDC-13, OIDC-53, OIDC-54: codes and errors alike; values are escaped."""
+    """OIDC-13, OIDC-53, OIDC-54, T018: codes and errors alike; values are escaped."""
     client, secret = server.add_client(scopes=SCOPES)
     state = "\"><script>alert('x')</script>&amp;"
     browser = server.browser()
@@ -184,6 +184,8 @@ def test_the_response_is_sent_in_a_form(server: Server) -> None:
     assert (refused["error"], refused["state"]) == ("invalid_scope", state)
     silent = posted(server.browser().get(server.authorization_url(client, **asked, prompt="none")))
     assert silent["error"] == "login_required"
+    page = server.browser().get(server.authorization_url(client, login_hint="ann")).follow()
+    assert form_with(page, "username")["username"].value == "ann"
     page = browser.get(server.authorization_url(client, **asked, prompt="consent"))
     assert posted(server.consent(page, "deny"))["error"] == "access_denied"
 
