@@ -40,7 +40,14 @@ For grant types (`grant_types`): a grant type takes an `Engine`, a `Client` and 
 with a `Grant` (the function is a `Redeem`); `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the
 policies and apply the floor; `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and
 `UnauthorizedClient` are its refusals; `verify_assertion`, `single_use` and `TrustedKeys` are for assertions that
-other issuers signed.
+other issuers signed. What comes from a token, or from an assertion, is made with `derive` alone: its `Parent` is what
+`parent_of_token` or `parent_of_assertion` returns, which raise `NotLive`; `acted` names who acts, `actors_of` reads that.
+
+For grant types that ask people on pages of their own: an `Agreement` is what they are asked, `consents_already` asks
+the policies, `complete_parameters` and `required_sign_in` say what their sign-in must be, `agreement_problem` why an
+answer is none; `hold_session` comes before the first write, `agree` makes the grant, `keep_approved` stores it with a code,
+and `decline` notes a refusal. A client redeems the code by `check_approved` and `redeem_approved`. `describe_client`,
+`named_resources`, `scope_sentences` and `grouped_scopes` give a page what it may show; `ON_ANOTHER_DEVICE` marks the grant.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):

@@ -19,6 +19,7 @@ from authserver.engine.records import Grant, RegisteredBy
 from authserver.storage import migrate
 from authserver.testing.live import live_server
 from authserver.testing.server import PASSWORD, Server
+from authserver.testing.server import SETTINGS as OF_TESTS
 
 IMAGES = Path(__file__).parent / "images"
 SETTINGS = {
@@ -29,6 +30,7 @@ SETTINGS = {
         notes.read = Read your notes
         notes.write = Write and delete your notes
         """,
+    "authserver.plugins": f"{OF_TESTS['authserver.plugins']}\ndevice_grant",
     "authserver.hidden_scopes": None,
     "authserver.plugin.registration_open.scopes": "profile notes.read",
     "authserver.plugin.resources_listed.resources": "https://notes.acme.example/ = *",
@@ -44,6 +46,8 @@ PICTURES = (
     ("consent-dark-narrow.png", 390, "dark", True),
 )
 ACCOUNT = "account-light.png"
+DEVICE = "device-narrow.png"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 def main() -> None:
@@ -71,6 +75,13 @@ def main() -> None:
             page = context.new_page()
             show_account(page, server)
             take(page, ACCOUNT)
+            context.close()
+            context = browser.new_context(
+                viewport={"width": 390, "height": 400}, color_scheme="light", device_scale_factor=1.5
+            )
+            page = context.new_page()
+            show_device(page, server)
+            take(page, DEVICE)
             context.close()
         browser.close()
 
@@ -131,6 +142,23 @@ def show_account(page: Page, server: Server) -> None:
             engine.stores.grants.add(grant)
     page.goto(server.issuer + "/account/apps")
     expect(page.get_by_role("button", name="End access")).to_have_count(2)
+
+
+def show_device(page: Page, server: Server) -> None:
+    """Bring the page to the question whether a device may be connected."""
+    client, _ = server.add_client(
+        client_name="Television",
+        grant_types=(DEVICE_CODE,),
+        token_endpoint_auth_method="none",
+        scopes=SCOPES[:2],
+    )
+    told = server.ask("/oauth/device_authorization", client, scope=" ".join(SCOPES[:2])).json
+    page.goto(told["verification_uri_complete"])
+    page.get_by_label("Username").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Connect this device to your account?")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,9 @@ def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory)
     path = tmp_path_factory.mktemp("live") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
     settings = with_playground(SITE)
-    settings["authserver.plugins"] = f"{settings['authserver.plugins']}\norigins_listed\nstep_up\nsmtp_mail"
+    settings["authserver.plugins"] = (
+        f"{settings['authserver.plugins']}\norigins_listed\nstep_up\nsmtp_mail\ndevice_grant"
+    )
     # Nobody in these tests has a mail address.
     settings["authserver.plugin.smtp_mail.host"] = "localhost"
     settings["authserver.plugin.smtp_mail.sender"] = "sign-in@site.example"

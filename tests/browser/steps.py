@@ -445,6 +445,29 @@ def choose_password(page: Page, new: str, repeated: str | None = None) -> None:
     page.get_by_role("button", name="Set password").click()
 
 
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+
+
+def ask_on_device(page: Page, server: Server) -> None:
+    """Come with the code of a device, sign in, and stand before the question whether it may be connected."""
+    client, _ = server.add_client(
+        client_name="Television", grant_types=(DEVICE_CODE,), token_endpoint_auth_method="none"
+    )
+    told = server.ask("/oauth/device_authorization", client, scope="profile files.read").json
+    page.goto(told["verification_uri_complete"])
+    sign_in(page, new_user(server))
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Connect this device to your account?")
+
+
+def _wrong_device_code(page: Page, server: Server) -> None:
+    page.goto(f"{server.issuer}/device")
+    sign_in(page, new_user(server))
+    page.get_by_label("Code").fill("bbbb bbbb")
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("alert")).to_contain_text("There is no device with this code")
+
+
 # Every page, and how a new browser comes to it.
 PAGES: dict[str, Callable[[Page, Server], None]] = {
     "home": _home,
@@ -490,6 +513,8 @@ PAGES: dict[str, Callable[[Page, Server], None]] = {
     "password-set": _password_set,
     "forgotten": _forgotten,
     "forgotten-sent": _forgotten_sent,
+    "device": ask_on_device,
+    "device-wrong-code": _wrong_device_code,
     "playground": start_playground,
     "playground-denied": lambda page, server: come_back_to_playground(page, server, "Deny"),
     "playground-finished": finish_playground,

@@ -648,6 +648,7 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     assert "Asked for just now" in text
     assert "Did somebody send you this code" in text
     assert text.index('value="deny"') < text.index('value="allow"')
+    assert "<script" not in text
     # Both buttons look alike.
     assert len(re.findall(r'<button class="button" type="submit" form="answer"', text)) == 2
     done = form_with(page, "scope").submit("answer", value="allow")

@@ -18,7 +18,7 @@ from authserver.engine.crypto.digests import new_identifier
 from authserver.engine.ending import Act, Ended, Subject
 from authserver.engine.errors import OAuthError
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import GrantFilter
+from authserver.engine.records import Grant, GrantFilter
 from authserver.engine.tokens.issuing import issue
 from authserver.testing.records import a_grant, a_resource
 from authserver.testing.server import RESOURCE, Server
@@ -68,6 +68,17 @@ def issued(engine: Engine) -> None:
     issue(engine, client, Issue(grant=grant, user=ann, **order))
 
 
+def derived(engine: Engine, parents: tuple[Grant, ...]) -> Grant:
+    """A new grant that hangs on these, the nearest first. Raises OAuthError."""
+    ann, client = engine.stores.users.find_by_name("ann"), engine.stores.clients.find("notes", engine.now)
+    assert ann is not None and client is not None
+    nearest = parents[0]
+    grant = replace(nearest, grant_id=new_identifier(), parent_id=nearest.grant_id)
+    order: dict[str, Any] = {"scopes": ("read",), "resources": nearest.resources, "is_new": True}
+    issue(engine, client, Issue(grant=grant, user=ann, hangs_on=parents, **order))
+    return grant
+
+
 def live(server: Server) -> int:
     with server.begin() as engine:
         return len(engine.stores.grants.search(GrantFilter(live_at=engine.now), limit=1000))
@@ -92,6 +103,31 @@ def test_the_act_waits_for_a_request_that_issues_and_ends_what_it_issued(
         done = ends.result(timeout=30)
     assert (done.grants, done.refresh_tokens, done.access_tokens) == (1, 1, 1)
     assert live(servers[0]) == 0
+
+
+def test_whoever_ends_a_grant_waits_for_what_is_derived_from_it_and_ends_that(
+    servers: tuple[Server, Server],
+) -> None:
+    """TX-10, T163: a grandchild that is not committed yet hangs on its grandparent: it ends with that."""
+    first, second = servers
+    with first.begin() as engine:
+        issued(engine)
+        (root,) = engine.stores.grants.search(GrantFilter(live_at=engine.now), limit=9)
+        child = derived(engine, (root,))
+
+    def end() -> bool:
+        with second.begin() as engine:
+            return engine.stores.grants.revoke(root.grant_id, engine.now, "ended")
+
+    with ThreadPoolExecutor(1) as threads:
+        with first.begin() as engine:
+            derived(engine, (child, root))
+            ends = threads.submit(end)
+            assert not threading.Event().wait(0.2) and not ends.done()
+        assert ends.result(timeout=30)
+    assert live(first) == 0
+    with first.begin() as engine, pytest.raises(OAuthError):
+        derived(engine, (child, root))
 
 
 @pytest.mark.parametrize("kind", KINDS)
