@@ -88,6 +88,7 @@ from authserver.engine.people.password_links import (
     SentLink,
     make_link,
     send_link,
+    signs_in_elsewhere,
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.ports import AlreadyExists
@@ -272,6 +273,7 @@ __all__ = [
     "set_password",
     "sign_out_everywhere",
     "signing_keys",
+    "signs_in_elsewhere",
     "source_of",
     "totals",
     "types_of",

@@ -11,7 +11,7 @@ import pytest
 
 from authserver.engine.counting import Counting
 from authserver.engine.people.password_links import use_link
-from authserver.engine.records import ClientState, Gauge
+from authserver.engine.records import ClientState, EventType, Gauge
 from authserver.event_readers import Reading
 from authserver.features.admin_api import ends
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
@@ -444,6 +444,13 @@ def test_nobody_gets_at_the_account_of_an_operator_without_all_rights(sqlite_url
             assert admin.post(f"{path}/password-link", {})["username"] == group
         bob = lesser.post("/users", {"username": "bob", "groups": ["staff"]})
         assert lesser.post(f"/users/{bob['user_id']}/password-link", {})["username"] == "bob"
+        # Somebody who signs in by other means, such as a directory, may come with other groups the next time.
+        with server.begin() as engine:
+            engine.journal.user_id = bob["user_id"]
+            engine.record(EventType.SIGNED_IN)
+        first = lesser.ask("POST", f"/users/{bob['user_id']}/password-link", {})
+        assert_problem(first, 403, "beyond-own-scopes")
+        assert admin.post(f"/users/{bob['user_id']}/password-link", {})["username"] == "bob"
     finally:
         server.close()
 

@@ -30,7 +30,7 @@ from authserver.engine.people.account import (
 from authserver.engine.people.login import hidden_name, password_turn
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.questions import Counted
-from authserver.engine.records import EventType, Kept, User
+from authserver.engine.records import EventFilter, EventType, Kept, User
 from authserver.settings import MAXIMUM_LINK_LIFETIME, Secret
 
 # The page that takes them, below the issuer.
@@ -121,6 +121,17 @@ def make_link(
         address=f"{engine.settings.issuer}{PAGE}#{user.user_id}.{secret}",
         expires_at=link.expires_at,
     )
+
+
+def signs_in_elsewhere(engine: Engine, user: User) -> bool:
+    """Whether somebody without a password here has signed in, as far as events tell: by other means, such as a directory.
+
+    What groups those bring along the next time, nobody here knows: a first password may then lead to a higher role.
+    """
+    if user.password_hash is not None:
+        return False
+    wanted = EventFilter(user_id=user.user_id, types=frozenset({EventType.SIGNED_IN}))
+    return bool(engine.stores.events.search(wanted, limit=1))
 
 
 def send_link(

@@ -12,6 +12,7 @@ from authserver.administration import (
     SentLink,
     make_link,
     send_link,
+    signs_in_elsewhere,
 )
 from authserver.api import Parameter
 from authserver.features.admin_api import problems
@@ -30,6 +31,9 @@ def make(call: Call) -> Answer:
     sent.end()
     # With a new password somebody else would have all that this person may do.
     refuse_operators(call, user.groups)
+    if signs_in_elsewhere(call.engine, user):
+        # Their groups may be others the next time, and the password would stay.
+        call.administrator.refuse_beyond(call.engine.scopes)
     lifetime = None if seconds is None else timedelta(seconds=seconds)
     try:
         link = (send_link if by_mail else make_link)(call.engine, user, lifetime)
