@@ -39,12 +39,10 @@ class Silence:
 
     def check(self) -> None:
         """Raises ServerSilent, unless the server was well last, or it is time for an attempt: the caller's."""
-        if self._next_attempt is None:
-            return
         with self._lock:
-            now = time.monotonic()
             if self._next_attempt is None:
                 return
+            now = time.monotonic()
             if now < self._next_attempt:
                 raise ServerSilent("the database was silent a moment ago")
             self._next_attempt = now + PAUSE
