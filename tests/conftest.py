@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -89,6 +90,16 @@ class _Statements(LRUCache[Any, Any]):
     def _shared(key: Any) -> Any:
         dialect, *statement = key
         return (dialect.name, *statement)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible_processes() -> Iterator[None]:
+    """Processes of tests take Ctrl-C, even where a shell runs the tests in the background, which ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

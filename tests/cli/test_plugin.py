@@ -64,7 +64,7 @@ def results(plugins: Path) -> Mapping[str, Mapping[str, str | None]]:
     # What the templates decide is plain; a few questions for each promise will do.
     (plugins / "conftest.py").write_text(
         "from hypothesis import settings\n\n"
-        'settings.register_profile("few", max_examples=10)\n'
+        'settings.register_profile("few", max_examples=4)\n'
         'settings.load_profile("few")\n'
     )
     report = plugins / "results.xml"

@@ -7,6 +7,7 @@ version of the rules says about it. Whether a person may have a name is asked on
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 
 import precis_i18n
 import regex
@@ -27,19 +28,26 @@ _SCRIPTS = """
 """
 # Scripts that are written together (UTS 39, 5.2, "highly restrictive"): Japanese, Chinese and Korean, with Latin.
 _MIXTURES = ("Latn Hani Hira Kana", "Latn Hani Bopo", "Latn Hani Hang")
-# A character that several scripts share counts for each of them (Script_Extensions; UTS 39, 5.1).
-_ONE_WRITING = regex.compile(
-    "|".join(
-        "[" + "".join(rf"\p{{scx={script}}}" for script in ("Zyyy", "Zinh", *writing.split())) + "]*+"
-        for writing in (*_SCRIPTS.split(), *_MIXTURES)
-    )
-)
 # In a decomposed name: a mark on no letter, the same mark twice, more marks than a language needs (UTS 39, 5.4).
 _ODD_MARKS = regex.compile(r"(?<![\p{L}\p{M}\p{Nd}\u200c\u200d])\p{M}|(\p{Mn})\1|\p{Mn}{5}")
 _NO_TEXT = regex.compile(r"[\p{Cc}\p{Cs}]")
 _PROFILE = precis_i18n.get_profile("UsernameCaseMapped:CaseFold")
 
 _LENGTH = f"a user name has 1 to {MAXIMUM_USERNAME} characters"
+
+
+@cache
+def _one_writing() -> regex.Pattern[str]:
+    """A text in one script, or in scripts that are written together; compiled when the first name is vetted.
+
+    A character that several scripts share counts for each of them (Script_Extensions; UTS 39, 5.1).
+    """
+    return regex.compile(
+        "|".join(
+            "[" + "".join(rf"\p{{scx={script}}}" for script in ("Zyyy", "Zinh", *writing.split())) + "]*+"
+            for writing in (*_SCRIPTS.split(), *_MIXTURES)
+        )
+    )
 
 
 class BadUsername(ValueError):
@@ -81,7 +89,7 @@ def check_username(name: str) -> None:
         raise BadUsername(_broken_rule(name, error)) from None
     if _ODD_MARKS.search(unicodedata.normalize("NFD", name)):
         raise BadUsername("a user name has its marks on letters, and few on each")
-    if not _ONE_WRITING.fullmatch(name):
+    if not _one_writing().fullmatch(name):
         raise BadUsername("a user name is written in one script")
     if len({ord(digit) - unicodedata.decimal(digit) for digit in name if digit.isdecimal()}) > 1:
         raise BadUsername("a user name has the digits of one script")
