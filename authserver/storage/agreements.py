@@ -442,7 +442,7 @@ class SqlGrants:
         return revoked
 
     def touch(self, grant_id: str, now: datetime) -> None:
-        self._work.write(_TOUCH_GRANT, {"id": grant_id, "now": now})
+        self._work.along(_TOUCH_GRANT, {"id": grant_id, "now": now})
 
     def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
         wider = grant.wider(scopes)
@@ -514,7 +514,7 @@ class SqlTokens:
         self._work = work
 
     def add(self, token: Token) -> None:
-        self._work.add_along(_ADD_TOKEN, _TOKEN.row(token))
+        self._work.along(_ADD_TOKEN, _TOKEN.row(token))
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         row = self._work.read(_FIND_TOKEN, {"kind": kind, "digest": digest}).one_or_none()

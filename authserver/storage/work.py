@@ -128,10 +128,10 @@ class Work:
         if not self.insert(statements, row):
             raise AlreadyExists
 
-    def add_along(self, statement: Prepared, row: Row) -> None:
-        """Insert a new row along with the next statement of the transaction, or with its end: without a trip of its own.
+    def along(self, statement: Prepared, row: Row) -> None:
+        """Run a statement whose answer nobody needs along with the next one, or with the end: without a trip of its own.
 
-        Where it cannot be, that raises, and nothing of the transaction is kept: AlreadyExists if the row is there already.
+        If it fails, that raises, and nothing of the transaction is kept: AlreadyExists for a new row that is there already.
         """
         self._ask_for_end()
         self._begin()

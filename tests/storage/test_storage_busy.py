@@ -19,7 +19,7 @@ from authserver.engine.audit import BadSearch
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventFilter
 from authserver.storage import database as storage
-from authserver.storage.database import Database, StorageBusy, StorageSlow
+from authserver.storage.database import Database, StorageBusy, StorageSlow, StorageUncertain
 from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
 
 CUT_ALL = """
@@ -168,7 +168,7 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresq
     postgresql.for_transaction(manager).grants.add(a_grant())
     with psycopg.connect(postgresql_server, autocommit=True) as operator:
         operator.execute(CUT_ALL)
-    with pytest.raises(StorageBusy):
+    with pytest.raises(StorageUncertain):
         manager.commit()
     manager.abort()
     with postgresql.engine.connect() as connection:

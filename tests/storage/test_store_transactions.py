@@ -206,7 +206,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
         "usable_refresh_tokens",
     }
     reads |= {"totals", "totals_of_clients", "top_clients", "series", "strangers", "current", "samples"}
-    reads |= {"deletions", "last", "newest"}
+    reads |= {"deletions", "last", "newest", "ancestors", "derived", "foresee", "foresee_with_user"}
     reads |= {"with_ending_secret", "count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
     with database.begin() as stores:

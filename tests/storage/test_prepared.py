@@ -1,0 +1,152 @@
+"""Prepared statements: how many round trips PostgreSQL has to answer, and what is left when one of a trip fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from authserver.engine.ports import AlreadyExists, Stores
+from authserver.engine.records import Client, TokenKind
+from authserver.storage.database import Database
+from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user, an_event
+
+LATER = NOW + timedelta(seconds=5)
+REFRESH = a_token(kind=TokenKind.REFRESH)
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    with database.begin() as stores:
+        stores.clients.add(a_client())
+        stores.users.add(a_user())
+        stores.grants.add(a_grant(user_id="user_ada"))
+        stores.tokens.add(REFRESH)
+    return database
+
+
+@contextmanager
+def trips(database: Database, folder: Path) -> Iterator[Callable[[], int]]:
+    """How many round trips were made so far: the Sync messages that libpq itself writes down, one for each."""
+    trace = folder / "trace"
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+    with trace.open("wb") as file:
+        driver.pgconn.trace(file.fileno())
+
+        def count() -> int:
+            driver.pgconn.untrace()
+            return trace.read_text().count("\tSync")
+
+        yield count
+
+
+def client_credentials(stores: Stores) -> None:
+    stores.clients.find("reports", LATER)
+    stores.events.add(an_event())
+
+
+def introspection(stores: Stores) -> None:
+    stores.grants.foresee_with_user("grant_1")
+    stores.clients.find("reports", LATER)
+    assert stores.grants.find_with_user("grant_1")
+
+
+def rotation(stores: Stores) -> None:
+    stores.tokens.foresee(REFRESH.kind, REFRESH.digest)
+    stores.clients.find("reports", LATER)
+    assert stores.tokens.find(REFRESH.kind, REFRESH.digest)
+    assert stores.tokens.claim(REFRESH, LATER, successor_digest=b"next", sealed_successor=b"sealed")
+    stores.tokens.add(replace(REFRESH, digest=b"next"))
+    stores.grants.touch("grant_1", LATER)
+    stores.events.add(an_event())
+
+
+@pytest.mark.parametrize(("work", "expected"), [(client_credentials, 2), (introspection, 1), (rotation, 3)])
+@pytest.mark.postgresql
+def test_requests_of_machines_make_few_round_trips(
+    postgresql_url: str, tmp_path: Path, work: Callable[[Stores], None], expected: int
+) -> None:
+    """BEGIN goes with the first write, COMMIT with the last, and what does not depend on each other together."""
+    database = Database(postgresql_url, pool_size=1)
+    with database.begin() as stores:
+        stores.clients.add(a_client())
+        stores.grants.add(a_grant())
+        stores.tokens.add(REFRESH)
+    with trips(database, tmp_path) as made:
+        with database.begin() as stores:
+            work(stores)
+        assert made() == expected
+    database.close()
+
+
+def test_what_fails_in_a_trip_takes_everything_with_it(filled: Database) -> None:
+    """R-07, T147: the COMMIT that was sent along is not run."""
+    with pytest.raises(AlreadyExists), filled.begin() as stores:
+        assert stores.tokens.claim(REFRESH, LATER)
+        stores.tokens.add(REFRESH)
+        stores.events.add(an_event())
+    with pytest.raises(sa.exc.IntegrityError), filled.begin() as stores:
+        assert stores.tokens.claim(REFRESH, LATER)
+        stores.tokens.add(replace(REFRESH, digest=b"next", grant_id="nowhere"))
+        stores.events.add(an_event())
+    with pytest.raises(sa.exc.IntegrityError), filled.begin() as stores:
+        assert stores.tokens.claim(REFRESH, LATER)
+        stores.tokens.add(replace(REFRESH, digest=b"next"))
+        stores.events.add(an_event(event_id="twice"))
+        stores.events.add(an_event(event_id="twice"))
+    with filled.begin() as stores:
+        found = stores.tokens.find(REFRESH.kind, REFRESH.digest)
+        assert found is not None
+        assert found.token == REFRESH
+        assert stores.tokens.find(REFRESH.kind, b"next") is None
+        assert list(stores.events.latest()) == []
+
+
+def test_a_token_that_was_added_is_seen_by_what_comes_next(filled: Database) -> None:
+    added = replace(REFRESH, digest=b"next")
+    with filled.begin() as stores:
+        stores.tokens.add(added)
+        found = stores.tokens.find(added.kind, added.digest)
+        assert found is not None
+        assert found.token == added
+        assert stores.tokens.count_live([added.grant_id], NOW) == {TokenKind.REFRESH: 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "é \U0001f600 \u0001 %(name)s $1 ?"},
+        {"created_at": datetime(1, 1, 1, tzinfo=UTC)},
+        {"created_at": datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)},
+        {"created_at": datetime(1999, 12, 31, 23, 59, 59, 1, tzinfo=UTC), "scopes": (), "first_party": True},
+        {"details": {"text": "é\n", "number": 1.5, "nothing": None, "nested": {"list": [1, "2"]}}},
+    ],
+    ids=["text", "first-day", "last-day", "before-2000", "json"],
+)
+def test_every_value_comes_back_as_it_was(filled: Database, change: dict[str, Any]) -> None:
+    """In the binary formats of PostgreSQL, too."""
+    client: Client = a_client(client_id="odd", secrets=(), **change)
+    with filled.begin() as stores:
+        stores.clients.add(client)
+    with filled.begin() as stores:
+        assert stores.clients.find("odd", NOW) == client
+
+
+@pytest.mark.postgresql
+def test_postgresql_forgets_a_statement_only_with_its_connection(postgresql_url: str) -> None:
+    """A statement that was prepared in a trip that failed is not prepared again."""
+    database = Database(postgresql_url, pool_size=1)
+    for _ in range(2):
+        with pytest.raises(sa.exc.IntegrityError), database.begin() as stores:
+            stores.tokens.add(a_token(grant_id="nowhere"))
+            stores.events.add(an_event())
+        with database.begin() as stores:
+            stores.events.add(an_event(event_id=f"event_{_}"))
+    database.close()
