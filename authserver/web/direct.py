@@ -1,4 +1,4 @@
-"""What is answered in front of pyramid_tm and Pyramid's router: endpoints for programs, and the pages on the way to a client.
+"""What is answered in front of pyramid_tm and Pyramid's router: endpoints for programs, and pages on the way to a client.
 
 Their views are found by the path in the route table (`Route.is_direct`). Each request has a short transaction of its own,
 as commands have; other pages have that of pyramid_tm, which others may join.
