@@ -206,6 +206,7 @@ def pserve(
 def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
     tmp_path: Path, sqlite_url: str
 ) -> None:
+    """R-18: two processes under load, by connections that stay open and by new ones."""
     secret = tmp_path / "secret_keys"
     secret.write_text(SETTINGS["authserver.secret_keys"])
     lines = (
@@ -260,6 +261,17 @@ def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
         assert (load.lost, load.refused, running.process.returncode) == ([], 0, 0)
         assert not any(map(alive, running.answering()))
         assert "without an answer" not in running.said()
+
+
+def test_processes_end_with_their_parent(tmp_path: Path, sqlite_url: str) -> None:
+    """Also when it is killed: nothing is left that would keep the addresses from the next server."""
+    with pserve(tmp_path, sqlite_url, "processes = 1", "stop_delay = 60") as running:
+        running.wait(running.answering, "start")
+        running.process.kill()
+        running.process.wait()
+        (process,) = running.answering()
+        running.wait(lambda: not alive(process), "the end of the process")
+        assert running.health(running.port) is None
 
 
 def test_gunicorn_serves_by_the_same_command(tmp_path: Path, sqlite_url: str) -> None:

@@ -158,3 +158,12 @@ def test_times_are_utc_wherever_the_process_runs(make_server: MakeServer) -> Non
     assert claims["exp"] - claims["iat"] == answer["expires_in"] == 900
     stored = datetime.fromisoformat(str(server.events("token.issued")[0]["at"])).replace(tzinfo=UTC)
     assert abs(stored.timestamp() - began) < 5
+
+
+def test_a_process_that_was_told_to_end_is_not_ready(server: Server) -> None:
+    """R-18: whatever sends requests here sends them elsewhere, while those that come are still answered."""
+    server.application.ending.has_begun = True
+    ready = server.http.get(READY, expect_errors=True)
+    assert (ready.status_int, ready.json) == (503, {"status": "ending"})
+    assert server.http.get(LIVE).status_int == 200
+    assert server.http.get("/.well-known/oauth-authorization-server").status_int == 200
