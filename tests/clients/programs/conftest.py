@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,10 +101,32 @@ def resources(issuer: str) -> Iterator[Resources]:
 def server(
     issuer: str, resources: Resources, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DevelopmentServer]:
-    """The authorization server. When it ends, it has logged neither a traceback nor an unexpected error."""
+    """The authorization server."""
     folder = tmp_path_factory.mktemp("development")
+    with running(issuer, development_ini(issuer, resources), folder) as server:
+        yield server
+
+
+@pytest.fixture
+def signing_in(resources: Resources, tmp_path: Path) -> Iterator[DevelopmentServer]:
+    """The same with OpenID Connect, which has a line of its own in the file."""
+    issuer = f"http://localhost:{free_port()}"
+    text = development_ini(issuer, resources)
+    for off, on in (
+        ("    # openid\n", "    openid\n"),
+        ("# authserver.plugin.step_up.wished_with =\n", "authserver.plugin.step_up.wished_with = openid\n"),
+    ):
+        assert off in text
+        text = text.replace(off, on)
+    with running(issuer, text, tmp_path) as server:
+        yield server
+
+
+@contextmanager
+def running(issuer: str, text: str, folder: Path) -> Iterator[DevelopmentServer]:
+    """A server of this INI file. When it ends, it has logged neither a traceback nor an unexpected error."""
     ini, log = folder / "development.ini", folder / "server.log"
-    ini.write_text(development_ini(issuer, resources), encoding="utf-8")
+    ini.write_text(text, encoding="utf-8")
     authserver(ini, "demo")
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from authserver.testing.live import free_port
 from tests.clients.programs.steps import allow, started
 
 
@@ -50,3 +51,25 @@ def test_go_gets_uses_and_refreshes_tokens(page, server, resources, go_program, 
         "--scope=profile",
     )
     walk(page, server, [go_program, server.issuer, resources.notes, client_id, secret])
+
+
+def test_openid_client_signs_a_person_in(page, signing_in, npm, node):
+    """OIDC-02, OIDC-08, OIDC-09, OIDC-16, OIDC-22, OIDC-38, OIDC-49: it checks all that OpenID Connect has a client check."""
+    port = str(free_port())
+    client_id, secret = signing_in.add_client(
+        "--name=Board",
+        f"--redirect-uri=http://127.0.0.1:{port}/callback",
+        "--application-type=native",
+        "--grant-type=authorization_code",
+        "--grant-type=refresh_token",
+        "--scope=openid",
+        "--scope=profile",
+        "--scope=email",
+    )
+    with started([node, str(npm / "sign-in.js"), signing_in.issuer, client_id, secret, port]) as program:
+        allow(page, program.address(), signing_in.password)
+        page.get_by_text("Done.").wait_for()
+        result = program.result()
+    assert result["claims"]["aud"] == client_id
+    assert result["claims"]["sub"] == result["person"]["sub"] == result["again"]
+    assert result["person"]["preferred_username"] == "demo"
