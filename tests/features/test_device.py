@@ -39,7 +39,7 @@ class Devices(Rules):
     def __init__(self, fields: Mapping[str, str] | None = None, **settings: str) -> None:
         super().__init__({**with_plugin("device_grant", fields or {}), **settings})
         self.rules = DeviceGrant(**_read(fields or {})).rules
-        self.add_user("ann")
+        self.add_user("ann", None)
         self.device, _ = self.add_client(
             grant_types=(GRANT_TYPE, "refresh_token"), token_endpoint_auth_method="none"
         )
@@ -308,7 +308,7 @@ def test_an_answer_counts_once(devices: Devices) -> None:
 
 def test_nobody_but_the_first_who_typed_a_code_sees_or_answers_it(devices: Devices) -> None:
     """T118: for anybody else there is no such code, before the answer and after it."""
-    devices.add_user("eve")
+    devices.add_user("eve", None)
     told, eve = devices.begins(), devices.signed_in("eve")
     asked = devices.look(told["user_code"])
     refusal_of(devices.look(told["user_code"], eve), "user-code-unknown")
@@ -564,7 +564,7 @@ def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
             "authserver.plugin.rate_limits.limits": limits,
         }
     )
-    devices.add_user("bob")
+    devices.add_user("bob", None)
     told = devices.begins()
     for _ in range(5):
         assert isinstance(devices.look(told["user_code"]), pages.Asked)
@@ -663,6 +663,19 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     assert GRANT_TYPE in str(grant["details"])
     assert "device" in browser.get("/account/apps")
     assert told["user_code"] not in repr(server.rows("events"))
+
+
+def test_a_server_without_limits_says_that_codes_can_be_guessed(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DEV-16, T117: whoever lists the plugin without limits is told at start."""
+    Server(sqlite_url, with_plugin("device_grant", {"lifetime": "601"})).close()
+    assert "nothing limits how often somebody guesses codes" in caplog.text
+    caplog.clear()
+    limited = with_plugin("rate_limits", {})
+    limited["authserver.plugins"] = f"{limited['authserver.plugins']}\ndevice_grant"
+    Server(sqlite_url, limited).close()
+    assert "guesses codes" not in caplog.text
 
 
 def test_the_pages_want_a_form_of_their_own_and_a_fresh_sign_in(server: Server) -> None:

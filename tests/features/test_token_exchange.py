@@ -42,7 +42,7 @@ class Services(Rules):
                 **settings,
             }
         )
-        self.ann = self.add_user("ann")
+        self.ann = self.add_user("ann", None)
         self.agent, self.agent_secret = self.add_client(client_id="agent")
         self.clients: dict[str, tuple[Client, str | None]] = {
             name: self.add_client(client_id=name, grant_types=(GRANT_TYPE, "refresh_token"))

@@ -7,6 +7,7 @@ device code is the code that redeems it once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -39,6 +40,8 @@ from authserver.features.device.protocol import (
     SlowDown,
 )
 from authserver.features.device.requests import Rules
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ class DeviceGrant:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
+        if not config.registry.application.parts.policies.serves("rate_decision"):
+            log.warning(
+                "device_grant: nothing limits how often somebody guesses codes; list a plugin that serves rate_decision"
+            )
         config.add_endpoint(protocol.ROUTE, self.ask)
         pages.includeme(config, self.rules)
 
