@@ -705,7 +705,8 @@ def test_much_ends_in_parts_that_go_on(
     server: Server, oscar: TestApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """L-08: a request ends no more than fits; the page says how much that is so far, and its button goes on."""
-    monkeypatch.setattr(kill_switch, "SECONDS", 0)
+    for name, value in (("FIRST_SECONDS", 0), ("SECONDS", 0), ("FEW", 1)):
+        monkeypatch.setattr(kill_switch, name, value)
     monkeypatch.setattr(ending, "BATCH", 2)
     client = a_client(server)
     grants = add_grants(server, 7, client_id=client.client_id)
@@ -738,7 +739,8 @@ def test_a_place_to_go_on_from_is_for_one_act_and_one_session(
     server: Server, browsers: dict[str, TestApp], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T146, T147: a tampered one is refused, and nothing ends."""
-    monkeypatch.setattr(kill_switch, "SECONDS", 0)
+    for name, value in (("FIRST_SECONDS", 0), ("SECONDS", 0), ("FEW", 1)):
+        monkeypatch.setattr(kill_switch, name, value)
     monkeypatch.setattr(ending, "BATCH", 2)
     client, other = a_client(server), a_client(server)
     for each in (client, other):

@@ -775,7 +775,9 @@ class World:
     def _assert_target(self, answer: Response, written: Written) -> None:
         """A redirect leads to a page of ours, or to a registered redirect URI with what belongs there."""
         if not 300 < answer.status_int < 400 or answer.status_int == 304:
-            assert answer.location is None
+            # What was made has an address (RFC 9110, 15.3.2).
+            assert answer.location is None or answer.status_int == 201
+            assert (answer.location or ISSUER).startswith(ISSUER)
             return
         # 301 is how a folder of files adds its slash.
         assert answer.status_int == 303 or answer.location.startswith(f"{ISSUER}/playground/static/")

@@ -27,10 +27,13 @@ from authserver.administration import (
 )
 from authserver.api import InvalidTarget, OAuthError, Unsealable, from_text, to_text
 from authserver.features.console.access import Role
+from authserver.features.console.ends import FEW
 from authserver.features.console.finding import user_named
 from authserver.features.console.pages import BadInput, Page, Visit
 
-# How long a part may take in a request, in seconds; a batch that has begun is finished.
+# How long a part may take in a request, in seconds; a batch that has begun is finished. The first count is quick, as every
+# page is; whoever wants more goes on.
+FIRST_SECONDS = 0.15
 SECONDS = 5.0
 _PURPOSE = "kill-switch"
 _KEYS = ("kind", "name", "disable", "from_clients")
@@ -56,7 +59,13 @@ def show(visit: Visit) -> Mapping[str, Any]:
     try:
         act = _act(visit)
         before = _read(visit, act, "counted")
-        part = plan_part(lambda: nullcontext(visit.engine), act, before.next or Stage(), seconds=SECONDS)
+        part = plan_part(
+            lambda: nullcontext(visit.engine),
+            act,
+            before.next or Stage(),
+            seconds=SECONDS if before.next else FIRST_SECONDS,
+            batches=FEW,
+        )
         part = replace(part, ended=before.ended + part.ended)
         if not part.next and not part.ended and not _is_known(visit, act):
             raise BadSearch(f"{act.subject.name}: there is no such {act.subject.kind}")
