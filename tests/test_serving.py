@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from paste.deploy import appconfig
 from waitress.adjustments import Adjustments
 
 from authserver.app import wsgi
@@ -368,9 +369,10 @@ def test_the_readmes_plugin_works_by_hand_from_another_folder(
     assert f":{port} is in use" in again.stderr
     assert len(again.stderr.splitlines()) == 2
     shown = [re.sub(r"^[\d-]+ [\d:,]+ ", "", line) for line in printed]
+    count = len(appconfig(f"config:{ini}")["authserver.plugins"].split())
     begin = (
         (
-            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, 26 plugins; "
+            f"INFO    authserver: http://localhost:{port}: development, 2 insecure settings, {count} plugins; "
             "`authserver plugins` shows who decides what"
         ),
         "WARNING authserver: insecure (development only): authserver.issuer",
