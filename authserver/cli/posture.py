@@ -19,6 +19,7 @@ from authserver.settings import SettingsError
 
 if TYPE_CHECKING:
     from authserver.app import Application
+    from authserver.engine.ports import Policies
 
 PLUGINS = f"{PREFIX}plugins"
 # What takes the place of a secret that is not there where lint runs, such as in CI. It is never used for anything.
@@ -157,7 +158,7 @@ def _of_settings(application: Application, listed: set[str], unknown: set[str]) 
                 remedy=f"at most {most}",
                 clause=clause,
             )
-    yield from _of_plugins(listed)
+    yield from _of_plugins(application.parts.policies, listed)
 
 
 def _of_issuer(issuer: str, *, is_production: bool) -> Iterator[Remark]:
@@ -191,30 +192,25 @@ def _of_database(url: str) -> Iterator[Remark]:
                      remedy="add sslmode=verify-full&sslrootcert=system", clause="RFC 9700, 2.6")  # fmt: skip
 
 
-_BOUND = {"dpop", "private_key_jwt"}
-_RESOURCES = {"resources_listed", "resources_registered"}
-_TOLD_ELSEWHERE = {"log_events", "webhook_events", "syslog_events", "otlp_events"}
+def _of_plugins(policies: Policies, listed: set[str]) -> Iterator[Remark]:
+    """What nobody answers, by the hooks that are served: which plugin does it is for the INI to say."""
 
+    def unserved(severity: Severity, *hooks: str, problem: str, clause: str = "") -> Iterator[Remark]:
+        if not any(map(policies.serves, hooks)):
+            remedy = f"list a plugin that serves {' or '.join(hooks)}"
+            yield Remark(severity=severity, key=PLUGINS, problem=problem, remedy=remedy, clause=clause)
 
-def _of_plugins(listed: set[str]) -> Iterator[Remark]:
-    def remark(severity: Severity, problem: str, remedy: str, clause: str = "") -> Remark:
-        return Remark(severity=severity, key=PLUGINS, problem=problem, remedy=remedy, clause=clause)
-
-    if "rate_limits" not in listed:
-        yield remark(Severity.WARNING, "nothing limits how often passwords and secrets are tried",
-                     "list rate_limits", "RFC 9700, 2.5; OAuth 2.1, 2.4.1")  # fmt: skip
+    yield from unserved(Severity.WARNING, "rate_decision", clause="RFC 9700, 2.5; OAuth 2.1, 2.4.1",
+                        problem="nothing limits how often passwords and secrets are tried")  # fmt: skip
     if "registration_open" in listed:
-        yield remark(Severity.WARNING, "anybody can register a client", "registration_token, if that is not meant",
-                     "RFC 7591, 5")  # fmt: skip
-    if not listed & _RESOURCES:
-        yield remark(Severity.WARNING, "no token can be restricted to a resource",
-                     "list resources_listed or resources_registered", "RFC 9700, 2.3; RFC 8707")  # fmt: skip
-    if not listed & _BOUND:
-        yield remark(Severity.ADVICE, "no token and no client can be bound to a key", "list dpop, or private_key_jwt",
-                     "RFC 9700, 2.2.1, 2.5")  # fmt: skip
-    if not listed & _TOLD_ELSEWHERE:
-        yield remark(Severity.ADVICE, "events are in the database alone: who can write it can hide what was done",
-                     "list log_events, or another that delivers them")  # fmt: skip
+        yield Remark(severity=Severity.WARNING, key=PLUGINS, problem="anybody can register a client",
+                     remedy="registration_token, if that is not meant", clause="RFC 7591, 5")  # fmt: skip
+    yield from unserved(Severity.WARNING, "resource_decision", clause="RFC 9700, 2.3; RFC 8707",
+                        problem="no token can be restricted to a resource")  # fmt: skip
+    yield from unserved(Severity.ADVICE, "token_binding", "client_proofs", clause="RFC 9700, 2.2.1, 2.5",
+                        problem="no token and no client can be bound to a key")  # fmt: skip
+    yield from unserved(Severity.ADVICE, "deliver", "observe",
+                        problem="events are in the database alone: who can write it can hide what was done")  # fmt: skip
 
 
 def _powers(application: Application) -> Iterator[Power]:

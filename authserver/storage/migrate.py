@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import cache
-from itertools import pairwise
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,8 +100,8 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
 
 def _steps(ahead: Sequence[Script]) -> Iterator[Script]:
     """As few steps as possible: nobody waits for the tables of an empty database. Each runs those before it as well."""
-    for script, after in pairwise([*ahead, None]):
-        if script and (after is None or not (is_transactional(script) and is_transactional(after))):
+    for script, after in zip_longest(ahead, ahead[1:]):
+        if after is None or not (is_transactional(script) and is_transactional(after)):
             yield script
 
 

@@ -427,10 +427,14 @@ def test_each_finding_names_the_key_to_change(production, change, severity, key,
     assert production(change, options=("--strict",))["status"] == (0 if severity == "advice" else 1)
 
 
-def test_what_is_missing_in_the_list_of_plugins_is_said() -> None:
-    problems = [remark.problem for remark in posture._of_plugins({"login_password"})]
+def test_what_no_plugin_does_is_said() -> None:
+    class Serving(frozenset[str]):
+        serves = frozenset.__contains__
+
+    problems = [remark.problem for remark in posture._of_plugins(Serving(), {"login_password"})]
     assert len(problems) == 4 and "nothing limits" in problems[0]
-    assert not list(posture._of_plugins({"rate_limits", "resources_listed", "dpop", "log_events"}))
+    served = Serving({"rate_decision", "resource_decision", "client_proofs", "deliver"})
+    assert not list(posture._of_plugins(served, {"login_password"}))
 
 
 def test_a_lifetime_that_is_too_long_has_its_clause(production) -> None:

@@ -148,7 +148,7 @@ def test_a_database_that_is_ahead_can_be_worked_with_until_something_is_taken_aw
         migrate.upgrade(url, folder=migrations(tmp_path, (EXPAND, INDEX, BACKFILL, CONTRACT)))
         assert migrate.schema(database) is Schema.TOO_NEW
         application = app.build(ini)
-        with pytest.raises(SettingsError, match="newer version"):
+        with pytest.raises(SettingsError, match="later version"):
             application.prepare()
         application.close()
         with pytest.raises(migrate.TooNew, match="restore a backup"):
