@@ -278,8 +278,12 @@ def _translate(context: ExceptionContext) -> BaseException | None:
 
 
 def _is_commit(context: ExceptionContext) -> bool:
-    """Whether the connection was lost while a transaction was committed, or the rollback of one that failed."""
-    return context.connection is not None and context.statement is None
+    """Whether the connection was lost while a transaction was committed, and it is not known whether it was.
+
+    An administrator's command ends a session only before its transaction is committed (admin_shutdown).
+    """
+    ended = getattr(context.original_exception, "sqlstate", None) == "57P01"
+    return context.connection is not None and context.statement is None and not ended
 
 
 def _passing(error: BaseException) -> type[StorageUnavailable] | None:
