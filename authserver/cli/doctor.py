@@ -20,6 +20,7 @@ from authserver.doctor.reading import counted
 from authserver.doctor.recordings import NAMES, load
 from authserver.doctor.visit import Options
 from authserver.doctor.wire import Wire
+from authserver.settings import SettingsError
 
 UNREACHABLE = 2
 # So many programs are named in one cell.
@@ -98,10 +99,7 @@ def doctor(
     installation: list[Checked] = []
     if issuer is None and resource is None:
         if configuration.path is not None:
-            with closing(configuration.application(Plugins.DECIDE)) as application:
-                # This is no real request: those that are tried out would record their answers.
-                application.parts.policies.end_shadow()
-                installation = list(examine_installation(application))
+            installation = _installation(configuration)
             if not as_json:
                 _print_installation(installation, verbose=verbose)
         issuer = configuration.settings().issuer if configuration.path is not None else None
@@ -143,6 +141,18 @@ def doctor(
         _print(report, verbose=verbose, registered=register)
     if Result.STUMBLES in (report.result, *(each.result for each in installation)):
         context.exit(1)
+
+
+def _installation(configuration: Configuration) -> list[Checked]:
+    try:
+        application = configuration.application(Plugins.DECIDE)
+    except SettingsError as error:
+        what, remedy = "; ".join(error.problems), "`authserver lint` names the keys to change"
+        return [Checked(check="settings", result=Result.STUMBLES, what=what, remedy=remedy)]
+    with closing(application):
+        # This is no real request: those that are tried out would record their answers.
+        application.parts.policies.end_shadow()
+        return list(examine_installation(application))
 
 
 def _print_installation(installation: Sequence[Checked], *, verbose: bool) -> None:

@@ -126,7 +126,7 @@ def lint(
     """
     if file is not None:
         configuration = Configuration(file)
-    remarks, powers, application = posture.judge(configuration.ini(), configuration.folder())
+    remarks, powers, application = posture.judge(configuration.ini(), configuration.folder(), offline=offline)
     looked = Looked()
     if application is not None:
         # This is no real request, so shadow plugins are not asked: they would record their answers.

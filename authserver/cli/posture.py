@@ -75,16 +75,21 @@ class Power:
     is_ours: bool
 
 
-def judge(ini: Mapping[str, str], folder: Path) -> tuple[list[Remark], list[Power], Application | None]:
+def judge(
+    ini: Mapping[str, str], folder: Path, *, offline: bool
+) -> tuple[list[Remark], list[Power], Application | None]:
     """What there is to say of this INI; what its plugins may do; and the application, unless it could not be built.
 
-    The database is not asked. The caller closes the application.
+    The database is not asked. The caller closes the application. Raises SettingsError where it could not start, unless this
+    is `offline`: then its problems are among the remarks.
     """
     with TemporaryDirectory() as scratch:
         known, remarks = _without_what_is_elsewhere(ini, Path(scratch))
         try:
             application = app.build(known, folder=folder, shadow=False)
         except SettingsError as error:
+            if not offline:
+                raise
             return [*remarks, *map(_problem, error.problems)], [], None
     # Also those that cannot be loaded here.
     listed = set(ini.get(PLUGINS, "").split())

@@ -16,7 +16,7 @@ from typing import Any
 
 from authserver.containment import described
 from authserver.engine.context import Engine
-from authserver.engine.ports import Storage, Stores
+from authserver.engine.ports import Storage, StorageUnavailable, Stores
 from authserver.engine.printable import is_printable
 from authserver.engine.rates import Adjustable
 from authserver.engine.records import DeclaredKind, EventType, StoredSetting
@@ -69,6 +69,9 @@ class FollowedSettings:
         elif self._clock() - read_at > FOLLOW_SECONDS and self._lock.acquire(blocking=False):
             try:
                 self.read()
+            except StorageUnavailable as error:
+                log.warning("scopes and limits of the store are not read again, while it is away: %s", error)
+                self._read_at = self._clock()
             except Exception:
                 log.exception(
                     "cannot read the scopes and limits of the store; using those that were read before"

@@ -24,6 +24,8 @@ _POSTGRESQL_TAKEN = "23505"
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
+# admin_shutdown: an administrator's command ends a session only before its transaction is committed.
+_POSTGRESQL_ENDED = "57P01"
 _NO_UTF_8 = "Could not decode to UTF-8"
 
 
@@ -95,7 +97,8 @@ def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
 
 def _unavailable(error: BaseException, *, is_lost: bool, is_commit: bool) -> StorageUnavailable | None:
     kind = _passing(error) or (StorageBusy if is_lost else None)
-    if kind is StorageBusy and is_lost and is_commit:
+    is_ended = getattr(error, "sqlstate", None) == _POSTGRESQL_ENDED
+    if kind is StorageBusy and is_lost and is_commit and not is_ended:
         kind = StorageUncertain
     return kind(str(error)) if kind else None
 

@@ -39,13 +39,17 @@ class Silence:
 
     def check(self) -> None:
         """Raises ServerSilent, unless the server was well last, or it is time for an attempt: the caller's."""
+        # Whoever sees it just before it ends makes an attempt more.
+        if self._next_attempt is not None:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
         with self._lock:
-            if self._next_attempt is None:
-                return
-            now = time.monotonic()
-            if now < self._next_attempt:
+            now, due = time.monotonic(), self._next_attempt
+            if due is not None and now < due:
                 raise ServerSilent("the database was silent a moment ago")
-            self._next_attempt = now + PAUSE
+            if due is not None:
+                self._next_attempt = now + PAUSE
 
     def begin(self) -> None:
         with self._lock:

@@ -182,6 +182,7 @@ MAKING = {
     "client add",
     "client end-secret",
     "client pin",
+    "db copy",
     "db reencrypt",
     "db restored",
     "doctor",

@@ -97,6 +97,7 @@ def test_commands_that_need_no_plugin_load_none(broken: Run, ini: Path) -> None:
         "audit export": ["--output", str(ini.parent / "events.jsonl")],
         "init": [str(ini.parent / "another")],
         "doctor": ["--list"],
+        "db copy": ["--to", f"sqlite:///{ini.parent}/copy.sqlite", "--json"],
         "plugin new": ["quiet-hours", "--directory", str(ini.parent)],
     }
     for command in documented()["unused"]:

@@ -75,6 +75,8 @@ class Proxy:
                 client, _ = listener.accept()
             except OSError:
                 return
+            # PostgreSQL would wait for what such a client has to say, and run out of room for others.
+            self._speaks.wait()
             server = socket.socket(socket.AF_UNIX)
             try:
                 server.connect(self._target)
