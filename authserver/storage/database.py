@@ -242,7 +242,12 @@ def _connect_args(url: URL) -> dict[str, Any]:
         return {"timeout": SQLITE_BUSY_TIMEOUT}
     # The options of the URL come last, so they win.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
-    return {"connect_timeout": POSTGRESQL_CONNECT_TIMEOUT, "options": options}
+    # At each rollback the driver forgets all prepared statements of a connection, if it prepared one; ours would go, too.
+    return {
+        "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
+        "options": options,
+        "prepare_threshold": None,
+    }
 
 
 def _keep_private(engine: Engine) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import psycopg
 from psycopg import errors
-from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Ready, Wait
 from sqlalchemy import JSON, Boolean, DateTime, Enum, Integer, LargeBinary, String
@@ -32,6 +32,7 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 # PostgreSQL counts time in microseconds from here.
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_NOT_PREPARED = b"26000"
 _FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 
 Encode = Callable[[Any], bytes | None]
@@ -208,6 +209,9 @@ class PostgresqlLine:
         for (step, is_preparing), result in zip(expected, results, strict=True):
             if result.status in _FAILED:
                 step.failed = True
+                if result.error_field(DiagnosticField.SQLSTATE) == _NOT_PREPARED:
+                    # Somebody else forgot them, such as a proxy. A new connection knows that it has none.
+                    self._connection.close()
                 raise errors.error_from_result(result, encoding="utf-8")
             if is_preparing:
                 self._known.add(step.form.name)

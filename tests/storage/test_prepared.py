@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from authserver.engine.ports import AlreadyExists, Stores
 from authserver.engine.records import Client, TokenKind
-from authserver.storage.database import Database
+from authserver.storage.database import Database, StorageBusy
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user, an_event
 
 LATER = NOW + timedelta(seconds=5)
@@ -140,13 +140,23 @@ def test_every_value_comes_back_as_it_was(filled: Database, change: dict[str, An
 
 
 @pytest.mark.postgresql
-def test_postgresql_forgets_a_statement_only_with_its_connection(postgresql_url: str) -> None:
-    """A statement that was prepared in a trip that failed is not prepared again."""
+def test_statements_stay_prepared_whatever_fails(postgresql_url: str) -> None:
+    """Also where a rollback of the driver comes between, after it ran any statement of its own often."""
     database = Database(postgresql_url, pool_size=1)
-    for _ in range(2):
+    for number in range(8):
         with pytest.raises(sa.exc.IntegrityError), database.begin() as stores:
             stores.tokens.add(a_token(grant_id="nowhere"))
             stores.events.add(an_event())
+        with pytest.raises(RuntimeError, match="stopped"), database.begin() as stores:
+            stores.clients.count(limit=1)
+            stores.grants.revoke_of_client("reports", NOW, "left")
+            raise RuntimeError("stopped")
         with database.begin() as stores:
-            stores.events.add(an_event(event_id=f"event_{_}"))
+            stores.events.add(an_event(event_id=f"event_{number}"))
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("DEALLOCATE ALL")
+    with pytest.raises(StorageBusy), database.begin() as stores:
+        stores.events.add(an_event(event_id="lost"))
+    with database.begin() as stores:
+        stores.events.add(an_event(event_id="again"))
     database.close()
