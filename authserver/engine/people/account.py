@@ -436,7 +436,16 @@ def _as_agreed(consent: Consent | None) -> Client | None:
 
 def session_handle(session: Session) -> str:
     """What names a session without revealing its stored digest."""
-    return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
+    return _handle_of(session.digest)
+
+
+def handle_of_id(session_id: str) -> str:
+    """The same of the session of this id, also if it has ended."""
+    return _handle_of(digests.digest(SESSION_KIND, session_id))
+
+
+def _handle_of(digest: bytes) -> str:
+    return digests.digest(_HANDLE_KIND, digest.hex()).hex()[:32]
 
 
 def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:

@@ -1,7 +1,7 @@
 """OpenID Connect (Core 1.0, Discovery 1.0, Dynamic Client Registration 1.0): applications sign people in.
 
 A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint who
-the person is. Only the code flow is offered. Logout is not part of this.
+the person is. Only the code flow is offered. An application can sign the person out as well.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from authserver.features.openid import (
     account,
     form_post,
     id_tokens,
+    logout,
     registration,
     sign_in,
     subjects,
@@ -132,6 +133,11 @@ class OpenID:
         ),
         "openid-max-age-malformed": "",
         "openid-nobody-signed-in": "",
+        "logout-malformed": "",
+        "logout-redirect-refused": (
+            "add the address to post_logout_redirect_uris in the metadata of the client, as it is sent, character by character "
+            "(`authserver client edit {client_id}`)"
+        ),
         "nonce-too-long": "",
         "openid-prompt-malformed": "",
         "sector-changed": "",
@@ -212,6 +218,7 @@ class OpenID:
         config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
         config.add_endpoint(form_post.SCRIPT, form_post.script)
         config.add_endpoint(account.ROUTE, self.show_shared)
+        logout.includeme(config)
         config.add_account_tab(account.ROUTE.name, account.TAB)
         config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
 
@@ -272,7 +279,10 @@ class OpenID:
             return kept or None
         asked = read_asked(parameters.get("claims"))
         hint = parameters.get("id_token_hint")
-        wanted = {asked.subject, None if hint is None else id_tokens.read_hint(engine, client, hint)["sub"]}
+        wanted = {
+            asked.subject,
+            None if hint is None else id_tokens.read_hint(engine, client.client_id, hint)["sub"],
+        }
         if wanted - {None, subject}:
             raise AuthenticationRefused(
                 "Another person is signed in.", reason="account-differs", code=LOGIN_REQUIRED
