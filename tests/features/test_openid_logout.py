@@ -202,7 +202,7 @@ def test_hints_of_others_and_languages_are_no_error(rules: Rules) -> None:
 
 @pytest.fixture
 def server(sqlite_url: str) -> Iterator[Server]:
-    server = Server(sqlite_url, ON)
+    server = Server(sqlite_url, {**ON, "authserver.plugin.registration_open.scopes": "openid"})
     server.add_user("ann", attributes=ATTRIBUTES)
     yield server
     server.close()
