@@ -138,7 +138,8 @@ refuses one, and `is_used` says early that a `SingleUse` was used before. `verif
 are for assertions that clients sign.
 
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
-`Service` sends it.
+`Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
+kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
 
 For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`):
 `AuthenticationRefused` refuses who is signed in, with a code for the client. For what clients are told of people
@@ -172,6 +173,7 @@ from authserver.engine.consent import Agreement, agree, consents_already, declin
 from authserver.engine.consent import problem_with as agreement_problem
 from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
+    Begin,
     Binding,
     ClientProof,
     Engine,
@@ -252,6 +254,7 @@ from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
+    ENDED_SESSIONS,
     ON_ANOTHER_DEVICE,
     Client,
     ClientMetadata,
@@ -259,6 +262,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     Kept,
     RegisteredBy,
@@ -368,6 +372,7 @@ __all__ = [
     "CLIENT_INFORMATION",
     "CLIENT_METADATA",
     "DECIDING",
+    "ENDED_SESSIONS",
     "FLAG",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
@@ -392,6 +397,7 @@ __all__ = [
     "AuthenticationStep",
     "BadAssertion",
     "Bearer",
+    "Begin",
     "Binding",
     "ChangedMeanwhile",
     "Client",
@@ -422,6 +428,7 @@ __all__ = [
     "ForeignKey",
     "Grant",
     "GrantDetailsHook",
+    "GrantFilter",
     "GrantTypesHook",
     "Identity",
     "ImpliedParametersHook",

@@ -19,9 +19,9 @@ from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
-from authserver.engine.people.account import handle_of_id
 from authserver.engine.people.known_devices import cookie_with
-from authserver.engine.people.login import current_session
+from authserver.engine.people.login import SESSION_KIND, current_session
+from authserver.engine.people.session_handles import handle_of
 from authserver.engine.records import User
 from authserver.limits import MAXIMUM_MARKS
 from authserver.web.forms import read_page_form, read_page_upload
@@ -103,12 +103,12 @@ def end_session(request: Request) -> None:
 
 
 def session_handle(request: Request) -> str | None:
-    """What the session of this browser is called outside (`people.account.session_handle`), also after it has ended.
+    """What the session of this browser is called outside (`people.session_handles`), also after it has ended.
 
     None if the browser never had one.
     """
     session_id = request.browser.session_id
-    return handle_of_id(session_id) if session_id else None
+    return handle_of(digests.digest(SESSION_KIND, session_id)) if session_id else None
 
 
 def mark_browser(request: Request, handle: str) -> None:

@@ -31,7 +31,7 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import PageError, RedirectError
 from authserver.engine.pending import Browser, mark_of
-from authserver.engine.people.account import session_handle
+from authserver.engine.people.session_handles import session_handle
 from authserver.engine.records import RegisteredBy
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 from authserver.plugins.asking import PluginSet

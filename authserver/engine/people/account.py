@@ -27,8 +27,10 @@ from authserver.engine.people.login import (
     password_size,
     password_turn,
 )
+from authserver.engine.people.session_handles import session_handle
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
+    ENDED_SESSIONS,
     ON_ANOTHER_DEVICE,
     Client,
     Consent,
@@ -43,8 +45,6 @@ from authserver.engine.records import (
 )
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
-
-_HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
 DISCONNECTED = "disconnected"
@@ -270,7 +270,7 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
     for session in sessions.list(user.user_id, engine.now, idle_since(engine)):
         if digests.equal(session_handle(session), handle):
             sessions.end(session.digest)
-            _record_ended(engine, user, 1)
+            _record_ended(engine, user, 1, [session])
             return True
     return False
 
@@ -278,9 +278,13 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
 def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
     """End all sessions of a user but the one with this id; how many they were."""
     this = digests.digest(SESSION_KIND, session_id)
-    ended = engine.stores.sessions.end_all(user.user_id, but=this)
+    sessions = engine.stores.sessions
+    others = [
+        each for each in sessions.list(user.user_id, engine.now, idle_since(engine)) if each.digest != this
+    ]
+    ended = sessions.end_all(user.user_id, but=this)
     if ended:
-        _record_ended(engine, user, ended)
+        _record_ended(engine, user, ended, others)
     return ended
 
 
@@ -434,20 +438,6 @@ def _as_agreed(consent: Consent | None) -> Client | None:
     )
 
 
-def session_handle(session: Session) -> str:
-    """What names a session without revealing its stored digest."""
-    return _handle_of(session.digest)
-
-
-def handle_of_id(session_id: str) -> str:
-    """The same of the session of this id, also if it has ended."""
-    return _handle_of(digests.digest(SESSION_KIND, session_id))
-
-
-def _handle_of(digest: bytes) -> str:
-    return digests.digest(_HANDLE_KIND, digest.hex()).hex()[:32]
-
-
 def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
     """These live grants, what was derived from them, and what can still be used of all of them."""
     grant_ids = _and_derived(engine, grant_ids)
@@ -494,6 +484,7 @@ def _record_disconnected(engine: Engine, ended: Ended) -> Ended:
     return ended
 
 
-def _record_ended(engine: Engine, user: User, sessions: int) -> None:
+def _record_ended(engine: Engine, user: User, number: int, live: Sequence[Session]) -> None:
     engine.journal.user_id = user.user_id
-    engine.record(EventType.SESSION_ENDED, details={"sessions": sessions})
+    handles = [session_handle(session) for session in live]
+    engine.record(EventType.SESSION_ENDED, details={"sessions": number, ENDED_SESSIONS: handles})

@@ -23,9 +23,10 @@ from authserver.engine.people.attributes import (
     shortened,
 )
 from authserver.engine.people.known_devices import device_id_of
+from authserver.engine.people.session_handles import session_handle
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
-from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.records import ENDED_SESSIONS, NOTHING, EventType, FoundSession, Session, User
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import SpanKind, note
 from authserver.limits import (
@@ -239,7 +240,7 @@ def sign_out(engine: Engine, session_id: str) -> None:
     engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
     if found:
         engine.journal.user_id = found.user.user_id
-        engine.record(EventType.SIGNED_OUT)
+        engine.record(EventType.SIGNED_OUT, details={ENDED_SESSIONS: [session_handle(found.session)]})
 
 
 def add_user(

@@ -1,12 +1,12 @@
 """OpenID Connect (Core 1.0, Discovery 1.0, Dynamic Client Registration 1.0): applications sign people in.
 
 A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint who
-the person is. Only the code flow is offered. An application can sign the person out as well.
+the person is. Only the code flow is offered. An application can sign the person out, and is told when a session ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,10 +18,12 @@ from authserver.api import (
     METADATA_DOCUMENT,
     AuthenticationRefused,
     AuthenticationStep,
+    Begin,
     Client,
     Decision,
     Described,
     Engine,
+    Event,
     Expanded,
     Grant,
     InvalidRequest,
@@ -43,6 +45,7 @@ from authserver.api import (
 )
 from authserver.features.openid import (
     account,
+    back_channel,
     form_post,
     id_tokens,
     logout,
@@ -211,6 +214,8 @@ class OpenID:
             "request_uri_parameter_supported": False,
             "prompt_values_supported": list(PROMPTS),
             "display_values_supported": ["page"],
+            "backchannel_logout_supported": True,
+            "backchannel_logout_session_supported": True,
         }
 
     @hookimpl
@@ -321,6 +326,10 @@ class OpenID:
                 person=self._in_id_token(engine, client, user, grant, scopes),
             )
         }
+
+    @hookimpl
+    def deliver(self, events: Sequence[Event], begin: Begin) -> None:
+        back_channel.deliver(begin, events)
 
     def answer_userinfo(self, request: Request) -> Response:
         """GET and POST /oauth/userinfo."""
