@@ -23,7 +23,7 @@ from authserver.features.openid import back_channel
 from authserver.features.openid.back_channel import EVENT, NotTold
 from authserver.plugins.delivering import deliveries
 from authserver.testing.origins import Origin, sending, serving
-from authserver.testing.rules import Rules, assert_refused
+from authserver.testing.rules import Rules, assert_refused, is_active
 from authserver.testing.server import ISSUER, Server
 from tests.features.openid_steps import ON, SCOPES, a_client_of, a_new_server, a_server, id_claims, tokens
 
@@ -178,6 +178,34 @@ def test_who_does_not_answer_is_asked_again_and_others_are_told(rules: Rules, or
     restarted = Reading(rules.stores, delivery)
     assert restarted.work() and not restarted.work()
     assert [each["aud"] for each in told(rules, origin)][3:] == clients[:1]
+
+
+def test_what_hangs_on_a_session_ends_with_it(rules: Rules) -> None:
+    """OUT-04, OUT-15: refresh and access tokens of those who signed the person in there; not of other sessions."""
+    client, secret = a_client_of(rules)
+    browser, other = rules.signed_in(), rules.signed_in()
+    ended = tokens(rules, client, secret, browser=browser, scope="openid files.read")
+    plain = rules.redeem(client, secret, rules.code(client, browser, scope="files.read")).json
+    elsewhere = tokens(rules, client, secret, browser=other, scope="openid files.read")
+    end_here(rules, browser)
+    for _ in range(2):
+        deliver(rules)
+    for answer, alive in ((ended, False), (plain, True), (elsewhere, True)):
+        assert is_active(rules.introspect(client, secret, answer["access_token"])) is alive
+        refreshed = rules.refresh(client, secret, answer["refresh_token"])
+        assert refreshed.refusal is None if alive else refreshed.json["error"] == "invalid_grant"
+    assert len([each for each in rules.events("grants.revoked") if each["reason"] == "session-ended"]) == 1
+
+
+def test_offline_access_outlives_the_session() -> None:
+    """OUT-04, OUT-15: the person agreed to it."""
+    rules = a_new_server({**ON, "authserver.plugins": ON["authserver.plugins"] + "\noffline_access"})
+    client, secret = a_client_of(rules, scopes=("openid", "offline_access"))
+    browser = rules.signed_in()
+    answer = tokens(rules, client, secret, browser=browser, scope="openid offline_access")
+    end_here(rules, browser)
+    deliver(rules)
+    assert rules.refresh(client, secret, answer["refresh_token"]).refusal is None
 
 
 def test_nobody_inside_the_network_is_asked(origin: Origin) -> None:

@@ -156,6 +156,7 @@ class OpenID:
         "openid-sign-in-first": "",
         "openid-sign-in-suffices": "",
         "openid-sign-in-too-old": "",
+        "session-ended": "",
         "userinfo-scheme": "",
         "userinfo-scope": "",
         "userinfo-token": "",

@@ -1,4 +1,4 @@
-"""Applications are told when a session ends (OpenID Connect Back-Channel Logout 1.0).
+"""Applications are told when a session ends (OpenID Connect Back-Channel Logout 1.0), and lose what hangs on it.
 
 What is to be sent is in the event of the end, which is stored in the transaction that ends the session. It is read after
 that, and again until each application has taken its logout token or refused it for good: so a restart loses none, and an
@@ -15,10 +15,12 @@ from urllib.parse import urlencode
 
 from authserver.api import (
     ENDED_SESSIONS,
+    OFFLINE_ACCESS,
     Begin,
     Client,
     Engine,
     Event,
+    EventType,
     FetchFailed,
     Grant,
     GrantFilter,
@@ -38,6 +40,8 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
 # Seconds for which a logout token is valid (Back-Channel Logout, 2.4).
 LIFETIME = 120
 KIND = "logout-token"
+# Why a grant ended, as it keeps it, and the event.
+SESSION_ENDED = "session-ended"
 # How long it is kept that an application was told: longer than any event waits.
 KEPT = timedelta(days=7)
 PAGE = 500
@@ -71,14 +75,20 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
     Raises:
         NotTold: some could not be reached; all others are told.
     """
+    ends = [
+        (event.user_id, event.details[ENDED_SESSIONS])
+        for event in events
+        if event.user_id is not None and event.details.get(ENDED_SESSIONS)
+    ]
+    # First for all: nobody who does not answer holds it up.
+    for user_id, ended in ends:
+        with begin() as engine:
+            end_access(engine, user_id, ended)
     # Who does not answer is asked once for all events of this round.
     silent: dict[str, str] = {}
-    for event in events:
-        ended = event.details.get(ENDED_SESSIONS, ())
-        if not ended or event.user_id is None:
-            continue
+    for user_id, ended in ends:
         with begin() as engine:
-            notices, fetcher = list(_notices(engine, event.user_id, ended)), engine.fetcher
+            notices, fetcher = list(_notices(engine, user_id, ended)), engine.fetcher
         for notice in notices:
             if notice.client_id in silent:
                 continue
@@ -103,14 +113,36 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
         raise NotTold("; ".join(f"{client_id}: {why}" for client_id, why in silent.items()))
 
 
+def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
+    """End what applications got by signing somebody in in these sessions; how many grants that were.
+
+    With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7).
+    """
+    live = [
+        grant.grant_id
+        for grant in _grants(engine, user_id)
+        if _is_of(grant, ended) and OFFLINE_ACCESS not in grant.scopes and grant.revoked_at is None
+    ]
+    number = engine.stores.grants.revoke_some(live, engine.now, SESSION_ENDED) if live else 0
+    if number:
+        engine.journal.user_id = user_id
+        engine.record(EventType.GRANTS_REVOKED, reason=SESSION_ENDED, details={"grants": number})
+    return number
+
+
+def _is_of(grant: Grant, sessions: Collection[str]) -> bool:
+    """Whether an application signed somebody in by this grant in one of these sessions."""
+    return grant.details.get("session") in sessions and OPENID in grant.scopes
+
+
 def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[Notice]:
     """What is still to be sent: once to each application that got a token in one of these sessions."""
     clients: dict[str, Client | None] = {}
     seen: set[tuple[str, str]] = set()
     for grant in _grants(engine, user_id):
-        session = grant.details.get("session")
-        if session not in ended or OPENID not in grant.scopes or (grant.client_id, session) in seen:
+        if not _is_of(grant, ended) or (grant.client_id, grant.details["session"]) in seen:
             continue
+        session = grant.details["session"]
         seen.add((grant.client_id, session))
         if grant.client_id not in clients:
             clients[grant.client_id] = _find(engine, grant.client_id)
