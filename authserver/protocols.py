@@ -25,7 +25,16 @@ from typing import Any, Protocol
 from pyramid.config import Configurator
 
 from authserver.engine.authorization_request import Expanded
-from authserver.engine.context import Begin, Binding, ClientProof, Engine, ReadMember, Redeem, Respond, Welcome
+from authserver.engine.context import (
+    Begin,
+    Binding,
+    ClientProof,
+    Engine,
+    ReadMember,
+    Redeem,
+    Respond,
+    Welcome,
+)
 from authserver.engine.decisions import Decision
 from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters

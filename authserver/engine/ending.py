@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 from authserver.engine import uris
 from authserver.engine.context import Begin, Engine
 from authserver.engine.link_records import end_links
-from authserver.engine.people.session_handles import session_handle
 from authserver.engine.records import (
     ENDED_SESSIONS,
     NOTHING,
@@ -40,6 +39,7 @@ from authserver.engine.records import (
     User,
 )
 from authserver.engine.resource_registry import TokenForm, described
+from authserver.engine.session_handles import session_handle
 from authserver.settings import AccessTokenFormat
 
 # At most this many grants, consents or clients are changed in one transaction, so that none takes long.

@@ -21,8 +21,8 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.people.known_devices import cookie_with
 from authserver.engine.people.login import SESSION_KIND, current_session
-from authserver.engine.people.session_handles import handle_of
 from authserver.engine.records import User
+from authserver.engine.session_handles import handle_of
 from authserver.limits import MAXIMUM_MARKS
 from authserver.web.forms import read_page_form, read_page_upload
 from authserver.web.pages import see_own
@@ -103,7 +103,7 @@ def end_session(request: Request) -> None:
 
 
 def session_handle(request: Request) -> str | None:
-    """What the session of this browser is called outside (`people.session_handles`), also after it has ended.
+    """What the session of this browser is called outside (`engine.session_handles`), also after it has ended.
 
     None if the browser never had one.
     """

@@ -16,8 +16,8 @@ from authserver.engine.context import Engine
 from authserver.engine.pending import Browser
 from authserver.engine.people import account
 from authserver.engine.people.login import disable_user, sign_out
-from authserver.engine.people.session_handles import session_handle
 from authserver.engine.records import Client
+from authserver.engine.session_handles import session_handle
 from authserver.event_readers import Reading
 from authserver.features.openid import back_channel
 from authserver.features.openid.back_channel import EVENT, NotTold

@@ -27,7 +27,6 @@ from authserver.engine.people.login import (
     password_size,
     password_turn,
 )
-from authserver.engine.people.session_handles import session_handle
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
     ENDED_SESSIONS,
@@ -43,6 +42,7 @@ from authserver.engine.records import (
     User,
     is_address,
 )
+from authserver.engine.session_handles import session_handle
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 

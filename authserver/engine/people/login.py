@@ -23,10 +23,10 @@ from authserver.engine.people.attributes import (
     shortened,
 )
 from authserver.engine.people.known_devices import device_id_of
-from authserver.engine.people.session_handles import session_handle
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
 from authserver.engine.records import ENDED_SESSIONS, NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.session_handles import session_handle
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import SpanKind, note
 from authserver.limits import (
