@@ -98,9 +98,14 @@ def add_home_link(config: Configurator, label: str, url: str) -> None:
 
 
 def render_page(request: Request, template: str, values: Mapping[str, Any]) -> Response:
-    """The page that a template of `web/templates` makes of these values, and of those that all pages have."""
+    """The page that a template makes of these values, and of those that all pages have.
+
+    Args:
+        template: of `web/templates`, or with the package of a feature, and a colon, before its path.
+    """
     # By its whole name: by a shorter one it is looked for in another folder first, for each page.
-    response: Response = render_to_response(f"authserver.web:templates/{template}", values, request)
+    name = template if ":" in template else f"authserver.web:templates/{template}"
+    response: Response = render_to_response(name, values, request)
     return response
 
 

@@ -11,7 +11,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from authserver.api import Event
+from authserver.api import ON_ANOTHER_DEVICE, Event
 from authserver.engine.context import Engine
 from authserver.engine.pending import Browser
 from authserver.engine.people import account
@@ -206,6 +206,18 @@ def test_offline_access_outlives_the_session() -> None:
     end_here(rules, browser)
     deliver(rules)
     assert rules.refresh(client, secret, answer["refresh_token"]).refusal is None
+
+
+def test_another_device_keeps_what_the_person_allowed_it_in_this_browser(rules: Rules) -> None:
+    """OUT-15: it was never signed in here."""
+    client, secret = a_client_of(rules)
+    browser = rules.signed_in()
+    answer = tokens(rules, client, secret, browser=browser)
+    (grant,) = rules.stores.tables.grants.values()
+    rules.change("grants", details={**grant.details, ON_ANOTHER_DEVICE: True})
+    end_here(rules, browser)
+    deliver(rules)
+    assert is_active(rules.introspect(client, secret, answer["access_token"]))
 
 
 def test_nobody_inside_the_network_is_asked(origin: Origin) -> None:

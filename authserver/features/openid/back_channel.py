@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from authserver.api import (
     ENDED_SESSIONS,
     OFFLINE_ACCESS,
+    ON_ANOTHER_DEVICE,
     Begin,
     Client,
     Engine,
@@ -116,12 +117,16 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
 def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
     """End what applications got by signing somebody in in these sessions; how many grants that were.
 
-    With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7).
+    With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7), and
+    other devices, for which the person answered in the browser.
     """
     live = [
         grant.grant_id
         for grant in _grants(engine, user_id)
-        if _is_of(grant, ended) and OFFLINE_ACCESS not in grant.scopes and grant.revoked_at is None
+        if _is_of(grant, ended)
+        and grant.revoked_at is None
+        and OFFLINE_ACCESS not in grant.scopes
+        and ON_ANOTHER_DEVICE not in grant.details
     ]
     number = engine.stores.grants.revoke_some(live, engine.now, SESSION_ENDED) if live else 0
     if number:
