@@ -14,6 +14,7 @@ from collections import Counter
 from pyramid.config import Configurator
 from pyramid.response import Response
 
+from authserver.engine import session_handles
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.errors import InvalidRequest, PageError
@@ -22,7 +23,6 @@ from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.people.known_devices import cookie_with
 from authserver.engine.people.login import SESSION_KIND, current_session
 from authserver.engine.records import User
-from authserver.engine.session_handles import handle_of
 from authserver.limits import MAXIMUM_MARKS
 from authserver.web.forms import read_page_form, read_page_upload
 from authserver.web.pages import see_own
@@ -107,8 +107,10 @@ def session_handle(request: Request) -> str | None:
 
     None if the browser never had one.
     """
-    session_id = request.browser.session_id
-    return handle_of(digests.digest(SESSION_KIND, session_id)) if session_id else None
+    session_id, session = request.browser.session_id, request.browser.session
+    if session is not None:
+        return session_handles.session_handle(session)
+    return session_handles.handle_of(digests.digest(SESSION_KIND, session_id)) if session_id else None
 
 
 def mark_browser(request: Request, handle: str) -> None:

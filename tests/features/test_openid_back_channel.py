@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -11,11 +12,11 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from authserver.api import ON_ANOTHER_DEVICE, Event
+from authserver.api import ON_ANOTHER_DEVICE, Event, Secret, digest
 from authserver.engine.context import Engine
 from authserver.engine.pending import Browser
 from authserver.engine.people import account
-from authserver.engine.people.login import disable_user, sign_out
+from authserver.engine.people.login import disable_user, sign_in, sign_out
 from authserver.engine.records import Client
 from authserver.engine.session_handles import session_handle
 from authserver.event_readers import Reading
@@ -218,6 +219,38 @@ def test_another_device_keeps_what_the_person_allowed_it_in_this_browser(rules: 
     end_here(rules, browser)
     deliver(rules)
     assert is_active(rules.introspect(client, secret, answer["access_token"]))
+
+
+def test_signing_in_again_goes_on_with_the_same_session(rules: Rules, origin: Origin) -> None:
+    """OUT-10, OIDC-30: nobody is told of that, and all are when it ends; another person ends it by signing in."""
+    rules.add_user("bob", "correct horse battery staple")
+    rules.add_user("eve", "correct horse battery staple")
+
+    def sign_in_as(username: str, previous: str | None = None) -> Browser:
+        with rules.begin() as engine:
+            signed_in = sign_in(
+                engine, username, Secret("correct horse battery staple"), previous_session_id=previous
+            )
+            found = engine.stores.sessions.find(
+                digest("session", signed_in.session_id), engine.now, engine.now - timedelta(hours=1)
+            )
+        assert found is not None
+        return Browser(session_id=signed_in.session_id, session=found.session, user=found.user)
+
+    client, secret = a_client_at(rules, origin)
+    other, its = a_client_at(rules, origin)
+    browser = sign_in_as("bob")
+    first = id_claims(rules, tokens(rules, client, secret, browser=browser)["id_token"])
+    browser = sign_in_as("bob", browser.session_id)
+    second = id_claims(rules, tokens(rules, other, its, browser=browser)["id_token"])
+    assert first["sid"] == second["sid"]
+    deliver(rules)
+    assert origin.received == []
+    new = sign_in_as("eve", browser.session_id)
+    assert session_handle(new.session) != first["sid"]
+    deliver(rules)
+    assert sorted(each["aud"] for each in told(rules, origin)) == sorted([client.client_id, other.client_id])
+    assert {each["sid"] for each in told(rules, origin)} == {first["sid"]}
 
 
 def test_nobody_inside_the_network_is_asked(origin: Origin) -> None:
