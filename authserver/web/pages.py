@@ -101,11 +101,11 @@ def render_page(request: Request, template: str, values: Mapping[str, Any]) -> R
     """The page that a template makes of these values, and of those that all pages have.
 
     Args:
-        template: of `web/templates`, or with the package of a feature, and a colon, before its path.
+        template: the name of one of `web/templates`, or `package:path` of one of a feature.
     """
     # By its whole name: by a shorter one it is looked for in another folder first, for each page.
-    name = template if ":" in template else f"authserver.web:templates/{template}"
-    response: Response = render_to_response(name, values, request)
+    whole = template if ":" in template else f"authserver.web:templates/{template}"
+    response: Response = render_to_response(whole, values, request)
     return response
 
 
@@ -119,7 +119,7 @@ def own_url(request: Request, name: str, /, **query: str) -> str:
     return _url(request.registry, name, **query)
 
 
-def _url(registry: Registry, name: str, **query: str) -> str:
+def _url(registry: Registry, name: str, /, **query: str) -> str:
     url = registry.application.parts.settings.issuer_origin + registry.routes[name].path
     return f"{url}?{urlencode(query)}" if query else url
 
