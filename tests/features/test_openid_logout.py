@@ -197,6 +197,23 @@ def test_hints_of_others_and_languages_are_no_error(rules: Rules) -> None:
     assert isinstance(found, LogoutRequest) and found.client is None and found.session is None
 
 
+def test_what_came_in_a_form_goes_on_in_an_address_if_it_fits(rules: Rules) -> None:
+    """OUT-05: sealed, and back as it was; what does not fit is refused, and so is what this server did not seal."""
+
+    def there_and_back(state: str) -> Parameters | Refusal:
+        sent = Parameters.of([("state", state)])
+        return rules.at("end_session", lambda engine: logout.unseal(engine, logout.seal(engine, sent)))
+
+    kept = there_and_back("ü&=" * 100)
+    assert isinstance(kept, Parameters) and kept.get("state") == "ü&=" * 100
+    for refused in (
+        there_and_back("x" * 8_100),
+        rules.at("end_session", lambda engine: logout.unseal(engine, "")),
+        rules.at("end_session", lambda engine: logout.unseal(engine, "AAAA")),
+    ):
+        assert isinstance(refused, Refusal) and refused.reason == "logout-malformed"
+
+
 # ---- who is asked -----------------------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from authserver.api import (
     GrantFilter,
     InvalidClient,
     Kept,
+    OAuthError,
     digest,
     new_identifier,
 )
@@ -89,7 +90,7 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
     silent: dict[str, str] = {}
     for user_id, ended in ends:
         with begin() as engine:
-            notices, fetcher = list(_notices(engine, user_id, ended)), engine.fetcher
+            notices, fetcher = list(_notices(engine, user_id, ended, silent)), engine.fetcher
         for notice in notices:
             if notice.client_id in silent:
                 continue
@@ -140,8 +141,14 @@ def _is_of(grant: Grant, sessions: Collection[str]) -> bool:
     return grant.details.get("session") in sessions and OPENID in grant.scopes
 
 
-def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[Notice]:
-    """What is still to be sent: once to each application that got a token in one of these sessions."""
+def _notices(
+    engine: Engine, user_id: str, ended: Collection[str], silent: dict[str, str]
+) -> Iterator[Notice]:
+    """What is still to be sent: once to each application that got a token in one of these sessions.
+
+    Args:
+        silent: gets the clients of which nobody knows now where they are told, and why.
+    """
     clients: dict[str, Client | None] = {}
     seen: set[tuple[str, str]] = set()
     for grant in _grants(engine, user_id):
@@ -150,7 +157,11 @@ def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[N
         session = grant.details["session"]
         seen.add((grant.client_id, session))
         if grant.client_id not in clients:
-            clients[grant.client_id] = _find(engine, grant.client_id)
+            try:
+                clients[grant.client_id] = _find(engine, grant.client_id)
+            except OAuthError as error:
+                clients[grant.client_id] = None
+                silent[grant.client_id] = error.description
         client = clients[grant.client_id]
         key = digest(KIND, f"{grant.client_id} {session}")
         if client is None or engine.stores.kept.find(KIND, key) is not None:
@@ -181,7 +192,7 @@ def make(engine: Engine, client: Client, grant: Grant, session: str) -> str:
 
 
 def _find(engine: Engine, client_id: str) -> Client | None:
-    """The client, if it is to be told."""
+    """The client, if it is to be told. Raises OAuthError if that cannot be known now."""
     try:
         client = engine.find_client(client_id)
     except InvalidClient:
