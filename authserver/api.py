@@ -92,6 +92,10 @@ A page for signed-in people (`personal` in its `Route`) reads its address with `
 elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one. `config.add_account_tab` puts one into
 people's accounts, and `account_page` renders it with the links to the others. `display_host` and `origin_of` say of a
 redirect URI what a page may show, and where its form may go.
+A page that ends the session of its browser does so with `sign_out_here`; `session_handle` is what that session is called
+outside, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own` redirects to a page of
+this server, and `in_words` translates why something is refused. Where a form leads on to an application, its page says so
+with `let_forms_lead_on`, and its answer is that of `lead_on`; `with_query` adds parameters to an accepted address.
 `InsufficientScope` refuses a token that has not the scope which is needed, with its challenge.
 `config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
 issuer at its well-known address; `metadata_document` answers with the server metadata, whose operation is
@@ -134,7 +138,8 @@ refuses one, and `is_used` says early that a `SingleUse` was used before. `verif
 are for assertions that clients sign.
 
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
-`Service` sends it.
+`Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
+kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
 
 For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`):
 `AuthenticationRefused` refuses who is signed in, with a code for the client. For what clients are told of people
@@ -168,6 +173,7 @@ from authserver.engine.consent import Agreement, agree, consents_already, declin
 from authserver.engine.consent import problem_with as agreement_problem
 from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
+    Begin,
     Binding,
     ClientProof,
     Engine,
@@ -248,6 +254,7 @@ from authserver.engine.rates import SELF_REGISTERED, Usage
 from authserver.engine.rates import claim as claim_rate
 from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
+    ENDED_SESSIONS,
     ON_ANOTHER_DEVICE,
     Client,
     ClientMetadata,
@@ -255,6 +262,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    GrantFilter,
     InitialAccessToken,
     Kept,
     RegisteredBy,
@@ -288,6 +296,7 @@ from authserver.engine.uris import (
     origin_problem,
     redirect_uri_problem,
     same_loopback_redirect_uri,
+    with_query,
 )
 from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
@@ -333,9 +342,12 @@ from authserver.protocols import (
 from authserver.settings import LOOPBACK_HOSTS, Secret
 from authserver.web.account import account_page
 from authserver.web.authorize import describe_client, named_resources
-from authserver.web.forms import read_body, read_form, read_json, read_page_query, read_query
+from authserver.web.forms import read_body, read_form, read_json, read_page_form, read_page_query, read_query
 from authserver.web.json import json_response
+from authserver.web.languages import in_words
+from authserver.web.login import sign_out_here
 from authserver.web.metadata import metadata as metadata_document
+from authserver.web.onward import lead_on, let_forms_lead_on
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
 from authserver.web.operations import (
     AUTHORIZATION_ERRORS,
@@ -346,13 +358,13 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
-from authserver.web.pages import own_url, see_other
+from authserver.web.pages import own_url, see_other, see_own
 from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
 from authserver.web.scope_list import grouped as grouped_scopes
-from authserver.web.session import read_own_form, see_login, session_token
+from authserver.web.session import read_own_form, see_login, session_handle, session_token
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
@@ -360,6 +372,7 @@ __all__ = [
     "CLIENT_INFORMATION",
     "CLIENT_METADATA",
     "DECIDING",
+    "ENDED_SESSIONS",
     "FLAG",
     "FOREIGN_ALGORITHMS",
     "INITIAL_ACCESS_TOKEN_REQUIRED",
@@ -384,6 +397,7 @@ __all__ = [
     "AuthenticationStep",
     "BadAssertion",
     "Bearer",
+    "Begin",
     "Binding",
     "ChangedMeanwhile",
     "Client",
@@ -414,6 +428,7 @@ __all__ = [
     "ForeignKey",
     "Grant",
     "GrantDetailsHook",
+    "GrantFilter",
     "GrantTypesHook",
     "Identity",
     "ImpliedParametersHook",
@@ -537,6 +552,7 @@ __all__ = [
     "grouped_scopes",
     "hold_session",
     "hookimpl",
+    "in_words",
     "is_loopback",
     "is_same_algorithm",
     "is_secret_of",
@@ -544,6 +560,8 @@ __all__ = [
     "json_response",
     "keep_approved",
     "kept_with_grant",
+    "lead_on",
+    "let_forms_lead_on",
     "link_problem",
     "mail_address_problem",
     "metadata_document",
@@ -574,6 +592,7 @@ __all__ = [
     "read_metadata",
     "read_object",
     "read_own_form",
+    "read_page_form",
     "read_page_query",
     "read_query",
     "redeem_approved",
@@ -585,7 +604,10 @@ __all__ = [
     "scope_sentences",
     "see_login",
     "see_other",
+    "see_own",
+    "session_handle",
     "session_token",
+    "sign_out_here",
     "single_use",
     "to_text",
     "update_registration",
@@ -593,4 +615,5 @@ __all__ = [
     "verify_password",
     "verify_statement",
     "well_formed",
+    "with_query",
 ]

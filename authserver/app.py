@@ -422,7 +422,7 @@ def _build(
     readers: tuple[Reader, ...] = (
         Sealer(sealing_keys, lambda: datetime.now(UTC)),
         Counting(),
-        *deliveries(plugins),
+        *deliveries(plugins, lambda: application.begin(caller=SERVER)),
     )
     application = Application(
         parts=parts,

@@ -15,7 +15,16 @@ from pyramid.config import Configurator
 
 from authserver.engine.authorization_request import CORE_PARAMETERS, Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
-from authserver.engine.context import Binding, ClientProof, Engine, ReadMember, Redeem, Respond, Welcome
+from authserver.engine.context import (
+    Begin,
+    Binding,
+    ClientProof,
+    Engine,
+    ReadMember,
+    Redeem,
+    Respond,
+    Welcome,
+)
 from authserver.engine.decisions import Decision
 from authserver.engine.letters import Mail
 from authserver.engine.parameters import Parameters
@@ -1153,7 +1162,7 @@ def observe(event: Event) -> None:
 
 
 @observing(timed=False)
-def deliver(events: Sequence[Event]) -> None:
+def deliver(events: Sequence[Event], begin: Begin) -> None:
     """Called with every event after it was committed, until the plugin has returned: at least once, also after a crash.
 
     It is called in the background, in one server process at a time, with a few events in the order in which they were
@@ -1164,6 +1173,7 @@ def deliver(events: Sequence[Event]) -> None:
     Arguments:
         events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of
             commands, are among them.
+        begin: gives an engine in a transaction of its own, for what is to be read or kept. Send nothing in it.
 
     Answers:
         Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit

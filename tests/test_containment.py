@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -304,7 +305,7 @@ def test_a_plugin_that_does_not_deliver_says_so_with_an_exception(
     DOES[0] = raising(raised)
     plugins = PluginSet([("breaks", kind("deliver"))])
     with pytest.raises(Exception):  # noqa: B017 - of any kind, but an Exception
-        plugins.deliver("breaks", (an_event(),))
+        plugins.deliver("breaks", (an_event(),), nullcontext)
 
 
 def test_a_plugin_that_recurses_without_end_has_failed(kind: type[Breaks]) -> None:

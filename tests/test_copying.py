@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -334,7 +335,7 @@ def test_an_event_that_an_observer_writes_into_is_another_s_as_it_was(kind: type
     event = an_event(details={"scopes": ["read"]}, decisions=({"facts": {"scopes": ["read"]}},))
     before = described(event)
     PluginSet([("acts", kind("observe"))]).observe(event)
-    PluginSet([("acts", kind("deliver"))]).deliver("acts", (event,))
+    PluginSet([("acts", kind("deliver"))]).deliver("acts", (event,), nullcontext)
     assert described(event) == before
 
 

@@ -15,7 +15,6 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import digests, strict_json
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import AccessDenied, InvalidRequest, PageError
-from authserver.engine.people.account import session_handle
 from authserver.engine.questions import ConsentQuestion
 from authserver.engine.records import (
     AUTHENTICATES,
@@ -28,6 +27,7 @@ from authserver.engine.records import (
     Session,
     User,
 )
+from authserver.engine.session_handles import session_handle
 from authserver.engine.tokens.widening import WIDENS
 
 _SEEN = "seen-member"

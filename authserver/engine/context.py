@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -445,6 +446,10 @@ class Engine(Parts):
             details=details,
         )
         return bounded(event, by_anybody=journal.is_anybody)
+
+
+# Opens a transaction, and gives its engine.
+Begin = Callable[[], AbstractContextManager[Engine]]
 
 
 def _may_be_client_id(text: str) -> bool:

@@ -11,8 +11,8 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,9 +20,10 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from authserver.engine import uris
-from authserver.engine.context import Engine
+from authserver.engine.context import Begin, Engine
 from authserver.engine.link_records import end_links
 from authserver.engine.records import (
+    ENDED_SESSIONS,
     NOTHING,
     VOUCHED_BY,
     Client,
@@ -32,11 +33,13 @@ from authserver.engine.records import (
     Grant,
     GrantFilter,
     Resource,
+    Session,
     Token,
     TokenKind,
     User,
 )
 from authserver.engine.resource_registry import TokenForm, described
+from authserver.engine.session_handles import session_handle
 from authserver.settings import AccessTokenFormat
 
 # At most this many grants, consents or clients are changed in one transaction, so that none takes long.
@@ -47,8 +50,6 @@ MAXIMUM_EVENTS = 10_000
 ENDED = "ended-by-operator"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 
-# An engine in a transaction of its own.
-Begin = Callable[[], AbstractContextManager[Engine]]
 _Narrowed = TypeVar("_Narrowed", Grant, Consent)
 
 
@@ -146,6 +147,7 @@ class Ended:
         registrations: the clients that are not registered for the scope any more.
         jwts_until: when the last JWT expires at the latest, by the present settings; None if there is none.
         has_more_jwts: whether there may be more JWTs than were counted.
+        session_handles: what the sessions are called outside.
     """
 
     sessions: int = 0
@@ -161,12 +163,14 @@ class Ended:
     registrations: int = 0
     jwts_until: datetime | None = None
     has_more_jwts: bool = False
+    session_handles: tuple[str, ...] = ()
 
     def __add__(self, other: Ended) -> Ended:
         return Ended(
             **{name: number + getattr(other, name) for name, number in self.counts.items()},
             jwts_until=max(filter(None, (self.jwts_until, other.jwts_until)), default=None),
             has_more_jwts=self.has_more_jwts or other.has_more_jwts,
+            session_handles=self.session_handles + other.session_handles,
         )
 
     def __bool__(self) -> bool:
@@ -411,7 +415,8 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
     subject, stores = act.subject, engine.stores
     # Looked up before it is removed: its JWTs are counted by its format and lifetime.
     resource = engine.resources.find(subject.identifier) if subject.kind is SubjectKind.RESOURCE else None
-    sessions = consents = links = 0
+    sessions: Sequence[Session] = ()
+    consents = links = 0
     if subject.kind is SubjectKind.USER and act.event is None:
         # An act of its own event is part of another: of a new password, with which links are worth nothing, or of enabling.
         links = end_links(engine, subject.identifier, dry_run=dry_run)
@@ -420,7 +425,7 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
         # First the sessions, and then the consents: this waits for an answer to the consent page that is being stored, and
         # then ends that, too.
         since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
-        sessions = len(stores.sessions.list(subject.identifier, engine.now, since))
+        sessions = stores.sessions.list(subject.identifier, engine.now, since)
         if not dry_run:
             stores.sessions.end_all(subject.identifier)
         consents = (
@@ -428,9 +433,12 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
             if dry_run
             else stores.consents.forget(subject.identifier)
         )
-    ended = Ended(sessions=sessions, password_links=links, consents=consents) + _jwts(
-        engine, subject, resource
-    )
+    ended = Ended(
+        sessions=len(sessions),
+        password_links=links,
+        consents=consents,
+        session_handles=tuple(map(session_handle, sessions)),
+    ) + _jwts(engine, subject, resource)
     return ended, is_gone, described(resource) if is_gone and resource else NOTHING
 
 
@@ -645,6 +653,8 @@ def _record(
             details |= was
     if ended.jwts_until is not None:
         details["jwts_until"] = ended.jwts_until.isoformat()
+    if ended.session_handles:
+        details[ENDED_SESSIONS] = list(ended.session_handles)
     engine.record(type or _end_event(ended), reason=act.reason, details=details)
 
 

@@ -23,9 +23,11 @@ IDLE_AFTER = timedelta(days=30)
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
 # Among the details of a grant: who named its user, such as an issuer of assertions; the session in which its user agreed
-# (`people.account.session_handle`); and what its tokens call its user, where that is not the id of the user.
+# (`engine.session_handles`); and what its tokens call its user, where that is not the id of the user.
 VOUCHED_BY = "vouched_by"
 SESSION = "session"
+# Among the details of an event: the sessions that ended, as grants name them.
+ENDED_SESSIONS = "ended_sessions"
 SUBJECT = "subject"
 EDITED = "edited"
 MANAGED = "managed"

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import pluggy
 
 from authserver.containment import contained, described, text_of
-from authserver.engine.context import Binding, ClientProof, Issue, SingleUse, Welcome
+from authserver.engine.context import Begin, Binding, ClientProof, Issue, SingleUse, Welcome
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
@@ -401,11 +401,12 @@ class PluginSet:
         """The names of the plugins that deliver events."""
         return tuple(implementation.plugin for implementation in self._implementations["deliver"])
 
-    def deliver(self, plugin: str, events: Sequence[Event]) -> None:
+    def deliver(self, plugin: str, events: Sequence[Event], begin: Begin) -> None:
         """Give events to a plugin that delivers them. Raises what it raises."""
+        given = {"events": events, "begin": begin}
         for implementation in self._implementations["deliver"]:
             if implementation.plugin == plugin:
-                contained(implementation.function, *[events for _ in implementation.argnames])
+                contained(implementation.function, *[given[name] for name in implementation.argnames])
 
     def _vary_too_much(self) -> list[str]:
         """Settings for single clients and resources that no question would use, or that change what is fixed at start."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from authserver.engine.context import Begin
 from authserver.engine.event_stream import Numbered
 from authserver.engine.ports import Stores
 from authserver.plugins.asking import PluginSet
@@ -17,6 +18,7 @@ class Delivery:
 
     Attributes:
         plugin: its name.
+        begin: gives it an engine in a transaction of its own.
     """
 
     interval: ClassVar[float] = 1.0
@@ -27,18 +29,19 @@ class Delivery:
 
     plugins: PluginSet
     plugin: str
+    begin: Begin
 
     @property
     def name(self) -> str:
         return f"plugin {self.plugin}"
 
     def take(self, events: Sequence[Numbered]) -> None:
-        self.plugins.deliver(self.plugin, tuple(event for _, event in events))
+        self.plugins.deliver(self.plugin, tuple(event for _, event in events), self.begin)
 
     def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:
         """Nothing is stored."""
 
 
-def deliveries(plugins: PluginSet) -> tuple[Delivery, ...]:
+def deliveries(plugins: PluginSet, begin: Begin) -> tuple[Delivery, ...]:
     """One for each plugin that delivers events."""
-    return tuple(Delivery(plugins, name) for name in plugins.delivering)
+    return tuple(Delivery(plugins, name, begin) for name in plugins.delivering)

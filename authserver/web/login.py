@@ -170,11 +170,16 @@ def logout(request: Request) -> Response:
 @view_config(route_name="logout", request_method="POST")
 def confirm_logout(request: Request) -> Response:
     read_own_form(request)
+    sign_out_here(request)
+    return _signed_out(request)
+
+
+def sign_out_here(request: Request) -> None:
+    """End the session of this browser, which has or had one, and delete its cookie."""
     session_id = request.browser.session_id
-    assert session_id is not None  # no form is read of somebody without one
+    assert session_id is not None
     sign_out(request.engine, session_id)
     end_session(request)
-    return _signed_out(request)
 
 
 def _signed_out(request: Request) -> Response:

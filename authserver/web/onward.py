@@ -40,7 +40,12 @@ def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
             request, *uris.without_response(location)
         )
         return response
-    if request.matched_route.name not in AFTER_A_FORM or not needs_a_page(request):
+    return lead_on(request, location) if request.matched_route.name in AFTER_A_FORM else see_other(location)
+
+
+def lead_on(request: Request, location: str) -> Response:
+    """The way on from a form of ours to an application, at an address that has been accepted."""
+    if not needs_a_page(request):
         return see_other(location)
     redirect_uri = location.partition("?")[0]
     page = {

@@ -14,13 +14,14 @@ from collections import Counter
 from pyramid.config import Configurator
 from pyramid.response import Response
 
+from authserver.engine import session_handles
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.errors import InvalidRequest, PageError
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, form_token, is_marked, mark_of
 from authserver.engine.people.known_devices import cookie_with
-from authserver.engine.people.login import current_session
+from authserver.engine.people.login import SESSION_KIND, current_session
 from authserver.engine.records import User
 from authserver.limits import MAXIMUM_MARKS
 from authserver.web.forms import read_page_form, read_page_upload
@@ -99,6 +100,17 @@ def remember_device(request: Request, user: User) -> None:
 def end_session(request: Request) -> None:
     """Delete the cookie of the session that has ended."""
     _set_cookies(request, {SESSION: None})
+
+
+def session_handle(request: Request) -> str | None:
+    """What the session of this browser is called outside (`engine.session_handles`), also after it has ended.
+
+    None if the browser never had one.
+    """
+    session_id, session = request.browser.session_id, request.browser.session
+    if session is not None:
+        return session_handles.session_handle(session)
+    return session_handles.handle_of(digests.digest(SESSION_KIND, session_id)) if session_id else None
 
 
 def mark_browser(request: Request, handle: str) -> None:

@@ -58,3 +58,35 @@ def test_the_person_posts_it_without_scripts(
     page.get_by_role("button", name="Go on").click()
     page.wait_for_url("https://client.example/**")
     assert len(web_site.forms) == before + 1
+
+
+def test_the_person_confirms_to_sign_out(
+    open_page: Callable[..., Page], server: Server, web_site: ClientSite
+) -> None:
+    """OUT-05, OUT-07: a form of another site leads to the question, without scripts, and the answer to the application."""
+    page = open_page(java_script_enabled=False)
+    client, _ = server.add_client(
+        client_name="Board",
+        scopes=SCOPES,
+        details={"post_logout_redirect_uris": ["https://client.example/bye"]},
+    )
+    page.goto(f"{server.issuer}/login")
+    sign_in(page)
+    page.route(
+        "https://client.example/leave",
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f'<form method="post" action="{server.issuer}/oauth/logout">'
+            f'<input name="client_id" value="{client.client_id}"><input name="state" value="s">'
+            '<input name="post_logout_redirect_uri" value="https://client.example/bye">'
+            "<button>Leave</button></form>",
+        ),
+    )
+    page.goto("https://client.example/leave")
+    page.get_by_role("button", name="Leave").click()
+    assert "Board" in page.locator("main").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("https://client.example/bye?state=s")
+    page.goto(f"{server.issuer}/oauth/logout")
+    assert "You are signed out" in page.locator("main").inner_text()

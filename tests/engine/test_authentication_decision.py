@@ -31,8 +31,8 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Verdict
 from authserver.engine.errors import PageError, RedirectError
 from authserver.engine.pending import Browser, mark_of
-from authserver.engine.people.account import session_handle
 from authserver.engine.records import RegisteredBy
+from authserver.engine.session_handles import session_handle
 from authserver.limits import MAXIMUM_LEVEL, MAXIMUM_WHY
 from authserver.plugins.asking import PluginSet
 from authserver.testing.records import NOW, a_client, a_session, a_user

@@ -24,9 +24,9 @@ from authserver.engine.consent import (
 )
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import AccessDenied, InvalidGrant, PageError, ServerError
-from authserver.engine.people.account import session_handle
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Consent, EventType, RegisteredBy
+from authserver.engine.session_handles import session_handle
 from authserver.engine.tokens.issuing import issue
 from authserver.plugins.asking import PluginSet
 from authserver.policies.consent import ConsentFirstParty, ConsentRemembered

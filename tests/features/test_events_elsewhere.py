@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -352,7 +352,7 @@ def test_a_restart_loses_no_event(database: Database) -> None:
 
     def started(origin: Origin) -> Reading:
         plugin = webhook(origin)
-        (delivery,) = deliveries(PluginSet([("webhook_events", plugin)]))
+        (delivery,) = deliveries(PluginSet([("webhook_events", plugin)]), nullcontext)
         return Reading(database, delivery)
 
     store("before")
@@ -375,7 +375,7 @@ def test_a_restart_loses_no_event(database: Database) -> None:
 def test_a_slow_observer_of_this_kind_delays_nobody(database: Database) -> None:
     """What is delivered is not waited for by the request, so events wait and requests do not."""
     with serving() as origin:
-        (delivery,) = deliveries(PluginSet([("webhook_events", webhook(origin))]))
+        (delivery,) = deliveries(PluginSet([("webhook_events", webhook(origin))]), nullcontext)
         reading = Reading(database, delivery)
         with database.begin() as stores:
             stores.events.add(an_event(event_id="before"))

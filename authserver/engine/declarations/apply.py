@@ -12,11 +12,11 @@ from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
 from authserver.engine.clients.secrets import SecretsUnchanged, rotate_secret
-from authserver.engine.context import Engine
+from authserver.engine.context import Begin, Engine
 from authserver.engine.declarations.forms import DeclaredInitialToken
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
-from authserver.engine.ending import Act, Begin, Ended, Subject, SubjectKind
+from authserver.engine.ending import Act, Ended, Subject, SubjectKind
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Declaration, DeclaredKind

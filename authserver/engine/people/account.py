@@ -29,6 +29,7 @@ from authserver.engine.people.login import (
 )
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.records import (
+    ENDED_SESSIONS,
     ON_ANOTHER_DEVICE,
     Client,
     Consent,
@@ -41,10 +42,9 @@ from authserver.engine.records import (
     User,
     is_address,
 )
+from authserver.engine.session_handles import session_handle
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
-
-_HANDLE_KIND = "session-handle"
 
 # Why a grant ended, as the grant and the event keep it.
 DISCONNECTED = "disconnected"
@@ -270,7 +270,7 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
     for session in sessions.list(user.user_id, engine.now, idle_since(engine)):
         if digests.equal(session_handle(session), handle):
             sessions.end(session.digest)
-            _record_ended(engine, user, 1)
+            _record_ended(engine, user, 1, [session])
             return True
     return False
 
@@ -278,9 +278,13 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
 def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
     """End all sessions of a user but the one with this id; how many they were."""
     this = digests.digest(SESSION_KIND, session_id)
-    ended = engine.stores.sessions.end_all(user.user_id, but=this)
+    sessions = engine.stores.sessions
+    others = [
+        each for each in sessions.list(user.user_id, engine.now, idle_since(engine)) if each.digest != this
+    ]
+    ended = sessions.end_all(user.user_id, but=this)
     if ended:
-        _record_ended(engine, user, ended)
+        _record_ended(engine, user, ended, others)
     return ended
 
 
@@ -434,11 +438,6 @@ def _as_agreed(consent: Consent | None) -> Client | None:
     )
 
 
-def session_handle(session: Session) -> str:
-    """What names a session without revealing its stored digest."""
-    return digests.digest(_HANDLE_KIND, session.digest.hex()).hex()[:32]
-
-
 def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
     """These live grants, what was derived from them, and what can still be used of all of them."""
     grant_ids = _and_derived(engine, grant_ids)
@@ -485,6 +484,7 @@ def _record_disconnected(engine: Engine, ended: Ended) -> Ended:
     return ended
 
 
-def _record_ended(engine: Engine, user: User, sessions: int) -> None:
+def _record_ended(engine: Engine, user: User, number: int, live: Sequence[Session]) -> None:
     engine.journal.user_id = user.user_id
-    engine.record(EventType.SESSION_ENDED, details={"sessions": sessions})
+    handles = [session_handle(session) for session in live]
+    engine.record(EventType.SESSION_ENDED, details={"sessions": number, ENDED_SESSIONS: handles})

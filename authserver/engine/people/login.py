@@ -25,7 +25,8 @@ from authserver.engine.people.attributes import (
 from authserver.engine.people.known_devices import device_id_of
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
-from authserver.engine.records import NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.records import ENDED_SESSIONS, NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.session_handles import HANDLE, session_handle
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import SpanKind, note
 from authserver.limits import (
@@ -193,9 +194,20 @@ def hidden_name(engine: Engine, username: str) -> str:
 
 
 def _begin_session(engine: Engine, user: User, identity: Identity, previous_session_id: str | None) -> str:
-    """The id of a new session, in the place of the one that the browser had."""
+    """The id of a new session, in the place of the one that the browser had.
+
+    Of the same person it goes on under its name: they signed in again, and no application lost them.
+    """
+    before = None
     if previous_session_id is not None:
-        engine.stores.sessions.end(digests.digest(SESSION_KIND, previous_session_id))
+        previous = digests.digest(SESSION_KIND, previous_session_id)
+        before = engine.stores.sessions.find(previous, engine.now, idle_since(engine))
+        engine.stores.sessions.end(previous)
+    handle = None if before is None else session_handle(before.session)
+    if before is not None and before.user.user_id != user.user_id:
+        engine.journal.user_id = before.user.user_id
+        engine.record(EventType.SESSION_ENDED, details={"sessions": 1, ENDED_SESSIONS: [handle]})
+        handle = None
     session_id = digests.new_credential(digests.SESSION)
     engine.stores.sessions.add(
         Session(
@@ -206,6 +218,7 @@ def _begin_session(engine: Engine, user: User, identity: Identity, previous_sess
             expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
             details={
                 "amr": list(identity.methods),
+                **({HANDLE: handle} if handle else {}),
                 "source": engine.caller.source,
                 "user_agent": shortened(engine.caller.headers.get("user-agent", ""), MAXIMUM_USER_AGENT),
             },
@@ -239,7 +252,7 @@ def sign_out(engine: Engine, session_id: str) -> None:
     engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
     if found:
         engine.journal.user_id = found.user.user_id
-        engine.record(EventType.SIGNED_OUT)
+        engine.record(EventType.SIGNED_OUT, details={ENDED_SESSIONS: [session_handle(found.session)]})
 
 
 def add_user(

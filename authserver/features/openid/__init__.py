@@ -1,12 +1,12 @@
 """OpenID Connect (Core 1.0, Discovery 1.0, Dynamic Client Registration 1.0): applications sign people in.
 
 A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint who
-the person is. Only the code flow is offered. Logout is not part of this.
+the person is. Only the code flow is offered. An application can sign the person out, and is told when a session ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,10 +18,12 @@ from authserver.api import (
     METADATA_DOCUMENT,
     AuthenticationRefused,
     AuthenticationStep,
+    Begin,
     Client,
     Decision,
     Described,
     Engine,
+    Event,
     Expanded,
     Grant,
     InvalidRequest,
@@ -43,8 +45,10 @@ from authserver.api import (
 )
 from authserver.features.openid import (
     account,
+    back_channel,
     form_post,
     id_tokens,
+    logout,
     registration,
     sign_in,
     subjects,
@@ -132,6 +136,11 @@ class OpenID:
         ),
         "openid-max-age-malformed": "",
         "openid-nobody-signed-in": "",
+        "logout-malformed": "",
+        "logout-redirect-refused": (
+            "add the address to post_logout_redirect_uris in the metadata of the client, as it is sent, character by character "
+            "(`authserver client edit {client_id}`)"
+        ),
         "nonce-too-long": "",
         "openid-prompt-malformed": "",
         "sector-changed": "",
@@ -147,6 +156,7 @@ class OpenID:
         "openid-sign-in-first": "",
         "openid-sign-in-suffices": "",
         "openid-sign-in-too-old": "",
+        "session-ended": "",
         "userinfo-scheme": "",
         "userinfo-scope": "",
         "userinfo-token": "",
@@ -205,6 +215,8 @@ class OpenID:
             "request_uri_parameter_supported": False,
             "prompt_values_supported": list(PROMPTS),
             "display_values_supported": ["page"],
+            "backchannel_logout_supported": True,
+            "backchannel_logout_session_supported": True,
         }
 
     @hookimpl
@@ -212,6 +224,7 @@ class OpenID:
         config.add_endpoint(userinfo.ROUTE, self.answer_userinfo)
         config.add_endpoint(form_post.SCRIPT, form_post.script)
         config.add_endpoint(account.ROUTE, self.show_shared)
+        logout.includeme(config)
         config.add_account_tab(account.ROUTE.name, account.TAB)
         config.add_well_known(DISCOVERY, metadata_document, appended=True, operation=METADATA_DOCUMENT)
 
@@ -272,7 +285,10 @@ class OpenID:
             return kept or None
         asked = read_asked(parameters.get("claims"))
         hint = parameters.get("id_token_hint")
-        wanted = {asked.subject, None if hint is None else id_tokens.read_hint(engine, client, hint)["sub"]}
+        wanted = {
+            asked.subject,
+            None if hint is None else id_tokens.read_hint(engine, client.client_id, hint)["sub"],
+        }
         if wanted - {None, subject}:
             raise AuthenticationRefused(
                 "Another person is signed in.", reason="account-differs", code=LOGIN_REQUIRED
@@ -311,6 +327,10 @@ class OpenID:
                 person=self._in_id_token(engine, client, user, grant, scopes),
             )
         }
+
+    @hookimpl
+    def deliver(self, events: Sequence[Event], begin: Begin) -> None:
+        back_channel.deliver(begin, events)
 
     def answer_userinfo(self, request: Request) -> Response:
         """GET and POST /oauth/userinfo."""

@@ -23,7 +23,7 @@ from authserver.api import (
     read_flag,
     redirect_uri_problem,
 )
-from authserver.features.openid import id_tokens, subjects, userinfo
+from authserver.features.openid import back_channel, id_tokens, subjects, userinfo
 from authserver.features.openid.claims import OPENID
 from authserver.features.openid.sign_in import DEFAULT_AGE, DEFAULT_LEVELS
 
@@ -73,6 +73,14 @@ MEMBERS: Mapping[str, Parameter] = {
     "post_logout_redirect_uris": Parameter(
         description="Where a person may be sent after signing out.", schema=_TEXTS
     ),
+    back_channel.URI: Parameter(
+        description="The https address that gets a logout token when a session ends.",
+        schema={"type": ["string", "null"]},
+    ),
+    back_channel.SESSION_REQUIRED: Parameter(
+        description="Whether logout tokens must name the session; they always do.",
+        schema={"type": ["boolean", "null"]},
+    ),
 }
 
 
@@ -94,6 +102,8 @@ def readers(algorithms: Collection[str], types: Collection[str]) -> Mapping[str,
         DEFAULT_LEVELS: _levels,
         "initiate_login_uri": _link,
         "post_logout_redirect_uris": _redirects,
+        back_channel.URI: _fetched,
+        back_channel.SESSION_REQUIRED: read_flag,
         WITHOUT_PKCE: read_flag,
         **dict.fromkeys(ENCRYPTED, _refused),
     }

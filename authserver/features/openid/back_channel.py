@@ -1,0 +1,210 @@
+"""Applications are told when a session ends (OpenID Connect Back-Channel Logout 1.0), and lose what hangs on it.
+
+What is to be sent is in the event of the end, which is stored in the transaction that ends the session. It is read after
+that, and again until each application has taken its logout token or refused it for good: so a restart loses none, and an
+application that was told is not told again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from authserver.api import (
+    ENDED_SESSIONS,
+    OFFLINE_ACCESS,
+    ON_ANOTHER_DEVICE,
+    Begin,
+    Client,
+    Engine,
+    Event,
+    EventType,
+    FetchFailed,
+    Grant,
+    GrantFilter,
+    InvalidClient,
+    Kept,
+    OAuthError,
+    digest,
+    new_identifier,
+)
+from authserver.features.openid import id_tokens
+from authserver.features.openid.claims import OPENID
+
+# In the metadata of a client (Back-Channel Logout, 2.2).
+URI = "backchannel_logout_uri"
+SESSION_REQUIRED = "backchannel_logout_session_required"
+TYPE = "logout+jwt"
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+# Seconds for which a logout token is valid (Back-Channel Logout, 2.4).
+LIFETIME = 120
+KIND = "logout-token"
+# Why a grant ended, as it keeps it, and the event.
+SESSION_ENDED = "session-ended"
+# How long it is kept that an application was told: longer than any event waits.
+KEPT = timedelta(days=7)
+PAGE = 500
+MAXIMUM_ANSWER = 4_096
+# Of the refusals, those after which trying again helps.
+PASSING = (408, 425, 429)
+log = logging.getLogger(__name__)
+
+
+class NotTold(Exception):
+    """An application was not reached; the message says which, and nothing of a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What one application is told of one session.
+
+    Attributes:
+        mark: stored when that is done.
+    """
+
+    client_id: str
+    uri: str
+    token: str
+    mark: Kept
+
+
+def deliver(begin: Begin, events: Sequence[Event]) -> None:
+    """Tell the applications of the sessions that these events ended.
+
+    Raises:
+        NotTold: some could not be reached; all others are told.
+    """
+    ends = [
+        (event.user_id, event.details[ENDED_SESSIONS])
+        for event in events
+        if event.user_id is not None and event.details.get(ENDED_SESSIONS)
+    ]
+    # First for all: nobody who does not answer holds it up.
+    for user_id, ended in ends:
+        with begin() as engine:
+            end_access(engine, user_id, ended)
+    # Who does not answer is asked once for all events of this round.
+    silent: dict[str, str] = {}
+    for user_id, ended in ends:
+        with begin() as engine:
+            notices, fetcher = list(_notices(engine, user_id, ended, silent)), engine.fetcher
+        for notice in notices:
+            if notice.client_id in silent:
+                continue
+            try:
+                status = fetcher.post(
+                    notice.uri,
+                    urlencode({"logout_token": notice.token}).encode(),
+                    headers={"Content-Type": "application/x-www-form-urlencoded"},
+                    maximum=MAXIMUM_ANSWER,
+                ).status
+            except FetchFailed as failed:
+                silent[notice.client_id] = str(failed)
+                continue
+            if status >= 500 or status in PASSING:
+                silent[notice.client_id] = f"it answered {status}"
+                continue
+            if not 200 <= status < 300:
+                log.warning("the logout token for %s was refused: it answered %d", notice.client_id, status)
+            with begin() as engine:
+                engine.stores.kept.add_once(notice.mark)
+    if silent:
+        raise NotTold("; ".join(f"{client_id}: {why}" for client_id, why in silent.items()))
+
+
+def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
+    """End what applications got by signing somebody in in these sessions; how many grants that were.
+
+    With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7), and
+    other devices, for which the person answered in the browser.
+    """
+    live = [
+        grant.grant_id
+        for grant in _grants(engine, user_id)
+        if _is_of(grant, ended)
+        and grant.revoked_at is None
+        and OFFLINE_ACCESS not in grant.scopes
+        and ON_ANOTHER_DEVICE not in grant.details
+    ]
+    number = engine.stores.grants.revoke_some(live, engine.now, SESSION_ENDED) if live else 0
+    if number:
+        engine.journal.user_id = user_id
+        engine.record(EventType.GRANTS_REVOKED, reason=SESSION_ENDED, details={"grants": number})
+    return number
+
+
+def _is_of(grant: Grant, sessions: Collection[str]) -> bool:
+    """Whether an application signed somebody in by this grant in one of these sessions."""
+    return grant.details.get("session") in sessions and OPENID in grant.scopes
+
+
+def _notices(
+    engine: Engine, user_id: str, ended: Collection[str], silent: dict[str, str]
+) -> Iterator[Notice]:
+    """What is still to be sent: once to each application that got a token in one of these sessions.
+
+    Args:
+        silent: gets the clients of which nobody knows now where they are told, and why.
+    """
+    clients: dict[str, Client | None] = {}
+    seen: set[tuple[str, str]] = set()
+    for grant in _grants(engine, user_id):
+        if not _is_of(grant, ended) or (grant.client_id, grant.details["session"]) in seen:
+            continue
+        session = grant.details["session"]
+        seen.add((grant.client_id, session))
+        if grant.client_id not in clients:
+            try:
+                clients[grant.client_id] = _find(engine, grant.client_id)
+            except OAuthError as error:
+                clients[grant.client_id] = None
+                silent[grant.client_id] = error.description
+        client = clients[grant.client_id]
+        key = digest(KIND, f"{grant.client_id} {session}")
+        if client is None or engine.stores.kept.find(KIND, key) is not None:
+            continue
+        yield Notice(
+            client_id=client.client_id,
+            uri=client.details[URI],
+            token=make(engine, client, grant, session),
+            # Not with the grant: this ends with the session, and is deleted soon.
+            mark=Kept(kind=KIND, digest=key, created_at=engine.now, expires_at=engine.now + KEPT),
+        )
+
+
+def make(engine: Engine, client: Client, grant: Grant, session: str) -> str:
+    """The logout token that tells this client of the end of a session (Back-Channel Logout, 2.4)."""
+    now = int(engine.now.timestamp())
+    claims: Mapping[str, object] = {
+        "iss": engine.settings.issuer,
+        "sub": grant.subject,
+        "aud": client.client_id,
+        "iat": now,
+        "exp": now + LIFETIME,
+        "jti": new_identifier(),
+        "events": {EVENT: {}},
+        "sid": session,
+    }
+    return engine.signer.sign(claims, typ=TYPE, algorithm=id_tokens.algorithm_of(client))
+
+
+def _find(engine: Engine, client_id: str) -> Client | None:
+    """The client, if it is to be told. Raises OAuthError if that cannot be known now."""
+    try:
+        client = engine.find_client(client_id)
+    except InvalidClient:
+        return None
+    return client if client is not None and client.is_enabled and URI in client.details else None
+
+
+def _grants(engine: Engine, user_id: str) -> Iterator[Grant]:
+    """All grants of the user, also those that ended with the session, but none whose code was never redeemed."""
+    place = None
+    while found := engine.stores.grants.search(
+        GrantFilter(user_id=user_id, redeemed=True), after=place, limit=PAGE
+    ):
+        yield from found
+        place = (found[-1].created_at, found[-1].grant_id)
