@@ -27,13 +27,14 @@ from authserver.engine.records import (
     RegisteredBy,
     Resource,
     Session,
+    Token,
     TokenKind,
     User,
 )
 from authserver.hookspecs import CONTRIBUTING, DECIDING
 from authserver.settings import AccessTokenFormat, Secret
 from authserver.testing import hostile
-from authserver.testing.records import a_client, a_user
+from authserver.testing.records import a_client, a_token, a_user
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SCOPES = ("profile", "files.read", "files.write", "admin", "offline_access")
@@ -47,6 +48,8 @@ REDIRECT_URIS = (
     "com.example.app:/cb",
 )
 GRANT_TYPES = ("authorization_code", "refresh_token", "client_credentials")
+# SHA-256, in base64url (RFC 7636, appendix B).
+_HASH = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 _names = st.text(st.characters(categories=("L", "N", "Zs")), max_size=40)
 _scope_names = st.one_of(st.sampled_from(SCOPES), st.sampled_from(hostile.SCOPES))
@@ -319,6 +322,8 @@ def _of_type(hint: Any, client: Client, user: User | None) -> st.SearchStrategy[
     if hint is Secret:
         passwords = ("", "correct horse", "x" * 1024, "pässword", *hostile.PASSWORDS)
         return st.sampled_from(passwords).map(Secret)
+    if hint is Token:
+        return _spent_tokens(client)
     if hint is User:
         return users()
     return st.from_type(hint)
@@ -334,6 +339,25 @@ def _grants(draw: st.DrawFn, client: Client, user: User | None) -> Grant:
         resources=draw(_resources),
         created_at=NOW,
         expires_at=NOW + timedelta(days=30),
+    )
+
+
+@st.composite
+def _spent_tokens(draw: st.DrawFn, client: Client) -> Token:
+    """A code or a refresh token, with what may be kept with it."""
+    kind = draw(st.sampled_from((TokenKind.CODE, TokenKind.REFRESH)))
+    of_code = {"redirect_uri": REDIRECT_URIS[0], "code_challenge": _HASH}
+    return a_token(
+        kind=kind,
+        client_id=client.client_id,
+        scopes=draw(_subsets),
+        resources=draw(_resources),
+        created_at=NOW,
+        expires_at=NOW + timedelta(minutes=1),
+        details={
+            **(of_code if kind is TokenKind.CODE else {}),
+            **draw(st.sampled_from(({}, {"nonce": "n-0S6_WzA2Mj"}, {"cnf": {"jkt": _HASH}}))),
+        },
     )
 
 
