@@ -20,6 +20,7 @@ from authserver.app import build
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.records import Client
+from authserver.features.device.protocol import GRANT_TYPE
 from authserver.settings import Settings, SettingsError
 from authserver.testing.live import with_playground
 from authserver.testing.logos import SVG_LOGO
@@ -137,7 +138,7 @@ LINKS = {
     "tos_uri": "https://client.example/terms",
 }
 SITE = {
-    "authserver.plugins": SETTINGS["authserver.plugins"] + "playground pushed_requests",
+    "authserver.plugins": SETTINGS["authserver.plugins"] + "playground pushed_requests device_grant openid",
     "authserver.scopes": SETTINGS["authserver.scopes"] + "".join(f"{name} = Sentence\n" for name in MANY),
     "authserver.scope_groups": "calendar = Appointments",
     "authserver.resource_names": f"{RESOURCE} = The API of everything",
@@ -177,6 +178,8 @@ def every_page(server: Server, browser: TestApp) -> Iterator[TestResponse]:
     server.redeem(client, secret, server.code(client, browser))
     yield server.consent(page, "deny")
     yield from _long_consent(server, browser, stranger)
+    yield from _device(server, browser)
+    yield from _openid(server, browser)
     with time_machine.travel(datetime.now(UTC)) as clock:
         page = browser.get(server.authorization_url(register(server)))
         clock.shift(901)
@@ -211,13 +214,53 @@ def _long_consent(server: Server, browser: TestApp, client: Client) -> Iterator[
     server.consent(partly)
 
 
+def _device(server: Server, browser: TestApp) -> Iterator[TestResponse]:
+    """A code is typed wrongly and rightly; nothing is ticked, then something; a second device is denied, a third is late."""
+    device, _ = server.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+
+    def typed(code: str) -> TestResponse:
+        form = form_with(browser.get(server.path("/device")), "user_code")
+        form["user_code"] = code
+        return form.submit(expect_errors=True)
+
+    def asked() -> TestResponse:
+        scope = "profile files.read"
+        return typed(server.ask("/oauth/device_authorization", device, scope=scope).json["user_code"])
+
+    yield browser.get(server.path("/device"))
+    yield typed("BBBB-BBBB")
+    page = asked()
+    yield page
+    yield server.consent(page, scopes=[])
+    yield server.consent(page)
+    yield server.consent(page)
+    page = asked()
+    yield server.consent(page, "deny")
+    yield server.consent(page, "deny")
+    with time_machine.travel(datetime.now(UTC)) as clock:
+        page = asked()
+        clock.shift(601)
+        yield server.consent(page)
+
+
+def _openid(server: Server, browser: TestApp) -> Iterator[TestResponse]:
+    """What applications may see, of none and of one, which gets its response in a form."""
+    client, secret = server.add_client(scopes=("openid", "email"))
+    yield browser.get(server.path("/account/shared"))
+    wanted = {"scope": "openid email", "response_mode": "form_post"}
+    page = server.consent(browser.get(server.authorization_url(client, **wanted)))
+    yield page
+    server.redeem(client, secret, page.forms[0]["code"].value)
+    yield browser.get(server.path("/account/shared"))
+
+
 @pytest.fixture(scope="module")
 def whole_server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """With the playground, pushed requests, and everything that an operator may add to the pages."""
+    """With every plugin that has pages for people, and everything that an operator may add to the pages."""
     path = tmp_path_factory.mktemp("languages") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
     server = Server(f"sqlite:///{path}", with_playground(SITE))
-    server.add_user("ann")
+    server.add_user("ann", attributes={"email": ("ann@example.com",), "email_verified": ("ann@example.com",)})
     yield server
     server.close()
 
@@ -270,6 +313,7 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
         "components.jinja2",
         "icons.jinja2",
         "people.jinja2",
+        "scopes.jinja2",
         "support.jinja2",
         "times.jinja2",
     }
