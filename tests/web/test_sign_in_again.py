@@ -199,11 +199,9 @@ def test_nobody_signed_in_and_no_page_wanted(server: Server, client: Client, bro
 
 
 def test_no_page_wanted_by_a_client_that_registered_itself(server: Server) -> None:
-    """B-17: one page there is: where the answer would go, for nobody here vouches for that."""
+    """B-16 before B-17, OIDC-05: it has no user who could answer the page that says where the answer goes."""
     client = register(server)
-    answer = server.browser().get(server.authorization_url(client, ui="none"))
-    assert answer.status_int == 200
-    assert "error=login_required" in answer.text
+    assert_redirect_error(server.browser().get(server.authorization_url(client, ui="none")), "login_required")
 
 
 def test_no_page_wanted_at_a_redirect_uri_that_is_not_the_clients(server: Server, client: Client) -> None:
