@@ -16,7 +16,7 @@ from authserver.engine.people.password_links import make_link
 from authserver.engine.records import Client
 from authserver.features import client_management
 from authserver.testing.plans import transcript_of
-from authserver.testing.server import SETTINGS, Server, basic, forged, query_of
+from authserver.testing.server import SETTINGS, Server, basic, forged, query_of, with_plugin
 from authserver.testing.stories import assert_json_error, is_signed_in, signed_in
 
 SECURITY = (Path(__file__).parents[2] / "docs/security.rst").read_text("utf-8")
@@ -175,7 +175,9 @@ def scanned() -> Callable[[str], bool]:
 
 def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., Server]) -> None:
     """R-03: with the expressions of the documentation, in whatever surrounds it, and with certainty."""
-    server = make_server({"authserver.access_token_format": "opaque"})
+    policy = {"scopes": "profile", "policies": "partners = scopes profile"}
+    initial_access = with_plugin("registration_token", policy, without=("registration_open",))
+    server = make_server({"authserver.access_token_format": "opaque", **initial_access})
     user = server.add_user()
     client, secret = server.add_client()
     browser = signed_in(server)
