@@ -322,11 +322,11 @@ def test_a_grant_type_that_is_not_offered_is_left_out(development: Server) -> No
 
 
 def test_vs_code_cuts_its_grant_types_to_ours(development: Server) -> None:
-    """A-09: so a feature that advertises the device grant has to take it."""
-    assert registered_as(development, "vs-code").asked["grant_types"] == [
-        "authorization_code",
-        "refresh_token",
-    ]
+    """A-09, K-23: it asks for the device grant where the metadata has it; the registration leaves that out."""
+    program = registered_as(development, "vs-code")
+    granted = ["authorization_code", "refresh_token"]
+    assert program.asked["grant_types"] == [*granted, "urn:ietf:params:oauth:grant-type:device_code"]
+    assert program.registered["grant_types"] == granted
 
 
 def test_an_empty_scope_is_no_scope(development: Server) -> None:
