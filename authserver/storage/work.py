@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, overload
@@ -31,6 +32,8 @@ from authserver.storage.prepared import LINE, Answer, Line, PerDialect, Prepared
 _BEGIN = Prepared({"sqlite": text("BEGIN IMMEDIATE"), "postgresql": text("BEGIN")})
 _COMMIT = Prepared(text("COMMIT"))
 _ROLLBACK = Prepared(text("ROLLBACK"))
+# Where SQLAlchemy logs its own statements.
+_log = logging.getLogger("sqlalchemy.engine.Engine")
 
 
 class Work:
@@ -285,21 +288,27 @@ def _ended() -> sa.exc.InvalidRequestError:
 
 
 def _announcing(connection: Connection) -> Callable[[Step], None] | None:
-    """Tells those who listen to the statements and commits of the engine; they may replace the text of a statement."""
+    """Tells the log of the engine, and those who listen to its statements and commits.
+
+    The log never gets parameters, as `hide_parameters` has it. Listeners may replace the text of a statement.
+    """
     dispatch = connection.engine.dispatch
-    if not (dispatch.before_cursor_execute or dispatch.commit):
+    is_logged = _log.isEnabledFor(logging.INFO)
+    if not (is_logged or dispatch.before_cursor_execute or dispatch.commit):
         return None
 
     def announce(step: Step) -> None:
         if step.statement is _COMMIT:
             for listener in dispatch.commit:
                 listener(connection)
-            return
-        text, values = step.form.text, step.form.shown(step.parameters)
-        for listener in dispatch.before_cursor_execute:
-            text, values = listener(connection, None, text, values, None, False)
-        if text != step.form.text:
-            step.instead = text
+        elif dispatch.before_cursor_execute:
+            text, values = step.form.text, step.form.shown(step.parameters)
+            for listener in dispatch.before_cursor_execute:
+                text, values = listener(connection, None, text, values, None, False)
+            if text != step.form.text:
+                step.instead = text
+        if is_logged:
+            _log.info("%s", step.instead or step.form.text)
 
     return announce
 
