@@ -1,4 +1,4 @@
-"""Keep scopes and limits that are not in the INI, and how many events a reader never took; list disabled people quickly.
+"""Keep scopes and limits that are not in the INI, and how many events a reader never took.
 
 Revision: 0025
 """
@@ -28,19 +28,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("kind", "name", name="pk_stored_settings"),
     )
     op.add_column("event_positions", sa.Column("set_aside", sa.Integer, nullable=False, server_default="0"))
-    is_disabled = sa.text("disabled_at IS NOT NULL")
-    op.create_index(
-        "ix_users_disabled_username",
-        "users",
-        ["username"],
-        sqlite_where=is_disabled,
-        postgresql_where=is_disabled,
-    )
-    op.create_index("ix_initial_tokens_created_at_token_id", "initial_tokens", ["created_at", "token_id"])
 
 
 def downgrade() -> None:
-    op.drop_index("ix_initial_tokens_created_at_token_id", "initial_tokens")
-    op.drop_index("ix_users_disabled_username", "users")
     op.drop_column("event_positions", "set_aside")
     op.drop_table("stored_settings")
