@@ -95,13 +95,22 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
 def transcript_of(engine: sa.Engine) -> Iterator[list[str]]:
     """Collects what is sent to the database within the block: each statement's verb and table, and COMMIT or ROLLBACK."""
     told: list[str] = []
+    # Connections that are told of a BEGIN: one that goes along with its COMMIT is not sent when that is told.
+    begun: set[Any] = set()
 
-    def note(_connection: Any, _cursor: Any, text: str, parameters: Any, _context: Any, _many: bool) -> None:
-        told.append(Sent(text=text, parameters=parameters).about)
+    def note(connection: sa.Connection, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
+        about = Sent(text=text, parameters=parameters).about
+        told.append(about)
+        if about == "BEGIN":
+            begun.add(connection.connection.dbapi_connection)
+        elif about == "ROLLBACK":
+            begun.discard(connection.connection.dbapi_connection)
 
     # Without a transaction the driver sends neither.
     def note_commit(connection: sa.Connection) -> None:
-        told.extend(["COMMIT"] * _is_in_transaction(connection))
+        driver = connection.connection.dbapi_connection
+        told.extend(["COMMIT"] * (driver in begun or _is_in_transaction(connection)))
+        begun.discard(driver)
 
     def note_rollback(connection: sa.Connection) -> None:
         told.extend(["ROLLBACK"] * _is_in_transaction(connection))
