@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,36 +35,37 @@ STANDS = 20
 class FaultPoints:
     """Stops the process at a point while there is a file of its name in the folder. It stops once for each file.
 
-    It looks where the drivers of the databases are given statements, so it sees whatever is above them.
+    What goes to PostgreSQL in one round trip is looked at, one after the other, before any of it is sent.
     """
 
     folder: str
     immediate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        for engine_event, listener in (("connect", self._connected), ("commit", self._committing)):
+        for engine_event, listener in (
+            ("before_cursor_execute", self._sending),
+            ("commit", self._committing),
+        ):
             sa.event.listen(Engine, engine_event, listener)
 
     @hookimpl
     def observe(self) -> None:
         self._reach(AFTER_COMMIT)
 
-    def _connected(self, connection: Any, _record: Any) -> None:
-        if isinstance(connection, psycopg.Connection):
-            connection.cursor_factory = pausing_cursor(self._look)
-        else:
-            # It is called before each statement begins.
-            connection.set_trace_callback(self._look)
+    def _sending(self, _connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        self._look(text)
 
     def _committing(self, connection: sa.Connection) -> None:
         driver = connection.connection.driver_connection
-        # psycopg commits without a cursor, and sends nothing where nothing was begun.
-        idle = psycopg.pq.TransactionStatus.IDLE
-        if isinstance(driver, psycopg.Connection) and driver.info.transaction_status != idle:
+        # Nothing is sent where nothing was begun.
+        if isinstance(driver, psycopg.Connection):
+            is_open = driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+        else:
+            is_open = driver.in_transaction
+        if is_open:
             self._look("COMMIT")
 
-    def _look(self, statement: Any) -> None:
-        text = statement if isinstance(statement, str) else str(statement)
+    def _look(self, text: str) -> None:
         for point, pattern in STATEMENTS.items():
             if pattern.match(text):
                 self._reach(point)
@@ -109,17 +109,6 @@ class SteppedClock:
             ahead = wanted
             travel = time_machine.travel(datetime.now(UTC) + timedelta(seconds=ahead), tick=True)
             travel.start()
-
-
-def pausing_cursor(look: Callable[[Any], None]) -> type[psycopg.Cursor[Any]]:
-    """A cursor of psycopg that shows each statement before it sends it."""
-
-    class PausingCursor(psycopg.Cursor[Any]):
-        def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
-            look(query)
-            return super().execute(query, *arguments, **options)
-
-    return PausingCursor
 
 
 class Trap:
