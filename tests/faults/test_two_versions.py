@@ -32,4 +32,4 @@ def test_the_next_version_migrates_while_this_one_serves(faulty, tmp_path, repor
 
     migrate.upgrade(url, folder=migrations(tmp_path, (EXPAND, INDEX, BACKFILL, CONTRACT)))
     ready = faulty.processes[1].get("/health/ready")
-    assert (ready.status, "newer version" in faulty.processes[1].log()) == (503, True)
+    assert (ready.status, "later version" in faulty.processes[1].log()) == (503, True)

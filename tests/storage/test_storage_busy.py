@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,17 +164,34 @@ def test_a_connection_that_was_cut_is_busy_once(postgresql: Database, postgresql
 
 @pytest.mark.postgresql
 def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresql_server: str) -> None:
-    """T109, T111: a commit that fails raises, it does not look like success."""
+    """T109, T111: a commit that fails raises; the server says that it ended this, so whoever tries again is no replay."""
     manager = transaction.TransactionManager(explicit=True)
     manager.begin()
     postgresql.for_transaction(manager).grants.add(a_grant())
     with psycopg.connect(postgresql_server, autocommit=True) as operator:
         operator.execute(CUT_ALL)
-    with pytest.raises(StorageUncertain):
+    with pytest.raises(StorageBusy):
         manager.commit()
     manager.abort()
     with postgresql.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM grants").scalar_one() == 0
+
+
+def test_nobody_knows_of_a_commit_whose_connection_was_lost(postgresql: Database) -> None:
+    """T109, T111: the server says nothing more, so whoever tries again may look like a replay."""
+
+    def lose(connection: sa.Connection) -> None:
+        driver = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as wire:  # type: ignore[union-attr]
+            wire.shutdown(socket.SHUT_RDWR)
+
+    manager = transaction.TransactionManager(explicit=True)
+    manager.begin()
+    postgresql.for_transaction(manager).grants.add(a_grant())
+    sa.event.listen(postgresql.engine, "commit", lose)
+    with pytest.raises(StorageUncertain):
+        manager.commit()
+    manager.abort()
 
 
 def test_a_database_that_is_not_there_is_busy(tmp_path: Path) -> None:
