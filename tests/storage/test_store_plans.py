@@ -101,6 +101,10 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.set_password": lambda stores: stores.users.set_password("user_7", "another"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id=new())),
     "grants.find": lambda stores: stores.grants.find("grant-7"),
+    "grants.foresee_with_user": lambda stores: (
+        stores.grants.foresee_with_user("grant-7"),
+        stores.clients.find("client-7", NOW),
+    ),
     "grants.find_with_user": lambda stores: stores.grants.find_with_user("grant-7"),
     "grants.revoke": lambda stores: stores.grants.revoke("grant-7", NOW, "left"),
     "grants.list": lambda stores: stores.grants.list(NOW, user_id="user_7"),
@@ -137,6 +141,10 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.widen": lambda stores: stores.grants.widen(a_grant(grant_id="grant-7"), ("read", "write")),
     "tokens.add": lambda stores: stores.tokens.add(
         a_token(grant_id=add_grant(stores), digest=os.urandom(32))
+    ),
+    "tokens.foresee": lambda stores: (
+        stores.tokens.foresee(TokenKind.REFRESH, b"unknown"),
+        stores.clients.find("client-7", NOW),
     ),
     "tokens.find": lambda stores: stores.tokens.find(TokenKind.REFRESH, b"unknown"),
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), NOW),

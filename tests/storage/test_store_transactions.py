@@ -24,6 +24,7 @@ from authserver.engine.records import (
     RegisteredBy,
     Span,
     Step,
+    StoredSetting,
 )
 from authserver.storage import tables
 from authserver.storage.database import Database
@@ -50,6 +51,7 @@ LATER = NOW + timedelta(seconds=5)
 MUCH_LATER = NOW + timedelta(days=2)
 
 A_SECRET = ClientSecret(digest=b"secret", key_id="k", created_at=NOW)
+A_SETTING = StoredSetting(kind=DeclaredKind.SCOPE, name="read", value={}, changed_at=NOW)
 WRITES: dict[str, Callable[[Stores], object]] = {
     "clients.add": lambda stores: stores.clients.add(a_client(client_id="new")),
     "clients.change": lambda stores: stores.clients.change(a_client(), replace(a_client(), name="Another")),
@@ -78,6 +80,8 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     ),
     "declarations.keep": lambda stores: stores.declarations.keep(a_declaration(name="new")),
     "declarations.forget": lambda stores: stores.declarations.forget(DeclaredKind.CLIENT, "reports"),
+    "stored_settings.keep": lambda stores: stores.stored_settings.keep(replace(A_SETTING, name="new")),
+    "stored_settings.remove": lambda stores: stores.stored_settings.remove(A_SETTING.kind, A_SETTING.name),
     "initial_tokens.revoke": lambda stores: stores.initial_tokens.revoke("initial_1", LATER),
     "users.add": lambda stores: stores.users.add(a_user(user_id="user_new", username="new")),
     "users.change": lambda stores: stores.users.change(replace(a_user(), groups=("finance",))),
@@ -115,6 +119,7 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "events.add": lambda stores: stores.events.add(an_event()),
     "event_positions.begin": lambda stores: stores.event_positions.begin("seals", 0),
     "event_positions.move": lambda stores: stores.event_positions.move("statistics", 0, 1),
+    "event_positions.count_set_aside": lambda stores: stores.event_positions.count_set_aside("statistics", 1),
     "statistics.add": lambda stores: stores.statistics.add([a_count()]),
     "statistics.forget": lambda stores: stores.statistics.forget(
         Span(step=Step.DAY, since=NOW - timedelta(days=1), until=LATER), EventType
@@ -157,6 +162,7 @@ def filled(database: Database) -> Database:
         stores.clients.add(a_client(client_id="unused", registered_by=RegisteredBy.SELF))
         stores.initial_tokens.add(an_initial_token())
         stores.declarations.keep(a_declaration())
+        stores.stored_settings.keep(A_SETTING)
         stores.users.add(a_user())
         stores.users.add(a_user(user_id="user_gone", username="gone"))
         stores.users.disable("user_gone", NOW)
@@ -209,6 +215,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     reads |= {"deletions", "last", "newest", "ancestors", "derived", "foresee", "foresee_with_user"}
     reads |= {"with_ending_secret", "count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
+    reads |= {"find_by_id", "set_aside"}
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"
