@@ -197,8 +197,7 @@ def every_page(server: Server, browser: TestApp) -> Iterator[TestResponse]:
         yield browser.get(server.path(f"/account/{name}"))
     for notice in account.NOTICES:
         yield browser.get(server.path(f"/account/apps?notice={notice}"))
-    yield browser.get(server.path("/logout"))
-    yield browser.get(server.path("/logout")).forms[0].submit()
+    yield from _sign_out(server, browser, stranger)
 
 
 def _long_consent(server: Server, browser: TestApp, client: Client) -> Iterator[TestResponse]:
@@ -254,6 +253,22 @@ def _openid(server: Server, browser: TestApp) -> Iterator[TestResponse]:
     yield browser.get(server.path("/account/shared"))
 
 
+def _sign_out(server: Server, browser: TestApp, stranger: Client) -> Iterator[TestResponse]:
+    """By oneself, and as applications ask: one that is known, one that registered itself, and nobody knows which."""
+    back = "https://client.example/bye"
+    client, _ = server.add_client(details={"post_logout_redirect_uris": [back]})
+    known = {"client_id": client.client_id, "post_logout_redirect_uri": back}
+    asking = server.path("/oauth/logout")
+    yield browser.get(asking, {"client_id": "nobody"}, status=400)
+    for application in (known, {"client_id": stranger.client_id}, {}):
+        yield browser.get(asking, application)
+    page = browser.get(server.path("/logout"))
+    yield page
+    yield page.forms[0].submit()
+    for application in (known, {}):
+        yield browser.get(asking, application)
+
+
 @pytest.fixture(scope="module")
 def whole_server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With every plugin that has pages for people, and everything that an operator may add to the pages."""
@@ -293,7 +308,7 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
     rendered: set[str] = set()
 
     def note(event: Mapping[str, object]) -> None:
-        rendered.add(str(event["renderer_name"]).rpartition("/")[2])
+        rendered.add(str(event["renderer_name"]))
 
     whole_server.wsgi.registry.registerHandler(note, (IBeforeRender,))
     fixed, with_slots = english(language)
@@ -317,10 +332,14 @@ def test_every_page_is_wholly_in_the_language_of_the_person(whole_server: Server
         "support.jinja2",
         "times.jinja2",
     }
-    # Pages for operators are in English; those that set a password by a link are in the tests of links.
-    pages = {path.name for path in PACKAGE.rglob("*.jinja2") if path.parent.parent.name != "console"}
+    # Those that set a password by a link are in the tests of links.
     by_link = {"password_link.jinja2", "passwords.jinja2", "forgotten_password.jinja2"}
-    assert rendered | by_link == pages - parts
+    assert rendered == {
+        f"{'.'.join(path.parents[1].relative_to(PACKAGE.parent).parts)}:templates/{path.name}"
+        for path in PACKAGE.rglob("*.jinja2")
+        # Pages for operators are in English.
+        if path.name not in parts | by_link and path.parents[1].name != "console"
+    }
 
 
 def heading(page: TestResponse) -> str:
