@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +11,10 @@ from datetime import UTC, datetime
 
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
-from sqlalchemy import Connection, inspect
+from sqlalchemy import URL, Connection, inspect
 
 from authserver.ini import resolve
-from authserver.storage.database import open_engine
+from authserver.storage.database import file_of, open_engine
 from authserver.storage.migrate import LOCK_TIMEOUT, kind_of
 from authserver.storage.tables import Base, migrations
 
@@ -55,7 +57,8 @@ def alone(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
     They must not wait in the database: CREATE INDEX CONCURRENTLY would wait for them.
     """
     if is_sqlite:
-        yield
+        with folder_locked(connection.engine.url):
+            yield
         return
     connection.exec_driver_sql("SET statement_timeout = 0")
     connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
@@ -65,6 +68,22 @@ def alone(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
         yield
     finally:
         connection.exec_driver_sql(f"SELECT pg_advisory_unlock({LOCK})")
+
+
+@contextmanager
+def folder_locked(url: URL) -> Iterator[None]:
+    """Lock the folder of a SQLite file: SQLite itself has no lock that is held from one transaction to the next."""
+    path = file_of(url)
+    if path is None:
+        # In memory, where no other process is.
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def configure(connection: Connection) -> None:
