@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,3 +161,18 @@ def test_statements_stay_prepared_whatever_fails(postgresql_url: str) -> None:
     with database.begin() as stores:
         stores.events.add(an_event(event_id="again"))
     database.close()
+
+
+def test_the_log_of_the_engine_has_every_statement_and_no_value(
+    filled: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-04: also of statements that pass by SQLAlchemy, which has `hide_parameters`."""
+    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
+    with filled.begin() as stores:
+        stores.tokens.add(replace(REFRESH, digest=b"a digest"))
+        stores.events.add(an_event(client_id="a-client-of-the-log"))
+    logged = [record.getMessage().split(" (")[0] for record in caplog.records]
+    for statement in ("INSERT INTO tokens", "INSERT INTO events", "COMMIT"):
+        assert logged.count(statement) == 1
+    assert any(line.startswith("BEGIN") for line in logged)
+    assert not any(value in caplog.text for value in ("a digest", "a-client-of-the-log"))
