@@ -356,7 +356,7 @@ def _spent_tokens(draw: st.DrawFn, client: Client) -> Token:
         expires_at=NOW + timedelta(minutes=1),
         details={
             **(of_code if kind is TokenKind.CODE else {}),
-            **draw(st.sampled_from(({}, {"nonce": "n-0S6_WzA2Mj"}, {"cnf": {"jkt": _HASH}}))),
+            **draw(st.sampled_from(({}, {"nonce": "n-0S6_WzA2Mj"}, {"cnf": {"x5t#S256": _HASH}}))),
         },
     )
 
