@@ -28,7 +28,6 @@ ELSEWHERE = {
     # Two requests at the same time: tests/faults races them.
     "client-changed-meanwhile",
     "grant-ended",
-    "password-changed",
     "session-ended",
     # Many requests before it: tests/engine/test_client_states.py sends them.
     "too-many-unused-clients",
