@@ -156,7 +156,6 @@ class OpenID:
         "openid-sign-in-first": "",
         "openid-sign-in-suffices": "",
         "openid-sign-in-too-old": "",
-        "session-ended": "",
         "userinfo-scheme": "",
         "userinfo-scope": "",
         "userinfo-token": "",
