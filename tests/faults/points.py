@@ -83,7 +83,7 @@ class FaultPoints:
 
 @dataclass(frozen=True)
 class SteppedClock:
-    """Sets the clock of the process as many seconds ahead as the file says, whenever that changes."""
+    """Sets the clock of the process as many seconds ahead as the file says, and says in `FILE.seen` that it has."""
 
     file: str
 
@@ -109,6 +109,7 @@ class SteppedClock:
             ahead = wanted
             travel = time_machine.travel(datetime.now(UTC) + timedelta(seconds=ahead), tick=True)
             travel.start()
+            Path(f"{self.file}.seen").write_text(str(ahead))
 
 
 class Trap:

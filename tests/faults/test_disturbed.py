@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from resource import RLIMIT_NOFILE, prlimit
 
 import psycopg
@@ -30,6 +31,19 @@ def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_lon
     assert load.ledger.statuses()[200] > 5
 
 
+def moments_until_all_follow(files: list[Path], ahead: float) -> list[float]:
+    """Moments at which the clocks may differ: each process looks at its file now and then."""
+    moments = [time.monotonic()]
+    while any(
+        not (seen := Path(f"{file}.seen")).exists() or float(seen.read_text() or -1) != ahead
+        for file in files
+    ):
+        assert moments[-1] - moments[0] < 10, "a process does not follow"
+        time.sleep(0.05)
+        moments.append(time.monotonic())
+    return moments
+
+
 @pytest.mark.parametrize("both", [True, False], ids=["an hour", "30 seconds apart"])
 def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long, report):
     """F9, T150: forward and back again under load: nobody hangs, nothing revives, and what begins afterwards succeeds."""
@@ -47,8 +61,7 @@ def test_the_clock_steps(sqlite_url, tmp_path, make_faulty, both, is_long, repor
                 for file in files if both else files[:1]:
                     file.write_text(str(ahead))
                 if both:
-                    # Each process looks at the file now and then.
-                    stepped += [time.monotonic() + number / 10 for number in range(15)]
+                    stepped += moments_until_all_follow(files, ahead)
             time.sleep(1)
             load.first_success(time.monotonic(), 5)
     seen = assert_hold(faulty.server, load.ledger, stepped)
