@@ -148,7 +148,7 @@ class Check:
                 continue
             kind = TokenKind.CODE if step.name == "replayed-code" else TokenKind.REFRESH
             row = self._row(kind, step.sent["code" if kind is TokenKind.CODE else "token"])
-            grant = self.grants[row["grant_id"]] if row else None
+            grant = self.grants.get(row["grant_id"]) if row else None
             self.seen["ends"] += 1
             if grant is None or grant["revoked_at"] is None:
                 yield f"step {step.number}: {step.name} was acknowledged, and the grant goes on"

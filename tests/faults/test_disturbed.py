@@ -32,7 +32,7 @@ def test_serialization_failures_are_repeated(postgresql_url, make_faulty, is_lon
 
 
 def moments_until_all_follow(files: list[Path], ahead: float) -> list[float]:
-    """Moments at which the clocks may differ: each process looks at its file now and then."""
+    """Moments at which the clocks may differ, and the seconds behind them, in which what began before them ends."""
     moments = [time.monotonic()]
     while any(
         not (seen := Path(f"{file}.seen")).exists() or float(seen.read_text() or -1) != ahead
@@ -41,7 +41,7 @@ def moments_until_all_follow(files: list[Path], ahead: float) -> list[float]:
         assert moments[-1] - moments[0] < 10, "a process does not follow"
         time.sleep(0.05)
         moments.append(time.monotonic())
-    return moments
+    return [*moments, *(moments[-1] + number / 10 for number in range(1, 31))]
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["an hour", "30 seconds apart"])
