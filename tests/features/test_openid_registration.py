@@ -138,6 +138,16 @@ def test_hosts_of_several_sectors_need_a_document(rules: Rules) -> None:
 
 
 @pytest.mark.parametrize(
+    "uri",
+    ["https://[x/cb", "https://a]b/cb", "https://\u2100.example/cb", "", "/cb", "com.example.app://host/cb"],
+)
+def test_what_has_no_host_has_no_sector(rules: Rules, uri: str) -> None:
+    """OIDC-46: whatever is sent as a redirect URI, the answer says what is wrong with it."""
+    refused = registered(rules, subject_type="pairwise", redirect_uris=[uri])
+    assert_refused(refused, "invalid_client_metadata")
+
+
+@pytest.mark.parametrize(
     ("body", "came"),
     [
         (json.dumps([ONE, TWO, "https://three.example/cb"]), None),

@@ -131,7 +131,7 @@ def complete(engine: Engine, sent: Mapping[str, Any], client: Client | None) -> 
         _check_sector(engine, address, uris)
     if sent.get(subjects.TYPE) == subjects.PAIRWISE and subjects.sector_of(uris, address) is None:
         raise InvalidClientMetadata(
-            "subject_type: redirect URIs of several hosts need a sector_identifier_uri.",
+            "subject_type: without a sector_identifier_uri, all redirect URIs must be of one host.",
             reason="sector-missing",
         )
     if client is not None:

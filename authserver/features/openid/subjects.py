@@ -10,9 +10,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
-from authserver.api import Client, ClientMetadata, Secret
+from authserver.api import Client, ClientMetadata, Secret, display_host, origin_of
 
 TYPE = "subject_type"
 SECTOR = "sector_identifier_uri"
@@ -25,9 +24,14 @@ def is_pairwise(client: Client) -> bool:
 
 
 def sector_of(redirect_uris: Iterable[str], address: str | None) -> str | None:
-    """The sector: the host of its address, or the one host of the redirect URIs; None where that is not one."""
-    hosts = {urlsplit(uri).hostname or "" for uri in ([address] if address else redirect_uris)}
-    return hosts.pop() if len(hosts) == 1 and hosts != {""} else None
+    """The sector: the host of its address, or the one host of the redirect URIs; None where that is not one.
+
+    The scheme of an application is no host, and anybody may have sent what is no URI at all.
+    """
+    hosts = {
+        display_host(uri) if origin_of(uri) else None for uri in ([address] if address else redirect_uris)
+    }
+    return hosts.pop() if len(hosts) == 1 else None
 
 
 def sector_of_client(client: Client | ClientMetadata) -> str | None:
