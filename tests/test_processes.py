@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
@@ -23,8 +24,9 @@ from authserver.cli.keys import new_ring_entry
 from authserver.testing.live import free_port
 from authserver.testing.server import SETTINGS, Server, basic
 from authserver.web import gunicorn_server
-from authserver.web.processes import command
+from authserver.web.processes import Parent, command
 from authserver.web.serving import server
+from tests.processes import context
 
 SECONDS = 90
 STOP_DELAY = 1
@@ -302,6 +304,112 @@ def test_a_section_of_gunicorn_that_cannot_be_used_is_one_sentence(
     with pytest.raises(SystemExit) as ended:
         gunicorn_server.server({"__file__": "/srv/my.ini"}, **settings)
     assert ended.value.code.startswith(f"authserver cannot start:\n  the server section of my.ini: {said}")  # type: ignore[union-attr]
+
+
+# What a parent looks after where only the parent matters. It reads its INI file at start, and answers unless `hold` is there.
+SMALL_PROCESS = """
+import os, signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+ready = int(os.environ["AUTHSERVER_PROCESS"].split(";")[2])
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+ini = (folder / "ini").read_text()
+def say(what):
+    with (folder / "log").open("a") as log:
+        log.write(f"{what} {ini} {os.getpid()}\\n")
+say("read")
+while (folder / "hold").exists():
+    time.sleep(0.005)
+if ini == "broken":
+    sys.exit(3)
+say("answered")
+os.write(ready, b"1")
+signal.pause()
+"""
+
+
+@dataclass
+class Small:
+    """A parent of one such process."""
+
+    folder: Path
+    pid: int = 0
+
+    def said(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def wait(self, what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while what not in self.said():
+            assert time.monotonic() < deadline, f"{what}: {self.said()}"
+            time.sleep(0.005)
+
+    def reload(self) -> None:
+        os.kill(self.pid, signal.SIGHUP)
+
+    def kill(self, ini: str) -> None:
+        """Kill the process that answered with this INI file."""
+        ((number,),) = [set(re.findall(rf"answered {ini} (\d+)", self.said()))]
+        os.kill(int(number), signal.SIGKILL)
+
+
+def look_after(folder: Path) -> None:
+    with (folder / "log").open("a") as log, redirect_stderr(log):
+        logging.basicConfig(stream=log, level=logging.INFO, force=True)
+        words = [str(folder / "python"), "-S", "-c", SMALL_PROCESS, str(folder)]
+        sys.exit(Parent(words, [], [], count=1, stop_delay=0, stop_time_limit=1).run())
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Small]:
+    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "ini").write_text("first")
+    (tmp_path / "log").touch()
+    process = context.Process(target=look_after, args=(tmp_path,), daemon=True)
+    process.start()
+    small = Small(tmp_path, process.pid or 0)
+    small.wait("process 1 answers")
+    yield small
+    process.terminate()
+    process.join(SECONDS)
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("second", ["second", "broken"])
+def test_a_reload_that_is_asked_for_during_another_one_is_done_too(small: Small, second: str) -> None:
+    """R-18: the process that is being started has the INI file of before."""
+    hold = small.folder / "hold"
+    hold.touch()
+    (small.folder / "ini").write_text(second)
+    small.reload()
+    small.wait(f"read {second}")
+    (small.folder / "ini").write_text("third")
+    small.reload()
+    hold.unlink()
+    small.wait("answered third")
+    small.wait("reloaded: all processes were replaced")
+
+
+def test_when_no_process_is_left_it_is_tried_until_one_answers(small: Small) -> None:
+    """R-18: only a server that never answered ends because it cannot start."""
+    (small.folder / "ini").write_text("broken")
+    small.kill("first")
+    small.wait("process 1 ended with status 3 before it answered; it is started again in 1 s")
+    (small.folder / "ini").write_text("second")
+    small.wait("answered second")
+
+
+def test_a_command_that_is_not_there_ends_nobody(small: Small) -> None:
+    """R-18: such as while the installation is replaced."""
+    python = small.folder / "python"
+    python.rename(small.folder / "away")
+    small.reload()
+    small.wait("reload given up: the new process 1 cannot be started")
+    small.kill("first")
+    small.wait("it is started again in 1 s")
+    (small.folder / "away").rename(python)
+    (small.folder / "ini").write_text("second")
+    small.wait("answered second")
 
 
 def test_a_process_is_started_as_its_parent_was() -> None:

@@ -61,7 +61,7 @@ class Inherited:
 
     Attributes:
         number: which of the processes it is, from 1.
-        is_first: whether no other process of this server runs yet.
+        is_first: whether no process of this server has answered yet.
         sockets: where it accepts requests.
         management: where it accepts those of operators.
     """
@@ -97,7 +97,9 @@ class Inherited:
 
     def tell_ready(self) -> None:
         """Tell the parent that this process answers requests; from now on it ends when the parent does."""
-        os.write(self._ready, b"1")
+        # Without a parent, `_follow` ends this process.
+        with suppress(BrokenPipeError):
+            os.write(self._ready, b"1")
         os.close(self._ready)
         threading.Thread(target=self._follow, name="parent", daemon=True).start()
 
@@ -119,6 +121,7 @@ class _Process:
     Attributes:
         ready: where it says that it answers requests.
         is_ready: whether it said so.
+        is_outdated: whether a reload was asked for since it was started, so that it is replaced, too.
         ends_by: when it must have ended, by the monotonic clock; None while it may live.
     """
 
@@ -127,6 +130,7 @@ class _Process:
     ready: int
     started: float = field(default_factory=time.monotonic)
     is_ready: bool = False
+    is_outdated: bool = False
     ends_by: float | None = None
 
 
@@ -134,6 +138,7 @@ class Parent:
     """Keeps processes running.
 
     Args:
+        command: by which each process is started.
         sockets: on which all of them accept requests.
         management: a group of sockets for each process, on which it accepts those of operators.
         count: how many processes.
@@ -145,6 +150,7 @@ class Parent:
 
     def __init__(
         self,
+        command: Sequence[str],
         sockets: Sequence[socket.socket],
         management: Sequence[Sequence[socket.socket]],
         *,
@@ -154,7 +160,7 @@ class Parent:
         files: Sequence[Path] = (),
         files_interval: float = 0,
     ) -> None:
-        self._sockets, self._management, self._count = sockets, management, count
+        self._command, self._sockets, self._management, self._count = command, sockets, management, count
         self._patience = stop_delay + stop_time_limit + _LATE
         self._files, self._files_interval = files, files_interval
         self._looked, self._seen = time.monotonic(), _texts(files)
@@ -164,7 +170,9 @@ class Parent:
         self._waiting: dict[int, float] = {}
         self._pauses: dict[int, float] = {}
         self._to_replace: list[int] = []
+        self._has_answered = self._must_reload = False
         self._ending: int | None = None
+        self._status = 0
         self._selector = selectors.DefaultSelector()
         # Nothing is ever written: who reads from it notices when the parent has gone.
         self._life, self._alive = os.pipe()
@@ -179,30 +187,30 @@ class Parent:
         for number, handler in (
             (signal.SIGTERM, self._end),
             (signal.SIGINT, self._end),
-            (signal.SIGHUP, self._reload),
+            (signal.SIGHUP, self._want_reload),
             (signal.SIGCHLD, lambda *_: None),
             (REPLACED, signal.SIG_IGN),
         ):
             signal.signal(number, handler)
         self._waiting = dict.fromkeys(range(1, self._count + 1), 0.0)
-        status = 0
         while True:
-            for key, _ in self._selector.select(_LOOK):
+            events = self._selector.select(_LOOK)
+            if self._must_reload:
+                self._reload()
+            for key, _ in events:
                 if key.data is None:
                     with suppress(BlockingIOError):
                         os.read(reading, 4096)
                 else:
                     self._hear(key.data)
-            if self._reap() and self._ending is None:
-                # A first process that cannot start has said why.
-                status, self._ending = 1, signal.SIGTERM
+            self._reap()
+            if self._ending is None:
+                self._look_at_files()
+                self._start_next()
             if self._ending is not None:
                 self._end_all(self._ending)
                 if not self._living():
-                    return status
-            else:
-                self._look_at_files()
-                self._start_next()
+                    return self._status
             self._kill_late()
 
     # ---- signals: only flags are set ----------------------------------------------------------------
@@ -210,10 +218,16 @@ class Parent:
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ending = number
 
-    def _reload(self, number: int, frame: FrameType | None) -> None:
-        self._to_replace = list(range(1, self._count + 1))
+    def _want_reload(self, number: int, frame: FrameType | None) -> None:
+        self._must_reload = True
 
     # ---- what is done between two looks -------------------------------------------------------------
+
+    def _reload(self) -> None:
+        self._must_reload = False
+        self._to_replace = list(range(1, self._count + 1))
+        if self._starting is not None:
+            self._starting.is_outdated = True
 
     def _look_at_files(self) -> None:
         now = time.monotonic()
@@ -224,7 +238,7 @@ class Parent:
             changed = [str(path) for path in self._files if texts.get(path) != self._seen.get(path)]
             self._seen = texts
             log.info("all processes are replaced: %s changed", ", ".join(changed))
-            self._reload(signal.SIGHUP, None)
+            self._must_reload = True
 
     def _living(self) -> list[_Process]:
         starting = [self._starting] if self._starting else []
@@ -249,15 +263,22 @@ class Parent:
         hearing, ready = os.pipe()
         management = self._management[number - 1] if self._management else ()
         descriptors = [[item.fileno() for item in group] for group in (self._sockets, management)]
-        parts = [[number], [int(not self._current)], [ready], [self._life], *descriptors]
-        popen = subprocess.Popen(  # noqa: S603 - the command by which this process was started
-            command(sys.argv, sys.warnoptions),
-            pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
-            env={**os.environ, VARIABLE: ";".join(",".join(map(str, part)) for part in parts)},
-            # Ctrl-C in a terminal reaches the parent alone, which tells the others.
-            start_new_session=True,
-        )
-        os.close(ready)
+        parts = [[number], [int(not self._has_answered)], [ready], [self._life], *descriptors]
+        try:
+            popen = subprocess.Popen(  # noqa: S603 - the command by which this process was started
+                self._command,
+                pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
+                env={**os.environ, VARIABLE: ";".join(",".join(map(str, part)) for part in parts)},
+                # Ctrl-C in a terminal reaches the parent alone, which tells the others.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # Such as when the installation is being replaced, or the system allows no more processes.
+            os.close(hearing)
+            self._note_failed_start(number, f"cannot be started: {error}")
+            return
+        finally:
+            os.close(ready)
         self._starting = _Process(number, popen, hearing)
         self._selector.register(hearing, selectors.EVENT_READ, self._starting)
 
@@ -266,65 +287,62 @@ class Parent:
         said = os.read(process.ready, 1)
         self._selector.unregister(process.ready)
         os.close(process.ready)
-        if not said:
+        if not said or process is not self._starting:
             return
-        process.is_ready = True
+        process.is_ready = self._has_answered = True
         log.info("process %d answers (pid %d)", process.number, process.popen.pid)
         self._starting = None
         if (old := self._current.get(process.number)) is not None:
             self._leave(old, REPLACED)
             self._leaving.append(old)
         self._current[process.number] = process
-        if self._to_replace[:1] == [process.number]:
+        if self._to_replace[:1] == [process.number] and not process.is_outdated:
             self._to_replace.pop(0)
             if not self._to_replace:
                 log.info("reloaded: all processes were replaced")
 
-    def _reap(self) -> bool:
-        """Forget processes that have ended, and note which must be started again. True if there never was one."""
-        is_hopeless = False
+    def _reap(self) -> None:
+        """Forget processes that have ended, and note which must be started again."""
         for process in self._living():
             if (status := process.popen.poll()) is None:
                 continue
+            number, pid = process.number, process.popen.pid
             if process is self._starting:
                 self._starting = None
-                if self._ending is not None:
-                    continue
-                if process.number in self._current:
-                    log.error(
-                        "reload given up: the new process %d ended with status %d before it answered; what ran before "
-                        "goes on",
-                        process.number,
-                        status,
+                if self._ending is None:
+                    self._note_failed_start(
+                        number, f"ended with status {status} before it answered", process.is_outdated
                     )
-                    self._to_replace = []
-                elif not self._current:
-                    is_hopeless = True
-                else:
-                    self._start_again_later(process, status)
             elif process in self._leaving:
                 self._leaving.remove(process)
             else:
-                del self._current[process.number]
+                del self._current[number]
                 if self._ending is None:
-                    self._start_again_later(process, status)
-        return is_hopeless
+                    lived = time.monotonic() - process.started
+                    self._start_again_later(number, f"(pid {pid}) ended with status {status}", lived)
 
-    def _start_again_later(self, process: _Process, status: int) -> None:
-        now, number = time.monotonic(), process.number
-        lived = now - process.started if process.is_ready else 0.0
+    def _note_failed_start(self, number: int, why: str, is_outdated: bool = False) -> None:
+        if number in self._current:
+            what_now = (
+                "it is tried again, as asked for meanwhile" if is_outdated else "what ran before goes on"
+            )
+            log.error("reload given up: the new process %d %s; %s", number, why, what_now)
+            if not is_outdated:
+                self._to_replace = []
+        elif self._has_answered:
+            self._start_again_later(number, why)
+        else:
+            # What the first process says of the INI file and the database would be the same again.
+            log.error("process %d %s", number, why)
+            self._status, self._ending = 1, signal.SIGTERM
+
+    def _start_again_later(self, number: int, why: str, lived: float = 0.0) -> None:
         if lived >= STABLE:
             self._pauses.pop(number, None)
         pause = self._pauses.get(number, 0.0)
         self._pauses[number] = min(max(1.0, pause * 2), MAXIMUM_PAUSE)
-        self._waiting[number] = now + pause
-        log.error(
-            "process %d (pid %d) ended with status %d; it is started again%s",
-            number,
-            process.popen.pid,
-            status,
-            f" in {pause:.0f} s" if pause else "",
-        )
+        self._waiting[number] = time.monotonic() + pause
+        log.error("process %d %s; it is started again%s", number, why, f" in {pause:.0f} s" if pause else "")
 
     def _leave(self, process: _Process, number: int) -> None:
         if process.ends_by is None:

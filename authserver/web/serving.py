@@ -105,6 +105,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
         raise SystemExit(cannot_start([f"[server:main] of {ini}: {error}"])) from None
     if section.processes and not inherited:
         parent = processes.Parent(
+            processes.command(sys.argv, sys.warnoptions),
             sockets,
             for_operators,
             count=section.processes,
