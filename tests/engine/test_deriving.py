@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authserver.api import hookimpl
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError, ServerError
 from authserver.engine.grants.deriving import (
@@ -24,8 +25,9 @@ from authserver.engine.grants.deriving import (
 from authserver.engine.records import Grant
 from authserver.engine.tokens.issued import find_issued
 from authserver.engine.tokens.issuing import TokenResponse, issue
+from authserver.settings import SettingsError
 from authserver.testing.rules import Rules
-from authserver.testing.server import RESOURCE
+from authserver.testing.server import RESOURCE, with_plugin
 
 FILES = "https://files.example/"
 SCOPES = ("profile", "files.read", "files.write")
@@ -279,3 +281,25 @@ def test_an_assertion_may_limit_what_comes_of_it() -> None:
     assert (order.scopes, order.resources) == (("files.read",), (FILES,))
     assert order.grant.expires_at - order.grant.created_at == timedelta(seconds=60)
     assert order.grant.details["vouched_by"] == "https://issuer.example"
+
+
+@dataclass(frozen=True)
+class KeepsWithGrants:
+    """Wants to keep something with each grant under a name of the core."""
+
+    name: str
+
+    @property
+    def grant_members(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    @hookimpl
+    def grant_details(self) -> Any:
+        return {self.name: {"sub": "somebody"}}
+
+
+@pytest.mark.parametrize("name", ["act", "auth_time", "vouched_by", "grant_type", "on_another_device"])
+def test_no_plugin_says_who_acts_or_how_a_grant_came_about(name: str) -> None:
+    """T163: tokens and pages say what the core wrote: the start stops, naming the plugin."""
+    with pytest.raises(SettingsError, match=f"grant_details adds {name}, which the core adds already"):
+        Rules(with_plugin(KeepsWithGrants, {"name": name}))

@@ -26,6 +26,7 @@ from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.engine.records import (
     AUTHENTICATES,
     NOTHING,
+    ON_ANOTHER_DEVICE,
     SESSION,
     VOUCHED_BY,
     Client,
@@ -79,8 +80,18 @@ ACTOR = "act"
 GRANT_CLAIMS = (*SIGN_IN_CLAIMS, ACTOR)
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
+# Among the details of a grant, those that no plugin may keep there: the core writes them, and believes them.
 GRANT_DETAILS = frozenset(
-    {*SIGN_IN_CLAIMS, SESSION, VOUCHED_BY, WIDENS, AUTHENTICATES, "grant_type", "added_scopes"}
+    {
+        *GRANT_CLAIMS,
+        SESSION,
+        VOUCHED_BY,
+        WIDENS,
+        AUTHENTICATES,
+        ON_ANOTHER_DEVICE,
+        "grant_type",
+        "added_scopes",
+    }
 )
 
 # Whether and when a client was last used is known to the day: a client that gets tokens all the time is written once a
