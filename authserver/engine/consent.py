@@ -210,7 +210,7 @@ def agree(
             "amr": list(session.details.get("amr", ())),
             **({"acr": acr} if acr else {}),
             **({WIDENS: True} if widens else {}),
-            **({AUTHENTICATES: True} if client.is_known_by_address and not client.is_public else {}),
+            **({AUTHENTICATES: True} if client.may_lose_its_key else {}),
         },
     )
 

@@ -129,6 +129,11 @@ class Client:
         return is_address(self.client_id)
 
     @property
+    def may_lose_its_key(self) -> bool:
+        """Whether it has a credential now, and nobody is told when it gives that up (`AUTHENTICATES`)."""
+        return self.is_known_by_address and not self.is_public
+
+    @property
     def registration_reasons(self) -> tuple[str, ...]:
         """The reasons for which policies let it register itself; empty where they are not known."""
         return tuple(self.private_details.get(REGISTRATION_REASONS, ()))

@@ -303,3 +303,20 @@ def test_no_plugin_says_who_acts_or_how_a_grant_came_about(name: str) -> None:
     """T163: tokens and pages say what the core wrote: the start stops, naming the plugin."""
     with pytest.raises(SettingsError, match=f"grant_details adds {name}, which the core adds already"):
         Rules(with_plugin(KeepsWithGrants, {"name": name}))
+
+
+@pytest.mark.parametrize("method", ["private_key_jwt", "none"])
+def test_a_derived_grant_notes_that_only_its_clients_key_protects_it(method: str) -> None:
+    """T163, CIMD-22: as an agreed one does; a client that is known by its address may give up its key any day."""
+    chain = Chain()
+    client = replace(chain.clients[1], client_id="https://agent.example/client.json", auth_method=method)
+
+    def step(engine: Engine) -> Issue:
+        issued = find_issued(engine, token)
+        assert issued is not None
+        return derive(engine, client, of_token(engine, issued), grant_type="test")
+
+    token = chain.first()
+    order = chain.at("token", step)
+    assert isinstance(order, Issue)
+    assert ("authenticates" in order.grant.details) is (method != "none")

@@ -31,7 +31,7 @@ from authserver.engine.asking import (
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError
-from authserver.engine.records import NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
+from authserver.engine.records import AUTHENTICATES, NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
 from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
 from authserver.engine.tokens.issuing import ACTOR, SIGN_IN_CLAIMS
@@ -190,6 +190,7 @@ def derive(
         details={
             **parent.details,
             **({ACTOR: dict(actor)} if actor else {}),
+            **({AUTHENTICATES: True} if client.may_lose_its_key else {}),
             "grant_type": grant_type,
         },
         parent_id=parent.grant.grant_id if parent.grant else None,
