@@ -90,8 +90,8 @@ Authorization header of the caller, `find_issued` finds the `Issued` behind it, 
 A page for signed-in people (`personal` in its `Route`) reads its address with `read_page_query` and its form with
 `read_own_form`, whose token is the `session_token`; `see_login` sends strangers to sign in and back, `see_other` sends
 elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one. `config.add_account_tab` puts one into
-people's accounts, and `account_page` renders it with the links to the others. `display_host` and `origin_of` say of a
-redirect URI what a page may show, and where its form may go.
+people's accounts, and `account_page` renders it with the links to the others. `display_host`, `origin_of` and
+`form_target` say of a redirect URI what a page may show, which origin that is, and where a form may go.
 A page that ends the session of its browser does so with `sign_out_here`; `session_handle` is what that session is called
 outside, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own` redirects to a page of
 this server, and `in_words` translates why something is refused. Where a form leads on to an application, its page says so
@@ -291,6 +291,7 @@ from authserver.engine.uris import (
     display_host,
     fetched_problem,
     fitting_application_type,
+    form_target,
     is_loopback,
     link_problem,
     origin_problem,
@@ -547,6 +548,7 @@ __all__ = [
     "find_issued",
     "fitting_application_type",
     "foreign_key",
+    "form_target",
     "from_text",
     "give_back_rate",
     "grouped_scopes",

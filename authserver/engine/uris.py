@@ -193,6 +193,17 @@ def origin(uri: str) -> str | None:
     return f"{web.scheme}://{web.host}{port}"
 
 
+def form_target(uri: str) -> str:
+    """What lets a form be sent to the origin of an http or https URI, and nowhere else (CSP 3, 2.3.1); 'none' for others.
+
+    Unlike an origin of ours it has the port of a loopback host: browsers compare that, too.
+    """
+    web = _web(uri)
+    if web is None:
+        return "'none'"
+    return f"{web.scheme}://{web.host}{f':{web.port}' if web.port else ''}"
+
+
 def origin_problem(text: str) -> str | None:
     """Why this cannot be the origin of a program that may read answers, as a fixed sentence, or None when it can.
 

@@ -149,7 +149,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
         location, fields = uris.without_response(location)
         request.content_security_policy["form-action"] = [
             *PAGE_POLICY["form-action"],
-            uris.origin(location) or "'none'",
+            uris.form_target(location),
         ]
     page: dict[str, Any] = {
         "client_name": None,

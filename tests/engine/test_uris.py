@@ -570,6 +570,22 @@ def test_what_a_uri_tells_a_person_and_a_browser() -> None:
         assert (uris.display_host(uri), uris.origin(uri)) == (host, origin)
 
 
+@pytest.mark.parametrize(
+    ("uri", "target"),
+    [
+        ("https://App.example/cb?x=y", "https://app.example"),
+        ("https://app.example:8443/cb", "https://app.example:8443"),
+        ("http://127.0.0.1:3000/cb", "http://127.0.0.1:3000"),
+        ("http://localhost/cb", "http://localhost"),
+        ("com.example.app:/cb", "'none'"),
+        ("https://app.example; script-src *", "'none'"),
+    ],
+)
+def test_a_form_may_go_to_one_origin_with_its_port(uri: str, target: str) -> None:
+    """OIDC-54: also on loopback, where a redirect may go to any port."""
+    assert uris.form_target(uri) == target
+
+
 def test_a_loopback_address_is_accepted_on_the_default_port() -> None:
     """T015: the same as on every other port."""
     assert uris.same_loopback_redirect_uri("http://localhost/cb", "http://localhost:80/cb", HOSTS)

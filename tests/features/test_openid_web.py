@@ -182,6 +182,13 @@ def test_the_response_is_sent_in_a_form(server: Server) -> None:
     assert sent["state"] == state and "code" in sent
     refused = posted(browser.get(server.authorization_url(client, **{**asked, "scope": "unknown"})))
     assert (refused["error"], refused["state"]) == ("invalid_scope", state)
+    # On this machine the form goes to the very port.
+    local, _ = server.add_client(
+        scopes=SCOPES, redirect_uris=("http://127.0.0.1/cb",), application_type="native"
+    )
+    there = {**asked, "redirect_uri": "http://127.0.0.1:49152/cb", "scope": "unknown"}
+    page = browser.get(server.authorization_url(local, **there))
+    assert "form-action http://127.0.0.1:49152;" in page.headers["Content-Security-Policy"]
     silent = posted(server.browser().get(server.authorization_url(client, **asked, prompt="none")))
     assert silent["error"] == "login_required"
     page = server.browser().get(server.authorization_url(client, login_hint="ann")).follow()

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pyramid.renderers import render_to_response
 from pyramid.response import Response
 
-from authserver.api import Request, Route, display_host, origin_of, own_url
+from authserver.api import Request, Route, display_host, form_target, own_url
 
 MODE = "form_post"
 TEMPLATE = "authserver.features.openid:templates/form_post.jinja2"
@@ -25,7 +25,7 @@ def respond(request: Request, redirect_uri: str, parameters: Mapping[str, str]) 
     """A page that sends these parameters to the redirect URI, which has been accepted."""
     script = own_url(request, SCRIPT.name)
     request.content_security_policy |= {
-        "form-action": [origin_of(redirect_uri) or "'none'"],
+        "form-action": [form_target(redirect_uri)],
         "script-src": [script],
     }
     page = {
