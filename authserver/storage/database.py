@@ -290,8 +290,13 @@ def _keep_lines(engine: Engine) -> None:
         def line_of(connection: Any) -> Line:
             return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)
 
+        def leave(_connection: Any, record: Any) -> None:
+            # There is none where connecting anew has failed.
+            if (line := record.info.get(LINE)) is not None:
+                line.leave()
+
         # Also after a transaction whose end SQLAlchemy sends.
-        event.listen(engine, "checkin", lambda _connection, record: record.info[LINE].leave())
+        event.listen(engine, "checkin", leave)
     else:
         # With its driver, which is an extra.
         from authserver.storage.postgresql_line import PostgresqlLine

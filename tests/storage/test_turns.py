@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from authserver.storage import database as storage
-from authserver.storage.database import Database, StorageSlow
+from authserver.storage.database import Database, StorageBusy, StorageSlow
 from authserver.storage.turns import Turns
 from authserver.testing.records import NOW, a_grant, an_event
 
@@ -84,4 +85,21 @@ def test_writers_of_a_file_wait_for_each_other_and_for_nobody_for_ever(
         assert stores.grants.find("undone") is None
     with database.begin() as stores:
         assert [grant.grant_id for grant in stores.grants.page(limit=9)] == ["grant_2", "grant_3", "held"]
+    database.close()
+
+
+def test_a_connection_that_cannot_be_made_anew_is_not_lost_to_the_pool(sqlite_url: str) -> None:
+    """T111: whoever comes while the file is away is told so, and the next one gets the connection."""
+    database = Database(sqlite_url, pool_size=1)
+    with database.engine.connect() as connection:
+        connection.invalidate()
+    file = Path(str(database.engine.url.database))
+    aside = file.rename(file.with_name("aside.db"))
+    file.mkdir()
+    for _ in range(2):
+        with pytest.raises(StorageBusy, match="unable to open"):
+            database.ping()
+    file.rmdir()
+    aside.rename(file)
+    database.ping()
     database.close()
