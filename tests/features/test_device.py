@@ -491,7 +491,9 @@ def test_a_device_that_is_disconnected_before_its_poll_gets_nothing(devices: Dev
     devices.allow(told["user_code"])
     with devices.begin() as engine:
         engine.stores.grants.revoke(devices.rows("grants")[0]["grant_id"], engine.now, "disconnected")
-    assert_refused(devices.poll(told), "invalid_grant")
+    answer = devices.poll(told)
+    assert_refused(answer, "invalid_grant")
+    assert answer.json["error_description"] == "The device code is not valid."
 
 
 def test_an_answer_of_a_session_that_has_ended_does_not_count(devices: Devices) -> None:

@@ -36,7 +36,6 @@ from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
 from authserver.engine.tokens.issuing import ACTOR, SIGN_IN_CLAIMS
 
-_REFUSED = "The authorization code is not valid."
 # How a grant says who acts for its subject: `sub` is a client, and `act` whoever acted before it (RFC 8693, 4.1).
 Actor = Mapping[str, Any]
 
@@ -210,15 +209,22 @@ def derive(
     )
 
 
-def check_approved(engine: Engine, found: FoundToken) -> None:
-    """That what a person approved is live (T041). Raises InvalidGrant: code or grant have ended, or its user."""
+def check_approved(engine: Engine, found: FoundToken, *, refused: str) -> None:
+    """That what a person approved is live (T041).
+
+    Args:
+        refused: what its client is told if it is not.
+
+    Raises:
+        InvalidGrant: code or grant have ended, or its user.
+    """
     token, grant, user = found.token, found.grant, found.user
     if token.expires_at <= engine.now:
-        raise InvalidGrant(_REFUSED, reason="code-expired")
+        raise InvalidGrant(refused, reason="code-expired")
     if grant.revoked_at is not None:
-        raise InvalidGrant(_REFUSED, reason="grant-revoked")
+        raise InvalidGrant(refused, reason="grant-revoked")
     if user is None or not user.is_enabled:
-        raise InvalidGrant(_REFUSED, reason="user-disabled")
+        raise InvalidGrant(refused, reason="user-disabled")
 
 
 def redeem_approved(

@@ -44,6 +44,7 @@ from authserver.features.device import requests
 from authserver.features.device.requests import DeviceRequest, Rules, State
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
+_REFUSED = "The device code is not valid."
 # Credentials of the client are not part of what it asks for.
 _CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 ROUTE = Route(
@@ -229,7 +230,7 @@ def _approved(
         raise _unknown(reason="device-code-used")
     if found.is_over(engine):
         raise ExpiredToken("The code has expired.")
-    check_approved(engine, approved)
+    check_approved(engine, approved, refused=_REFUSED)
     if approved.user is not None:
         check_person(approved.user, rules)
     return redeem_approved(engine, client, approved, parameters.all("resource"), grant_type=GRANT_TYPE)
@@ -247,4 +248,4 @@ def _kept(engine: Engine, client: Client, sent: Parameters, bound: Mapping[str, 
 
 def _unknown(*, reason: str) -> InvalidGrant:
     """One answer for a code that is unknown, used or another client's (DEV-03, DEV-15)."""
-    return InvalidGrant("The device code is not valid.", reason=reason)
+    return InvalidGrant(_REFUSED, reason=reason)
