@@ -38,12 +38,17 @@ def publish(config: Configurator) -> None:
 def metadata(request: Request) -> Response:
     registry = request.registry
     parts = request.application.parts
-    scopes = scopes_supported(parts, parts.offered.scopes())
-    if scopes != registry.metadata.get(SCOPES, []):
-        # There are others in the store (`authserver apply`); nothing else of it changes while the server runs.
-        registry.metadata = {**registry.metadata, SCOPES: scopes}
-        registry.metadata_body = msgspec.json.encode(registry.metadata)
-    return _cacheable(request, registry.metadata_body, MAXIMUM_AGE)
+    # Others may be in the store (`authserver apply`); nothing else of it changes while the server runs.
+    stored = [
+        name
+        for name in scopes_supported(parts, parts.offered.scopes())
+        if name not in parts.offered.listed_scopes
+    ]
+    body = registry.metadata_body
+    if stored:
+        scopes = dict.fromkeys([*registry.metadata.get(SCOPES, ()), *stored])
+        body = msgspec.json.encode({**registry.metadata, SCOPES: list(scopes)})
+    return _cacheable(request, body, MAXIMUM_AGE)
 
 
 @view_config(route_name="jwks", request_method="GET")

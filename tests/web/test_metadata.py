@@ -501,6 +501,33 @@ def test_a_scope_that_is_applied_while_the_server_runs_is_listed_and_granted(ser
     )
 
 
+@dataclass(frozen=True)
+class ListsAScope:
+    """Advertises a scope that it grants by itself."""
+
+    @hookimpl
+    def server_metadata(self) -> dict[str, list[str]]:
+        return {"scopes_supported": ["by-plugin"]}
+
+
+def test_what_a_plugin_lists_stays_listed_beside_the_scopes_of_the_store(make_server: MakeServer) -> None:
+    """A-17, R-17: and the member is left out again when the last scope is removed from the store."""
+    for settings, before in ((with_plugin(ListsAScope, {}), ["by-plugin"]), ({}, None)):
+        server = make_server({**settings, "authserver.scopes": None, "authserver.hidden_scopes": None})
+        setting = StoredSetting(
+            kind=DeclaredKind.SCOPE, name="new", value={"sentence": "New"}, changed_at=datetime.now(UTC)
+        )
+        assert document(server).get("scopes_supported") == before
+        with server.application.begin() as engine:
+            offered.keep(engine, None, setting)
+        server.application.parts.offered.read()
+        assert document(server)["scopes_supported"] == [*(before or ()), "new"]
+        with server.application.begin() as engine:
+            assert offered.remove(engine, setting)
+        server.application.parts.offered.read()
+        assert document(server).get("scopes_supported") == before
+
+
 # ---- The keys --------------------------------------------------------------------------------------
 
 
