@@ -142,7 +142,8 @@ def test_codes_have_enough_bits_and_no_look_alikes_and_are_not_stored(devices: D
     told = devices.begins()
     assert re.fullmatch(rf"[{requests.ALPHABET}]{{4}}-[{requests.ALPHABET}]{{4}}", told["user_code"])
     assert len(set(requests.ALPHABET)) == 20
-    assert not set("01IOQ2Z5S8BUVYG6") <= set(requests.ALPHABET)
+    alike = ("01", "0O", "0Q", "OQ", "1I", "1L", "2Z", "5S", "6G", "8B", "UV", "UY", "VY")
+    assert not any(set(pair) <= set(requests.ALPHABET) for pair in alike)
     assert len(told["device_code"]) > 43
     devices.allow(told["user_code"])
     kept = repr([devices.rows(name) for name in ("kept", "events", "tokens", "grants")])
@@ -284,6 +285,16 @@ def test_what_nobody_answered_in_time_is_over(devices: Devices) -> None:
     assert isinstance(refused, pages.Over)
     assert refused.heading == "This code has expired"
     assert_refused(devices.poll(told), "expired_token")
+
+
+def test_nobody_answers_so_late_that_the_device_hears_nothing_of_it(devices: Devices) -> None:
+    """DEV-10: who were told that their device is connected would look at one that has expired."""
+    told = devices.begins()
+    devices.wait(600 - told["interval"] - 1)
+    assert isinstance(devices.look(told["user_code"]), pages.Asked)
+    devices.wait(2)
+    refusal_of(devices.look(told["user_code"]), "device-request-expired")
+    assert_refused(devices.poll(told), "authorization_pending")
 
 
 def test_what_was_allowed_in_time_must_be_fetched_in_time(devices: Devices) -> None:
@@ -592,11 +603,17 @@ def test_a_code_that_the_database_has_forgotten_is_over(devices: Devices) -> Non
 
 @pytest.mark.parametrize(
     "fields",
-    [{"lifetime": "30"}, {"lifetime": "901"}, {"interval": "1"}, {"age_for_approving": "5"}],
+    [
+        {"lifetime": "30"},
+        {"lifetime": "901"},
+        {"interval": "1"},
+        {"lifetime": "60", "interval": "31"},
+        {"age_for_approving": "5"},
+    ],
     ids=str,
 )
 def test_settings_that_cannot_be_used_stop_the_start(fields: Mapping[str, str]) -> None:
-    """DEV-16: no code lives for more than 15 minutes."""
+    """DEV-16: no code lives for more than 15 minutes, or for less than a device needs to hear the answer."""
     with pytest.raises(SettingsError, match="must be"):
         Devices(fields)
 

@@ -52,7 +52,7 @@ class DeviceGrant:
     theirs, so the page says where and when it was asked for, and wants a fresh sign-in.
 
     Attributes:
-        lifetime: seconds in which the code must be typed in, 60 to 900.
+        lifetime: seconds until the codes expire, 60 to 900; a person answers an interval before that at the latest.
         interval: seconds that a device waits between two polls, 5 to 60.
         age_for_approving: seconds after a sign-in in which somebody may answer, 60 to 86400; after that they sign in again.
         self_registered: whether clients that registered themselves, or describe themselves at their address, may use it.
@@ -103,6 +103,10 @@ class DeviceGrant:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: must be {low} to {high} seconds")
+        if self.lifetime < 2 * self.interval:
+            raise ValueError(
+                "lifetime: must be at least twice the interval, or no device hears an answer in time"
+            )
 
     @property
     def rules(self) -> Rules:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -193,7 +194,7 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
     engine.journal.client_id, engine.journal.user_id = found.client_id, person.user_id
-    _check_open(engine, found)
+    _check_open(engine, found, rules)
     try:
         asked = _checked(engine, found, requests.shown(code), person, session, rules)
     except OAuthError as error:
@@ -251,10 +252,12 @@ def deny(engine: Engine, asked: Asked) -> None:
     decline(engine, asked.agreement)
 
 
-def _check_open(engine: Engine, found: DeviceRequest) -> None:
+def _check_open(engine: Engine, found: DeviceRequest, rules: Rules) -> None:
+    """That it can be answered, and its device still hears the answer: it polls once more. Raises Over."""
     if found.state is not State.PENDING:
         raise _answered(found.state)
-    if found.is_over(engine):
+    last_poll = timedelta(seconds=rules.interval)
+    if found.is_over(engine) or found.expires_at - engine.now < last_poll:
         raise Over(reason="device-request-expired", heading=_("This code has expired"))
 
 
