@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -682,6 +683,27 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     assert GRANT_TYPE in str(grant["details"])
     assert "device" in browser.get("/account/apps")
     assert told["user_code"] not in repr(server.rows("events"))
+
+
+def test_of_many_polls_at_once_one_gets_tokens(database_url: str) -> None:
+    """DEV-09, T121: on both databases; the others are refused, and end nothing."""
+    server = Server(database_url, with_plugin("device_grant", {}))
+    server.add_user("ann")
+    device, _ = server.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+    told = server.ask("/oauth/device_authorization", device, scope="profile").json
+    browser = server.browser()
+    server.sign_in(browser)
+    form = form_with(browser.get("/device"), "user_code")
+    form["user_code"] = told["user_code"]
+    form_with(form.submit(), "scope").submit("answer", value="allow")
+    poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.token(device, **poll), range(8)))
+    assert sorted(answer.status_int for answer in answers) == [200] + [400] * 7
+    assert {answer.json.get("error") for answer in answers} == {None, "invalid_grant"}
+    assert len(server.events("token.issued")) == 1
+    assert server.rows("grants")[0]["revoked_at"] is None
+    server.close()
 
 
 def test_a_server_without_limits_says_that_codes_can_be_guessed(
