@@ -503,11 +503,14 @@ def test_a_device_signs_its_person_in() -> None:
 
 
 def test_a_pushed_request_needs_a_redirect_uri(rules: Rules) -> None:
-    """OIDC-04: it is refused where it is pushed."""
+    """OIDC-04, OIDC-16: it is refused where it is pushed, and so is what is malformed."""
     client, _ = a_client_of(rules)
     query = {"client_id": client.client_id, "scope": "openid", "response_type": "code"}
     sent = Parameters.of({**query, "code_challenge": CHALLENGE, "code_challenge_method": "S256"}.items())
     with rules.begin() as engine, pytest.raises(InvalidRequest, match="redirect_uri is missing"):
+        check_request(engine, sent)
+    sent = sent.with_defaults({"redirect_uri": client.redirect_uris[0], "max_age": "soon"})
+    with rules.begin() as engine, pytest.raises(InvalidRequest, match="max_age has a value"):
         check_request(engine, sent)
 
 

@@ -266,6 +266,7 @@ class OpenID:
         # Of an authentication request, which may have been sent in advance, and not of a device, which has no address.
         if "response_type" in parameters:
             parameters.require("redirect_uri")
+            sign_in.check(parameters)
         nonce = parameters.get("nonce")
         if nonce is None:
             return None

@@ -7,7 +7,8 @@ put into `acr_values` for it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from authserver.api import (
@@ -63,23 +64,19 @@ def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
 def decide(
     session: Session | None, is_fresh: bool, parameters: Parameters
 ) -> Decision[AuthenticationStep | SignIn]:
-    """What the sign-in must be for this request."""
-    prompts = [value for value in (parameters.get("prompt") or "").split(" ") if value]
-    max_age = parameters.get("max_age")
+    """What the sign-in must be for this request. What is malformed is refused later (`check`), in silence if need be."""
+    prompts = _prompts(parameters)
     silent = "none" in prompts
-    reason = ""
-    if (silent and len(prompts) > 1) or any(value not in PROMPTS for value in prompts):
-        reason = "openid-prompt-malformed"
-    elif max_age is not None and not _SECONDS.fullmatch(max_age):
-        reason = "openid-max-age-malformed"
     if session is None:
         # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
-        if silent and not reason:
+        if prompts == ["none"]:
             return deny("openid-nobody-signed-in", LOGIN_REQUIRED)
         return allow("openid-sign-in-first", AuthenticationStep.GO_ON)
-    if reason:
-        return deny(reason, InvalidRequest.code)
-    why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
+    why = ""
+    with suppress(InvalidRequest):
+        check(parameters)
+        max_age = parameters.get("max_age")
+        why = "" if is_fresh else _why_again(session, prompts, None if max_age is None else int(max_age))
     if why and silent:
         return deny("openid-sign-in-too-old", LOGIN_REQUIRED)
     if why:
@@ -87,7 +84,20 @@ def decide(
     return allow("openid-sign-in-suffices", SignIn(silent=silent, asks="consent" in prompts))
 
 
-def _why_again(session: Session, prompts: list[str], seconds: int | None) -> str:
+def check(parameters: Parameters) -> None:
+    """Raises InvalidRequest if `prompt` or `max_age` has a value that it cannot have."""
+    prompts, max_age = _prompts(parameters), parameters.get("max_age")
+    if ("none" in prompts and len(prompts) > 1) or not set(prompts) <= set(PROMPTS):
+        raise InvalidRequest("prompt has a value that it cannot have.", reason="openid-prompt-malformed")
+    if max_age is not None and not _SECONDS.fullmatch(max_age):
+        raise InvalidRequest("max_age has a value that it cannot have.", reason="openid-max-age-malformed")
+
+
+def _prompts(parameters: Parameters) -> list[str]:
+    return [value for value in (parameters.get("prompt") or "").split(" ") if value]
+
+
+def _why_again(session: Session, prompts: Sequence[str], seconds: int | None) -> str:
     """Why the person has to sign in again, in a sentence; "" if they need not."""
     if "login" in prompts or seconds == 0:
         return AGAIN
