@@ -188,6 +188,7 @@ def test_what_hangs_on_a_session_ends_with_it(rules: Rules) -> None:
     ended = tokens(rules, client, secret, browser=browser, scope="openid files.read")
     plain = rules.redeem(client, secret, rules.code(client, browser, scope="files.read")).json
     elsewhere = tokens(rules, client, secret, browser=other, scope="openid files.read")
+    unused = rules.code(client, browser, scope="openid")
     end_here(rules, browser)
     for _ in range(2):
         deliver(rules)
@@ -195,6 +196,8 @@ def test_what_hangs_on_a_session_ends_with_it(rules: Rules) -> None:
         assert is_active(rules.introspect(client, secret, answer["access_token"])) is alive
         refreshed = rules.refresh(client, secret, answer["refresh_token"])
         assert refreshed.refusal is None if alive else refreshed.json["error"] == "invalid_grant"
+    # Of a session that has ended nobody gets an ID token: its application would never be told.
+    assert_refused(rules.redeem(client, secret, unused), "invalid_grant")
     assert len([each for each in rules.events("grants.revoked") if each["reason"] == "session-ended"]) == 1
 
 

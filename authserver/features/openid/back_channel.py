@@ -119,11 +119,12 @@ def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
     """End what applications got by signing somebody in in these sessions; how many grants that were.
 
     With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7), and
-    other devices, for which the person answered in the browser.
+    other devices, for which the person answered in the browser. A code that nobody has redeemed yet is worth nothing any
+    more: of what it would give, nobody would be told that it has ended.
     """
     live = [
         grant.grant_id
-        for grant in _grants(engine, user_id)
+        for grant in _grants(engine, user_id, redeemed=False)
         if _is_of(grant, ended)
         and grant.revoked_at is None
         and OFFLINE_ACCESS not in grant.scopes
@@ -151,7 +152,7 @@ def _notices(
     """
     clients: dict[str, Client | None] = {}
     seen: set[tuple[str, str]] = set()
-    for grant in _grants(engine, user_id):
+    for grant in _grants(engine, user_id, redeemed=True):
         if not _is_of(grant, ended) or (grant.client_id, grant.details["session"]) in seen:
             continue
         session = grant.details["session"]
@@ -200,11 +201,11 @@ def _find(engine: Engine, client_id: str) -> Client | None:
     return client if client is not None and client.is_enabled and URI in client.details else None
 
 
-def _grants(engine: Engine, user_id: str) -> Iterator[Grant]:
-    """All grants of the user, also those that ended with the session, but none whose code was never redeemed."""
+def _grants(engine: Engine, user_id: str, *, redeemed: bool) -> Iterator[Grant]:
+    """All grants of the user, also those that ended; if `redeemed`, without those whose code nobody has redeemed yet."""
     place = None
     while found := engine.stores.grants.search(
-        GrantFilter(user_id=user_id, redeemed=True), after=place, limit=PAGE
+        GrantFilter(user_id=user_id, redeemed=redeemed), after=place, limit=PAGE
     ):
         yield from found
         place = (found[-1].created_at, found[-1].grant_id)
