@@ -25,6 +25,7 @@ from authserver.features.device import DeviceGrant, pages, protocol, requests
 from authserver.features.device.protocol import GRANT_TYPE
 from authserver.settings import SettingsError
 from authserver.storage import tables
+from authserver.testing.plans import transcript_of
 from authserver.testing.rules import Answer, Rules, assert_refused
 from authserver.testing.server import ISSUER, PASSWORD, RESOURCE, Server, form_with, with_plugin
 from authserver.testing.stories import assert_json_error
@@ -643,8 +644,10 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     told = asked.json
     poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
     assert_json_error(server.token(device, **poll), "authorization_pending")
-    # A poll that is refused leaves its mark, in spite of the refusal.
-    assert_json_error(server.token(device, **poll), "slow_down")
+    # A poll that is refused leaves its mark, in spite of the refusal; this is all that a waiting device costs.
+    with transcript_of(server.application.storage.engine) as seen:
+        assert_json_error(server.token(device, **poll), "slow_down")
+    assert seen == ["SELECT clients", "SELECT kept", "BEGIN", "UPDATE kept", "COMMIT"]
     assert not server.events("token.refused")
 
     browser = server.browser()

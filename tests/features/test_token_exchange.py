@@ -12,6 +12,7 @@ from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
 from authserver.features.token_exchange import ACCESS_TOKEN, GRANT_TYPE
 from authserver.settings import SettingsError
+from authserver.testing.plans import transcript_of
 from authserver.testing.rules import Answer, Rules, assert_inactive, assert_refused
 from authserver.testing.server import RESOURCE, SETTINGS, VERIFIER, Server, form_with, with_plugin
 from tests.dpop_proofs import KEY, OTHER, proof
@@ -482,6 +483,25 @@ def test_settings_that_cannot_be_used_stop_the_start(fields: Mapping[str, str]) 
     """TX-05: a rule that says nothing allows nothing."""
     with pytest.raises(SettingsError):
         Services(fields)
+
+
+def test_an_exchange_reads_its_chain_once(sqlite_url: str) -> None:
+    """TX-10: of what it hangs on it locks all again, in one statement, and it writes a grant and an event."""
+    plugged = with_plugin("token_exchange", {})
+    readers = {"authserver.plugin.introspect_resource_servers.clients": f"gateway = {RESOURCE}"}
+    server = Server(sqlite_url, {**plugged, **readers})
+    server.add_user("ann")
+    agent, agent_secret = server.add_client(client_id="agent")
+    gateway, secret = server.add_client(client_id="gateway", grant_types=(GRANT_TYPE,))
+    token = server.redeem(agent, agent_secret, server.code(agent)).json["access_token"]
+    form = {"grant_type": GRANT_TYPE, "subject_token_type": ACCESS_TOKEN}
+    first = server.token(gateway, secret, subject_token=token, **form).json["access_token"]
+    with transcript_of(server.application.storage.engine) as seen:
+        assert server.token(gateway, secret, subject_token=first, **form).status_int == 200
+    reads = ["SELECT clients", "SELECT grants", "SELECT grants", "SELECT clients", "SELECT clients"]
+    holds = ["SELECT grants", "SELECT clients", "SELECT users"]
+    assert seen == [*reads, "BEGIN", *holds, "INSERT grants", "INSERT events", "COMMIT"]
+    server.close()
 
 
 # ---- what people and operators see -------------------------------------------------------------------

@@ -90,17 +90,17 @@ def of_token(engine: Engine, issued: Issued) -> Parent:
     grant = issued.grant
     if not issued.is_active(engine.now):
         raise NotLive("subject-token-ended")
-    ancestors = ancestry.ancestors(engine, grant)
-    problem = ancestry.problem_with(engine, (grant, *ancestors))
+    # Those behind it were looked at with it (`Issued.hangs_on_ended`).
+    problem = ancestry.problem_with(engine, [grant])
     if problem:
         raise NotLive(problem)
     return Parent(
         user=issued.user,
         scopes=issued.scopes,
         resources=issued.audience,
-        expires_at=min(issued.expires_at, grant.expires_at, *(each.expires_at for each in ancestors)),
+        expires_at=min(issued.expires_at, grant.expires_at, *(each.expires_at for each in issued.ancestors)),
         grant=grant,
-        ancestors=ancestors,
+        ancestors=issued.ancestors,
         actor=grant.details.get(ACTOR),
         details={
             name: grant.details[name] for name in (*SIGN_IN_CLAIMS, VOUCHED_BY) if name in grant.details

@@ -29,11 +29,15 @@ def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
     return tuple(found)
 
 
-def why_ended(engine: Engine, grant: Grant) -> str | None:
-    """Why this derived grant is not live any more, though it may be so itself; None if it is, or was not derived."""
+def why_ended(engine: Engine, grant: Grant, found: Sequence[Grant] | None = None) -> str | None:
+    """Why this derived grant is not live any more, though it may be so itself; None if it is, or was not derived.
+
+    Args:
+        found: its `ancestors`, if they were read already.
+    """
     if grant.parent_id is None:
         return None
-    found = ancestors(engine, grant)
+    found = ancestors(engine, grant) if found is None else found
     if not found or found[-1].parent_id is not None:
         return "parent-grant-unknown"
     return problem_with(engine, found)

@@ -18,7 +18,7 @@ from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.jose import NotVerified, read_jws
 from authserver.engine.records import NOTHING, Grant, TokenKind, User
-from authserver.engine.tokens.ancestry import why_ended
+from authserver.engine.tokens.ancestry import ancestors, why_ended
 from authserver.engine.tokens.issuing import GRANT_CLAIMS
 
 _OPAQUE = {TokenKind.ACCESS: digests.ACCESS, TokenKind.REFRESH: digests.REFRESH}
@@ -35,7 +35,8 @@ class Issued:
         user: who agreed; None when the client acts on its own behalf.
         confirmation: the `cnf` that names the key it is bound to (RFC 7800, 3.1); empty when it is not.
         is_used: whether it is a refresh token that has a successor.
-        hangs_on_ended: whether its grant was derived from one that has ended (`tokens.ancestry`).
+        ancestors: the grants that its grant was derived from, its parent first (`tokens.ancestry`).
+        hangs_on_ended: whether one of them has ended.
     """
 
     kind: TokenKind
@@ -50,6 +51,7 @@ class Issued:
     confirmation: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     is_stored: bool = True
     is_used: bool = False
+    ancestors: tuple[Grant, ...] = ()
     hangs_on_ended: bool = False
 
     def is_active(self, now: datetime) -> bool:
@@ -129,7 +131,7 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
     found = engine.stores.tokens.find(kind, digests.digest(kind, text))
     if found is None:
         return None
-    token = found.token
+    token, parents = found.token, ancestors(engine, found.grant)
     name = base64.urlsafe_b64encode(token.digest[:16]).rstrip(b"=").decode()
     return Issued(
         kind=kind,
@@ -143,7 +145,8 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         user=found.user,
         confirmation=token.details.get("cnf", NOTHING),
         is_used=token.claimed_at is not None,
-        hangs_on_ended=why_ended(engine, found.grant) is not None,
+        ancestors=parents,
+        hangs_on_ended=why_ended(engine, found.grant, parents) is not None,
     )
 
 
@@ -172,6 +175,7 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
             expires_at=expires_at,
             details={name: claims[name] for name in GRANT_CLAIMS if name in claims},
         )
+    parents = ancestors(engine, grant)
     return Issued(
         kind=TokenKind.ACCESS,
         jti=claims["jti"],
@@ -184,5 +188,6 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
         user=user,
         confirmation=claims.get("cnf", NOTHING),
         is_stored=found is not None,
-        hangs_on_ended=why_ended(engine, grant) is not None,
+        ancestors=parents,
+        hangs_on_ended=why_ended(engine, grant, parents) is not None,
     )
