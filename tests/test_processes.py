@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -162,7 +163,7 @@ def pserve(
         use: what comes behind `egg:authserver`.
         listen: the setting for the address.
     """
-    port, management = free_port(), free_port()
+    port, management = free_port(), two_free_ports()
     issuer = {"authserver.issuer": f"http://localhost:{port}", "authserver.database_url": database}
     file = folder / "secret_keys"
     secrets = {"authserver.secret_keys": f"file:{file}"} if file.exists() else {}
@@ -295,7 +296,12 @@ def test_gunicorn_serves_by_the_same_command(tmp_path: Path, sqlite_url: str) ->
         ({"forwarded_allow_ips": "*"}, "forwarded_allow_ips: is not for this server; remove the line"),
         ({"worker": "3"}, "worker: no such setting; did you mean workers"),
         ({"management_listen": "6544:x"}, "6544:x is no address to listen on; expected HOST:PORT"),
-        ({"workers": "many"}, "invalid literal for int() with base 10: 'many'"),
+        ({"workers": "many"}, "workers: many is no whole number of at least 1"),
+        ({"workers": "0"}, "workers: 0 is no whole number of at least 1"),
+        (
+            {"workers": "2", "management_listen": "127.0.0.1:65535"},
+            "management_listen: process 2 would have port 65536; begin with a lower port",
+        ),
     ],
 )
 def test_a_section_of_gunicorn_that_cannot_be_used_is_one_sentence(
@@ -422,6 +428,15 @@ def test_only_pserve_starts_several() -> None:
     """Under another program there is no command by which the parent could start them."""
     with pytest.raises(SystemExit, match="processes: only `pserve` without --reload starts several"):
         server({"__file__": "/srv/my.ini"}, listen="127.0.0.1:0", processes="2")
+
+
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody has: each process has its own for operators."""
+    while True:
+        first = free_port()
+        with suppress(OSError), socket.socket() as next_one:
+            next_one.bind(("127.0.0.1", first + 1))
+            return first
 
 
 def alive(pid: int) -> bool:

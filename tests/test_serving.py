@@ -93,6 +93,14 @@ def test_a_port_in_use_is_one_sentence() -> None:
         ),
         ({"request_time_limit": "0"}, "request_time_limit: 0 is no whole number of at least 1"),
         (
+            {"processes": "9" * 5000},
+            "processes: 99999999999999999999 is no whole number of at least 0 and at most ",
+        ),
+        ({"threads": "0"}, "threads: 0 is no whole number of at least 1"),
+        ({"listen": "127.0.0.1:70000"}, "70000 is no port; expected one of up to 65535"),
+        ({"listen": "", "port": "70000"}, "70000 is no port; expected one of up to 65535"),
+        ({"management_listen": "[::1]:70000"}, "70000 is no port; expected one of up to 65535"),
+        (
             {"listen": "127.0.0.1:0", "connection_limit": "2000000000"},
             "connection_limit needs 2000000128 open files, and the system allows this process ",
         ),
@@ -146,6 +154,13 @@ def test_every_address_is_checked() -> None:
         said = sentence(lambda: server({}, listen=f"127.0.0.1:{first} 127.0.0.1:{port}"))
         assert f"127.0.0.1:{port} is in use" in said
         socket.create_server(("127.0.0.1", first)).close()
+
+
+def test_every_process_needs_a_port_for_operators() -> None:
+    settings = {"listen": "127.0.0.1:0", "management_listen": "127.0.0.1:65535", "processes": "2"}
+    assert sentence(lambda: server({"__file__": "/srv/my.ini", "__script__": "pserve"}, **settings)) == (
+        "[server:main] of my.ini: management_listen: process 2 would have port 65536; begin with a lower port"
+    )
 
 
 def test_the_address_for_operators_is_checked_too() -> None:

@@ -28,6 +28,7 @@ from authserver.web.serving import (
     management_addresses,
     moved,
     resolved,
+    whole_number,
 )
 
 # Those that differ from gunicorn's, also where the INI file does not name them.
@@ -82,14 +83,14 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
         with ExitStack() as unless_all_are_bound:
             groups = [
                 all_bound(unless_all_are_bound, moved(for_operators, by))
-                for by in range(int(own.get("workers", _DEFAULTS["workers"])))
+                for by in range(whole_number(own, "workers", int(_DEFAULTS["workers"]), minimum=1))
             ]
             unless_all_are_bound.pop_all()
     except ImportError:
         raise SystemExit(
             cannot_start([f"{ini}: gunicorn is not installed; pip install 'authserver[gunicorn]'"])
         ) from None
-    except (CannotListen, ValueError) as error:
+    except CannotListen as error:
         raise SystemExit(cannot_start([f"the server section of {ini}: {error}"])) from None
     _run(global_config, {**_DEFAULTS, **own, **_FIXED}, groups)
     raise SystemExit(0)
@@ -99,9 +100,6 @@ def _run(global_config: Mapping[str, str], settings: Mapping[str, str], groups: 
     from gunicorn.app.base import BaseApplication
     from gunicorn.arbiter import Arbiter
     from paste.deploy import loadapp
-
-    # A process holds a lock on one byte of it for each address that it answers at; it goes with the process.
-    places = tempfile.TemporaryFile()  # noqa: SIM115 - it is open for as long as the process lives
 
     class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
         def load_config(self) -> None:
@@ -123,7 +121,9 @@ def _run(global_config: Mapping[str, str], settings: Mapping[str, str], groups: 
             ).start()
             return router
 
-    Server().run()
+    # A process holds a lock on one byte of it for each address that it answers at; it goes with the process.
+    with tempfile.TemporaryFile() as places:
+        Server().run()
 
 
 def _answer_operators(router: Router, groups: list[list[Any]], places: int) -> None:

@@ -57,6 +57,9 @@ _DEFAULTS: Mapping[str, str] = {
     "max_request_body_size": str(MAXIMUM_BODY + 1),
     "max_request_header_size": str(MAXIMUM_HEAD),
 }
+# Those of waitress that would let it answer nobody if they were 0.
+_AT_LEAST_ONE = frozenset({"backlog", "channel_timeout", "cleanup_interval", "connection_limit", "threads"})
+MAXIMUM_PORT = 65_535
 # Files that a process has open beside its connections: the database, logs, what it listens on.
 _OTHER_FILES = 128
 # The machine has other addresses, or none of this family.
@@ -75,7 +78,7 @@ class NoSuchAddress(CannotListen):
 
 
 def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Router], None]:
-    """The server of a `[server:main]` section, `use = egg:authserver`: settings of waitress, and three of our own.
+    """The server of a `[server:main]` section, `use = egg:authserver`: settings of waitress, and some of our own.
 
     What is wrong with the section, or an address in use, ends the process with a sentence and exit status 1. `pserve`
     calls this before it makes the application.
@@ -208,15 +211,17 @@ class Section:
                 )
             if name not in _SETTINGS:
                 raise CannotListen(f"{name}: no such setting; {did_you_mean(name, _SETTINGS, '')}")
+        for name in _AT_LEAST_ONE & settings.keys():
+            whole_number(settings, name, 1, minimum=1)
         return cls(
             _adjustments({name: text for name, text in settings.items() if name not in _OURS}),
             management_addresses(settings),
-            _whole_number(settings, "connections_per_address", 64, minimum=0),
-            _whole_number(settings, "request_time_limit", 20, minimum=1),
-            _whole_number(settings, "processes", 0, minimum=0),
-            _whole_number(settings, "stop_delay", 0, minimum=0),
-            _whole_number(settings, "stop_time_limit", 5, minimum=1),
-            _whole_number(settings, "secrets_interval", 0, minimum=0),
+            whole_number(settings, "connections_per_address", 64, minimum=0),
+            whole_number(settings, "request_time_limit", 20, minimum=1),
+            whole_number(settings, "processes", 0, minimum=0),
+            whole_number(settings, "stop_delay", 0, minimum=0),
+            whole_number(settings, "stop_time_limit", 5, minimum=1),
+            whole_number(settings, "secrets_interval", 0, minimum=0),
         )
 
 
@@ -234,16 +239,24 @@ def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:
     return tuple(_adjustments({"listen": text}).listen) if text.strip() else ()
 
 
-def _whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
-    """Raises CannotListen."""
+def whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
+    """The number of this name. Raises CannotListen."""
     text = settings.get(name, str(default)).strip()
-    if not text.isascii() or not text.isdigit() or int(text) < minimum:
-        raise CannotListen(f"{name}: {text} is no whole number of at least {minimum}")
+    # More digits than these are a mistake, and Python reads no more than some thousands.
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < minimum:
+        raise CannotListen(
+            f"{name}: {text[:20]} is no whole number of at least {minimum} and at most 999999999999"
+        )
     return int(text)
 
 
 def _adjustments(settings: Mapping[str, str]) -> Adjustments:
     """The settings as waitress reads them. Raises CannotListen."""
+    ports = [text.rpartition(":")[2] for text in settings.get("listen", "").split()]
+    for port in (*ports, settings.get("port", "")):
+        # Or the resolver of the system takes the remainder of a division.
+        if port.isdecimal() and int(port[:12]) > MAXIMUM_PORT:
+            raise CannotListen(f"{port[:12]} is no port; expected one of up to {MAXIMUM_PORT}")
     try:
         adjustments = Adjustments(**{**_DEFAULTS, **settings}, clear_untrusted_proxy_headers=False)
     except ValueError as error:
@@ -299,7 +312,13 @@ def _all_public(opened: ExitStack, adjustments: Adjustments) -> list[socket.sock
 
 
 def moved(addresses: Iterable[Any], by: int) -> list[Any]:
-    """The same addresses, with ports so much higher: each process has its own for operators."""
+    """The same addresses, with ports so much higher: each process has its own for operators. Raises CannotListen."""
+    addresses = list(addresses)
+    for *_, address in addresses:
+        if address[1] + by > MAXIMUM_PORT:
+            raise CannotListen(
+                f"management_listen: process {by + 1} would have port {address[1] + by}; begin with a lower port"
+            )
     return [
         (family, kind, protocol, (address[0], address[1] + by, *address[2:]))
         for family, kind, protocol, address in addresses
