@@ -529,6 +529,7 @@ def test_a_person_sees_and_ends_access_with_its_chain(sqlite_url: str) -> None:
     assert "Through" in page
     assert "“<bdi>Notes agent</bdi>”" in page
     assert "because another application called it" in page
+    assert "it can get access again when that application calls it" in page
     first, second = sorted(server.rows("grants"), key=lambda row: row["parent_id"] is not None)
     shown = browser.get(f"/admin/grants/grant?grant_id={second['grant_id']}")
     assert "Derived from" in shown
