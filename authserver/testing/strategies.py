@@ -182,12 +182,39 @@ def _sessions(draw: st.DrawFn, user: User) -> Session:
 @st.composite
 def _parameters(draw: st.DrawFn, client: Client) -> Parameters:
     """Parameters of an authorization request of this client; a stranger may have chosen the others."""
-    names = st.sampled_from(("scope", "state", "prompt", "max_age", "acr_values", "login_hint"))
+    names = st.sampled_from(
+        ("scope", "state", "prompt", "max_age", "acr_values", "login_hint", "nonce", "claims", "redirect_uri")
+    )
+    scopes = st.sampled_from(("", "openid", "openid profile", "files.write", "é"))
     values = st.sampled_from(
         ("", "none", "login", "login none", "0", "-1", "9" * 30, "é", "<script>", "gold", "silver gold")
     )
-    sent = draw(st.dictionaries(names, values, max_size=4))
+    sent = {**draw(st.dictionaries(names, values, max_size=5)), "scope": draw(scopes)}
     return Parameters.parse(urlencode({"response_type": "code", "client_id": client.client_id, **sent}))
+
+
+def _members() -> st.SearchStrategy[Mapping[str, Any]]:
+    """Members of client metadata as a stranger sends them: nothing of them was checked, but that none is empty."""
+    names = st.sampled_from(
+        (
+            "redirect_uris",
+            "scope",
+            "client_name",
+            "grant_types",
+            "subject_type",
+            "sector_identifier_uri",
+            "jwks",
+        )
+    )
+    texts = st.sampled_from(("x", "openid", "pairwise", "a.b.c", "https://[x/cb", *hostile.CLIENT_NAMES))
+    uris_sent = st.sampled_from((*REDIRECT_URIS, *hostile.REDIRECT_URIS))
+    values = st.one_of(
+        texts,
+        st.lists(uris_sent | texts, min_size=1, max_size=3),
+        st.sampled_from((0, True, 1.5, {"keys": []}, [7], [[]])),
+    )
+    sent = st.dictionaries(names, values, max_size=5)
+    return sent.map(lambda members: {name: value for name, value in members.items() if value != ""})
 
 
 def _redirect_uris(client: Client) -> st.SearchStrategy[str]:
@@ -273,6 +300,8 @@ def _is_record(hint: Any) -> bool:
 def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.SearchStrategy[Any]:
     """The values of a field: those for its name, or else those of its type."""
     match name:
+        case "acr":
+            return st.none() | st.sampled_from(("silver", "gold"))
         case "bearer":
             return st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
         case "client_id":
@@ -291,6 +320,8 @@ def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.Sear
             return _resources
         case "scopes":
             return _subsets
+        case "sent":
+            return _members()
         case "session":
             return _sessions(user) if user else st.none()
         case "source":
