@@ -537,13 +537,20 @@ def test_where_single_use_is_off_it_is_good_until_it_ends(make_bearer: Callable[
 
 
 def test_listed_subjects_are_all_there_are(make_bearer: Callable[..., Bearer]) -> None:
-    """JAG-06: mapped by issuer and subject together; a user name alone opens nothing."""
+    """JAG-06, T165: mapped by issuer and subject together; a user name alone opens nothing."""
     robot = "system:serviceaccount:ci:deploy"
     bearer = make_bearer(subject="listed", subjects=f"{TRUSTED} {robot} = ann")
     assert bearer.send(assertion(sub=robot)).status_int == 200
     bearer.refused(lambda: bearer.send(assertion()), "user-unknown")
     elsewhere = assertion(sub=robot, iss="https://other.example")
     bearer.refused(lambda: bearer.send(elsewhere), "user-unknown")
+
+
+def test_whatever_else_an_issuer_calls_a_person_opens_nothing(bearer: Bearer) -> None:
+    """T165: an e-mail address or a name in an assertion is anybody's to choose at the issuer; only its subject counts."""
+    names = {name: "ann" for name in ("email", "preferred_username", "name", "nickname", "username", "upn")}
+    somebody = assertion(sub="somebody", email_verified=True, **names)
+    bearer.refused(lambda: bearer.send(somebody), "user-unknown")
 
 
 def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Path) -> None:
