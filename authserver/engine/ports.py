@@ -807,6 +807,9 @@ class Policies(Protocol):
     def all_declared(self, attribute: str, /) -> Mapping[str, Sequence[Any]]:
         """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""
 
+    def names_at(self, hook: str, /) -> frozenset[str]:
+        """The names that plugins declare for what they add at this hook."""
+
 
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).

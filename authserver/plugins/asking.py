@@ -325,7 +325,7 @@ class PluginSet:
                 found.setdefault(name, []).append(value)
         return found
 
-    def names_at(self, hook: str) -> frozenset[str]:
+    def names_at(self, hook: str, /) -> frozenset[str]:
         """The names that plugins declare for what they add at this hook."""
         return frozenset().union(*(item.declared for item in self._implementations[hook]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -215,6 +216,25 @@ def test_groups_are_told_where_their_scope_was_granted() -> None:
     ]
     assert told[0]["groups"] == ["admins", "staff"]
     assert "groups" not in told[1]
+
+
+def test_what_plugins_say_is_in_an_id_token_as_other_claims_are() -> None:
+    """OIDC-31, OIDC-35: where it is asked for by name, or where the operator wants all of it there."""
+    groups = {**ON, "authserver.plugins": ON["authserver.plugins"] + "\nclaims_groups"}
+    asked = json.dumps({"id_token": {"groups": {"essential": True}, "roles": None}})
+    for settings, sent in (
+        (groups, {"claims": asked}),
+        ({**groups, "authserver.plugin.openid.claims_in_id_token": "true"}, {}),
+    ):
+        rules = a_new_server(settings)
+        with rules.begin() as engine:
+            user = engine.stores.users.find_by_name("ann")
+            assert user is not None
+            change(engine, user, groups=("staff",))
+        client, secret = a_client_of(rules, scopes=("openid", "groups"))
+        for scope, told in (("openid groups", ["staff"]), ("openid", None)):
+            answer = tokens(rules, client, secret, scope=scope, **sent)
+            assert id_claims(rules, answer["id_token"]).get("groups") == told
 
 
 def ath(token: str) -> str:

@@ -54,7 +54,7 @@ from authserver.features.openid import (
     subjects,
     userinfo,
 )
-from authserver.features.openid.claims import COVERED, NAMES, OPENID, covered, of_person, read_asked
+from authserver.features.openid.claims import COVERED, NAMES, OPENID, of_person, read_asked
 from authserver.features.openid.sign_in import LOGIN_REQUIRED, PROMPTS, UNMET
 
 DISCOVERY = "openid-configuration"
@@ -86,7 +86,7 @@ class OpenID:
             address are `address.locality` and the like.
         algorithms: what ID tokens and signed answers may be signed with; RS256 is among them (OIDC Core, 15.1).
         id_token_lifetime: seconds for which an ID token is valid, 30 to 3600.
-        claims_in_id_token: whether ID tokens have what the scopes cover, for clients that never ask UserInfo.
+        claims_in_id_token: whether ID tokens have all that UserInfo says, for clients that never ask there.
         require_pkce: whether confidential clients need PKCE even if they send a `nonce` (OAuth 2.1, 7.5.1); public ones
             always do. `nonce_replaces_pkce` in the metadata of a client is an exception for that client.
         pairwise_salt: what makes ids of people that differ from sector to sector; at least 32 characters, and never
@@ -297,8 +297,9 @@ class OpenID:
             raise AuthenticationRefused(
                 "The sign-in does not reach this level.", reason="essential-level-not-reached", code=UNMET
             )
-        if asked.id_token:
-            kept["claims_in_id_token"] = list(asked.id_token)
+        known = {*NAMES, *engine.policies.names_at("person_claims")}
+        if names := [name for name in asked.id_token if name in known]:
+            kept["claims_in_id_token"] = names
         return kept or None
 
     @hookimpl
@@ -348,14 +349,12 @@ class OpenID:
     def _in_id_token(
         self, engine: Engine, client: Client, user: User, grant: Grant, scopes: tuple[str, ...]
     ) -> Mapping[str, Any]:
-        """What the ID token says of the person: what was asked for there by name, unless all that the scopes cover."""
+        """What the ID token says of the person: what was asked for there by name, unless all that UserInfo says."""
         names = grant.details.get("claims_in_id_token", ())
-        if self.claims_in_id_token:
-            names = covered(scopes)
-        if not names:
+        if not names and not self.claims_in_id_token:
             return {}
         known = of_person(engine, client, user, scopes, self._attributes)
-        return {name: known[name] for name in names if name in known}
+        return {name: value for name, value in known.items() if self.claims_in_id_token or name in names}
 
     def _subject(self, client: Client, user: User) -> str:
         """What this client knows the user by. Raises UnauthorizedClient if it has no sector."""

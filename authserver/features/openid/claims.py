@@ -54,8 +54,8 @@ class Asked:
     """What the parameter `claims` asks for (OIDC Core, 5.5).
 
     Attributes:
-        id_token: names of claims that are to be in the ID token. UserInfo has all that the scopes cover anyway, and neither
-            has a claim that none of them covers.
+        id_token: names of claims that are to be in the ID token, whether anybody knows them here or not. UserInfo has all
+            that the scopes cover anyway, and neither has a claim that none of them covers.
         subject: who must be signed in, if it says so.
         levels: of which one must be reached, the best first; empty if none must.
     """
@@ -66,7 +66,7 @@ class Asked:
 
 
 def read_asked(text: str | None) -> Asked:
-    """The parameter `claims`; names that nobody knows here are ignored. Raises InvalidRequest."""
+    """The parameter `claims`. Raises InvalidRequest."""
     if text is None:
         return Asked()
     try:
@@ -80,7 +80,7 @@ def read_asked(text: str | None) -> Asked:
         raise InvalidRequest("claims: sub names two people.", reason="claims-malformed")
     acr = of_token.get("acr")
     return Asked(
-        id_token=tuple(name for name in NAMES if name in of_token),
+        id_token=tuple(of_token),
         subject=next(iter(subjects), None),
         levels=_values(acr) if isinstance(acr, dict) and acr.get("essential") is True else (),
     )
