@@ -24,8 +24,10 @@ _POSTGRESQL_TAKEN = "23505"
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-# admin_shutdown: an administrator's command ends a session only before its transaction is committed.
-_POSTGRESQL_ENDED = "57P01"
+# Instead of an answer to COMMIT these say that nothing was committed: admin_shutdown, a session that an administrator has
+# ended; and invalid_sql_statement_name, after which `postgresql_line` closes the connection. What comes after an answer to
+# COMMIT has no code there, because the loss of the connection is raised.
+_POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
 _NO_UTF_8 = "Could not decode to UTF-8"
 
 
@@ -68,7 +70,7 @@ def failure_of(
 
     Args:
         failed: the one that the error is about, if it is known.
-        is_commit: whether that may be the COMMIT.
+        is_commit: whether what it is about may have been committed.
     """
     driver, dialect = connection.connection.dbapi_connection, connection.dialect
     base: Any = dialect.loaded_dbapi.Error
@@ -97,8 +99,8 @@ def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
 
 def _unavailable(error: BaseException, *, is_lost: bool, is_commit: bool) -> StorageUnavailable | None:
     kind = _passing(error) or (StorageBusy if is_lost else None)
-    is_ended = getattr(error, "sqlstate", None) == _POSTGRESQL_ENDED
-    if kind is StorageBusy and is_lost and is_commit and not is_ended:
+    is_not_committed = getattr(error, "sqlstate", None) in _POSTGRESQL_NOT_COMMITTED
+    if kind is StorageBusy and is_lost and is_commit and not is_not_committed:
         kind = StorageUncertain
     return kind(str(error)) if kind else None
 

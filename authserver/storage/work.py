@@ -76,7 +76,7 @@ class Work:
         self._is_over = False
         # What goes along with the next statement, and what is run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
-        self._deferred: list[tuple[Executable | Prepared, Row]] = []
+        self._deferred: list[tuple[Prepared, Row]] = []
         # What will be read, and what was read ahead of that.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
@@ -140,7 +140,7 @@ class Work:
         self._begin()
         self._pending.append((statement, row))
 
-    def defer(self, statement: Executable | Prepared, row: Row) -> None:
+    def defer(self, statement: Prepared, row: Row) -> None:
         """Run a statement that changes rows at the very end, in the same transaction.
 
         Where it is the only write, it is one statement in autocommit, a transaction by itself, without BEGIN and COMMIT.
@@ -151,7 +151,8 @@ class Work:
     def flush(self) -> None:
         """Run what was deferred."""
         self._end_deferring()
-        self._send()
+        # Without BEGIN it is a transaction by itself.
+        self._send(commits=not self._writes)
 
     def commit(self) -> None:
         """Run what was deferred, and commit. For a transaction of this one's own."""
@@ -160,7 +161,7 @@ class Work:
         self._end_deferring()
         if self._writes:
             self._pending.append((_COMMIT, NOTHING))
-        self._send()
+        self._send(commits=True)
         self._writes = False
 
     def undo(self) -> None:
@@ -190,11 +191,7 @@ class Work:
         deferred, self._deferred = self._deferred, []
         if self._writes or len(deferred) > 1:
             self._begin()
-        for statement, row in deferred:
-            if isinstance(statement, Prepared):
-                self._pending.append((statement, row))
-            else:
-                self._run(statement, row)
+        self._pending += deferred
 
     def _begin(self) -> None:
         self._forget()
@@ -225,8 +222,14 @@ class Work:
             self._give_up()
             raise
 
-    def _send(self, statement: Prepared | None = None, parameters: Row = NOTHING) -> Answer:
-        """Run what is pending, and this with what will be read soon. Returns the answer to this."""
+    def _send(
+        self, statement: Prepared | None = None, parameters: Row = NOTHING, *, commits: bool = False
+    ) -> Answer:
+        """Run what is pending, and this with what will be read soon. Returns the answer to this.
+
+        Args:
+            commits: whether something is stored when the last of them has run.
+        """
         pending, self._pending = self._pending, []
         foreseen: list[tuple[Prepared, Row]] = []
         if statement is not None:
@@ -244,8 +247,8 @@ class Work:
         except BaseException as error:
             failed = next((step for step in steps if step.failed), None)
             # Where it is not known at which of them the connection was lost, it may have been at the last one.
-            last = failed.statement if failed else pending[-1][0]
-            raised = failure_of(error, connection, failed, is_commit=last is _COMMIT)
+            is_commit = commits and (failed is None or failed is steps[-1])
+            raised = failure_of(error, connection, failed, is_commit=is_commit)
             self._give_up()
             if raised is error:
                 raise

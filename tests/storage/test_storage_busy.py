@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,12 +25,15 @@ from authserver.engine.records import EventFilter
 from authserver.storage import database as storage
 from authserver.storage.database import Database, StorageBusy, StorageSlow, StorageUncertain
 from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
+from tests.faults.proxy import Proxy
 
 CUT_ALL = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname LIKE 'test_%'
 """
 LATER = NOW + timedelta(seconds=5)
+# The message that ends a round trip.
+SYNC = b"S\0\0\0\x04"
 
 
 @pytest.fixture
@@ -177,14 +182,16 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresq
         assert connection.exec_driver_sql("SELECT count(*) FROM grants").scalar_one() == 0
 
 
+def lose(connection: sa.Connection, *_: object) -> None:
+    """Let nothing pass on the wire of this connection any more."""
+    driver = connection.connection.driver_connection
+    with socket.socket(fileno=os.dup(driver.fileno())) as wire:  # type: ignore[union-attr]
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.postgresql
 def test_nobody_knows_of_a_commit_whose_connection_was_lost(postgresql: Database) -> None:
     """T109, T111: the server says nothing more, so whoever tries again may look like a replay."""
-
-    def lose(connection: sa.Connection) -> None:
-        driver = connection.connection.driver_connection
-        with socket.socket(fileno=os.dup(driver.fileno())) as wire:  # type: ignore[union-attr]
-            wire.shutdown(socket.SHUT_RDWR)
-
     manager = transaction.TransactionManager(explicit=True)
     manager.begin()
     postgresql.for_transaction(manager).grants.add(a_grant())
@@ -192,6 +199,64 @@ def test_nobody_knows_of_a_commit_whose_connection_was_lost(postgresql: Database
     with pytest.raises(StorageUncertain):
         manager.commit()
     manager.abort()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("events", [1, 2])
+def test_nobody_knows_of_writes_that_were_sent_with_their_commit(postgresql: Database, events: int) -> None:
+    """T109, T111: two go with BEGIN and COMMIT, and one alone is a transaction by itself."""
+    with pytest.raises(StorageUncertain), postgresql.begin() as stores:
+        assert stores.clients.find("reports", NOW) is None
+        for number in range(events):
+            stores.events.add(an_event(event_id=f"event_{number}"))
+        sa.event.listen(postgresql.engine, "before_cursor_execute", lose)
+
+
+class EndsSessions(Proxy):
+    """Keeps back the last Sync until the operator has ended the session that waits for it, whose COMMIT has run by then."""
+
+    operator: psycopg.Connection[Any] | None = None
+
+    def _carry(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while not answers and (piece := source.recv(65536)):
+                if self.operator is not None:
+                    self._end(self.operator, piece, sink)
+                    break
+                sink.sendall(piece)
+        super()._carry(source, sink, answers)
+
+    def _end(self, operator: psycopg.Connection[Any], piece: bytes, sink: socket.socket) -> None:
+        assert piece.endswith(SYNC)
+        sink.sendall(piece.removesuffix(SYNC))
+        deadline = time.monotonic() + 10
+        while operator.execute("SELECT count(*) FROM grants").fetchone() != (1,):
+            assert time.monotonic() < deadline
+        operator.execute(CUT_ALL)
+
+
+@pytest.mark.postgresql
+def test_a_session_that_is_ended_after_its_commit_is_not_taken_for_one_that_was_ended_before(
+    postgresql: Database, postgresql_server: str
+) -> None:
+    """T109, T111: the server then says admin_shutdown, too, although everything is stored."""
+    url = postgresql.engine.url
+    proxy = EndsSessions(f"{url.query['host']}/.s.PGSQL.5432")
+    through = Database(
+        url.update_query_dict({"host": str(proxy.folder)}).render_as_string(hide_password=False)
+    )
+    with (
+        psycopg.connect(postgresql_server, autocommit=True, dbname=url.database) as operator,
+        pytest.raises(StorageUncertain),
+        through.begin() as stores,
+    ):
+        stores.grants.add(a_grant())
+        stores.events.add(an_event())
+        proxy.operator = operator
+    through.close()
+    proxy.close()
+    with postgresql.begin() as stores:
+        assert stores.grants.find("grant_1") is not None
 
 
 def test_a_database_that_is_not_there_is_busy(tmp_path: Path) -> None:
