@@ -132,9 +132,9 @@ def lint(
         # This is no real request, so shadow plugins are not asked: they would record their answers.
         with closing(application):
             if not offline:
-                if any(remark.severity is Severity.UNKNOWN for remark in remarks):
+                if missing := [remark.key for remark in remarks if remark.severity is Severity.UNKNOWN]:
                     raise click.ClickException(
-                        "settings that the database needs are not here; --offline judges the others"
+                        f"not set here: {', '.join(missing)}; set them, or judge the others with --offline"
                     )
                 looked = look(application, quiet=as_json)
     if as_json:

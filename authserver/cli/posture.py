@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import URL
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
+from authserver.hooks import is_implemented
 from authserver.ini import PLUGIN_PREFIX, PREFIX, resolve
-from authserver.plugins.loading import name_of
+from authserver.plugins.importing import CannotImport
+from authserver.plugins.loading import class_of, name_of
 from authserver.settings import SettingsError
 
 if TYPE_CHECKING:
     from authserver.app import Application
-    from authserver.engine.ports import Policies
 
 PLUGINS = f"{PREFIX}plugins"
 # What takes the place of a secret that is not there where lint runs, such as in CI. It is never used for anything.
@@ -84,21 +87,35 @@ def judge(
     is `offline`: then its problems are among the remarks.
     """
     with TemporaryDirectory() as scratch:
-        known, remarks = _without_what_is_elsewhere(ini, Path(scratch))
+        known, remarks, left_out = _without_what_is_elsewhere(ini, Path(scratch))
         try:
             application = app.build(known, folder=folder, shadow=False)
         except SettingsError as error:
             if not offline:
                 raise
             return [*remarks, *map(_problem, error.problems)], [], None
-    # Also those that cannot be loaded here.
-    listed = set(ini.get(PLUGINS, "").split())
-    remarks += _of_settings(application, listed, unknown={remark.key for remark in remarks})
-    return remarks, list(_powers(application)), application
+    # Plugins that cannot be made here do on a server what they are listed for.
+    kinds = {}
+    for specification in left_out:
+        try:
+            kinds[name_of(specification)] = class_of(specification, folder)
+        except CannotImport as error:
+            remarks.append(_problem(f"{PLUGINS}: {specification}{error}"))
+
+    def serves(hook: str) -> bool:
+        return application.parts.policies.serves(hook) or any(
+            is_implemented(kind, hook) for kind in kinds.values()
+        )
+
+    remarks += _of_settings(application, unknown={remark.key for remark in remarks})
+    remarks += _of_plugins(serves, {*application.parts.policies.names, *kinds})
+    return remarks, list(_powers(application, kinds)), application
 
 
-def _without_what_is_elsewhere(ini: Mapping[str, str], scratch: Path) -> tuple[dict[str, str], list[Remark]]:
-    """The INI with stand-ins for what is given elsewhere and is not there, and without the plugins that need such."""
+def _without_what_is_elsewhere(
+    ini: Mapping[str, str], scratch: Path
+) -> tuple[dict[str, str], list[Remark], list[str]]:
+    """The INI with stand-ins for what is elsewhere and not there, and without the plugins that need such; these plugins."""
     known, remarks, plugins = dict(ini), [], set()
     for key, raw in ini.items():
         try:
@@ -118,9 +135,9 @@ def _without_what_is_elsewhere(ini: Mapping[str, str], scratch: Path) -> tuple[d
             plugins.add(key.removeprefix(PLUGIN_PREFIX).rpartition(".")[0])
     for plugin in plugins:
         known = {key: text for key, text in known.items() if not key.startswith(f"{PLUGIN_PREFIX}{plugin}.")}
-    lines = known.get(PLUGINS, "").splitlines()
-    known[PLUGINS] = "\n".join(line for line in lines if name_of(line.strip()) not in plugins)
-    return known, remarks
+    listed = known.get(PLUGINS, "").split()
+    known[PLUGINS] = "\n".join(one for one in listed if name_of(one) not in plugins)
+    return known, remarks, [one for one in listed if name_of(one) in plugins]
 
 
 def _problem(line: str) -> Remark:
@@ -132,7 +149,7 @@ def _problem(line: str) -> Remark:
     return Remark(severity=Severity.ERROR, key=key, problem=problem or rest, remedy=remedy if problem else "")
 
 
-def _of_settings(application: Application, listed: set[str], unknown: set[str]) -> Iterator[Remark]:
+def _of_settings(application: Application, unknown: set[str]) -> Iterator[Remark]:
     settings = application.parts.settings
     for line in application.insecure:
         found = _problem(line)
@@ -147,7 +164,7 @@ def _of_settings(application: Application, listed: set[str], unknown: set[str]) 
     if f"{PREFIX}issuer" not in unknown:
         yield from _of_issuer(settings.issuer, is_production=settings.is_production)
     if f"{PREFIX}database_url" not in unknown:
-        yield from _of_database(settings.database_url.value)
+        yield from _of_database(application.storage.engine.url)
     for name, most, clause in (
         ("access_token_lifetime", _HOUR, "RFC 9700, 2.2.1; RFC 6750, 5.3"),
         ("code_lifetime", 600, "OAuth 2.1, 4.1.2"),
@@ -163,7 +180,6 @@ def _of_settings(application: Application, listed: set[str], unknown: set[str]) 
                 remedy=f"at most {most}",
                 clause=clause,
             )
-    yield from _of_plugins(application.parts.policies, listed)
 
 
 def _of_issuer(issuer: str, *, is_production: bool) -> Iterator[Remark]:
@@ -182,26 +198,25 @@ def _of_issuer(issuer: str, *, is_production: bool) -> Iterator[Remark]:
     )
 
 
-def _of_database(url: str) -> Iterator[Remark]:
-    parsed, key = urlsplit(url), f"{PREFIX}database_url"
-    query = parse_qs(parsed.query)
-    if parsed.scheme == "sqlite":
+def _of_database(url: URL) -> Iterator[Remark]:
+    key, query = f"{PREFIX}database_url", url.normalized_query
+    if url.get_backend_name() == "sqlite":
         yield Remark(severity=Severity.ADVICE, key=key, problem="SQLite is for one machine, and one writer at a time",
                      remedy="PostgreSQL, by `authserver db copy`, before there are more")  # fmt: skip
         return
-    host = parsed.hostname or query.get("host", [""])[0]
+    host = url.host or query.get("host", ("",))[0]
     if not host or host.startswith("/") or host in ("localhost", "127.0.0.1", "::1"):
         return
-    if query.get("sslmode", [""])[0] != "verify-full":
+    if query.get("sslmode", ("",))[0] != "verify-full":
         yield Remark(severity=Severity.WARNING, key=key, problem=f"the way to {host} is not proven to be encrypted",
                      remedy="add sslmode=verify-full&sslrootcert=system", clause="RFC 9700, 2.6")  # fmt: skip
 
 
-def _of_plugins(policies: Policies, listed: set[str]) -> Iterator[Remark]:
+def _of_plugins(serves: Callable[[str], bool], listed: set[str]) -> Iterator[Remark]:
     """What nobody answers, by the hooks that are served: which plugin does it is for the INI to say."""
 
     def unserved(severity: Severity, *hooks: str, problem: str, clause: str = "") -> Iterator[Remark]:
-        if not any(map(policies.serves, hooks)):
+        if not any(map(serves, hooks)):
             remedy = f"list a plugin that serves {' or '.join(hooks)}"
             yield Remark(severity=severity, key=PLUGINS, problem=problem, remedy=remedy, clause=clause)
 
@@ -218,12 +233,18 @@ def _of_plugins(policies: Policies, listed: set[str]) -> Iterator[Remark]:
                         problem="events are in the database alone: who can write it can hide what was done")  # fmt: skip
 
 
-def _powers(application: Application) -> Iterator[Power]:
+def _powers(application: Application, left_out: Mapping[str, Any]) -> Iterator[Power]:
+    """What each plugin may do; of one that could not be made here, what its class implements."""
     policies = application.parts.policies
     table: list[dict[str, Any]] = policies.table()
-    for name in policies.names:
-        module = type(policies.plugin(name)).__module__
-        hooks = tuple(row["hook"] for row in table if name in row["plugins"])
+    kinds = {name: type(policies.plugin(name)) for name in policies.names}
+    for name, kind in {**kinds, **left_out}.items():
+        module = kind.__module__
+        hooks = tuple(
+            row["hook"]
+            for row in table
+            if name in row["plugins"] or (name in left_out and is_implemented(kind, row["hook"]))
+        )
         yield Power(
             plugin=name,
             hooks=hooks,

@@ -104,6 +104,11 @@ def load(
     return loaded, insecure
 
 
+def class_of(specification: str, folder: Path | None) -> Any:
+    """The class of a plugin that the INI names; nothing is made of it. Raises CannotImport."""
+    return _find(specification, _installed(), folder, LOADING_SECONDS)
+
+
 @cache
 def _installed() -> Mapping[str, EntryPoint]:
     """The plugins of all installed distributions, by name; read once, as that takes a quarter of a start."""

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy.engine import make_url
 from webtest import TestApp
 
 from authserver.cli import lint, main, posture
 from authserver.cli.configuration import Configuration
 from authserver.engine.clients.registration import register
 from authserver.engine.records import Client
+from authserver.plugins import loading
+from authserver.plugins.asking import PluginSet
 from authserver.testing.records import a_client
 from authserver.testing.server import SETTINGS, Server
 from tests.cli.conftest import CHECKOUT
@@ -67,6 +70,18 @@ class Shadow:
     @hookimpl
     def redirect_uri_decision(self, redirect_uri):
         return deny("never")
+"""
+WATCHER = """
+from dataclasses import dataclass
+from authserver.api import hookimpl
+
+@dataclass(frozen=True)
+class Watcher:
+    secret: str
+
+    @hookimpl
+    def observe(self, event):
+        pass
 """
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u200d\r\nada  [bold]administrator"
 WORD = "https://client.example/\x1b]0;title\x07\x1b[2J\u009b31m\u202e\u200d"
@@ -400,6 +415,7 @@ def test_production_ini_is_as_it_should_be_where_no_secrets_are(production) -> N
     assert not list(Path().glob("stand-in.db"))
 
 
+ENVIRONMENT = "authserver.environment = production\n"
 INLINE = "20260101-abcd:" + "A" * 43 + "="
 
 
@@ -428,13 +444,55 @@ def test_each_finding_names_the_key_to_change(production, change, severity, key,
 
 
 def test_what_no_plugin_does_is_said() -> None:
-    class Serving(frozenset[str]):
-        serves = frozenset.__contains__
-
-    problems = [remark.problem for remark in posture._of_plugins(Serving(), {"login_password"})]
+    with closing(PluginSet([])) as nothing:
+        problems = [remark.problem for remark in posture._of_plugins(nothing.serves, set())]
     assert len(problems) == 4 and "nothing limits" in problems[0]
-    served = Serving({"rate_decision", "resource_decision", "client_proofs", "deliver"})
-    assert not list(posture._of_plugins(served, {"login_password"}))
+    names = ["rate_limits", "resources_registered", "dpop", "log_events"]
+    plugins, _ = loading.load(names, {}, production=True)
+    with closing(plugins):
+        assert not list(posture._of_plugins(plugins.serves, set(names)))
+
+
+def test_a_plugin_whose_secret_is_elsewhere_does_what_it_is_listed_for(production, tmp_path) -> None:
+    """Such as the limits of a container, which are counted where its environment says."""
+    (tmp_path / "acme.py").write_text(WATCHER)
+    storage = "# authserver.plugin.rate_limits.storage = memory://"
+    judged = production(
+        (storage, "authserver.plugin.rate_limits.storage = env:NOT_HERE"), options=("--strict",)
+    )
+    assert (judged["status"], told(judged, "warning")) == (0, set())
+    # The same of a plugin of others, which is listed with what it may do.
+    judged = production(
+        ("    log_events\n", "    acme:Watcher\n"),
+        (ENVIRONMENT, f"{ENVIRONMENT}authserver.plugin.watcher.secret = env:NOT_HERE\n"),
+        options=("--strict",),
+    )
+    assert judged["status"] == 0
+    assert not [
+        problem for _, problem in told(judged, "advice") if "events are in the database alone" in problem
+    ]
+    (power,) = [power for power in judged["plugins"] if not power["is_ours"]]
+    assert power == {"plugin": "watcher", "hooks": ["observe"], "comes_from": "acme", "is_ours": False}
+    judged = production(
+        ("    log_events\n", "    log_events\n    acme:Nobody\n"),
+        (ENVIRONMENT, f"{ENVIRONMENT}authserver.plugin.nobody.secret = env:NOT_HERE\n"),
+    )
+    assert [key for key, problem in told(judged, "error") if "acme:Nobody" in problem] == ["plugins"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "warns"),
+    [
+        ("authserver:a[b@db.acme.com/authserver", True),
+        ("authserver:a[b@db.acme.com/authserver?sslmode=verify-full", False),
+        ("authserver@/authserver?host=db.acme.com", True),
+        ("authserver@/authserver?host=/var/run/postgresql", False),
+        ("authserver@127.0.0.1/authserver", False),
+    ],
+)
+def test_whether_the_way_to_the_database_is_encrypted(rest: str, warns: bool) -> None:
+    """RFC 9700, 2.6; a password may have any character."""
+    assert [*map(bool, posture._of_database(make_url(f"postgresql+psycopg://{rest}")))] == [True] * warns
 
 
 def test_a_lifetime_that_is_too_long_has_its_clause(production) -> None:
@@ -450,3 +508,4 @@ def test_what_needs_the_database_is_said_not_to_be_judged(production, tmp_path) 
     production()
     result = CliRunner().invoke(main, ["lint", str(tmp_path / "production.ini")])
     assert (result.exit_code, "--offline" in result.stderr) == (1, True)
+    assert "not set here: authserver.issuer, authserver.database_url" in result.stderr
