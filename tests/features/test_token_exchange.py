@@ -379,6 +379,7 @@ def test_what_came_of_it_ends_and_the_first_stays(services: Services) -> None:
     with services.begin() as engine:
         derived = next(grant for grant in services.rows("grants") if grant["client_id"] == "gateway")
         account.revoke_grant(engine, derived["grant_id"], of=services.ann)
+    assert services.events("grant.revoked")[-1]["details"]["derived"] == 1
     assert_inactive(services.sees("next", first))
     assert_inactive(services.sees("next", second))
     assert services.sees("gateway", subject).json["active"] is True

@@ -217,14 +217,15 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
     consents = 0
     if grant.user_id is not None and not _others_of(engine, grant):
         consents = engine.stores.consents.forget(grant.user_id, grant.client_id)
-    along = _and_derived(engine, [grant_id])[1:]
+    along = len(_and_derived(engine, [grant_id])) - 1
     grants = int(engine.stores.grants.revoke(grant_id, engine.now, DISCONNECTED))
     if grants:
-        grants += len(along)
+        grants += along
         details = {
             "scopes": list(grant.scopes),
             "resources": list(grant.resources),
-            **({"derived": list(along)} if along else {}),
+            # There may be any number: a service may exchange a token for each call.
+            **({"derived": along} if along else {}),
         }
         engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)
     if consents:
