@@ -38,6 +38,12 @@ _NOUNS = {
 }
 
 
+class WrongCall(click.UsageError):
+    """A mistake in how this command is called."""
+
+    exit_code = 1
+
+
 class OneStatus(click.Command):
     """A command that ends with 1 for each mistake in how it is called: 2 says that something is not as it is declared."""
 
@@ -55,8 +61,7 @@ def _ending_with_one() -> Iterator[None]:
     try:
         yield
     except click.UsageError as error:
-        error.exit_code = 1  # type: ignore[misc]  # click reads it from the instance
-        raise
+        raise WrongCall(error.format_message(), error.ctx) from None
 
 
 def _set_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
