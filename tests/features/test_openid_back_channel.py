@@ -23,7 +23,7 @@ from authserver.event_readers import Reading
 from authserver.features.openid import back_channel
 from authserver.features.openid.back_channel import EVENT, NotTold
 from authserver.plugins.delivering import deliveries
-from authserver.testing.origins import Origin, sending, serving
+from authserver.testing.origins import Origin, Reply, raw, sending, serving
 from authserver.testing.rules import Rules, assert_refused, is_active
 from authserver.testing.server import ISSUER, Server
 from tests.features.openid_steps import ON, SCOPES, a_client_of, a_new_server, a_server, id_claims, tokens
@@ -179,6 +179,38 @@ def test_who_does_not_answer_is_asked_again_and_others_are_told(rules: Rules, or
     restarted = Reading(rules.stores, delivery)
     assert restarted.work() and not restarted.work()
     assert [each["aud"] for each in told(rules, origin)][3:] == clients[:1]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        sending(b"x" * 10_000),
+        sending(b"x", Content_Encoding="gzip"),
+        sending(b"", 302, Location="https://client.example/"),
+    ],
+    ids=["a long page", "encoded", "a redirect"],
+)
+def test_whoever_answers_is_not_told_again(rules: Rules, origin: Origin, reply: Reply) -> None:
+    """OUT-10, OUT-11: whatever the answer is; a redirect is not followed."""
+    client, secret = a_client_at(rules, origin)
+    browser = rules.signed_in()
+    tokens(rules, client, secret, browser=browser)
+    end_here(rules, browser)
+    origin.reply = reply
+    for _ in range(2):
+        deliver(rules)
+    assert [each.path for each in origin.received] == [PATH]
+
+
+def test_the_log_says_why_an_application_was_not_told(rules: Rules, origin: Origin) -> None:
+    """OUT-11"""
+    client, secret = a_client_at(rules, origin)
+    browser = rules.signed_in()
+    tokens(rules, client, secret, browser=browser)
+    end_here(rules, browser)
+    origin.reply = raw(b"nothing of HTTP")
+    with pytest.raises(NotTold, match=f"{client.client_id}: not-http: "):
+        deliver(rules)
 
 
 def test_what_hangs_on_a_session_ends_with_it(rules: Rules) -> None:

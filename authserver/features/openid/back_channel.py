@@ -102,8 +102,11 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
                     maximum=MAXIMUM_ANSWER,
                 ).status
             except FetchFailed as failed:
-                silent[notice.client_id] = str(failed)
-                continue
+                if failed.status is None:
+                    silent[notice.client_id] = f"{failed.problem}: {failed.detail}"
+                    continue
+                # It has answered, though in a way that nobody reads: with a redirect, or with a long page.
+                status = failed.status
             if status >= 500 or status in PASSING:
                 silent[notice.client_id] = f"it answered {status}"
                 continue
