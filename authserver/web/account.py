@@ -235,17 +235,24 @@ class Chains:
         self._names = {app.client_id: app.client.name if app.client else app.client_id for app in apps}
 
     def through(self, *grants: Grant) -> list[list[str]]:
-        """The names of the applications that access came through, the first one first; a list for each way, once."""
-        ways = [self._way(grant) for grant in grants if grant.parent_id is not None]
-        return [list(way) for way in dict.fromkeys(ways)]
+        """The names of the other applications that access came through, the first one first; a list for each way, once.
 
-    def _way(self, grant: Grant) -> tuple[str, ...]:
+        A list is empty if the other one is none that the person has.
+        """
+        ways = [self._way(grant) for grant in grants if grant.parent_id is not None]
+        return [list(way) for way in dict.fromkeys(ways) if way is not None]
+
+    def _way(self, grant: Grant) -> tuple[str, ...] | None:
+        """None for what an application derived from its own access alone."""
         names: list[str] = []
-        parent = self._grants.get(grant.parent_id or "")
-        while parent is not None:
-            names.insert(0, self._names[parent.client_id])
-            parent = self._grants.get(parent.parent_id or "")
-        return tuple(names)
+        while grant.parent_id is not None:
+            parent = self._grants.get(grant.parent_id)
+            if parent is None:
+                return tuple(names)
+            if parent.client_id != grant.client_id:
+                names.insert(0, self._names[parent.client_id])
+            grant = parent
+        return tuple(names) or None
 
 
 def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chains) -> dict[str, Any]:

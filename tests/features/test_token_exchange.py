@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from authserver.engine.people import account
+from authserver.engine.people.account import ConnectedApp
 from authserver.engine.people.login import disable_user
 from authserver.engine.records import Client
 from authserver.features.token_exchange import ACCESS_TOKEN, GRANT_TYPE
 from authserver.settings import SettingsError
 from authserver.testing.plans import transcript_of
+from authserver.testing.records import a_client, a_grant
 from authserver.testing.rules import Answer, Rules, assert_inactive, assert_refused
 from authserver.testing.server import RESOURCE, SETTINGS, VERIFIER, Server, form_with, with_plugin
+from authserver.web.account import Chains
 from tests.dpop_proofs import KEY, OTHER, proof
 
 NEXT = "https://next.example/"
@@ -506,6 +509,40 @@ def test_an_exchange_reads_its_chain_once(sqlite_url: str) -> None:
 
 
 # ---- what people and operators see -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clients", "through"),
+    [
+        (["agent", "gateway"], [["Agent"]]),
+        (["agent", "gateway", "next"], [["Agent", "Gateway"]]),
+        (["gateway", "gateway"], []),
+        (["agent", "gateway", "gateway"], [["Agent"]]),
+        ([None, "gateway"], [[]]),
+        ([None, "gateway", "next"], [["Gateway"]]),
+    ],
+    ids=str,
+)
+def test_a_person_is_told_which_other_applications_access_came_through(
+    clients: list[str | None], through: list[list[str]]
+) -> None:
+    """TX-10, E-16: not the application itself, which may derive from its own access; and not one that they have not."""
+    grants = [
+        a_grant(grant_id=f"grant_{n}", client_id=name, parent_id=f"grant_{n - 1}" if n else None)
+        for n, name in enumerate(clients)
+    ]
+    known = [grant for grant in grants if grant.client_id is not None]
+    names = dict.fromkeys(grant.client_id for grant in known)
+    apps = [
+        ConnectedApp(
+            client_id=name,
+            client=a_client(client_id=name, name=name.capitalize()),
+            grants=tuple(grant for grant in known if grant.client_id == name),
+            consent=None,
+        )
+        for name in names
+    ]
+    assert Chains(apps).through(grants[-1]) == through
 
 
 def test_a_person_sees_and_ends_access_with_its_chain(sqlite_url: str) -> None:
