@@ -145,8 +145,8 @@ class Database:
         with self._connect() as connection:
             if not sa.inspect(connection).has_table(VERSION_TABLE):
                 return None
-            number: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
-            return number
+            found = sa.select(sa.column("version_num", sa.String)).select_from(sa.table(VERSION_TABLE))
+            return connection.scalar(found)
 
     def migrations(self) -> Mapping[str, tuple[str | None, str]]:
         """The migration before it, and its kind, of each migration that was run. Raises StorageUnavailable."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Executable, Select
 from sqlalchemy.engine import Compiled, Dialect
+from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
@@ -124,8 +125,9 @@ class Prepared:
         """The statement in the words of this database, when run with such parameters."""
         statements = self._statements
         statement = statements[dialect.name] if isinstance(statements, Mapping) else statements
-        compiled = statement.compile(dialect=dialect, column_keys=list(parameters))  # type: ignore[attr-defined]
         columns = statement.selected_columns if isinstance(statement, Select) else ()
+        assert isinstance(statement, ClauseElement)
+        compiled = statement.compile(dialect=dialect, column_keys=list(parameters))
         return Written(compiled, [column.type for column in columns])
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import Column, Table
 
-Record = TypeVar("Record")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 class Rows(Generic[Record]):
@@ -19,7 +22,7 @@ class Rows(Generic[Record]):
     """
 
     def __init__(self, kind: type[Record], table: Table, *, at: int = 0) -> None:
-        names = [item.name for item in fields(kind) if item.name in table.columns]  # type: ignore[arg-type]
+        names = [item.name for item in fields(kind) if item.name in table.columns]
         self.kind = kind
         self.columns: list[Column[Any]] = [table.columns[name] for name in names]
         self.start = at
@@ -28,15 +31,19 @@ class Rows(Generic[Record]):
         self._values = attrgetter(*names)
         # Records are frozen and have slots: their `__init__` takes three times as long as filling the slots.
         self._fill = [getattr(kind, name).__set__ for name in names]
-        self._others = [item for item in fields(kind) if item.name not in table.columns]  # type: ignore[arg-type]
+        others = [item for item in fields(kind) if item.name not in table.columns]
+        assert all(item.default is not MISSING for item in others), (
+            f"{kind.__name__}: no default for a member"
+        )
+        self._others = [(item.name, getattr(kind, item.name).__set__, item.default) for item in others]
 
     def record(self, row: Sequence[Any], **others: Any) -> Record:
         """The record of this row; `others` are members that are kept elsewhere."""
         record = object.__new__(self.kind)
         for fill, value in zip(self._fill, row[self.start : self.end], strict=True):
             fill(record, value)
-        for item in self._others:
-            object.__setattr__(record, item.name, others.get(item.name, item.default))
+        for name, fill, default in self._others:
+            fill(record, others.get(name, default))
         return record
 
     def row(self, record: Record) -> dict[str, Any]:

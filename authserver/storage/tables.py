@@ -406,7 +406,7 @@ class GenerationRow(Base):
 
 
 class MigrationRow(Base):
-    """A migration that was run, from 0027 on: a version that does not know it sees here whether it can work with it."""
+    """A migration that was run, from 0028 on: a version that does not know it sees here whether it can work with it."""
 
     __tablename__ = "migrations"
 
@@ -455,13 +455,13 @@ Index(
     sqlite_where=DEFAULT_RESOURCE,
     postgresql_where=DEFAULT_RESOURCE,
 )
-# By user and client together: one application may act for everybody, so each index that a planner may choose
-# must be fast.
 # Few people are disabled, and all of them can be listed.
 _DISABLED = users.c.disabled_at.is_not(None)
 Index("ix_users_disabled_username", users.c.username, sqlite_where=_DISABLED, postgresql_where=_DISABLED)
 # They are listed newest first.
 Index(None, initial_tokens.c.created_at, initial_tokens.c.token_id)
+# By user and client together: one application may act for everybody, so each index that a planner may choose
+# must be fast.
 Index(None, grants.c.user_id, grants.c.client_id)
 # They are listed newest first: of a client, which may have very many, and all of them. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)
