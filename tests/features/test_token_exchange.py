@@ -374,6 +374,23 @@ def test_whatever_ends_the_first_ends_all_that_came_of_it(end: Any, token_format
     assert_refused(services.refresh(client, secret, answer.json["refresh_token"]), "invalid_grant")
 
 
+def test_a_refresh_of_the_first_makes_nothing_longer_and_its_reuse_ends_all(services: Services) -> None:
+    """TX-09, TX-10, T163: what came of a token has the end of that token, and falls with its grant."""
+    code = services.code(services.agent, scope="profile")
+    answer = services.redeem(services.agent, services.agent_secret, code).json
+    first = services.exchanged("gateway", answer["access_token"])
+    services.wait(300)
+    refresh_token = answer["refresh_token"]
+    assert services.refresh(services.agent, services.agent_secret, refresh_token).status_int == 200
+    again = services.exchanged("gateway", answer["access_token"])
+    ends = [services.claims(token)["exp"] for token in (answer["access_token"], first, again)]
+    assert len(set(ends)) == 1
+    services.wait(300)
+    assert_refused(services.refresh(services.agent, services.agent_secret, refresh_token), "invalid_grant")
+    refused(services.exchange("gateway", answer["access_token"]), "subject-token-ended")
+    assert_inactive(services.sees("next", first))
+
+
 def test_what_came_of_it_ends_and_the_first_stays(services: Services) -> None:
     """TX-10: ending the access of one service ends it and those after it, not those before."""
     subject = services.subject()
