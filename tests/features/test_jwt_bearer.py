@@ -548,7 +548,7 @@ def test_listed_subjects_are_all_there_are(make_bearer: Callable[..., Bearer]) -
 
 def test_whatever_else_an_issuer_calls_a_person_opens_nothing(bearer: Bearer) -> None:
     """T165: an e-mail address or a name in an assertion is anybody's to choose at the issuer; only its subject counts."""
-    names = {name: "ann" for name in ("email", "preferred_username", "name", "nickname", "username", "upn")}
+    names = dict.fromkeys(("email", "preferred_username", "name", "nickname", "username", "upn"), "ann")
     somebody = assertion(sub="somebody", email_verified=True, **names)
     bearer.refused(lambda: bearer.send(somebody), "user-unknown")
 
