@@ -163,12 +163,17 @@ class Requests:
         # Looking a label up costs more than counting.
         self._of: dict[tuple[str, int], Histogram] = {}
         self._codes = self._reasons = frozenset[str]()
+        self._plugins: tuple[object, ...] = ()
 
     def know(self, policies: Any) -> None:
         """Let the names that are declared be labels: error codes, and the reasons of the server and its plugins."""
         self._codes = frozenset({"", *_codes(OAuthError)})
-        self._reasons = frozenset({*REMEDIES, *WITHOUT_REMEDY}).union(
-            *(getattr(policies.plugin(name), "reasons", ()) for name in policies.names)
+        self._plugins = tuple(map(policies.plugin, policies.names))
+        self._reasons = self._declared()
+
+    def _declared(self) -> frozenset[str]:
+        return frozenset({*REMEDIES, *WITHOUT_REMEDY}).union(
+            *(getattr(plugin, "reasons", ()) for plugin in self._plugins)
         )
 
     def count(self, timeline: Timeline) -> None:
@@ -181,6 +186,9 @@ class Requests:
         took.observe(timeline.nanoseconds / 1e9)
         if timeline.error_id:
             error = (timeline.error or NONE) if timeline.error in self._codes else OTHER
+            if timeline.reason not in self._reasons:
+                # Such as that of a limit that was declared while this process runs.
+                self._reasons = self._declared()
             reason = timeline.reason if timeline.reason in self._reasons else OTHER
             self._refused.labels(endpoint, error, reason).inc()
         for span in timeline.spans or ():

@@ -213,6 +213,18 @@ def test_refusals_are_counted_by_endpoint_error_and_reason(make) -> None:
     }
 
 
+def test_a_limit_that_is_declared_later_has_its_name(make) -> None:
+    plugins = with_plugin("metrics", {})["authserver.plugins"] + "\nrate_limits"
+    server = make(**{"authserver.plugins": plugins})
+    client, _ = server.add_client(grant_types=("client_credentials",))
+    row = {"counted": "failed_client_authentication", "key": "client", "count": 1, "seconds": 60}
+    server.application.parts.policies.plugin("rate_limits").adjust({"guesses": row})
+    for _ in range(2):
+        server.token(client, "a" * 43, grant_type="client_credentials")
+    figures = {key[1:]: value for key, value in read(server).items() if key[0] == "authserver_refusals_total"}
+    assert figures["token", "temporarily_unavailable", "guesses"] == 1
+
+
 def test_statements_and_connections_of_requests_are_timed(make) -> None:
     """A commit, too: it is where a slow disk is seen."""
     server = make()

@@ -202,6 +202,34 @@ def test_whoever_answers_is_not_told_again(rules: Rules, origin: Origin, reply: 
     assert [each.path for each in origin.received] == [PATH]
 
 
+def test_whoever_does_not_answer_for_long_is_given_up(
+    rules: Rules, origin: Origin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OUT-11: after a quarter of an hour, so that nobody holds up others; that is in the log, and it is final."""
+    client, secret = a_client_at(rules, origin)
+    gone, its = a_client_of(rules, details={"backchannel_logout_uri": "https://localhost/bye"})
+    browser = rules.signed_in()
+    tokens(rules, client, secret, browser=browser)
+    tokens(rules, gone, its, browser=browser)
+    end_here(rules, browser)
+    origin.reply = sending(b"", 503)
+    try:
+        for seconds in (0, 14 * 60):
+            rules.wait(seconds)
+            with pytest.raises(NotTold, match=f"{client.client_id}: it answered 503"):
+                deliver(rules)
+        assert "given up" not in caplog.text
+        rules.wait(2 * 60)
+        deliver(rules)
+    finally:
+        rules.wait(-16 * 60)
+    for each in (client, gone):
+        assert f"{each.client_id} is given up, and not told that a session ended: " in caplog.text
+    asked = len(origin.received)
+    deliver(rules)
+    assert len(origin.received) == asked == 3
+
+
 def test_the_log_says_why_an_application_was_not_told(rules: Rules, origin: Origin) -> None:
     """OUT-11"""
     client, secret = a_client_at(rules, origin)

@@ -1,8 +1,8 @@
 """Applications are told when a session ends (OpenID Connect Back-Channel Logout 1.0), and lose what hangs on it.
 
 What is to be sent is in the event of the end, which is stored in the transaction that ends the session. It is read after
-that, and again until each application has taken its logout token or refused it for good: so a restart loses none, and an
-application that was told is not told again.
+that, and again until each application has taken its logout token or refused it for good, or is given up: so a restart loses
+none, and an application that was told is not told again.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ KIND = "logout-token"
 SESSION_ENDED = "session-ended"
 # How long it is kept that an application was told: longer than any event waits.
 KEPT = timedelta(days=7)
+# How long after the end of a session an application is asked again that does not answer: after that, others need not wait.
+PATIENCE = timedelta(minutes=15)
 PAGE = 500
 MAXIMUM_ANSWER = 4_096
 # Of the refusals, those after which trying again helps.
@@ -63,59 +65,71 @@ class Notice:
 
     Attributes:
         mark: stored when that is done.
+        problem: why nobody knows now where the application is told; "" if that is known.
     """
 
     client_id: str
-    uri: str
-    token: str
     mark: Kept
+    uri: str = ""
+    token: str = ""
+    problem: str = ""
 
 
 def deliver(begin: Begin, events: Sequence[Event]) -> None:
     """Tell the applications of the sessions that these events ended.
 
     Raises:
-        NotTold: some could not be reached; all others are told.
+        NotTold: some could not be reached, and their sessions ended less than PATIENCE ago; all others are told.
     """
     ends = [
-        (event.user_id, event.details[ENDED_SESSIONS])
+        (event, event.user_id, event.details[ENDED_SESSIONS])
         for event in events
         if event.user_id is not None and event.details.get(ENDED_SESSIONS)
     ]
     # First for all: nobody who does not answer holds it up.
-    for user_id, ended in ends:
+    for _, user_id, ended in ends:
         with begin() as engine:
             end_access(engine, user_id, ended)
     # Who does not answer is asked once for all events of this round.
     silent: dict[str, str] = {}
-    for user_id, ended in ends:
+    waiting: dict[str, str] = {}
+    for event, user_id, ended in ends:
         with begin() as engine:
-            notices, fetcher = list(_notices(engine, user_id, ended, silent)), engine.fetcher
+            notices = list(_notices(engine, user_id, ended))
+            is_late = engine.now - event.at > PATIENCE
         for notice in notices:
-            if notice.client_id in silent:
-                continue
-            try:
-                status = fetcher.post(
-                    notice.uri,
-                    urlencode({"logout_token": notice.token}).encode(),
-                    headers={"Content-Type": "application/x-www-form-urlencoded"},
-                    maximum=MAXIMUM_ANSWER,
-                ).status
-            except FetchFailed as failed:
-                if failed.status is None:
-                    silent[notice.client_id] = f"{failed.problem}: {failed.detail}"
+            why = notice.problem or silent.get(notice.client_id) or _tell(engine, notice)
+            if why:
+                silent[notice.client_id] = why
+                if not is_late:
+                    waiting[notice.client_id] = why
                     continue
-                # It has answered, though in a way that nobody reads: with a redirect, or with a long page.
-                status = failed.status
-            if status >= 500 or status in PASSING:
-                silent[notice.client_id] = f"it answered {status}"
-                continue
-            if not 200 <= status < 300:
-                log.warning("the logout token for %s was refused: it answered %d", notice.client_id, status)
-            with begin() as engine:
-                engine.stores.kept.add_once(notice.mark)
-    if silent:
-        raise NotTold("; ".join(f"{client_id}: {why}" for client_id, why in silent.items()))
+                log.warning("%s is given up, and not told that a session ended: %s", notice.client_id, why)
+            with begin() as keeping:
+                keeping.stores.kept.add_once(notice.mark)
+    if waiting:
+        raise NotTold("; ".join(f"{client_id}: {why}" for client_id, why in waiting.items()))
+
+
+def _tell(engine: Engine, notice: Notice) -> str:
+    """Send the logout token, outside of any transaction; why that must be done again, "" if it is done."""
+    try:
+        status = engine.fetcher.post(
+            notice.uri,
+            urlencode({"logout_token": notice.token}).encode(),
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            maximum=MAXIMUM_ANSWER,
+        ).status
+    except FetchFailed as failed:
+        if failed.status is None:
+            return f"{failed.problem}: {failed.detail}"
+        # It has answered, though in a way that nobody reads: with a redirect, or with a long page.
+        status = failed.status
+    if status >= 500 or status in PASSING:
+        return f"it answered {status}"
+    if not 200 <= status < 300:
+        log.warning("the logout token for %s was refused: it answered %d", notice.client_id, status)
+    return ""
 
 
 def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
@@ -145,38 +159,32 @@ def _is_of(grant: Grant, sessions: Collection[str]) -> bool:
     return grant.details.get("session") in sessions and OPENID in grant.scopes
 
 
-def _notices(
-    engine: Engine, user_id: str, ended: Collection[str], silent: dict[str, str]
-) -> Iterator[Notice]:
-    """What is still to be sent: once to each application that got a token in one of these sessions.
-
-    Args:
-        silent: gets the clients of which nobody knows now where they are told, and why.
-    """
+def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[Notice]:
+    """What is still to be sent: once to each application that got a token in one of these sessions."""
     clients: dict[str, Client | None] = {}
+    problems: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
     for grant in _grants(engine, user_id, redeemed=True):
-        if not _is_of(grant, ended) or (grant.client_id, grant.details["session"]) in seen:
+        client_id, session = grant.client_id, grant.details.get("session", "")
+        if not _is_of(grant, ended) or (client_id, session) in seen:
             continue
-        session = grant.details["session"]
-        seen.add((grant.client_id, session))
-        if grant.client_id not in clients:
+        seen.add((client_id, session))
+        if client_id not in clients:
             try:
-                clients[grant.client_id] = _find(engine, grant.client_id)
+                clients[client_id] = _find(engine, client_id)
             except OAuthError as error:
-                clients[grant.client_id] = None
-                silent[grant.client_id] = error.description
-        client = clients[grant.client_id]
-        key = digest(KIND, f"{grant.client_id} {session}")
-        if client is None or engine.stores.kept.find(KIND, key) is not None:
+                clients[client_id], problems[client_id] = None, error.description
+        client = clients[client_id]
+        key = digest(KIND, f"{client_id} {session}")
+        if (client is None and client_id not in problems) or engine.stores.kept.find(KIND, key) is not None:
             continue
-        yield Notice(
-            client_id=client.client_id,
-            uri=client.details[URI],
-            token=make(engine, client, grant, session),
-            # Not with the grant: this ends with the session, and is deleted soon.
-            mark=Kept(kind=KIND, digest=key, created_at=engine.now, expires_at=engine.now + KEPT),
-        )
+        # Not with the grant: this ends with the session, and is deleted soon.
+        mark = Kept(kind=KIND, digest=key, created_at=engine.now, expires_at=engine.now + KEPT)
+        if client is None:
+            yield Notice(client_id=client_id, mark=mark, problem=problems[client_id])
+        else:
+            token = make(engine, client, grant, session)
+            yield Notice(client_id=client_id, mark=mark, uri=client.details[URI], token=token)
 
 
 def make(engine: Engine, client: Client, grant: Grant, session: str) -> str:
