@@ -479,7 +479,11 @@ def certified() -> Services:
     return Services(**{"authserver.plugins": f"{__name__}:{Certificates.__qualname__}\ndpop\n{plugged}"})
 
 
-@pytest.mark.parametrize("headers", [{}, {"certificate": "another"}, {"dpop": proof(KEY)}], ids=repr)
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"certificate": "another"}, {"dpop": proof(KEY)}],
+    ids=["none", "another", "of another kind"],
+)
 def test_a_token_of_a_certificate_needs_that_certificate(
     certified: Services, headers: Mapping[str, str]
 ) -> None:
