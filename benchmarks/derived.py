@@ -23,12 +23,12 @@ from typing import Any
 from timing import Compared, Send, compare, migrated
 
 from authserver.engine.records import Client
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from tests.client_keys import Key
 
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256")
 MAXIMUM = {"an exchange, and a refresh": 1.3, "an assertion, and client_credentials": 1.5}

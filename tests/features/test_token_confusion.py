@@ -15,7 +15,6 @@ from webtest import TestResponse
 
 from authserver.engine.crypto.digests import new_identifier
 from authserver.features.device.protocol import GRANT_TYPE as DEVICE
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.openid.back_channel import EVENT
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
@@ -23,6 +22,7 @@ from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server
 from authserver.testing.stories import assert_json_error, stored
 from tests.client_keys import ASSERTION_TYPE, Key
 
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256", kid="trusted")
 SERVICE = ("client_credentials", "refresh_token", EXCHANGE, JWT_BEARER)
