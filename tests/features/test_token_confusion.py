@@ -160,7 +160,7 @@ def used(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize("door", DOORS)
 def test_no_door_takes_another_kind_of_token(doors: Doors, door: str) -> None:
-    """T163, TX-02, TX-11, TX-12, JAG-01, JAG-02, JAG-11, JAG-20, DEV-03: in every pairing, with the error of that door."""
+    """T163, TX-02, TX-11, TX-12, JAG-01, JAG-11, DEV-03: in every pairing, with the error of that door."""
     present, error, status, takes = DOORS[door]
     assert takes <= doors.tokens.keys()
     before = stored(doors.server)
