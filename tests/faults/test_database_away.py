@@ -76,7 +76,7 @@ def assert_recovers(faulty, load, since, longest=REFUSED_WITHIN):
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_postgresql_is_restarted(away, postgresql, mode, is_long, report):
     """F3: no dead connection stays in the pool, and nobody has to do anything."""
-    for _ in range(5 if is_long else 1):
+    for _ in range({"fast": 10, "immediate": 20}[mode] if is_long else 1):
         with away.load() as load:
             time.sleep(0.5)
             postgresql.stop(mode)
@@ -97,7 +97,7 @@ def test_postgresql_is_silent(away, postgresql, proxy, how, is_long, report):
         "frozen": (postgresql.freeze, postgresql.thaw),
         "black hole": (proxy.silence, proxy.speak),
     }[how]
-    for _ in range(5 if is_long else 1):
+    for number in range(15 if is_long else 1):
         with away.load() as load:
             time.sleep(0.5)
             silence()
@@ -105,7 +105,7 @@ def test_postgresql_is_silent(away, postgresql, proxy, how, is_long, report):
                 time.sleep(REFUSED_WITHIN)
                 assert_goes_on_without_its_database(away)
                 began = time.monotonic()
-                time.sleep(30 if is_long else 1.5)
+                time.sleep(30 if is_long and number < 5 else 1.5)
                 refused = [step for step in load.ledger.steps() if step.status == 503 and step.began > began]
                 # An attempt each second for each process; all others are not asked to wait.
                 quick = sum(step.seconds < 0.5 for step in refused)
