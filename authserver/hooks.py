@@ -295,10 +295,12 @@ def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
 
 
 def is_reason(text: object) -> bool:
+    """Whether a plugin may give this as its reason: a short identifier (`MAXIMUM_REASON`)."""
     return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
 
 
 def is_error_code(text: object) -> bool:
+    """Whether this can be an `error` of OAuth: visible ASCII without quote and backslash (OAuth 2.1, 3.2.4)."""
     return isinstance(text, str) and _ERROR_CODE.fullmatch(text) is not None
 
 

@@ -79,22 +79,27 @@ class Subject:
 
     @classmethod
     def user(cls, user: User) -> Subject:
+        """The subject that is this user."""
         return cls(kind=SubjectKind.USER, identifier=user.user_id, name=user.username)
 
     @classmethod
     def client(cls, client_id: str) -> Subject:
+        """The subject that is the client of this id; the id is its name, too."""
         return cls(kind=SubjectKind.CLIENT, identifier=client_id, name=client_id)
 
     @classmethod
     def resource(cls, form: str, uri: str) -> Subject:
+        """The subject that is the resource of this canonical form, with its URI as it is written."""
         return cls(kind=SubjectKind.RESOURCE, identifier=form, name=uri)
 
     @classmethod
     def scope(cls, scope: str) -> Subject:
+        """The subject that is this scope."""
         return cls(kind=SubjectKind.SCOPE, identifier=scope, name=scope)
 
     @classmethod
     def issuer(cls, issuer: str) -> Subject:
+        """The subject that is an issuer of assertions, by what it calls itself in `iss`."""
         return cls(kind=SubjectKind.ISSUER, identifier=issuer, name=issuer)
 
     @property
@@ -239,6 +244,7 @@ class Act:
 
     @property
     def reason(self) -> str:
+        """The reason that ended grants keep: `because`, or else one that follows from `subject` and `for_good`."""
         kind = self.subject.kind
         if self.because or not self.for_good:
             return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
@@ -262,6 +268,7 @@ class Stage:
 
     @property
     def is_first(self) -> bool:
+        """Whether the act has not begun."""
         return self == Stage()
 
 

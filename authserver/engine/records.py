@@ -117,10 +117,12 @@ class Client:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether it may do anything: a disabled client is refused everywhere."""
         return self.disabled_at is None
 
     @property
     def is_self_registered(self) -> bool:
+        """Whether it registered itself (RFC 7591), so that nobody vouches for its name."""
         return self.registered_by is RegisteredBy.SELF
 
     @property
@@ -241,6 +243,7 @@ class Resource:
 
     @property
     def is_stored(self) -> bool:
+        """Whether it is kept in the store; False for one that the INI lists."""
         return not self.settings
 
 
@@ -318,6 +321,7 @@ class User:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether the user may sign in: the tokens of a disabled user are worthless."""
         return self.disabled_at is None
 
 
@@ -658,6 +662,7 @@ class UnknownEventType(str):
 
     @property
     def value(self) -> str:
+        """The text itself, as `EventType.value` gives it."""
         return str(self)
 
 

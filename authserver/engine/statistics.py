@@ -125,6 +125,7 @@ class TotalsRow:
 
     @property
     def total(self) -> int:
+        """The sum of all counts of the row."""
         return sum(self.counts.values())
 
 

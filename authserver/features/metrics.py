@@ -66,6 +66,7 @@ class Metrics:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: a page of metrics that anybody can read."""
         return () if self.tokens else ("tokens: there are none, so anybody can read /metrics; set one",)
 
     @hookimpl

@@ -502,6 +502,7 @@ class SharedStorage(RedisStorage):
     """Counts in a Redis or Valkey, which can be listed. Its methods raise StorageError."""
 
     def initialize_storage(self, _uri: str) -> None:
+        """Connect as `limits` does, and register the scripts that count and take back."""
         super().initialize_storage(_uri)
         self._take = self.storage.register_script(_TAKE)
         self._give_back = self.storage.register_script(_GIVE_BACK)
@@ -598,6 +599,7 @@ class Counts:
             return is_first
 
     def close(self) -> None:
+        """Close the connections to the shared store, if there is one."""
         if self.shared is not None:
             self.shared.storage.close()
 

@@ -82,6 +82,7 @@ class SmtpMail:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: links to set passwords sent readable."""
         if self.tls is Tls.NONE and not self._is_loopback:
             return ("tls: none sends links to set passwords readable; use implicit or starttls",)
         return ()

@@ -67,6 +67,7 @@ class SyslogEvents:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: events that leave the machine unencrypted."""
         local = self._scheme == "unix" or {self._host, f"[{self._host}]"} & LOOPBACK_HOSTS
         if self._scheme == "tls" or local:
             return ()

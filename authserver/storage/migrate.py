@@ -56,6 +56,7 @@ class Schema(StrEnum):
 
     @property
     def is_usable(self) -> bool:
+        """Whether this version can work with the tables."""
         return self in (Schema.CURRENT, Schema.AHEAD)
 
 

@@ -40,9 +40,11 @@ class Answer:
         return iter(self._rows)
 
     def all(self) -> list[tuple[Any, ...]]:
+        """All rows."""
         return self._rows
 
     def first(self) -> tuple[Any, ...] | None:
+        """The first row; None when there is none."""
         return self._rows[0] if self._rows else None
 
     def one_or_none(self) -> tuple[Any, ...] | None:

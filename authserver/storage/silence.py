@@ -52,10 +52,12 @@ class Silence:
                 self._next_attempt = now + PAUSE
 
     def begin(self) -> None:
+        """Note that the server did not answer: the next attempt is after a pause."""
         with self._lock:
             self._next_attempt = time.monotonic() + PAUSE
 
     def end(self) -> None:
+        """Note that the server answered."""
         if self._next_attempt is not None:
             with self._lock:
                 self._next_attempt = None

@@ -46,6 +46,7 @@ class Sum:
     digest: int = 0
 
     def with_row(self, values: tuple[Any, ...]) -> Sum:
+        """The sum with one more row."""
         text = json.dumps([_plain(value) for value in values], sort_keys=True, ensure_ascii=True)
         added = int.from_bytes(hashlib.sha256(text.encode()).digest())
         return Sum(self.rows + 1, (self.digest + added) % 2**256)

@@ -956,6 +956,7 @@ class MemoryEventSeals(InMemory):
 
 
 def place_of(event: Event) -> Place:
+    """Where an event stands in the order of time and id."""
     return event.at, event.event_id
 
 
@@ -1013,7 +1014,7 @@ class MemorySessions(InMemory):
 
 
 class MemorySigningKeys(InMemory):
-    """`engine.ports.Keys` in memory."""
+    """`engine.ports.SigningKeys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
         return sorted(self.tables.signing_keys.values(), key=lambda key: (key.created_at, key.kid))

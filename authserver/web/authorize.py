@@ -46,6 +46,7 @@ CHANGED = {
 
 @view_config(route_name="authorize", request_method="GET")
 def authorize(request: Request) -> Response:
+    """GET /oauth/authorize (OAuth 2.1, 4.1.1): a page, or the redirect to the client."""
     return show(request, _begin(request, read_query))
 
 
@@ -60,6 +61,7 @@ def authorize_by_form(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
+    """GET /oauth/consent: a pending request after sign-in."""
     query = read_page_query(request)
     outcome = authorization.resume(request.engine, query.get("request") or "", request.browser)
     return show(request, outcome, ticked=() if "none" in query.all("ticks") else None)
@@ -67,6 +69,11 @@ def consent(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="POST")
 def answer_consent(request: Request) -> Response:
+    """POST /oauth/consent: what the person answered, or that another user wants to sign in.
+
+    Raises:
+        PageError: the form is of another browser, or its request cannot be answered any more.
+    """
     form = read_form_from_here(request)
     sealed, given = form.get("request") or "", form.get("answer")
     if given == "switch":
@@ -100,6 +107,7 @@ def show(request: Request, outcome: Outcome, *, ticked: Collection[str] | None =
 
 @exception_view_config(FormOutOfDate)
 def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
+    """The consent page again with what is asked now, which has changed since the form was shown."""
     response = _consent_page(request, refusal.asked)
     response.status_int = refusal.status
     return response
@@ -115,6 +123,7 @@ def show_expired(refusal: RequestExpired, request: Request) -> Response:
 
 @exception_view_config(RequestAnswered)
 def show_answered(refusal: RequestAnswered, request: Request) -> Response:
+    """A page that says that this request was answered before: a code is issued once."""
     return _stopped(request, refusal, again=None, client=describe_client(request, refusal.client))
 
 

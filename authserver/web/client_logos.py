@@ -24,6 +24,7 @@ def logo_url(request: Request, client: Client) -> str | None:
 
 @view_config(route_name="client_logo", request_method="GET")
 def client_logo(request: Request) -> Response:
+    """GET: the logo that an operator gave a client; browsers keep it, because its digest is in the address."""
     query = read_page_query(request)
     logo = request.engine.stores.clients.find_logo(query.get("client_id") or "", query.get("digest") or "")
     if logo is None:

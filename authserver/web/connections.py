@@ -154,6 +154,7 @@ class Task(WSGITask):  # type: ignore[misc]
         self.write(b"" if self.request.command == "HEAD" else body)
 
     def build_response_header(self) -> bytes:
+        """As waitress makes it; at the end of the process the connection is closed after it."""
         if self.channel.server.is_ending:
             # So that the client sends its next request to another process (RFC 9112, 9.6).
             self.request.headers["CONNECTION"] = "close"
@@ -165,6 +166,7 @@ class RefusingTask(ErrorTask):  # type: ignore[misc]
     """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
 
     def execute(self) -> None:
+        """Send the refusal as JSON, in words that quote nothing of the request."""
         error = self.request.error
         code = "server_error" if error.code == 500 else "invalid_request"
         body = f'{{"error":"{code}","error_description":"{_ERRORS[error.code]}"}}'.encode()
@@ -303,6 +305,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         self._since = 0.0
 
     def add_task(self, task: Any) -> None:
+        """Queue a request; count it if no thread is free."""
         with self.lock:
             self.queue.append(task)
             self.queue_cv.notify()

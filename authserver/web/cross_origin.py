@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Add the directive `add_cross_origin_headers`."""
     config.registry.cross_origin = CrossOrigin()
     config.add_directive("add_cross_origin_headers", add_cross_origin_headers)
 

@@ -166,6 +166,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
 
 @exception_view_config(StorageUnavailable)
 def storage_unavailable(error: StorageUnavailable, request: Request) -> Response:
+    """503 `temporarily_unavailable`: the storage is locked, down or too slow, and nothing was stored."""
     return _failed(request, TemporarilyUnavailable("The server is busy. Try again in a moment."))
 
 

@@ -42,6 +42,7 @@ class Unreadable(ValueError):
 
 
 def includeme(config: Configurator) -> None:
+    """Read from the settings which proxies are trusted."""
     config.registry.forwarding = Forwarding.of(config.registry.application.parts.settings)
 
 
@@ -80,6 +81,7 @@ class Forwarding:
 
     @classmethod
     def of(cls, settings: Settings) -> Forwarding:
+        """What the settings say."""
         return cls(
             networks=tuple(ip_network(text) for text in settings.trusted_proxies if text != UNIX_PEER),
             unix=UNIX_PEER in settings.trusted_proxies,

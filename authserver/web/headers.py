@@ -36,10 +36,15 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.content_security_policy`, which a view may extend."""
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """A tween that refuses requests for another host (T138), and sets the security headers of every answer.
+
+    Health endpoints are answered under any host, because probes reach them by address.
+    """
     settings = registry.application.parts.settings
     issuer = urlsplit(settings.issuer)
     host = issuer.netloc.lower()

@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Contain what views raise, and repeat requests after conflicts of transactions."""
     config.set_execution_policy(execution_policy)
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_view_deriver(contained_view)

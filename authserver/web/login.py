@@ -87,6 +87,11 @@ class TooManySignIns(TooManyRequests):
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
+    """GET /login: the form; or straight on, if a session or a policy knows who it is.
+
+    Raises:
+        PageError: the pending request has expired, or is of another browser.
+    """
     query = read_page_query(request)
     sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
     again = bool(return_page) and bool(query.get("again"))
@@ -112,6 +117,13 @@ def login(request: Request) -> Response:
 
 @view_config(route_name="login", request_method="POST")
 def check_login(request: Request) -> Response:
+    """POST /login: check the password, begin a session, and go on with the pending request or page.
+
+    Raises:
+        ForgedForm: the form is of another browser (T098).
+        NotSignedIn: the name or password is wrong; one answer for both.
+        TooManySignIns: there were too many attempts.
+    """
     form, engine = read_form_from_here(request), request.engine
     sealed = _once(form, "request") or ""
     # A request that cannot continue is refused before a password is checked.
@@ -148,6 +160,7 @@ def check_login(request: Request) -> Response:
 
 @exception_view_config(NotSignedIn)
 def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
+    """The form again with one sentence for every cause, as status 400."""
     response = _login_page(request, refusal.page, failed=True)
     response.status_int = 400
     return response
@@ -155,12 +168,14 @@ def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
 
 @exception_view_config(TooManySignIns)
 def hold_login(refusal: TooManySignIns, request: Request) -> Response:
+    """The form again with the time to wait, as status 429 with `Retry-After`."""
     response = _login_page(request, refusal.page, failed=True, wait_seconds=refusal.retry_after)
     return with_retry_after(response, refusal)
 
 
 @view_config(route_name="logout", request_method="GET")
 def logout(request: Request) -> Response:
+    """GET /logout: ask whether to end this session; a link of another site ends nothing."""
     if request.browser.user is None:
         return _signed_out(request)
     page = {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")}
@@ -169,6 +184,7 @@ def logout(request: Request) -> Response:
 
 @view_config(route_name="logout", request_method="POST")
 def confirm_logout(request: Request) -> Response:
+    """POST /logout: end the session of this browser."""
     read_own_form(request)
     sign_out_here(request)
     return _signed_out(request)

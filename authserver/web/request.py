@@ -24,6 +24,7 @@ from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:
+    """Let Pyramid make requests of the class below."""
     config.set_request_factory(Request)
 
 
@@ -44,26 +45,34 @@ class Served(Protocol):
     """What the web needs of the application (`authserver.app.Application`)."""
 
     @property
-    def parts(self) -> Parts: ...
+    def parts(self) -> Parts:
+        """Settings, plugins and keys."""
 
     @property
-    def storage(self) -> Storage: ...
+    def storage(self) -> Storage:
+        """Begins transactions outside that of a request."""
 
     @property
-    def floods(self) -> Floods: ...
+    def floods(self) -> Floods:
+        """Counts refusals that are too many to be stored one by one."""
 
     @property
-    def ending(self) -> Ending: ...
+    def ending(self) -> Ending:
+        """Whether the process is about to end."""
 
-    def probe_database(self) -> None: ...
+    def probe_database(self) -> None:
+        """Ask the database whether it answers. Raises StorageUnavailable."""
 
-    def engine(self, request: Request) -> Engine: ...
+    def engine(self, request: Request) -> Engine:
+        """What the rules get, in the transaction that the request has."""
 
-    def answer_forgotten(self, username: str, caller: Caller) -> None: ...
+    def answer_forgotten(self, username: str, caller: Caller) -> None:
+        """Send the user of this name a link to set a password, later and unseen by the caller (T100)."""
 
     def begin(
         self, *, caller: Caller | None = None, journal: Journal | None = None
-    ) -> AbstractContextManager[Engine]: ...
+    ) -> AbstractContextManager[Engine]:
+        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception."""
 
 
 class Registry(Protocol):
@@ -135,4 +144,5 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
 
     @property
     def application(self) -> Served:
+        """The server that answers."""
         return self.registry.application

@@ -363,6 +363,7 @@ def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
 
 
 def same_password() -> PasswordRefused:
+    """The refusal of a new password that is the current one."""
     return PasswordRefused(
         "Choose another password than the current one.", reason="new-password-same", field="new_password"
     )

@@ -119,6 +119,7 @@ class TokenResponse:
     added: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def as_json(self) -> dict[str, Any]:
+        """The members of the response; `refresh_token` only if there is one."""
         answer = {
             "access_token": self.access_token,
             "token_type": self.token_type,

@@ -150,11 +150,13 @@ def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
 
 
 def show(call: Call) -> Answer:
+    """How many grants, consents and sessions `end_all` would end; nothing changes."""
     act, is_known = _act(call, registrations=call.flag("registrations"))
     return _answer(act, carry_out(call.engine, act, dry_run=True), is_known=is_known)
 
 
 def end_all(call: Call) -> Answer:
+    """End all grants, consents and sessions of a user, client, resource, scope or issuer; the answer counts them."""
     sent = Sent(call.sent)
     registrations = sent.flag("registrations", False)
     sent.end()

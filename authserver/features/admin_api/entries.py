@@ -246,6 +246,11 @@ class Sent:
         return name in self._members and self._members[name] is None
 
     def text(self, name: str, default: str = "", *, required: bool = False) -> str:
+        """A text, or `default` where it is not sent.
+
+        Args:
+            required: a text of white space alone, and one that is not sent, are errors.
+        """
         value = self._members.get(name)
         if value is None:
             if required:
@@ -257,6 +262,7 @@ class Sent:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
+        """True or false, or `default` where it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default
@@ -266,6 +272,7 @@ class Sent:
         return value
 
     def number(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
+        """A whole number from `least` to `most`, or `default` where it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default

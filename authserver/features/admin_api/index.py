@@ -10,6 +10,7 @@ SCOPES: dict[str, str] = {}
 
 
 def show(call: Call) -> Answer:
+    """Who asks, through which client and with which scopes of the API."""
     administrator = call.administrator
     return Answer(
         body={

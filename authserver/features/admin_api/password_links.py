@@ -25,6 +25,11 @@ SHORTEST, LONGEST = (int(each.total_seconds()) for each in (MINIMUM_LIFETIME, MA
 
 
 def make(call: Call) -> Answer:
+    """Make a link with which a user sets a password. The answer has it, or it is sent by mail.
+
+    Raises:
+        Problem: the administrator may not act on this user, or there is no mail address to send it to.
+    """
     user, sent = find(call), Sent(call.sent)
     seconds = sent.number("lifetime", None, least=SHORTEST, most=LONGEST)
     by_mail = sent.flag("by_mail", False)

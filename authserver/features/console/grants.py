@@ -131,6 +131,7 @@ def show_revoke(visit: Visit) -> Mapping[str, Any]:
 
 
 def revoke(visit: Visit) -> Response:
+    """Revoke the grant of the page and go to its page, which says what ended."""
     grant = _this(visit)
     told = revoke_grant(visit.engine, grant.grant_id).told
     done = f"Ended: {listed(told)}." if told else "This grant had ended already."

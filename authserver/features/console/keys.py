@@ -65,6 +65,7 @@ class Row:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
+    """The signing keys and the key ring: what each does now, and what happens to it next."""
     engine = visit.engine
     found, now = engine.stores.signing_keys.list(), engine.now
     signs = signing_keys.signing_key(found, engine.settings.signing_algorithm, now)

@@ -146,6 +146,7 @@ class Page:
 
     @property
     def route(self) -> Route:
+        """Its row of the route table; POST is allowed only if it has something to do."""
         return Route(self.name, self.path, ("GET", "POST") if self.act else ("GET",), personal=True)
 
 
@@ -170,6 +171,7 @@ class Visit:
 
     @property
     def engine(self) -> Engine:
+        """What the rules get, in the transaction of this request."""
         return self.request.engine
 
     @property
