@@ -137,6 +137,9 @@ For methods of client authentication (`client_proofs`): a `ClientProof` says how
 refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
+For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
+`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile.
+
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
 kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
@@ -173,6 +176,7 @@ from authserver.engine.consent import Agreement, agree, consents_already, declin
 from authserver.engine.consent import problem_with as agreement_problem
 from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -182,6 +186,7 @@ from authserver.engine.context import (
     Redeem,
     Respond,
     SingleUse,
+    Vouched,
     Welcome,
 )
 from authserver.engine.crypto.digests import (
@@ -236,6 +241,7 @@ from authserver.engine.grants.deriving import (
 from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
 from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
+from authserver.engine.issuer_registry import options_of as issuer_options
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
 from authserver.engine.people.usernames import normalise_username
@@ -270,6 +276,7 @@ from authserver.engine.records import (
     Session,
     Token,
     TokenKind,
+    TrustedIssuer,
     User,
 )
 from authserver.engine.sources import network_of
@@ -305,6 +312,7 @@ from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.protocols import (
+    AssertionProfilesHook,
     AuthenticationDecisionHook,
     ClientAuthDecisionHook,
     ClientMetadataHook,
@@ -393,6 +401,8 @@ __all__ = [
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
     "Agreement",
+    "AssertionProfile",
+    "AssertionProfilesHook",
     "AuthenticationDecisionHook",
     "AuthenticationRefused",
     "AuthenticationStep",
@@ -507,11 +517,13 @@ __all__ = [
     "TokenKind",
     "TokenResponseHook",
     "TooManyRequests",
+    "TrustedIssuer",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
     "Usage",
     "User",
+    "Vouched",
     "Wait",
     "Welcome",
     "account_page",
@@ -559,6 +571,7 @@ __all__ = [
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
+    "issuer_options",
     "json_response",
     "keep_approved",
     "kept_with_grant",

@@ -26,6 +26,7 @@ from pyramid.config import Configurator
 
 from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -471,6 +472,25 @@ class GrantTypesHook(Protocol):
                 client and the parameters, checks everything, writes nothing, and returns an `Issue` that says what
                 may be issued and what it uses up, or raises an OAuth error. A name that exists already stops the
                 start.
+            None: nothing to add.
+        """
+        ...
+
+
+class AssertionProfilesHook(Protocol):
+    """Of a plugin that serves `assertion_profiles`."""
+
+    def assertion_profiles(self) -> Mapping[str, AssertionProfile] | None:
+        """Profiles of the assertions that trusted issuers sign (RFC 7523, 2.1). Asked once, at start.
+
+        With the first profile the server offers the grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`. The entry of an
+        issuer names its profile (`authserver issuer add`), and the server holds everything else that the entry says.
+
+        Answers:
+            A mapping of the names of profiles to an `AssertionProfile` each. Its `accept` takes the engine, the client, the
+                entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom it is
+                about, and the most that may come of it; or it raises an OAuth error. A name that exists already stops the
+                start, and so does an issuer that two plugins list.
             None: nothing to add.
         """
         ...

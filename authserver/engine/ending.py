@@ -19,7 +19,7 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any, TypeVar
 
-from authserver.engine import uris
+from authserver.engine import issuer_registry, uris
 from authserver.engine.context import Begin, Engine
 from authserver.engine.link_records import end_links
 from authserver.engine.records import (
@@ -218,14 +218,14 @@ class Act:
     """What is to end.
 
     Attributes:
-        for_good: disable the user or client, or remove the resource, first. Without it, they may begin anew.
+        for_good: disable the user, client or issuer, or remove the resource, first. Without it, they may begin anew.
         registrations: take a scope from the clients that are registered for it, too.
         because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
         event: what the act is recorded as; None: what `subject` and `for_good` say.
         noted: what that event says besides.
 
     Raises:
-        ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
+        ValueError: `for_good` of a scope, or `registrations` of another subject.
     """
 
     subject: Subject
@@ -237,8 +237,8 @@ class Act:
 
     def __post_init__(self) -> None:
         kind = self.subject.kind
-        if self.for_good and kind in (SubjectKind.SCOPE, SubjectKind.ISSUER):
-            raise ValueError(f"only the INI disables a {kind}")
+        if self.for_good and kind is SubjectKind.SCOPE:
+            raise ValueError("a scope is not disabled")
         if self.registrations and kind is not SubjectKind.SCOPE:
             raise ValueError(f"no client is registered for a {kind}")
 
@@ -460,8 +460,20 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
             is_gone = stores.resources.remove(subject.identifier)
             engine.resources.look_again()
             return is_gone
+        case SubjectKind.ISSUER:
+            return _disable_issuer(engine, subject.identifier)
         case _:
             return False
+
+
+def _disable_issuer(engine: Engine, issuer: str) -> bool:
+    """Accept nothing of this issuer any more; False if that was so before, or only the INI names it."""
+    found = issuer_registry.hold(engine, issuer)
+    if found is None or not found.is_stored or not found.is_enabled:
+        return False
+    disabled = issuer_registry.as_setting(replace(found, is_enabled=False), engine.now)
+    engine.stores.stored_settings.keep(disabled)
+    return True
 
 
 def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
@@ -676,6 +688,7 @@ def _act_event(act: Act) -> EventType | None:
         SubjectKind.USER: EventType.USER_DISABLED,
         SubjectKind.CLIENT: EventType.CLIENT_DISABLED,
         SubjectKind.RESOURCE: EventType.RESOURCE_REMOVED,
+        SubjectKind.ISSUER: EventType.ISSUER_DISABLED,
     }[kind]
 
 

@@ -220,7 +220,13 @@ class Declarations(Protocol):
 
 
 class StoredSettings(Protocol):
-    """Scopes and limits that are in the store, beside those of the INI; there are few (`engine.offered`)."""
+    """Scopes, limits and trusted issuers that are in the store, beside those of the INI; there are few."""
+
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The one of this kind and name; one statement."""
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The same, and keep it so until this transaction has ended."""
 
     def list(self) -> Sequence[StoredSetting]:
         """All of them, by kind and name."""

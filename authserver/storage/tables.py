@@ -128,7 +128,7 @@ class DeclarationRow(Base):
 
 
 class StoredSettingRow(Base):
-    """A scope or limit that is not in the INI (`engine.records.StoredSetting`)."""
+    """A scope, limit or trusted issuer that is not in the INI (`engine.records.StoredSetting`)."""
 
     __tablename__ = "stored_settings"
 

@@ -349,6 +349,12 @@ class MemoryDeclarations(InMemory):
 class MemoryStoredSettings(InMemory):
     """`engine.ports.StoredSettings` in memory."""
 
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.tables.stored_settings.get((kind, name))
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.find(kind, name)
+
     def list(self) -> Sequence[StoredSetting]:
         return [setting for _, setting in sorted(self.tables.stored_settings.items())]
 
