@@ -11,7 +11,7 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from authserver.engine.link_records import end_links
 from authserver.engine.records import (
     ENDED_SESSIONS,
     NOTHING,
+    THROUGH,
     VOUCHED_BY,
     Client,
     Consent,
@@ -347,6 +348,57 @@ def take_away(engine: Engine, subject: Subject) -> bool:
 def end_at_once(engine: Engine, act: Act) -> Ended:
     """End it in the transaction of this engine; what ended. For what is not much, or must not be seen half done."""
     return sum(end(lambda: nullcontext(engine), act), Ended())
+
+
+def end_through(
+    engine: Engine,
+    user_id: str,
+    issuer: str,
+    because: str,
+    *,
+    access: bool = True,
+    session: str | None = None,
+) -> Ended:
+    """End what somebody did here after they had signed in through another server.
+
+    Args:
+        issuer: that server.
+        access: whether what they agreed to in such sessions ends as well, as long ago as it may be.
+        session: what that server calls the one session there of which those here end; None: all.
+    """
+    stores = engine.stores
+    since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+    sessions = [
+        each
+        for each in stores.sessions.list(user_id, engine.now, since)
+        if (through := each.details.get(THROUGH)) is not None
+        and through["issuer"] == issuer
+        and session in (None, through.get("session"))
+    ]
+    # First the sessions: this waits for an answer to the consent page that is being stored, and then ends that, too.
+    for each in sessions:
+        stores.sessions.end(each.digest)
+    grants = list(_grants_through(engine, user_id, issuer)) if access else []
+    ended = Ended(
+        sessions=len(sessions),
+        grants=stores.grants.revoke_some(grants, engine.now, because) if grants else 0,
+        session_handles=tuple(map(session_handle, sessions)),
+    )
+    if ended:
+        engine.journal.user_id = user_id
+        details: dict[str, object] = {**ended.counts, SubjectKind.ISSUER: issuer}
+        if sessions:
+            details[ENDED_SESSIONS] = list(ended.session_handles)
+        engine.record(_end_event(ended), reason=because, details=details)
+    return ended
+
+
+def _grants_through(engine: Engine, user_id: str, issuer: str) -> Iterator[str]:
+    """The ids of the live grants that this person agreed to after they had signed in through this server."""
+    place, wanted = None, GrantFilter(user_id=user_id, live_at=engine.now)
+    while page := engine.stores.grants.search(wanted, after=place, limit=BATCH):
+        yield from (grant.grant_id for grant in page if grant.details.get(THROUGH) == issuer)
+        place = (page[-1].created_at, page[-1].grant_id)
 
 
 def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = None) -> timedelta | None:

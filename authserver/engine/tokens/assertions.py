@@ -173,6 +173,41 @@ def verify_statement(
     return claims
 
 
+def verify_for_us(
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    typ: str,
+    audience: str,
+    algorithms: Collection[str],
+) -> Mapping[str, Any]:
+    """The claims of a token that a trusted issuer made for us and nobody else, and that is in force (OIDC Core, 3.1.3.7).
+
+    Args:
+        keys_of: the keys of an issuer by its name, None for one that is not trusted.
+        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
+        audience: what that issuer calls us.
+        algorithms: that it may be signed with.
+
+    Raises:
+        BadAssertion: anything else. `iss` is a string of the claims returned, `exp` and `iat` are integers, and `sub`, if
+            there is one, is a text that is not empty.
+    """
+    claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
+    # Nobody else is trusted with it, so there is no other audience.
+    if claims.get("aud") not in (audience, [audience]) or claims.get("azp", audience) != audience:
+        raise BadAssertion("assertion-audience")
+    times = _times(claims)
+    if not {"exp", "iat"} <= times.keys():
+        raise BadAssertion("assertion-times-malformed")
+    _check_times(engine, times)
+    subject = claims.get("sub", " ")
+    if not isinstance(subject, str) or not subject:
+        raise BadAssertion("assertion-subject-missing")
+    return claims
+
+
 def _verified(
     engine: Engine,
     text: str,

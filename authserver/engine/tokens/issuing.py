@@ -29,6 +29,7 @@ from authserver.engine.records import (
     NOTHING,
     ON_ANOTHER_DEVICE,
     SESSION,
+    THROUGH,
     VOUCHED_BY,
     Client,
     EventType,
@@ -86,6 +87,7 @@ GRANT_DETAILS = frozenset(
     {
         *GRANT_CLAIMS,
         SESSION,
+        THROUGH,
         VOUCHED_BY,
         WIDENS,
         AUTHENTICATES,
