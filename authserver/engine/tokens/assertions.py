@@ -105,6 +105,7 @@ def verify_assertion(
     typ: str,
     lifetime: int,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+    audiences: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
@@ -113,13 +114,14 @@ def verify_assertion(
         typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
         lifetime: the most seconds from now to `exp`, clock skew apart.
         algorithms: that it may be signed with.
+        audiences: other names of ours than the issuer, of which one may be its only audience.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
     claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
     subject = claims.get("sub")
-    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
+    if not any(claims.get("aud") in (name, [name]) for name in (engine.settings.issuer, *audiences)):
         raise BadAssertion("assertion-audience")
     if not isinstance(subject, str) or not subject:
         raise BadAssertion("assertion-subject-missing")
