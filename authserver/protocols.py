@@ -625,6 +625,8 @@ class CodeDetailsHook(Protocol):
                 with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
                 (`token_binding`). One that is declared in `replaces_pkce`, a mapping of such names to why that is so,
                 protects the code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1).
+                One that is declared in `waives_pkce` lets any client do without, and protects nothing: the plugin says
+                so in `insecure`, so that production refuses it.
             An OAuth error that it raises goes to the client.
             None: nothing to store.
         """

@@ -313,6 +313,7 @@ class Parts:
     token_types: Mapping[str, str]
     response_modes: Mapping[str, Respond]
     pkce_replacements: frozenset[str]
+    pkce_waivers: frozenset[str]
     further_algorithms: tuple[str, ...]
     generation: Generation
 

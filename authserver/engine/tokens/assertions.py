@@ -107,6 +107,7 @@ def verify_assertion(
     lifetime: int,
     skew: timedelta = SKEW,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+    audiences: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
@@ -117,13 +118,14 @@ def verify_assertion(
         lifetime: the most seconds from now to `exp`, clock skew apart.
         skew: by how much its clock may differ from ours.
         algorithms: that it may be signed with.
+        audiences: other names of ours than the issuer, of which one may be its only audience.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
     claims = _verified(engine, text, keys_of, typ=typ, untyped=untyped, algorithms=algorithms)
     subject = claims.get("sub")
-    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
+    if not any(claims.get("aud") in (name, [name]) for name in (engine.settings.issuer, *audiences)):
         raise BadAssertion("assertion-audience")
     if not isinstance(subject, str) or not subject:
         raise BadAssertion("assertion-subject-missing")
