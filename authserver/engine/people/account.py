@@ -113,7 +113,7 @@ class OwnSession:
 
 
 def user_id_of(engine: Engine, name: str) -> str | None:
-    """The id of the user of this id or name; a text that looks like an id is returned even if no user has it. None for neither.
+    """The id of the user of this id or name; a text that looks like an id, also if no user has it. None for neither.
 
     An existing id comes first, so that a user whose name is the id of another one is not found instead.
     """
