@@ -31,7 +31,7 @@ _POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
 _NO_UTF_8 = "Could not decode to UTF-8"
 
 
-class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
+class StorageBusy(StorageUnavailable, TransientError):
     """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
 
 

@@ -75,7 +75,7 @@ class Bounds:
     trusts: Callable[[str], bool]
 
 
-class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no types
+class Parser(HTTPRequestParser):
     """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
 
     arrived = 0.0
@@ -119,7 +119,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no 
         )
 
 
-class Task(WSGITask):  # type: ignore[misc]
+class Task(WSGITask):
     """Answers one request."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Task(WSGITask):  # type: ignore[misc]
         return header
 
 
-class RefusingTask(ErrorTask):  # type: ignore[misc]
+class RefusingTask(ErrorTask):
     """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
 
     def execute(self) -> None:
@@ -178,7 +178,7 @@ class RefusingTask(ErrorTask):  # type: ignore[misc]
         self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class Channel(HTTPChannel):
     """One connection."""
 
     task_class = Task
@@ -225,7 +225,7 @@ class Listener:
 
     def maintenance(self, now: float) -> None:
         """Close what waits for too long; waitress calls this every `cleanup_interval` seconds."""
-        super().maintenance(now)  # type: ignore[misc]
+        super().maintenance(now)  # type: ignore[misc]  # of the class that this is mixed into
         for channel in self.active_channels.values():
             since = channel.waits_since
             if (
@@ -238,7 +238,7 @@ class Listener:
     def accept(self) -> Any:
         """A new connection, for which another one may have to go; None if there is none."""
         try:
-            accepted = super().accept()  # type: ignore[misc]
+            accepted = super().accept()  # type: ignore[misc]  # likewise
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -246,14 +246,14 @@ class Listener:
             return None
         if accepted is None:
             return None
-        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
+        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]  # likewise
             close_longest_waiting(
                 channel
                 for channel in self.active_channels.values()
                 if not self.bounds.trusts(channel.addr[0])
             )
         connection, address = accepted
-        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]
+        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]  # likewise
         if self.bounds.connections_per_address and not self.bounds.trusts(peer):
             network = network_of(peer)
             others = [
@@ -283,15 +283,15 @@ class Listener:
             time.sleep(_PAUSE)
 
 
-class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
+class TcpListener(Listener, TcpWSGIServer):
     """On a TCP port."""
 
 
-class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
+class UnixListener(Listener, UnixWSGIServer):
     """On a Unix socket. Whoever may use the file is one peer, which has no address."""
 
 
-class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+class Dispatcher(ThreadedTaskDispatcher):
     """Gives requests to threads.
 
     Args:
