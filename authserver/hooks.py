@@ -315,7 +315,7 @@ def _is_wait(wait: object) -> bool:
 
 def _value_of(question: type[Question[Any]]) -> Any:
     """The type parameter of a question: a class, one of several classes, or a tuple of one class."""
-    (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]
+    (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]  # PEP 560
     return get_args(base)[0]
 
 

@@ -19,8 +19,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 from sqlalchemy.util import LRUCache
 
-# Importing it shows pkg_resources where templates are, also to the tests of one file that starts a server by its INI.
-import authserver.testing.server  # noqa: F401
+import authserver.testing.server  # noqa: F401 - importing it shows pkg_resources where templates are
 from authserver.engine.crypto import digests
 from authserver.storage import database as storage_database
 from authserver.storage import migrate

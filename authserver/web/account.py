@@ -1,4 +1,4 @@
-"""GET|POST /account/…: what signed-in people see and end by themselves."""
+"""GET|POST /account/…: the account pages of signed-in users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TABS = (
     ("account_sessions", _("Sessions")),
     ("account_password", _("Password")),
 )
-# What a page may say of what was just done; an address can only choose among these.
+# The notices after an act; the address names one of these and cannot have text of its own.
 NOTICES: Mapping[str, str] = {
     "disconnected": _("The access of that application has ended, and your consent is deleted."),
     "consent-ended": _("Your consent is deleted. That application must ask you before it gets access again."),
@@ -214,7 +214,7 @@ def _see_again(request: Request, notice: str) -> Response:
 
 
 def account_page(request: Request, template: str, **values: Any) -> Response:
-    """A page of the account of whoever is signed in, with links to the others."""
+    """A page of the account of the signed-in user, with links to the others."""
     here = request.matched_route.name
     notice = read_page_query(request).get("notice") if request.method == "GET" else None
     page = {
@@ -247,7 +247,7 @@ def _password_page(
 
 
 class Chains:
-    """Through whom each access came, of all that a person has: what was derived from a grant is theirs as well."""
+    """Through which applications each access came: grants that were derived from a grant of the user are theirs as well."""
 
     def __init__(self, apps: Sequence[ConnectedApp]) -> None:
         self._grants = {grant.grant_id: grant for app in apps for grant in app.grants}
@@ -279,7 +279,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chai
     return {
         "index": index,
         "client_id": app.client_id,
-        # Cut where it is shown, so that one sees that it was cut.
+        # Cut here, with an ellipsis, so that people see that it was cut.
         "client": {**describe_client(request, client), "name": client.name} if client else None,
         "is_enabled": client is None or client.is_enabled,
         "scopes": _sentences(request, app.scopes),
@@ -296,7 +296,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chai
 
 
 def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | None:
-    """What the user agreed to, beyond what the application may do now, and whether it can get that without asking."""
+    """Remembered scopes that no live grant has, and whether the application can get them without asking."""
     if app.consent is None:
         return None
     client = app.client

@@ -29,7 +29,7 @@ from authserver.web.session import end_session, mark_browser, read_form_from_her
 _ = TranslationStringFactory("authserver")
 
 Read = Callable[..., Parameters]
-# What a client says of itself, in words; other members are called by their names.
+# Client metadata in words for the consent page; other members are shown by name.
 CHANGED = {
     "client_name": _("its name"),
     "redirect_uris": _("where access may go"),
@@ -52,7 +52,7 @@ def authorize(request: Request) -> Response:
 
 @view_config(route_name="authorize", request_method="POST")
 def authorize_by_form(request: Request) -> Response:
-    """Another site may have sent this: then it came without the session, which the page it leads to has."""
+    """POST /oauth/authorize. From another site it comes without the session cookie, which the next page has."""
     outcome = _begin(request, read_form)
     if isinstance(outcome, AskConsent):
         return see_own(request, "consent", request=outcome.sealed_request)
@@ -163,7 +163,7 @@ def _stopped(
 def _readable(read: Read, request: Request) -> Parameters:
     """An error about an unreadable request is shown here, because it has no redirect URI."""
     try:
-        # How long the request may be as a whole is another question.
+        # The length of the whole request is limited elsewhere.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
         return read(request, parse=parse)
     except InvalidRequest as error:

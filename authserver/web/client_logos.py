@@ -31,7 +31,7 @@ def client_logo(request: Request) -> Response:
         raise HTTPNotFound()
     response = Response(body=logo.body, content_type=logo.media_type)
     response.headers["Cache-Control"] = f"public, max-age={MAXIMUM_AGE}, immutable"
-    # Somebody may open the file by itself: then it can run nothing, and load nothing. Its own style may count.
+    # If a browser opens the file itself, it runs no script and loads nothing; only its own style applies.
     request.content_security_policy = {
         "sandbox": [],
         "style-src": ["'unsafe-inline'"],

@@ -51,7 +51,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
     is_https = issuer.scheme == "https"
     prefix = f"{settings.issuer_path}/health/"
-    # On a laptop 127.0.0.1 is soon typed for localhost. Elsewhere a stranger who scans addresses learns no name.
+    # People type 127.0.0.1 for localhost. Elsewhere the name is not shown to strangers who scan addresses.
     there = f" Use {settings.issuer} instead." if is_loopback(settings.issuer) else ""
 
     def refuse(request: Request) -> Response | None:
@@ -101,7 +101,7 @@ def _is_https(request: Request) -> bool:
 
 
 def _refused(request: Request, description: str) -> Response:
-    """Nothing was decided: only the log has this id."""
+    """The refusal of a wrong host or scheme. It leaves no event: only the log has this id."""
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
     note_refusal("invalid_request", "refused-before-routing", request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}

@@ -1,4 +1,4 @@
-"""GET /: what this server is, and where things are."""
+"""GET /: the front page."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from authserver.web.session import (
 
 _ = TranslationStringFactory("authserver")
 
-# What the page may say of what was done before; an address can only choose among these.
+# The notices of the page; the address names one of these and cannot have text of its own.
 NOTICES: Mapping[str, str] = {
     "password-set": _("Your password is set. Sign in with it."),
 }
@@ -121,10 +121,10 @@ def login(request: Request) -> Response:
     """
     query = read_page_query(request)
     purpose = read_purpose(request, query)
-    # Signing in again is an act of the person: no session and no policy does it for them.
+    # A person must sign in again by themselves: neither a session nor a policy replaces that.
     if not purpose.must_sign_in:
         if request.browser.user is not None and purpose.query:
-            # Signed in meanwhile, in another tab perhaps, or back from the page after it.
+            # Signed in meanwhile, perhaps in another tab, or the person went back.
             return go_on(request, purpose)
         recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:

@@ -117,7 +117,7 @@ class Registry(Protocol):
     request_ids: RequestIds
 
 
-class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
+class Request(pyramid.request.Request):
     """A request.
 
     Its body always stays in memory, although WebOb writes long ones to a file: a password must not be on the disk.

@@ -1,4 +1,4 @@
-"""What people agreed to, and what clients may do on their own behalf: grants and remembered consents."""
+"""Grants, of users and of clients themselves, and remembered consents."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ SCOPES = {
     WRITE: "Add, change and disable applications, and give them secrets",
 }
 LINKS = ("client_uri", "policy_uri", "tos_uri")
-# What changes by being used.
+# Members that change when the client is used.
 USE = ("last_used_at", "state")
 MAXIMUM_OVERLAP = 90 * 86_400
 TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -284,7 +284,7 @@ def _list(name: str, sent: Sent, values: tuple[str, ...], before: tuple[str, ...
 def _check_offered(
     engine: Engine, sent: Sent, grant_types: Iterable[str], scopes: Iterable[str], auth_method: str | None
 ) -> None:
-    """Note what is not offered here, with what it may have been meant for."""
+    """Note values that are not offered here, with a similar one that is."""
     for name, values, known in (
         ("grant_types", grant_types, engine.grant_types),
         ("scope", scopes, engine.scopes),
@@ -296,7 +296,7 @@ def _check_offered(
 
 
 def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """What plugins keep of the members that they know; None for what they keep nothing of."""
+    """The members that plugins know, as they keep them; None for a member that they do not keep."""
     own = {name: sent[name] for name in engine.client_metadata if name in sent}
     read = read_members(
         {name: value for name, value in own.items() if value is not None}, engine.client_metadata
@@ -330,7 +330,7 @@ def rotate(call: Call) -> Answer:
     sent = Sent(call.sent)
     overlap = sent.number("overlap", 86_400, least=0, most=MAXIMUM_OVERLAP)
     sent.end()
-    # Whoever has its secret can do what it may do.
+    # With the secret one can do all that the client may do.
     call.administrator.refuse_beyond(client.scopes)
     ring.check_known(engine)
     try:

@@ -1,4 +1,4 @@
-"""What there is here, and who asks: the first page of the API."""
+"""The root of the API: who asks, and with which scopes."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def revoke(call: Call) -> Answer:
     if len(reason) > 100:
         sent.wrong("reason", "It may have up to 100 characters.")
     sent.end()
-    # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
+    # Only known keys are checked: after the loss of a key of the ring this is how to abandon what it sealed.
     ring.check_known(engine)
     revocation = rules.revoke(engine, kid, reason=reason)
     signs = rules.signing_key(

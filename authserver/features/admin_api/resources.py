@@ -75,7 +75,7 @@ DRY_RUN = Parameter(description="Whether it was only counted.", schema={"type": 
 
 
 def shown(resource: Resource) -> dict[str, Any]:
-    """A resource as the API answers it: null where nothing of its own is said."""
+    """A resource as the API answers it: null for a member that has the default."""
     return {
         "resource": resource.uri,
         "name": resource.name,
