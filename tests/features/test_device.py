@@ -575,7 +575,7 @@ def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
     limits = "typed = typed_code, account, 3, 10 minutes\nall = typed_code, all, 4, hour"
     devices = Devices(
         **{
-            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",
             "authserver.plugin.rate_limits.limits": limits,
         }
     )
@@ -622,7 +622,7 @@ def test_a_code_that_the_database_has_forgotten_is_over(devices: Devices) -> Non
     told = devices.begins()
     with devices.begin() as engine:
         engine.stores.generations.begin(devices.now + timedelta(seconds=1))
-    devices.parts.generation.read()  # type: ignore[attr-defined]
+    devices.parts.generation.read()
     devices.wait(2)
     refusal_of(devices.look(told["user_code"]), "device-request-expired")
     assert_refused(devices.poll(told), "expired_token")

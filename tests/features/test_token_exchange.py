@@ -345,7 +345,7 @@ def _disable_person(services: Services) -> None:
 
 
 def _revoke_token(services: Services) -> None:
-    services.revoke(services.agent, services.agent_secret, services.subject_token)  # type: ignore[attr-defined]
+    services.revoke(services.agent, services.agent_secret, services.subject_token)
 
 
 def _restore(services: Services) -> None:
@@ -361,7 +361,7 @@ ENDS = [_end_grant, _disconnect, _disable_client, _disable_person, _revoke_token
 def test_whatever_ends_the_first_ends_all_that_came_of_it(end: Any, token_format: str) -> None:
     """TX-07, TX-10, T163, T164: at the next check, whoever has it; and nothing more is exchanged."""
     services = Services({"refreshers": "next"}, **{"authserver.access_token_format": token_format})
-    subject = services.subject_token = services.subject()  # type: ignore[attr-defined]
+    subject = services.subject_token = services.subject()
     first = services.exchanged("gateway", subject)
     answer = services.exchange("next", first)
     second = answer.json["access_token"]
