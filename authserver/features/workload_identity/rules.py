@@ -16,7 +16,7 @@ from authserver.features.workload_identity.platforms import PLATFORMS, Platform
 
 # What says whom an assertion is from and for, and when: the entry of its issuer holds that.
 _HELD_ELSEWHERE = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
-_LONGEST = 1000
+_MAXIMUM_TEXT = 1000
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ABSENT = object()
 ANY_SEGMENT = "*"
@@ -218,8 +218,8 @@ def _only(value: Mapping[str, Any], known: set[str], at: str) -> None:
 
 
 def _text(value: Any, at: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str) or not (value or empty) or len(value) > _LONGEST or not value.isprintable():
-        raise ValueError(f"{at}: must be a text of up to {_LONGEST} characters")
+    if not isinstance(value, str) or not (value or empty) or len(value) > _MAXIMUM_TEXT or not value.isprintable():
+        raise ValueError(f"{at}: must be a text of up to {_MAXIMUM_TEXT} characters")
     return value
 
 
