@@ -17,6 +17,7 @@ from authserver.engine.issuer_registry import as_value
 from authserver.engine.issuers import BadIssuer
 from authserver.engine.people import account
 from authserver.engine.records import RegisteredBy
+from authserver.explaining.explain import explain_event
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
 from authserver.testing.origins import Authority, sending, serving
@@ -512,3 +513,16 @@ def test_refusals_count_for_the_source_and_the_issuer() -> None:
     refused(platform.present(other.assertion(aud="x")), "assertion-audience")
     # What is right is not held up by what others guess.
     granted(platform.present())
+
+
+def test_an_operator_is_told_which_claims_each_rule_missed() -> None:
+    """WIF-11: from the event of a refusal, with what to do."""
+    other = {**NIGHTLY, "name": "other", "claims": {UID: "0000"}}
+    platform = Platform(NIGHTLY, other)
+    text = platform.platform.assertion(**{"kubernetes.io": {**POD, "namespace": "others"}})
+    refused(platform.present(text), "workload-unknown")
+    event = list(platform.stores.tables.events.values())[-1]
+    with platform.begin() as engine:
+        (check,) = explain_event(engine, event, platform.parts.policies).checks
+    assert check.facts["rules"] == f"nightly misses kubernetes.io/namespace; other misses {UID}"
+    assert "which claims each rule missed" in check.remedies[0]

@@ -49,11 +49,11 @@ class WorkloadIdentity:
     reasons: ClassVar[Mapping[str, str]] = {
         "workload-unknown": (
             "no rule of the issuer is met: the event says which claims each rule missed; "
-            "`authserver issuer show {issuer}` shows the rules"
+            "`authserver issuer show ISSUER` shows the rules"
         ),
         "workload-ambiguous": "the workload meets several rules: let it send the client_id of the one that it means",
         "workload-client-not-of-operator": "the client of the rule must be one that an operator added: `authserver client add`",
-        "workload-rules-refused": "`authserver issuer test {issuer}` says what is wrong with its rules",
+        "workload-rules-refused": "`authserver issuer test ISSUER` says what is wrong with its rules",
         "workload-assertion-ended": "",
     }
 

@@ -218,7 +218,12 @@ def _only(value: Mapping[str, Any], known: set[str], at: str) -> None:
 
 
 def _text(value: Any, at: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str) or not (value or empty) or len(value) > _MAXIMUM_TEXT or not value.isprintable():
+    if (
+        not isinstance(value, str)
+        or not (value or empty)
+        or len(value) > _MAXIMUM_TEXT
+        or not value.isprintable()
+    ):
         raise ValueError(f"{at}: must be a text of up to {_MAXIMUM_TEXT} characters")
     return value
 
