@@ -53,6 +53,14 @@ For people (`login_decision`): `Identity` is the answer; `normalise_username` gi
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
+For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
+`joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
+what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
+`remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
+reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and ends with `begin_and_go_on`, or `go_on`
+where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked` says whether it is the same one.
+`verify_for_us` verifies a token that the other server made for this one.
+
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
 which registered themselves. A plugin with `is_shared` and the methods `table`, `usage` (of `Usage`) and `lift` is shown
@@ -138,8 +146,8 @@ refuses one, and `is_used` says early that a `SingleUse` was used before. `verif
 are for assertions that clients sign.
 
 For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
-`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile. `find_vouched_user`
-and `new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
+`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile. `vouched_user` and
+`new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
 
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
@@ -225,6 +233,7 @@ from authserver.engine.errors import (
     OAuthError,
     PageError,
     ServerError,
+    SignInRefused,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
@@ -245,9 +254,17 @@ from authserver.engine.introspect import described as describe_issued
 from authserver.engine.issuer_registry import options_of as issuer_options
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters, scope_set
+from authserver.engine.pending import Browser, is_marked
+from authserver.engine.people.joining import (
+    IdentityTaken,
+    VouchedIdentity,
+    joined_user,
+    sign_in_vouched,
+)
+from authserver.engine.people.joining import join as join_identity
+from authserver.engine.people.joining import remove as remove_identity
 from authserver.engine.people.usernames import normalise_username
-from authserver.engine.people.vouched import find_vouched as find_vouched_user
-from authserver.engine.people.vouched import new_vouched as new_vouched_user
+from authserver.engine.people.vouched import new_vouched_user, vouched_user
 from authserver.engine.questions import (
     AuthenticationStep,
     Counted,
@@ -273,6 +290,7 @@ from authserver.engine.records import (
     Grant,
     GrantFilter,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     RegisteredBy,
     Resource,
@@ -291,6 +309,7 @@ from authserver.engine.tokens.assertions import (
     TrustedKeys,
     single_use,
     verify_assertion,
+    verify_for_us,
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
@@ -315,6 +334,7 @@ from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
 from authserver.limits import (
     MAXIMUM_BODY,
+    MAXIMUM_HEAD,
     MAXIMUM_IDENTIFIER,
     MAXIMUM_LEVEL,
     MAXIMUM_METHOD,
@@ -336,6 +356,7 @@ from authserver.protocols import (
     FindClientHook,
     GrantDetailsHook,
     GrantTypesHook,
+    IdentityDecisionHook,
     ImpliedParametersHook,
     IncludemeHook,
     IntrospectionDecisionHook,
@@ -365,7 +386,7 @@ from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_form, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
-from authserver.web.login import sign_out_here
+from authserver.web.login import Purpose, begin_and_go_on, go_on, read_purpose, requester_of, sign_out_here
 from authserver.web.metadata import metadata as metadata_document
 from authserver.web.onward import lead_on, let_forms_lead_on
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
@@ -378,13 +399,13 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
-from authserver.web.pages import own_url, see_other, see_own
+from authserver.web.pages import SignInWay, own_url, see_other, see_own
 from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
 from authserver.web.scope_list import grouped as grouped_scopes
-from authserver.web.session import read_own_form, see_login, session_handle, session_token
+from authserver.web.session import browser_handle, read_own_form, see_login, session_handle, session_token
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
@@ -398,6 +419,7 @@ __all__ = [
     "INITIAL_ACCESS_TOKEN_REQUIRED",
     "LOOPBACK_HOSTS",
     "MAXIMUM_BODY",
+    "MAXIMUM_HEAD",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_LEVEL",
     "MAXIMUM_METHOD",
@@ -425,6 +447,7 @@ __all__ = [
     "Bearer",
     "Begin",
     "Binding",
+    "Browser",
     "ChangedMeanwhile",
     "Client",
     "ClientAuthDecisionHook",
@@ -457,6 +480,8 @@ __all__ = [
     "GrantFilter",
     "GrantTypesHook",
     "Identity",
+    "IdentityDecisionHook",
+    "IdentityTaken",
     "ImpliedParametersHook",
     "IncludemeHook",
     "InitialAccessToken",
@@ -473,6 +498,7 @@ __all__ = [
     "InvalidToken",
     "Issue",
     "Issued",
+    "JoinedIdentity",
     "Jws",
     "Kept",
     "Kind",
@@ -495,6 +521,7 @@ __all__ = [
     "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
+    "Purpose",
     "Question",
     "RateDecisionHook",
     "RateQuestion",
@@ -521,6 +548,8 @@ __all__ = [
     "Service",
     "Session",
     "SignIn",
+    "SignInRefused",
+    "SignInWay",
     "SingleUse",
     "Span",
     "SpanKind",
@@ -539,6 +568,7 @@ __all__ = [
     "Usage",
     "User",
     "Vouched",
+    "VouchedIdentity",
     "Wait",
     "Welcome",
     "account_page",
@@ -551,6 +581,8 @@ __all__ = [
     "allowed_scopes",
     "as_managed",
     "authenticate",
+    "begin_and_go_on",
+    "browser_handle",
     "canonical_resource",
     "check_approved",
     "check_request",
@@ -573,21 +605,24 @@ __all__ = [
     "fetch_named",
     "fetched_problem",
     "find_issued",
-    "find_vouched_user",
     "fitting_application_type",
     "foreign_key",
     "form_target",
     "from_text",
     "give_back_rate",
+    "go_on",
     "grouped_scopes",
     "hold_session",
     "hookimpl",
     "in_words",
     "is_loopback",
+    "is_marked",
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
     "issuer_options",
+    "join_identity",
+    "joined_user",
     "json_response",
     "keep_approved",
     "kept_with_grant",
@@ -626,11 +661,14 @@ __all__ = [
     "read_own_form",
     "read_page_form",
     "read_page_query",
+    "read_purpose",
     "read_query",
     "redeem_approved",
     "redirect_uri_problem",
+    "remove_identity",
     "remove_registration",
     "requested_scopes",
+    "requester_of",
     "required_sign_in",
     "same_loopback_redirect_uri",
     "scope_sentences",
@@ -640,13 +678,16 @@ __all__ = [
     "see_own",
     "session_handle",
     "session_token",
+    "sign_in_vouched",
     "sign_out_here",
     "single_use",
     "to_text",
     "update_registration",
     "verify_assertion",
+    "verify_for_us",
     "verify_password",
     "verify_statement",
+    "vouched_user",
     "well_formed",
     "with_query",
 ]

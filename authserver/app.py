@@ -415,6 +415,7 @@ def _build(
                 "response mode", {}, plugins, "response_modes", reserved=(QUERY, "fragment")
             ),
             pkce_replacements=frozenset(plugins.declared("replaces_pkce")),
+            pkce_waivers=frozenset(plugins.declared("waives_pkce")),
             further_algorithms=_further_algorithms(plugins),
             generation=FollowedGeneration(storage),
         )

@@ -26,6 +26,9 @@ _ADDED_SCOPES = "added_scopes"
 # (`engine.session_handles`); and what its tokens call its user, where that is not the id of the user.
 VOUCHED_BY = "vouched_by"
 SESSION = "session"
+# Among the details of a session, and of a grant that its user agreed to in it: the server through which the person signed
+# in, by its issuer; the session has what that server said of it besides.
+THROUGH = "through"
 # Among the details of an event: the sessions that ended, as grants name them.
 ENDED_SESSIONS = "ended_sessions"
 SUBJECT = "subject"
@@ -117,10 +120,12 @@ class Client:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether it may do anything: a disabled client is refused everywhere."""
         return self.disabled_at is None
 
     @property
     def is_self_registered(self) -> bool:
+        """Whether it registered itself (RFC 7591), so that nobody vouches for its name."""
         return self.registered_by is RegisteredBy.SELF
 
     @property
@@ -241,6 +246,7 @@ class Resource:
 
     @property
     def is_stored(self) -> bool:
+        """Whether it is kept in the store; False for one that the INI lists."""
         return not self.settings
 
 
@@ -358,7 +364,26 @@ class User:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether the user may sign in: the tokens of a disabled user are worthless."""
         return self.disabled_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedIdentity:
+    """What a person is at another server, through which they sign in here (OIDC Core, 5.7).
+
+    Attributes:
+        issuer: that server.
+        subject: what it calls the person for good (`sub`); with the issuer it belongs to one person here.
+        label: what it called the person when it was joined, such as a mail address: for people, who know no subjects. It
+            may have changed since, and decides nothing.
+    """
+
+    issuer: str
+    subject: str
+    user_id: str
+    label: str = field(default="", repr=False)
+    joined_at: datetime
 
 
 # Among the details of a grant: that its user agreed on another device than the one that has it.
@@ -651,6 +676,8 @@ class EventType(StrEnum):
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
+    IDENTITY_JOINED = "identity.joined"
+    IDENTITY_REMOVED = "identity.removed"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     KEY_RESEALED = "key.resealed"
@@ -703,6 +730,7 @@ class UnknownEventType(str):
 
     @property
     def value(self) -> str:
+        """The text itself, as `EventType.value` gives it."""
         return str(self)
 
 

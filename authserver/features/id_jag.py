@@ -28,16 +28,17 @@ from authserver.api import (
     InvalidGrant,
     InvalidScope,
     InvalidTarget,
+    JoinedIdentity,
     OAuthError,
     TrustedIssuer,
     User,
     Vouched,
     canonical_resource,
-    find_vouched_user,
     hookimpl,
     issuer_options,
     new_vouched_user,
     scope_set,
+    vouched_user,
 )
 
 TYPE = "oauth-id-jag+jwt"
@@ -157,10 +158,10 @@ def accept(
     tenant = _tenant(options, claims)
     details = _sign_in(engine, options, claims)
     resources = _resources(engine, issuer, claims)
-    user, is_new = _user(engine, issuer.issuer, options, tenant, claims["sub"])
+    user, joins = _user(engine, issuer.issuer, options, tenant, claims["sub"])
     return Vouched(
         user=user,
-        new_user=is_new,
+        joins=joins,
         scopes=_scopes(engine, claims, resources),
         resources=resources,
         details=details,
@@ -256,18 +257,19 @@ def _bound(claims: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _user(
     engine: Engine, issuer: str, options: Options, tenant: str, subject: str
-) -> tuple[User | None, bool]:
-    """Whom the issuer means, and whether they are new; nobody's mail address is looked at (JAG-06, JAG-18, T165)."""
+) -> tuple[User | None, JoinedIdentity | None]:
+    """Whom the issuer means, and what ties them to it if they are new; no mail address is looked at (JAG-06, JAG-18)."""
     name = options.subjects.get(f"{tenant} {subject}" if tenant else subject)
     if name is None and options.usernames:
         name = subject
     if name is not None:
-        return engine.stores.users.find_by_name(name), False
-    known = find_vouched_user(engine, issuer, tenant, subject)
+        return engine.stores.users.find_by_name(name), None
+    known = vouched_user(engine, issuer, tenant, subject)
     if known is not None or not options.create_users:
-        return known, False
+        return known, None
     new = new_vouched_user(engine, issuer, tenant, subject)
-    return new, new is not None
+    # Somebody has that user name: it may be this person, whom another request stored since the look above.
+    return new or (vouched_user(engine, issuer, tenant, subject), None)
 
 
 def _too_weak(options: Options, *, reason: str) -> OAuthError:

@@ -100,9 +100,11 @@ class Implementation:
 class Observer(Protocol):
     """Gets every ruling (`authserver.plugins.shadow`)."""
 
-    def consider(self, ruling: Ruling[Any]) -> None: ...
+    def consider(self, ruling: Ruling[Any]) -> None:
+        """Take a ruling; it must not raise and must not wait."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish what it has taken; nothing is given to it afterwards."""
 
 
 class PluginSet:

@@ -12,9 +12,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from authserver.api import find_vouched_user, new_vouched_user
 from authserver.engine.issuers import BadIssuer
-from authserver.engine.people.attributes import change
+from authserver.engine.people.joining import remove
 from authserver.engine.people.login import disable_user
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
@@ -361,12 +360,16 @@ def test_a_user_is_made_on_first_sight_of_issuer_tenant_and_subject() -> None:
     assert people[0] == people[3]
     assert world.ann.user_id not in people, "somebody of that user name is somebody else"
     made = world.rules.stores.tables.users[people[0]]
-    assert made.attributes["vouched-by"] == (IDP,)
-    assert (made.attributes["tenant"], made.attributes["subject"]) == (("acme",), ("ann",))
     assert made.password_hash is None
     assert "ann@example.com" not in str(made)
+    joined = world.rules.rows("identities")
+    assert {(each["issuer"], each["subject"], each["user_id"]) for each in joined} == {
+        (IDP, "acme\nann", people[0]),
+        (IDP, "umbrella\nann", people[1]),
+        ("https://other.example", "ann", people[2]),
+    }
     assert len(world.rules.events("user.added")) == 4  # ann, and these three
-    assert world.rules.events("user.added")[-1]["details"]["vouched_by"] == "https://other.example"
+    assert world.rules.events("identity.joined")[-1]["details"] == {"issuer": "https://other.example"}
 
 
 def test_a_refusal_makes_no_user() -> None:
@@ -378,18 +381,46 @@ def test_a_refusal_makes_no_user() -> None:
     assert world.rules.events("token.refused")[-1]["user_id"] is None
 
 
-def test_whoever_has_the_name_and_not_the_tie_is_somebody_else() -> None:
-    """T165: an operator took the attribute away, or gave the name to another person before."""
+def test_whoever_has_only_the_name_is_somebody_else() -> None:
+    """T165: an identity that is taken from a person, or a name that was given to another before, lets nobody in."""
     world = World(options={"create_users": True})
     assert world.present(world.idp.assertion(sub="00u1")).status_int == 200
+    (joined,) = world.rules.rows("identities")
     with world.rules.begin() as engine:
-        made = find_vouched_user(engine, IDP, "", "00u1")
+        made = engine.stores.users.find(joined["user_id"])
         assert made is not None
-        change(engine, made, attributes={})
+        assert remove(engine, made, IDP, "00u1")
     world.refused(world.present(world.idp.assertion(sub="00u1")), "user-unknown")
-    with world.rules.begin() as engine:
-        assert new_vouched_user(engine, IDP, "", "00u1") is None
+    assert world.rules.rows("identities") == []
     assert len(world.rules.rows("users")) == 2
+
+
+def test_a_person_whom_another_request_stores_meanwhile_is_that_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R-07: between the look for the identity and the look for the user name."""
+    world = World(options={"create_users": True})
+    kind = type(world.rules.stores.identities)
+    find, looked = kind.find, []
+
+    def slow(self: Any, issuer: str, subject: str) -> Any:
+        found = find(self, issuer, subject)
+        if not looked:
+            looked.append(subject)
+            assert world.present(world.idp.assertion(sub="00u1")).status_int == 200
+        return found
+
+    monkeypatch.setattr(kind, "find", slow)
+    assert world.present(world.idp.assertion(sub="00u1")).status_int == 200
+    assert len({grant["user_id"] for grant in world.rules.rows("grants")}) == 1
+    assert len(world.rules.rows("users")) == 2
+
+
+@pytest.mark.parametrize("subject", ["x" * 256, "a\nb", "a\u200bb"])
+def test_a_subject_that_cannot_be_kept_is_nobody(subject: str) -> None:
+    """JAG-18, T165: `acme` and `00u1` together can never be another tenant's."""
+    world = World(options={"create_users": True})
+    world.refused(world.present(world.idp.assertion(sub=subject)), "user-unknown")
 
 
 def test_tenants_are_those_of_the_entry(world: World) -> None:

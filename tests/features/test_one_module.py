@@ -79,6 +79,14 @@ WORDS = {
         "issued_token_type",
         "grant-type:token-exchange",
     ],
+    # Not "provider", which is also what operators call a server of others.
+    "upstream": [
+        "upstream",
+        "upstreams",
+        "provider_start",
+        "provider_callback",
+        "asks_userinfo",
+    ],
     "webhook_events": ["webhook", "whsec"],
     "syslog_events": ["syslog"],
     "otlp_events": ["otlp"],
@@ -91,10 +99,21 @@ LISTING = {
     # An API, which takes access tokens of every type, as those of others do.
     "dpop": {"features/admin_api/access.py"},
     # Parameters of a response, which no redirect URI may have; and what strangers ask for.
-    "openid": {"engine/uris.py", "testing/hostile.py", "testing/strategies.py"},
+    "openid": {
+        "engine/uris.py",
+        "testing/hostile.py",
+        "testing/strategies.py",
+        # It speaks to other servers in the words of OpenID Connect, as a client of theirs.
+        *(f"features/upstream/{name}.py" for name in ("__init__", "documents", "providers", "tokens")),
+    },
     "playground": {"cli/demo.py", "testing/live.py"},
     # A request says in the words of OpenID Connect, too, which level of sign-in it needs.
-    "step_up": {"testing/strategies.py", "features/openid/__init__.py", "features/openid/sign_in.py"},
+    "step_up": {
+        "testing/strategies.py",
+        "features/openid/__init__.py",
+        "features/openid/sign_in.py",
+        "features/upstream/pages.py",
+    },
     # Both speak of OpenTelemetry: one sends traces, the other events as log records.
     "opentelemetry": {"features/otlp_events.py"},
     "otlp_events": {"features/opentelemetry.py"},

@@ -1,4 +1,4 @@
-"""A plan is brought about: all of it in one transaction, by the rules that the single commands follow."""
+"""Apply a plan: all of it in one transaction, by the rules that the single commands follow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def apply(
     *,
     plugins: Mapping[str, object] = NOTHING,
 ) -> None:
-    """Bring about what is declared, in the transaction of this engine; `finish` does what takes more than one.
+    """Apply what is declared, in the transaction of this engine; `finish` does the work that takes several.
 
     Args:
         shown: the plan as it was agreed to.
@@ -59,7 +59,7 @@ def apply(
         except (AlreadyExists, BadIssuer, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
             raise _changed(step.name) from error
         finally:
-            # The next step is about something else.
+            # The next step is about another record.
             engine.journal.client_id = None
 
 
@@ -76,7 +76,7 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
         wait(offered.FOLLOW_SECONDS + _REQUEST_SECONDS)
     for step in filter(_ends, plan.steps):
         subject = _subject(step)
-        # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
+        # Without `for_good`: if it was created again meanwhile it stays, and the grants from before end nevertheless.
         yield from ending.end(begin, _end_of(subject, ending.reason_for_good(subject.kind)))
         with begin() as engine:
             if step.kind is DeclaredKind.ISSUER:
@@ -86,7 +86,7 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
 
 
 def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
-    """How much ends with each step; None for one with which nothing does. Nothing is written."""
+    """How much each step would end; None for a step that ends nothing. Nothing is written."""
     return [
         sum(ending.plan(begin, _end_of(_subject(step))), Ended()) if _ends(step) else None
         for step in plan.steps
@@ -94,7 +94,7 @@ def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
 
 
 def _end_of(subject: Subject, reason: str = "") -> Act:
-    """The act that ends what was granted; clients lose a scope that is gone, too."""
+    """The act that ends the grants; for a removed scope, also its registration at clients."""
     return Act(subject=subject, because=reason, registrations=subject.kind is SubjectKind.SCOPE)
 
 
@@ -113,7 +113,7 @@ def _subject(step: Step) -> Subject:
 
 
 def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
-    """Do this step, and keep its mark or delete it."""
+    """Carry out this step, and keep its mark or delete it."""
     stores, mark = engine.stores, step.mark
     match step.kind, step.action:
         case DeclaredKind.CLIENT, Action.ADD | Action.CHANGE:
@@ -180,7 +180,7 @@ def _put_client(engine: Engine, declared: Declared, manner: Manner, step: Step) 
 
 
 def _put_token(engine: Engine, step: Step) -> Declaration | None:
-    """Make or change a token, and revoke the one before; its mark, which names it."""
+    """Make or change an initial access token, and revoke the previous one. Returns its mark, which names it."""
     if step.replaced is not None and not initial_tokens.revoke(engine, step.replaced.token_id):
         raise ChangedMeanwhile
     if step.secret is None:
@@ -202,7 +202,7 @@ def _put_token(engine: Engine, step: Step) -> Declaration | None:
 
 
 def _different(plan: Plan, shown: Plan) -> str:
-    """The name of something that is not as it was shown."""
+    """The name of the first thing that differs from the plan that was shown."""
     if plan.problems:
         return str(plan.problems[0].path[-1])
     return next(

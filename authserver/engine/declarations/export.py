@@ -1,4 +1,4 @@
-"""What is there, in the forms that files declare it in; secrets only as references, where these are known."""
+"""Exports the database as declarations; secrets only as references, if these are known."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def export(
     self_registered: bool = False,
     plugins: Mapping[str, object] = NOTHING,
 ) -> Exported:
-    """What is there of these kinds, in a stable order.
+    """The records of these kinds, in a stable order.
 
     Args:
         kinds: members of `Forms`.
@@ -242,7 +242,7 @@ def _reference(written: Mapping[str, str] | None) -> Reference | None:
 
 
 def _variable(name: str, what: str) -> str:
-    """The name of an environment variable for what is secret of this thing."""
+    """The name of an environment variable for the secret of this client or token."""
     words = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
     return f"{words}_{what}" if words[:1].isalpha() else f"{what}_{words}"
 

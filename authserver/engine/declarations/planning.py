@@ -1,4 +1,4 @@
-"""What a declaration would change: compared with what is there, checked by the rules of registration, written nowhere.
+"""Compares declarations with the database and checks them by the rules of registration; writes nothing.
 
 A plan is made twice: to show it, and again in the transaction that brings it about (`declarations.apply`). Both must be
 the same, or somebody changed something meanwhile.
@@ -68,7 +68,7 @@ _GOING = (
 
 
 class BadDeclaration(Exception):
-    """Why something cannot be brought about, as a sentence; `members` lead to where it is said."""
+    """Why a declaration cannot be applied, as a sentence; `members` is the path to it in the form."""
 
     def __init__(self, text: str, *members: str) -> None:
         super().__init__(text)
@@ -78,7 +78,7 @@ class BadDeclaration(Exception):
 def plan_of(
     engine: Engine, declared: Declared, manner: Manner, *, plugins: Mapping[str, object] = NOTHING
 ) -> Plan:
-    """Compare what is declared with what is there.
+    """Compare what is declared with the database.
 
     Args:
         plugins: by name, those that are loaded.
@@ -94,7 +94,7 @@ class _Planning:
     def __init__(
         self, engine: Engine, declared: Declared, manner: Manner, plugins: Mapping[str, object]
     ) -> None:
-        # What other processes brought about meanwhile counts, too.
+        # Scopes and limits that other processes changed meanwhile count, too.
         engine.offered.take_over(engine.stores)
         self.engine = replace(engine, scopes=engine.offered.scopes())
         self.forms = declared.forms
@@ -107,7 +107,7 @@ class _Planning:
         self.settings = {(each.kind, each.name): each for each in engine.stores.stored_settings.list()}
         self.steps: list[Step] = []
         self.problems: list[Problem] = []
-        # What clients and resources will be.
+        # Clients and resources as they will be.
         self.clients: dict[str, Client | None] = {}
         self.meant: set[tuple[DeclaredKind, str]] = set()
         self.left: list[tuple[DeclaredKind, str]] = []
@@ -169,7 +169,7 @@ class _Planning:
         for name, sentence in sorted(self.forms.scopes.items()):
             with self._problems((kind, name)):
                 if name in listed:
-                    # What is there counts: it is compared by `in_the_ini`.
+                    # The present value counts: `in_the_ini` compares it.
                     self.meant.add((kind, name))
                     continue
                 check_scope(engine, name, sentence)
@@ -199,7 +199,7 @@ class _Planning:
     def _setting(
         self, kind: DeclaredKind, name: str, was: Mapping[str, Any] | None, value: Mapping[str, Any]
     ) -> None:
-        """Compare a scope or limit with what it is, in the store or else in the INI."""
+        """Compare a scope or limit with its value in the store or else in the INI."""
         mark, before = self._mark(kind, name), self.settings.get((kind, name))
         if mark is not None and mark.references == ENDING and before is None:
             raise BadDeclaration(_GOING)
@@ -278,7 +278,7 @@ class _Planning:
             _references(secret=form.secret, logo=form.logo),
             mark,
             is_new=before is None,
-            # One that registered itself never goes because files do not name it any more.
+            # A client that registered itself is never removed because files no longer name it.
             adopt=self.manner.adopt and not after.is_self_registered,
             changes=changes,
         )
@@ -317,7 +317,7 @@ class _Planning:
     def _secret_change(
         self, before: Client | None, secret: Secret | None, reference: Reference | None
     ) -> dict[str, tuple[Any, Any]]:
-        """Whether another secret must be kept, in words that do not tell it."""
+        """The change of the secret, in words that do not reveal it; empty if the client has this one."""
         if secret is None:
             return {}
         live = live_secrets(before, self.engine.now) if before else ()
@@ -402,11 +402,11 @@ class _Planning:
                             mark=kept,
                         )
                     )
-        # One stops being the default before another begins to be it.
+        # The previous default loses that mark before another resource gets it.
         self.steps += sorted(found, key=lambda step: step.after.is_default)
 
     def _that_leave(self, kind: DeclaredKind) -> Sequence[str]:
-        """What is taken away in the end, so that nothing may name it: clients and scopes."""
+        """The clients and scopes that the plan removes, which nothing else may name."""
         declared = getattr(self.forms, kind)
         return [
             name
@@ -597,7 +597,7 @@ class _Planning:
         return made
 
     def _undeclared(self, kind: DeclaredKind) -> None:
-        """What this set made before and does not declare any more."""
+        """The records that this set made before and no longer declares."""
         for (of_kind, name), mark in sorted(self.marks.items()):
             if of_kind is not kind or mark.of_set != self.manner.of_set or (kind, name) in self.meant:
                 continue

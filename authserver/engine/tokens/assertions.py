@@ -107,6 +107,7 @@ def verify_assertion(
     lifetime: int,
     skew: timedelta = SKEW,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+    audiences: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
@@ -117,13 +118,14 @@ def verify_assertion(
         lifetime: the most seconds from now to `exp`, clock skew apart.
         skew: by how much its clock may differ from ours.
         algorithms: that it may be signed with.
+        audiences: other names of ours than the issuer, of which one may be its only audience.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
     claims = _verified(engine, text, keys_of, typ=typ, untyped=untyped, algorithms=algorithms)
     subject = claims.get("sub")
-    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
+    if not any(claims.get("aud") in (name, [name]) for name in (engine.settings.issuer, *audiences)):
         raise BadAssertion("assertion-audience")
     if not isinstance(subject, str) or not subject:
         raise BadAssertion("assertion-subject-missing")
@@ -170,6 +172,41 @@ def verify_statement(
     _check_times(engine, times)
     if maximum_age and times["iat"] <= (engine.now - timedelta(seconds=maximum_age) - SKEW).timestamp():
         raise BadAssertion("assertion-expired")
+    return claims
+
+
+def verify_for_us(
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    typ: str,
+    audience: str,
+    algorithms: Collection[str],
+) -> Mapping[str, Any]:
+    """The claims of a token that a trusted issuer made for us and nobody else, and that is in force (OIDC Core, 3.1.3.7).
+
+    Args:
+        keys_of: the keys of an issuer by its name, None for one that is not trusted.
+        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
+        audience: what that issuer calls us.
+        algorithms: that it may be signed with.
+
+    Raises:
+        BadAssertion: anything else. `iss` is a string of the claims returned, `exp` and `iat` are integers, and `sub`, if
+            there is one, is a text that is not empty.
+    """
+    claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
+    # Nobody else is trusted with it, so there is no other audience.
+    if claims.get("aud") not in (audience, [audience]) or claims.get("azp", audience) != audience:
+        raise BadAssertion("assertion-audience")
+    times = _times(claims)
+    if not {"exp", "iat"} <= times.keys():
+        raise BadAssertion("assertion-times-malformed")
+    _check_times(engine, times)
+    subject = claims.get("sub", " ")
+    if not isinstance(subject, str) or not subject:
+        raise BadAssertion("assertion-subject-missing")
     return claims
 
 
