@@ -140,7 +140,7 @@ def _order(
         vouched.user,
         issuer.issuer,
         of_client=vouched.of_client,
-        new_user=vouched.new_user,
+        joins=vouched.joins,
         scopes=vouched.scopes,
         resources=vouched.resources,
         expires_at=vouched.expires_at,
