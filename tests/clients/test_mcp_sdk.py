@@ -88,7 +88,9 @@ class Way:
             "registration": "registered by itself",
             "operator": "registered by an operator",
         }
-        whose = {"client_credentials": " for itself", JWT_BEARER: " for people of a company"}.get(self.grant, "")
+        whose = {"client_credentials": " for itself", JWT_BEARER: " for people of a company"}.get(
+            self.grant, ""
+        )
         return f"{by[self.by]}{whose}, {self.method}"
 
     def steps(self) -> list[str]:
