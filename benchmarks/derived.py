@@ -22,16 +22,21 @@ from typing import Any
 
 from timing import Compared, Send, compare, migrated
 
+from authserver.engine.grants.assertion import GRANT_TYPE as JWT_BEARER
 from authserver.engine.records import Client
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from tests.client_keys import Key
+from tests.trusted_issuers import Issuer
 
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256")
-MAXIMUM = {"an exchange, and a refresh": 1.3, "an assertion, and client_credentials": 1.5}
+MAXIMUM = {
+    "an exchange, and a refresh": 1.3,
+    "an assertion, and client_credentials": 1.5,
+    "an identity assertion, and client_credentials": 1.5,
+}
 READERS = "authserver.plugin.introspect_resource_servers.clients"
 
 
@@ -89,12 +94,25 @@ def vouching(server: Server, samples: int) -> Compared:
     return compare("an assertion, and client_credentials", own, assertion, samples)
 
 
+def identifying(server: Server, samples: int) -> Compared:
+    """The same with an identity assertion (ID-JAG), whose issuer is in the database, for a resource and some scopes."""
+    client, secret = server.add_client(client_id="notes", grant_types=("client_credentials", JWT_BEARER))
+    claims = {"client_id": "notes", "resource": RESOURCE, "scope": "files.read"}
+    company = Issuer(key=KEY, typ="oauth-id-jag+jwt", claims=claims)
+    company.trust(server, "mcp", resources=(RESOURCE,), scopes=("files.read",), options={"usernames": True})
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", "scope": "files.read"})
+    assertion = sending(
+        server, client, secret, lambda: {"grant_type": JWT_BEARER, "assertion": company.assertion()}
+    )
+    return compare("an identity assertion, and client_credentials", own, assertion, samples)
+
+
 def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
     """All of them, the ordinary way first."""
     server = Server(
         migrated(folder / "derived.db"),
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer id_jag",
             "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
             READERS: f"gateway = {RESOURCE}",
         },
@@ -103,6 +121,7 @@ def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
         server.add_user("ann")
         yield exchanging(server, samples)
         yield vouching(server, samples)
+        yield identifying(server, samples)
     finally:
         server.close()
 
@@ -117,13 +136,13 @@ def main() -> int:
     try:
         if not options.json:
             print(
-                f"{'microseconds of CPU':44}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
+                f"{'microseconds of CPU':46}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
             )
         for compared in comparisons(folder, options.samples):
             found.append(compared)
             if not options.json:
                 print(
-                    f"{compared.name:44}{compared.samples:>8}{compared.first:>9.0f}{compared.second:>9.0f}"
+                    f"{compared.name:46}{compared.samples:>8}{compared.first:>9.0f}{compared.second:>9.0f}"
                     f"{compared.second / compared.first:>8.3f}{MAXIMUM[compared.name]:>8.1f}",
                     flush=True,
                 )
