@@ -287,7 +287,9 @@ def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> 
     """For which resources the token is to be, where the assertion does not say it. Raises InvalidTarget."""
     named = tuple(parameters.all("resource"))
     if vouched.needs_resource and not named:
-        raise InvalidTarget("The request must name a resource.", reason="resource-missing")
+        raise InvalidTarget(
+            "The request names no resource: the parameter resource is required.", reason="resource-missing"
+        )
     if named or vouched.resources is not None or not issuer.default_resource:
         return named
     return (issuer.default_resource,)
