@@ -78,6 +78,7 @@ class ServerParts(Parts):
 
     policies: PluginSet
     signer: FollowedSigningKeys
+    generation: FollowedGeneration
     offered: FollowedSettings
 
 

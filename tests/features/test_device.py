@@ -670,7 +670,7 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
     assert_json_error(server.token(device, **poll), "authorization_pending")
     # A poll that is refused leaves its mark, in spite of the refusal; this is all that a waiting device costs.
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert_json_error(server.token(device, **poll), "slow_down")
     assert seen == ["SELECT clients", "SELECT kept", "BEGIN", "UPDATE kept", "COMMIT"]
     assert not server.events("token.refused")
