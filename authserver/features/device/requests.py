@@ -119,8 +119,9 @@ class DeviceRequest:
         """The request after a poll now, and whether that came too early."""
         details = self.record.details
         last, interval = details.get("polled_at"), details["interval"]
-        # A poll in the future was before the clock was set back, and nobody knows how long ago that was.
-        too_early = last is not None and 0 <= now.timestamp() - last < interval
+        # Of two polls at once the later one may have been written first. A poll further in the future was before the clock
+        # was set back, and nobody knows how long ago that was.
+        too_early = last is not None and abs(now.timestamp() - last) < interval
         return self._with(
             polled_at=now.timestamp(), interval=interval + SLOWER if too_early else interval
         ), too_early
