@@ -100,6 +100,20 @@ def assertions() -> Iterator[str]:
                 yield from (f"client-{text}" for text in texts(first))
 
 
+def of_issuers() -> Iterator[str]:
+    """Why an assertion of a trusted issuer is not accepted, and why nothing can be derived from it."""
+    engine = PACKAGE / "engine"
+    files = [
+        engine / "tokens" / "assertions.py",
+        engine / "grants" / "assertion.py",
+        engine / "grants" / "deriving.py",
+    ]
+    for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
+        match node:
+            case ast.Call(func=ast.Name(id="BadAssertion" | "NotLive"), args=[first]):
+                yield from texts(first)
+
+
 def failures() -> Iterator[str]:
     """Why the answer of a plugin is none (`plugins.asking` and `hooks`)."""
     files = [PACKAGE / "plugins" / "copying.py", PACKAGE / "plugins" / "asking.py", PACKAGE / "hooks.py"]
@@ -136,7 +150,13 @@ def declared() -> dict[str, str]:
 DECLARED = declared()
 ALL = [*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDING.values())]
 REASONS = sorted(
-    {*assertions(), *failures(), *codes(), *(reason for path in SOURCES for reason in reasons_of(path))}
+    {
+        *assertions(),
+        *of_issuers(),
+        *failures(),
+        *codes(),
+        *(reason for path in SOURCES for reason in reasons_of(path)),
+    }
 )
 
 

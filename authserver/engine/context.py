@@ -36,6 +36,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    JoinedIdentity,
     Resource,
     Token,
     TrustedIssuer,
@@ -121,7 +122,7 @@ class Issue:
         uses: what else is used up by this, each once.
         hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
             ends before it is stored.
-        new_user: whether `user` is not stored yet, because an issuer vouched for them for the first time.
+        joins: what ties `user` to an issuer that vouched for them for the first time, so that neither is stored yet.
         noted: what the event says besides; nothing secret.
     """
 
@@ -139,7 +140,7 @@ class Issue:
     bound_refusal: type[OAuthError] = InvalidGrant
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
-    new_user: bool = False
+    joins: JoinedIdentity | None = None
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -185,7 +186,7 @@ class Vouched:
     Attributes:
         user: whom it is about; None if that is nobody here, which refuses it, unless it is `of_client`.
         of_client: whether it is about the client itself and no person.
-        new_user: whether `user` is not stored yet: it is stored when the token is issued.
+        joins: what ties `user` to the issuer, if neither is stored yet: both are when the token is issued.
         scopes, resources: the most that comes of it; None: it does not say.
         expires_at: nothing that comes of it ends later; None: it says only who somebody is.
         details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`.
@@ -196,7 +197,7 @@ class Vouched:
 
     user: User | None
     of_client: bool = False
-    new_user: bool = False
+    joins: JoinedIdentity | None = None
     scopes: tuple[str, ...] | None = None
     resources: tuple[str, ...] | None = None
     expires_at: datetime | None = None

@@ -56,6 +56,7 @@ WORDS = {
         "verification_uri",
     ],
     "dpop": ["dpop", "jkt"],
+    "id_jag": ["id-jag", "enterprise-managed", "identity assertion grant", "identity assertion grants"],
     "jwt_bearer": ["authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "opentelemetry": ["opentelemetry", "otlp"],

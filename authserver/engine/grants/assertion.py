@@ -78,7 +78,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
             vouched.user,
             issuer.issuer,
             of_client=vouched.of_client,
-            new_user=vouched.new_user,
+            joins=vouched.joins,
             scopes=vouched.scopes,
             resources=vouched.resources,
             expires_at=vouched.expires_at,

@@ -34,6 +34,7 @@ from authserver.engine.records import (
     Client,
     EventType,
     Grant,
+    JoinedIdentity,
     Token,
     TokenKind,
 )
@@ -352,8 +353,8 @@ def _keep(engine: Engine, order: Issue) -> None:
     _hold_issuer(engine, grant)
     if not stores.clients.hold(grant.client_id):
         raise InvalidClient("The client is disabled.", reason="client-disabled")
-    if order.new_user:
-        _add_user(engine, order)
+    if order.joins is not None:
+        _add_user(engine, order, order.joins)
     elif grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
         raise InvalidGrant("The user may not sign in.", reason="user-disabled")
     _hold_resources(engine, grant)
@@ -395,27 +396,24 @@ def _hold_issuer(engine: Engine, grant: Grant) -> None:
         raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
 
 
-def _add_user(engine: Engine, order: Issue) -> None:
+def _add_user(engine: Engine, order: Issue, joins: JoinedIdentity) -> None:
     """Store the person for whom an issuer vouched for the first time.
 
     Raises:
         AlreadyClaimed: another request did so at the same time; the grant type finds them then.
+        ServerError: the grant type ties somebody else.
     """
     user = order.user
-    assert user is not None  # `_check_person`
+    if user is None or joins.user_id != user.user_id:
+        raise _faulty(order, "identity-of-somebody-else")
     try:
         engine.stores.users.add(user)
+        engine.stores.identities.add(joins)
     except AlreadyExists:
         raise AlreadyClaimed from None
-    engine.record(
-        EventType.USER_ADDED,
-        details={
-            "groups": list(user.groups),
-            "attributes": sorted(user.attributes),
-            "password": False,
-            VOUCHED_BY: order.grant.details.get(VOUCHED_BY, ""),
-        },
-    )
+    details = {"groups": list(user.groups), "attributes": sorted(user.attributes), "password": False}
+    engine.record(EventType.USER_ADDED, details=details)
+    engine.record(EventType.IDENTITY_JOINED, details={"issuer": joins.issuer})
 
 
 def _faulty(order: Issue, reason: str) -> ServerError:
