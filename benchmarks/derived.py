@@ -19,19 +19,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from timing import Compared, Send, compare, migrated
 
 from authserver.engine.records import Client
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from tests.client_keys import Key
+from tests.trusted_issuers import Issuer
 
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256")
-MAXIMUM = {"an exchange, and a refresh": 1.3, "an assertion, and client_credentials": 1.5}
+MAXIMUM = {
+    "an exchange, and a refresh": 1.3,
+    "an assertion, and client_credentials": 1.5,
+    "a workload, and client_credentials": 1.5,
+}
+PLATFORM = "https://platform.example"
 READERS = "authserver.plugin.introspect_resource_servers.clients"
 
 
@@ -89,12 +96,35 @@ def vouching(server: Server, samples: int) -> Compared:
     return compare("an assertion, and client_credentials", own, assertion, samples)
 
 
+def identifying(server: Server, samples: int) -> Compared:
+    """A workload presents what its platform signed, each time anew; a client with a secret asks for the same."""
+    client, secret = server.add_client(client_id="job", grant_types=("client_credentials", JWT_BEARER))
+    rule = {"name": "job", "client": "job", "claims": {"repository_id": "74"}}
+    rules = [{**rule, "resources": [RESOURCE], "scopes": ["files.read"]}]
+    platform = Issuer(PLATFORM, key=KEY, claims={"repository_id": "74"})
+    platform.trust(server, "workload_identity", options={"rules": rules})
+    wanted = {"resource": RESOURCE, "scope": "files.read"}
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", **wanted})
+
+    def prepare() -> Send:
+        body = urlencode({"grant_type": JWT_BEARER, "assertion": platform.assertion(), **wanted})
+
+        def send() -> object:
+            answer = server.post("/oauth/token", body)
+            assert answer.status_int == 200, answer
+            return answer
+
+        return send
+
+    return compare("a workload, and client_credentials", own, prepare, samples)
+
+
 def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
     """All of them, the ordinary way first."""
     server = Server(
         migrated(folder / "derived.db"),
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer workload_identity",
             "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
             READERS: f"gateway = {RESOURCE}",
         },
@@ -103,6 +133,7 @@ def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
         server.add_user("ann")
         yield exchanging(server, samples)
         yield vouching(server, samples)
+        yield identifying(server, samples)
     finally:
         server.close()
 

@@ -87,6 +87,7 @@ WORDS = {
         "provider_callback",
         "asks_userinfo",
     ],
+    "workload_identity": ["workload", "workloads", "kubernetes", "github", "gitlab", "spiffe"],
     "webhook_events": ["webhook", "whsec"],
     "syslog_events": ["syslog"],
     "otlp_events": ["otlp"],
