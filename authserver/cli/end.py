@@ -115,9 +115,10 @@ def end_scope(
 @click.argument("issuer")
 @_ends
 def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """End the grants for whose person an issuer of assertions vouched (RFC 7523).
+    """End what an issuer vouched for: grants by its assertions (RFC 7523), and sessions and access of its people.
 
-    ISSUER is what it calls itself in `iss`. Its further assertions are refused only when the INI does not name it any more.
+    ISSUER is what it calls itself in `iss`. Its further assertions, and sign-ins through it, are refused only when the INI
+    does not name it any more.
     """
     _end(
         configuration,
