@@ -53,7 +53,7 @@ For people (`login_decision`): `Identity` is the answer; `normalise_username` gi
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
-For people for whom another server vouches (`identity_decision`): `Vouched` is what that server says, verified, and
+For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
 `joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
 what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
 `remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
@@ -146,6 +146,9 @@ For methods of client authentication (`client_proofs`): a `ClientProof` says how
 refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
+For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
+`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile.
+
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
 kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
@@ -182,6 +185,7 @@ from authserver.engine.consent import Agreement, agree, consents_already, declin
 from authserver.engine.consent import problem_with as agreement_problem
 from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -191,6 +195,7 @@ from authserver.engine.context import (
     Redeem,
     Respond,
     SingleUse,
+    Vouched,
     Welcome,
 )
 from authserver.engine.crypto.digests import (
@@ -247,12 +252,13 @@ from authserver.engine.grants.deriving import (
 from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
 from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
+from authserver.engine.issuer_registry import options_of as issuer_options
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, is_marked
 from authserver.engine.people.joining import (
     IdentityTaken,
-    Vouched,
+    VouchedIdentity,
     joined_user,
     sign_in_vouched,
 )
@@ -292,6 +298,7 @@ from authserver.engine.records import (
     Session,
     Token,
     TokenKind,
+    TrustedIssuer,
     User,
 )
 from authserver.engine.sources import network_of
@@ -328,6 +335,7 @@ from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.protocols import (
+    AssertionProfilesHook,
     AuthenticationDecisionHook,
     ClientAuthDecisionHook,
     ClientMetadataHook,
@@ -419,6 +427,8 @@ __all__ = [
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
     "Agreement",
+    "AssertionProfile",
+    "AssertionProfilesHook",
     "AuthenticationDecisionHook",
     "AuthenticationRefused",
     "AuthenticationStep",
@@ -540,12 +550,14 @@ __all__ = [
     "TokenKind",
     "TokenResponseHook",
     "TooManyRequests",
+    "TrustedIssuer",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
     "Usage",
     "User",
     "Vouched",
+    "VouchedIdentity",
     "Wait",
     "Welcome",
     "account_page",
@@ -598,6 +610,7 @@ __all__ = [
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
+    "issuer_options",
     "join_identity",
     "joined_user",
     "json_response",

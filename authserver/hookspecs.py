@@ -16,6 +16,7 @@ from pyramid.config import Configurator
 from authserver.engine.authorization_request import CORE_PARAMETERS, Expanded
 from authserver.engine.clients.client_metadata import CORE_MEMBERS
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -711,6 +712,32 @@ def grant_types() -> Mapping[str, Redeem] | None:
 
 
 @contributing(Mapping)
+def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
+    """Profiles of the assertions that trusted issuers sign (RFC 7523, 2.1). Asked once, at start.
+
+    With the first profile the server offers the grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`. The entry of an
+    issuer names its profile (`authserver issuer add`), and the server holds everything else that the entry says.
+
+    Answers:
+        A mapping of the names of profiles to an `AssertionProfile` each. Its `accept` takes the engine, the client, the
+            entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom it is
+            about, and the most that may come of it; or it raises an OAuth error. A name that exists already stops the
+            start, and so does an issuer that two plugins list.
+        None: nothing to add.
+
+    Nobody: the grant type is not offered.
+
+    Example::
+
+        @hookimpl
+        def assertion_profiles(self):
+            return {"badge": AssertionProfile(typ="badge+jwt", accept=self.accept, check=self.check)}
+
+    Added in 0.1.
+    """
+
+
+@contributing(Mapping)
 def client_proofs() -> Mapping[str, ClientProof] | None:
     """Methods of client authentication with a proof that is checked with the engine, such as a signed assertion.
 
@@ -841,6 +868,8 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
             with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
             (`token_binding`). One that is declared in `replaces_pkce`, a mapping of such names to why that is so,
             protects the code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1).
+            One that is declared in `waives_pkce` lets any client do without, and protects nothing: the plugin says
+            so in `insecure`, so that production refuses it.
         An OAuth error that it raises goes to the client.
         None: nothing to store.
 

@@ -117,8 +117,9 @@ def end_scope(
 def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """End what an issuer vouched for: grants by its assertions (RFC 7523), and sessions and access of its people.
 
-    ISSUER is what it calls itself in `iss`. Its further assertions, and sign-ins through it, are refused only when the INI
-    does not name it any more.
+    ISSUER is what it calls itself in `iss`. Its further assertions are accepted: `authserver issuer disable` refuses them,
+    too, unless the INI names it, where it must be taken out. People sign in through it again until its entry there is
+    switched off.
     """
     _end(
         configuration,
@@ -129,8 +130,8 @@ def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bo
     )
     if not (dry_run or as_json):
         say(
-            f"The next assertions of {words(issuer)} are refused only when the INI does not name it any more: take it out "
-            "there, and restart the servers."
+            f"The next assertions of {words(issuer)} are accepted, if it is trusted still: `authserver issuer disable` refuses "
+            "them, too; if the INI names it, take it out there, and restart the servers."
         )
 
 

@@ -42,6 +42,7 @@ from authserver.engine.consent import (
     seen,
     sentences,
     silent_approval_is_safe,
+    stands_for_a_silent_request,
 )
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
@@ -482,8 +483,13 @@ def _passes_unasked(engine: Engine, checked: Checked) -> bool:
             mode=checked.mode,
             silent=checked.sign_in.silent,
         ) from None
-    return consents and silent_approval_is_safe(
-        client, reaches_client_alone=uris.is_remote_https(redirect_uri)
+    alone = uris.is_remote_https(redirect_uri)
+    return consents and (
+        silent_approval_is_safe(client, reaches_client_alone=alone)
+        or (
+            checked.sign_in.silent
+            and stands_for_a_silent_request(engine, checked.agreement, reaches_client_alone=alone)
+        )
     )
 
 

@@ -64,12 +64,18 @@ class Known:
         self._resource = cache(resource)
 
     def client(self, facts: Facts) -> Client:
+        """The client that was asked about, as it is now. Raises CannotAskAgain when it is gone."""
         client = self._client(facts["client_id"])
         if client is None:
             raise CannotAskAgain("the client does not exist any more")
         return client
 
     def user(self, facts: Facts) -> User:
+        """The user who was asked about, as they are now, with the groups and attributes of then if those were recorded.
+
+        Raises:
+            CannotAskAgain: the user is gone.
+        """
         user = self._user(facts["user_id"])
         if user is None:
             raise CannotAskAgain("the user does not exist any more")

@@ -351,6 +351,12 @@ class MemoryDeclarations(InMemory):
 class MemoryStoredSettings(InMemory):
     """`engine.ports.StoredSettings` in memory."""
 
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.tables.stored_settings.get((kind, name))
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.find(kind, name)
+
     def list(self) -> Sequence[StoredSetting]:
         return [setting for _, setting in sorted(self.tables.stored_settings.items())]
 
@@ -984,6 +990,7 @@ class MemoryEventSeals(InMemory):
 
 
 def place_of(event: Event) -> Place:
+    """Where an event stands in the order of time and id."""
     return event.at, event.event_id
 
 
@@ -1041,7 +1048,7 @@ class MemorySessions(InMemory):
 
 
 class MemorySigningKeys(InMemory):
-    """`engine.ports.Keys` in memory."""
+    """`engine.ports.SigningKeys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
         return sorted(self.tables.signing_keys.values(), key=lambda key: (key.created_at, key.kid))

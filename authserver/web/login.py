@@ -40,7 +40,7 @@ from authserver.web.session import (
 
 _ = TranslationStringFactory("authserver")
 
-# What the page may say of what was done before; an address can only choose among these.
+# The notices of the page; the address names one of these and cannot have text of its own.
 NOTICES: Mapping[str, str] = {
     "password-set": _("Your password is set. Sign in with it."),
 }
@@ -114,12 +114,17 @@ class TooManySignIns(TooManyRequests):
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
+    """GET /login: the form; or straight on, if a session or a policy knows who it is.
+
+    Raises:
+        PageError: the pending request has expired, or is of another browser.
+    """
     query = read_page_query(request)
     purpose = read_purpose(request, query)
-    # Signing in again is an act of the person: no session and no policy does it for them.
+    # A person must sign in again by themselves: neither a session nor a policy replaces that.
     if not purpose.must_sign_in:
         if request.browser.user is not None and purpose.query:
-            # Signed in meanwhile, in another tab perhaps, or back from the page after it.
+            # Signed in meanwhile, perhaps in another tab, or the person went back.
             return go_on(request, purpose)
         recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:
@@ -162,6 +167,13 @@ def requester_of(request: Request, purpose: Purpose) -> Requester | None:
 
 @view_config(route_name="login", request_method="POST")
 def check_login(request: Request) -> Response:
+    """POST /login: check the password, begin a session, and go on with the pending request or page.
+
+    Raises:
+        ForgedForm: the form is of another browser (T098).
+        NotSignedIn: the name or password is wrong; one answer for both.
+        TooManySignIns: there were too many attempts.
+    """
     form, engine = read_form_from_here(request), request.engine
     sealed = _once(form, "request") or ""
     # A request that cannot continue is refused before a password is checked.
@@ -198,6 +210,7 @@ def check_login(request: Request) -> Response:
 
 @exception_view_config(NotSignedIn)
 def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
+    """The form again with one sentence for every cause, as status 400."""
     response = _login_page(request, refusal.page, failed=True)
     response.status_int = 400
     return response
@@ -205,12 +218,14 @@ def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
 
 @exception_view_config(TooManySignIns)
 def hold_login(refusal: TooManySignIns, request: Request) -> Response:
+    """The form again with the time to wait, as status 429 with `Retry-After`."""
     response = _login_page(request, refusal.page, failed=True, wait_seconds=refusal.retry_after)
     return with_retry_after(response, refusal)
 
 
 @view_config(route_name="logout", request_method="GET")
 def logout(request: Request) -> Response:
+    """GET /logout: ask whether to end this session; a link of another site ends nothing."""
     if request.browser.user is None:
         return _signed_out(request)
     page = {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")}
@@ -219,6 +234,7 @@ def logout(request: Request) -> Response:
 
 @view_config(route_name="logout", request_method="POST")
 def confirm_logout(request: Request) -> Response:
+    """POST /logout: end the session of this browser."""
     read_own_form(request)
     sign_out_here(request)
     return _signed_out(request)

@@ -218,6 +218,7 @@ def support_link(settings: Settings, error_id: str) -> str:
 @view_config(route_name="open_link", request_method="GET")
 @view_config(route_name="logo", request_method="GET")
 def static_file(request: Request) -> Response:
+    """GET: a style sheet, script or image of the pages, with an ETag."""
     found = request.registry.static_files.get(request.matched_route.name)
     if found is None:
         raise HTTPNotFound()

@@ -25,6 +25,7 @@ from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:
+    """Let Pyramid make requests of the class below."""
     config.set_request_factory(Request)
 
 
@@ -45,26 +46,34 @@ class Served(Protocol):
     """What the web needs of the application (`authserver.app.Application`)."""
 
     @property
-    def parts(self) -> Parts: ...
+    def parts(self) -> Parts:
+        """Settings, plugins and keys."""
 
     @property
-    def storage(self) -> Storage: ...
+    def storage(self) -> Storage:
+        """Begins transactions outside that of a request."""
 
     @property
-    def floods(self) -> Floods: ...
+    def floods(self) -> Floods:
+        """Counts refusals that are too many to be stored one by one."""
 
     @property
-    def ending(self) -> Ending: ...
+    def ending(self) -> Ending:
+        """Whether the process is about to end."""
 
-    def probe_database(self) -> None: ...
+    def probe_database(self) -> None:
+        """Ask the database whether it answers. Raises StorageUnavailable."""
 
-    def engine(self, request: Request) -> Engine: ...
+    def engine(self, request: Request) -> Engine:
+        """What the rules get, in the transaction that the request has."""
 
-    def answer_forgotten(self, username: str, caller: Caller) -> None: ...
+    def answer_forgotten(self, username: str, caller: Caller) -> None:
+        """Send the user of this name a link to set a password, later and unseen by the caller (T100)."""
 
     def begin(
         self, *, caller: Caller | None = None, journal: Journal | None = None
-    ) -> AbstractContextManager[Engine]: ...
+    ) -> AbstractContextManager[Engine]:
+        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception."""
 
 
 class Registry(Protocol):
@@ -108,7 +117,7 @@ class Registry(Protocol):
     request_ids: RequestIds
 
 
-class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
+class Request(pyramid.request.Request):
     """A request.
 
     Its body always stays in memory, although WebOb writes long ones to a file: a password must not be on the disk.
@@ -138,4 +147,5 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
 
     @property
     def application(self) -> Served:
+        """The server that answers."""
         return self.registry.application

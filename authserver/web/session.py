@@ -67,6 +67,7 @@ class TwoSessions(PageError):
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.browser`."""
     config.add_request_method(_browser, "browser", reify=True)
 
 

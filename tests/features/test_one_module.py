@@ -19,7 +19,7 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # `dpop_jkt`, `DPoP-Nonce` and `use_dpop_nonce`, `pushed` in `require_pushed_authorization_requests`.
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
 # 9101, 7), and `client_assertion`, of which it sees that it is a method beside others (RFC 7521, 4.2); `jwks`, which is
-# also what this server publishes.
+# also what this server publishes; and the grant type of assertions, which each of their profiles shares.
 WORDS = {
     "admin_api": ["admin api", "authserver:clients", "admin_api_token"],
     "client_id_documents": [
@@ -56,7 +56,7 @@ WORDS = {
         "verification_uri",
     ],
     "dpop": ["dpop", "jkt"],
-    "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
+    "jwt_bearer": ["authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "opentelemetry": ["opentelemetry", "otlp"],
     # Not "nonce", which is also a term of cryptography, and in its name of the specification "OIDC".
