@@ -256,11 +256,15 @@ class Caretaker:
     def _run(self) -> None:
         # Processes that start together do not meet at every turn. The wait does not depend on a clock that
         # can be set.
-        self._turn(self._let_plugins)
+        if self._look_after:
+            self._turn(self._let_plugins)
         while self._interval and not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
             self._floods.store()
-            self._turn(self.work)
-            self._turn(self._let_plugins)
+            self._turn(self._work_and_let_plugins)
+
+    def _work_and_let_plugins(self) -> None:
+        self.work()
+        self._let_plugins()
 
     def _turn(self, work: Callable[[], object]) -> None:
         try:
