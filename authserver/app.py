@@ -432,10 +432,18 @@ def _build(
         Counting(),
         *deliveries(plugins, lambda: application.begin(caller=SERVER)),
     )
-    application = Application(
+    application: Application = Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, sealing_keys, settings, floods),
+        caretaker=Caretaker(
+            storage,
+            sealing_keys,
+            settings,
+            floods,
+            partial(plugins.look_after, lambda: application.begin(caller=SERVER))
+            if plugins.serves("look_after")
+            else None,
+        ),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

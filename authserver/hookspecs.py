@@ -1261,6 +1261,31 @@ def deliver(events: Sequence[Event], begin: Begin) -> None:
     """
 
 
+@observing(timed=False)
+def look_after(begin: Begin) -> None:
+    """Called in the background of a server: when it starts, and each time that it cleans up, in one process at a time.
+
+    What it raises is logged, and it is called again the next time.
+
+    Arguments:
+        begin: gives an engine in a transaction of its own; work in small ones, so that others can write meanwhile.
+
+    Answers:
+        Nothing. It must end by itself: no time limit ends it.
+
+    Nobody: nothing is looked after but what the core stores.
+
+    Example::
+
+        @hookimpl
+        def look_after(self, begin):
+            with begin() as engine:
+                self.end_what_is_over(engine)
+
+    Added in 0.1.
+    """
+
+
 @observing(timed=True)
 def observe_request(timeline: Timeline) -> None:
     """Called with each request when its answer is made, before it is sent.

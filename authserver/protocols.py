@@ -920,6 +920,23 @@ class DeliverHook(Protocol):
         ...
 
 
+class LookAfterHook(Protocol):
+    """Of a plugin that serves `look_after`."""
+
+    def look_after(self, *, begin: Begin) -> None:
+        """Called in the background of a server: when it starts, and each time that it cleans up, in one process at a time.
+
+        What it raises is logged, and it is called again the next time.
+
+        Arguments:
+            begin: gives an engine in a transaction of its own; work in small ones, so that others can write meanwhile.
+
+        Answers:
+            Nothing. It must end by itself: no time limit ends it.
+        """
+        ...
+
+
 class ObserveRequestHook(Protocol):
     """Of a plugin that serves `observe_request`."""
 

@@ -45,6 +45,7 @@ from authserver.api import (
 from authserver.features.upstream import attempts
 from authserver.features.upstream.attempts import Attempt
 from authserver.features.upstream.documents import Endpoints, NotUsable, endpoints_of
+from authserver.features.upstream.ending import remember_session
 from authserver.features.upstream.providers import Provider
 from authserver.features.upstream.tokens import Refused, redeem
 
@@ -238,6 +239,8 @@ class Pages:
             raise SignInFailed(refused.reason, told, provider, purpose, detail=detail) from None
         if not attempts.use(engine, attempt):
             raise SignInFailed("provider-attempt-used", USED, provider, purpose)
+        if vouched.session:
+            remember_session(engine, provider, vouched.subject, vouched.session)
         return begin_and_go_on(request, signed_in, purpose)
 
     def _provider(self, request: Request) -> Provider:
