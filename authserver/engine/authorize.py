@@ -84,6 +84,7 @@ class Requester:
     """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said.
 
     `hint` is the user name that the client expects (`login_hint`; OIDC Core, 3.1.2.1): anybody may have written it.
+    `parameters` are all that it asks for.
     """
 
     handle: str
@@ -91,6 +92,7 @@ class Requester:
     redirect_uri: str
     why: str = ""
     hint: str = ""
+    parameters: Parameters = field(default_factory=lambda: Parameters.parse(""), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +318,7 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
         redirect_uri=redirect_uri,
         why=pending.why,
         hint=without_hidden(hint) if len(hint) <= MAXIMUM_USERNAME else "",
+        parameters=pending.parameters,
     )
 
 

@@ -231,7 +231,7 @@ class PrivateKeyJwt:
             raise InvalidClient(_REFUSED, reason=f"client-{bad.reason}") from None
         except FetchFailed as failure:
             raise _without_keys(failure) from None
-        # Nothing else is looked at for somebody who repeats what a client has sent (T051).
+        # A replay of a client's assertion is refused before anything else is checked (T051).
         if is_used(engine, use):
             raise use.refusal
         return (use,)
@@ -257,7 +257,7 @@ class PrivateKeyJwt:
         algorithm = client.details.get(ALGORITHM)
 
         def keys_of(issuer: str) -> TrustedKeys | None:
-            # Only now, as a stranger must not cause a request by naming a client in a form alone.
+            # Fetched only now: naming a client in a form must not be enough to cause a request.
             return _keys_of(engine, client, algorithm, again=again) if issuer == client.client_id else None
 
         at_token_endpoint = self.token_endpoint_audience and engine.caller.endpoint == "token"

@@ -182,7 +182,7 @@ def test_a_key_that_is_revoked_has_a_successor_at_once() -> None:
     with rules.begin() as engine:
         revoked = signing_keys.revoke(engine, kid, reason="stolen")
     assert revoked.successor is not None and revoked.successor.algorithm == "RS256"
-    rules.parts.signer.load()  # type: ignore[attr-defined]
+    rules.parts.signer.load()
     assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == revoked.successor.kid
 
 
@@ -193,11 +193,11 @@ def test_a_rotation_goes_on_while_clients_watch() -> None:
     before = tokens(rules, client, secret)["id_token"]
     with rules.begin() as engine:
         rotation = signing_keys.rotate(engine, algorithm="RS256")
-    rules.parts.signer.load()  # type: ignore[attr-defined]
+    rules.parts.signer.load()
     assert rotation.new.kid in {key["kid"] for key in rules.parts.signer.jwks()["keys"]}
     assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == header_of(before)["kid"]
     with time_machine.travel(rotation.new.activates_at + timedelta(seconds=1)):
-        rules.parts.signer.load()  # type: ignore[attr-defined]
+        rules.parts.signer.load()
         after = tokens(rules, client, secret)["id_token"]
         assert header_of(after)["kid"] == rotation.new.kid
         assert id_claims(rules, before)["sub"] == id_claims(rules, after)["sub"]
@@ -286,7 +286,7 @@ def test_only_codes_are_given(rules: Rules, response_type: str, mode: str | None
         client, rules.signed_in(), scope="openid", response_type=response_type, response_mode=mode
     )
     assert outcome_of(answer) == "unsupported_response_type"
-    assert answer.mode == "query"  # type: ignore[union-attr]
+    assert answer.mode == "query"
 
 
 def test_a_refresh_token_needs_consent_to_offline_access() -> None:
