@@ -197,6 +197,8 @@ class AuthenticationDecisionHook(Protocol):
             deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
                 sees no page, unless the client registered itself. Not even then if the request may show none: a plugin says
                 that it is `silent`, or the code is one that only such a request gets, such as `login_required`.
+                A plugin that makes requests silent has a mapping `silences`: what does so, and why. Then the account page says
+                of clients that registered themselves that they may get again what was agreed to.
             None: not mine.
         """
         ...
