@@ -126,7 +126,8 @@ def digest_of(number: int, event: Event, form: int = FORM) -> bytes:
     known = [_micros(event.at) if name == "at" else getattr(event, name) for name in texts]
     return hashlib.sha256(
         b"authserver event %d\0%b\0%b"
-        % (form, _written([number, *known]), _written([getattr(event, name) for name in values]))
+        # Only in what is JSON can there be numbers that databases write in several ways.
+        % (form, _encode([number, *known]), _written([getattr(event, name) for name in values]))
     ).digest()
 
 
@@ -177,6 +178,7 @@ class Sealer:
     name = READER
     begins_with_the_first = True
     may_miss_events = False
+    needs_decisions = True
     interval = INTERVAL
     batch = BATCH
 
