@@ -27,6 +27,7 @@ from authserver.engine.records import (
     Step,
     TokenKind,
 )
+from authserver.storage.database import Database
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
     a_client,
@@ -129,6 +130,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "grants.search, of a client": lambda stores: search_grants(stores, client_id="client-8", live_at=NOW),
     "grants.search, of the popular client": lambda stores: search_grants(
         stores, client_id=POPULAR, live_at=NOW, redeemed=True
+    ),
+    "grants.search, of a user and a client": lambda stores: search_grants(
+        stores, user_id="user_7", client_id="client-1", live_at=NOW
     ),
     "grants.search, of a user": lambda stores: search_grants(stores, user_id="user_7", live_at=NOW),
     "grants.search, of a user to a client": lambda stores: search_grants(
@@ -383,6 +387,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("grants.search", {"ix_grants_created_at", "ix_tokens_grant_id"}),
         ("grants.search, live or not", {"ix_grants_created_at"}),
         ("grants.search, of a client", {"ix_grants_client_id_created_at"}),
+        ("grants.search, of a user and a client", {"ix_grants_user_id_client_id"}),
         ("grants.search, of a user", {"ix_grants_user_id_client_id"}),
         ("grants.revoke_some", {"pk_grants"}),
         ("tokens.count_live", {"ix_tokens_grant_id"}),
@@ -430,3 +435,20 @@ def test_postgresql_finds_the_rows_by_these_indexes(postgresql_servers, method, 
     found = plan_of(storage.engine, statement).indexes
     # A planner may narrow down what it finds by one index by that of the time.
     assert found in (indexes, indexes | {"ix_events_at_source"})
+
+
+@pytest.mark.parametrize("method", ["list", "search"])
+def test_sqlite_finds_the_grants_of_a_person_to_a_client_by_the_person(sqlite_url: str, method: str) -> None:
+    """A person has few grants, and one client may have half of all."""
+    between = {"user_id": "user_7", "client_id": "client-1"}
+    storage = Database(sqlite_url)
+    with statements_of(storage.engine) as sent, storage.begin() as stores:
+        if method == "list":
+            stores.grants.list(NOW, **between)
+        else:
+            search_grants(stores, **between)
+    (statement,) = sent
+    found = plan_of(storage.engine, statement).indexes
+    assert found & {"ix_grants_user_id_client_id", "ix_grants_client_id_created_at"} == {
+        "ix_grants_user_id_client_id"
+    }
