@@ -27,7 +27,7 @@ def test_who_waited_for_a_thread_for_too_long_is_refused(
 
     def slow(environ: dict[str, str], start_response: object) -> Iterable[bytes]:
         time.sleep(0 if environ["PATH_INFO"] == "/health/live" else 0.5)
-        start_response("200 OK", [("Content-Length", "0")])  # type: ignore[operator]
+        start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
     listener = socket.create_server(("127.0.0.1", 0))

@@ -32,13 +32,13 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from authserver.engine.sources import network_of
 
-# Seconds in which whoever has just connected may still send a request to a server that ends.
+# Seconds in which a new connection may still send a request to a server that ends.
 _SETTLING = 0.2
-# Seconds between two looks at a server that ends.
+# Seconds between two checks of a server that ends.
 _ENDING_LOOK = 0.05
 # Seconds between two lines in the log that say the same.
 TOLD_EVERY = 60.0
-# So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
+# Connections kept free below the limit of waitress, at which it would stop accepting.
 _RESERVE = 8
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Who may hold connections, and for how long.
+    """How many connections an address may hold, and for how long.
 
     Attributes:
         connections_per_address: how many an address may hold, or a /64 network of IPv6; 0 for any number.
@@ -75,7 +75,7 @@ class Bounds:
     trusts: Callable[[str], bool]
 
 
-class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no types
+class Parser(HTTPRequestParser):
     """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
 
     arrived = 0.0
@@ -119,7 +119,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no 
         )
 
 
-class Task(WSGITask):  # type: ignore[misc]
+class Task(WSGITask):
     """Answers one request."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Task(WSGITask):  # type: ignore[misc]
     def execute(self) -> None:
         """Answer it, or refuse it at once if it has waited for a thread for so long that its client may be gone.
 
-        Whoever asks whether the process lives is answered always.
+        The liveness endpoint is always answered.
         """
         waited = time.monotonic() - self.request.arrived
         if waited > QUEUE_SECONDS and not self.request.path.endswith("/health/live"):
@@ -154,6 +154,7 @@ class Task(WSGITask):  # type: ignore[misc]
         self.write(b"" if self.request.command == "HEAD" else body)
 
     def build_response_header(self) -> bytes:
+        """As waitress makes it; at the end of the process the connection is closed after it."""
         if self.channel.server.is_ending:
             # So that the client sends its next request to another process (RFC 9112, 9.6).
             self.request.headers["CONNECTION"] = "close"
@@ -161,10 +162,11 @@ class Task(WSGITask):  # type: ignore[misc]
         return header
 
 
-class RefusingTask(ErrorTask):  # type: ignore[misc]
+class RefusingTask(ErrorTask):
     """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
 
     def execute(self) -> None:
+        """Send the refusal as JSON, in words that quote nothing of the request."""
         error = self.request.error
         code = "server_error" if error.code == 500 else "invalid_request"
         body = f'{{"error":"{code}","error_description":"{_ERRORS[error.code]}"}}'.encode()
@@ -176,7 +178,7 @@ class RefusingTask(ErrorTask):  # type: ignore[misc]
         self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class Channel(HTTPChannel):
     """One connection."""
 
     task_class = Task
@@ -223,7 +225,7 @@ class Listener:
 
     def maintenance(self, now: float) -> None:
         """Close what waits for too long; waitress calls this every `cleanup_interval` seconds."""
-        super().maintenance(now)  # type: ignore[misc]
+        super().maintenance(now)  # type: ignore[misc]  # of the class that this is mixed into
         for channel in self.active_channels.values():
             since = channel.waits_since
             if (
@@ -234,9 +236,9 @@ class Listener:
                 channel.will_close = True
 
     def accept(self) -> Any:
-        """A new connection, for which another one may have to go; None if there is none."""
+        """A new connection, for which another one may be closed; None if there is none."""
         try:
-            accepted = super().accept()  # type: ignore[misc]
+            accepted = super().accept()  # type: ignore[misc]  # likewise
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -244,14 +246,14 @@ class Listener:
             return None
         if accepted is None:
             return None
-        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
+        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]  # likewise
             close_longest_waiting(
                 channel
                 for channel in self.active_channels.values()
                 if not self.bounds.trusts(channel.addr[0])
             )
         connection, address = accepted
-        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]
+        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]  # likewise
         if self.bounds.connections_per_address and not self.bounds.trusts(peer):
             network = network_of(peer)
             others = [
@@ -265,31 +267,31 @@ class Listener:
         return accepted
 
     def tell(self, problem: str) -> None:
-        """Say it in the log, unless that was said less than a minute ago."""
+        """Log it, unless the same was logged less than a minute ago."""
         now = time.monotonic()
         if now - self._told.get(problem, -TOLD_EVERY) >= TOLD_EVERY:
             self._told = {**self._told, problem: now}
             log.warning("%s", problem)
 
     def _make_room(self, error: OSError) -> None:
-        """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
+        """No file descriptor is left: close a connection that waits, and log that at most once a minute."""
         self.tell(
             f"{error.strerror}: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)"
         )
         if not close_longest_waiting(self.active_channels.values()):
-            # The one who asked is asked for again at once.
+            # The new connection is accepted at the next attempt, at once.
             time.sleep(_PAUSE)
 
 
-class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
+class TcpListener(Listener, TcpWSGIServer):
     """On a TCP port."""
 
 
-class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
-    """On a Unix socket. Whoever may use the file is one peer, which has no address."""
+class UnixListener(Listener, UnixWSGIServer):
+    """On a Unix socket, whose peers have no address and count as one."""
 
 
-class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+class Dispatcher(ThreadedTaskDispatcher):
     """Gives requests to threads.
 
     Args:
@@ -303,6 +305,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         self._since = 0.0
 
     def add_task(self, task: Any) -> None:
+        """Queue a request; count it if no thread is free."""
         with self.lock:
             self.queue.append(task)
             self.queue_cv.notify()
@@ -311,7 +314,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
                 self._note(waiting)
 
     def _note(self, waiting: int) -> None:
-        """Count a request that so many wait with, and tell how many did since the last line, if that is long ago."""
+        """Count a request that has to wait, and log the number at most once a minute."""
         now = self._clock()
         if not self._waited:
             self._since = now
@@ -390,7 +393,7 @@ class Running:
                 )
         except (SystemExit, KeyboardInterrupt):
             pass
-        # Threads that still work on a request have had their time.
+        # The time limit of threads that still work on a request is over.
         self._dispatcher.shutdown(timeout=_SETTLING)
         wasyncore.close_all(self._channels)
 
@@ -415,12 +418,12 @@ class Running:
             return False
         for listener in self._listeners:
             if listener.accepting:
-                # Those who are connected already, and wait until they are accepted, would lose their requests.
+                # Connections that the system has accepted for us would otherwise lose their requests.
                 self._accept_all(listener)
                 listener.accepting = False
                 wasyncore.dispatcher.close(listener)
         if now >= self._ending.keeps_until:
-            # What has arrived by now is a request, which has its answer to come.
+            # A request that has arrived by now is answered.
             wasyncore.loop(
                 timeout=0, use_poll=self._adjustments.asyncore_use_poll, map=self._channels, count=1
             )
@@ -445,7 +448,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """When each step of an end comes, by the monotonic clock."""
+    """When each step of the shutdown begins, by the monotonic clock."""
 
     accepts_until: float
     keeps_until: float
