@@ -365,7 +365,7 @@ def _written(value: Any) -> bytes:
         text = _encode(value)
     except (OverflowError, ValueError):
         return _encode(_plain(value))
-    # Few events have a number with a point or an exponent.
+    # Few events have a number with a point or an exponent; texts begin with a quotation mark.
     return _encode(_plain(value)) if _MAY_HAVE_FLOATS.search(text) else text
 
 
@@ -391,5 +391,5 @@ def _encodable(value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(order="sorted", enc_hook=_encodable).encode
-_MAY_HAVE_FLOATS = re.compile(rb"[0-9][.eE]")
+_MAY_HAVE_FLOATS = re.compile(rb"[\[:,]-?[0-9]+[.eE]")
 _LARGE = 2**63

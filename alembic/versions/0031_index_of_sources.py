@@ -1,14 +1,14 @@
 """Find the events of a network address without reading all others of the time.
 
-Revision: 0030
+Revision: 0031
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0030"
-down_revision = "0029"
+revision = "0031"
+down_revision = "0030"
 branch_labels = None
 depends_on = None
 kind = "expand"
