@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import resource
@@ -165,6 +166,9 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 running.end(accept=section.stop_delay, keep=0, limit=section.stop_time_limit)
 
         processes.on_signals(end)
+        # What there is now stays until the end: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         if inherited:
             inherited.tell_ready()
         running.run()
