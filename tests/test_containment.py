@@ -209,6 +209,10 @@ class Breaks:
         return self.act("client_proofs")
 
     @hookimpl
+    def assertion_profiles(self) -> Any:
+        return self.act("assertion_profiles")
+
+    @hookimpl
     def grant_types(self) -> Any:
         self.act("grant_types")
         return {GRANT_TYPE: lambda engine, client, parameters: self.act("redeem")}
@@ -262,6 +266,7 @@ def test_a_deciding_plugin_has_failed(
         ("scopes", {}),
         ("grant_types", {}),
         ("client_proofs", {}),
+        ("assertion_profiles", {}),
         ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),

@@ -11,7 +11,7 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -19,12 +19,13 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any, TypeVar
 
-from authserver.engine import uris
+from authserver.engine import issuer_registry, uris
 from authserver.engine.context import Begin, Engine
 from authserver.engine.link_records import end_links
 from authserver.engine.records import (
     ENDED_SESSIONS,
     NOTHING,
+    THROUGH,
     VOUCHED_BY,
     Client,
     Consent,
@@ -218,14 +219,15 @@ class Act:
     """What is to end.
 
     Attributes:
-        for_good: disable the user or client, or remove the resource, first. Without it, a new grant can be made at once.
+        for_good: disable the user, client or issuer, or remove the resource, first. Without it, a new grant can be made
+            at once.
         registrations: take a scope from the clients that are registered for it, too.
         because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
         event: what the act is recorded as; None: what `subject` and `for_good` say.
         noted: what that event says besides.
 
     Raises:
-        ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
+        ValueError: `for_good` of a scope, or `registrations` of another subject.
     """
 
     subject: Subject
@@ -237,8 +239,8 @@ class Act:
 
     def __post_init__(self) -> None:
         kind = self.subject.kind
-        if self.for_good and kind in (SubjectKind.SCOPE, SubjectKind.ISSUER):
-            raise ValueError(f"only the INI disables a {kind}")
+        if self.for_good and kind is SubjectKind.SCOPE:
+            raise ValueError("a scope is not disabled")
         if self.registrations and kind is not SubjectKind.SCOPE:
             raise ValueError(f"no client is registered for a {kind}")
 
@@ -347,6 +349,57 @@ def take_away(engine: Engine, subject: Subject) -> bool:
 def end_at_once(engine: Engine, act: Act) -> Ended:
     """End it in the transaction of this engine; what ended. For what is not much, or must not be seen half done."""
     return sum(end(lambda: nullcontext(engine), act), Ended())
+
+
+def end_through(
+    engine: Engine,
+    user_id: str,
+    issuer: str,
+    because: str,
+    *,
+    access: bool = True,
+    session: str | None = None,
+) -> Ended:
+    """End what somebody did here after they had signed in through another server.
+
+    Args:
+        issuer: that server.
+        access: whether what they agreed to in such sessions ends as well, as long ago as it may be.
+        session: what that server calls the one session there of which those here end; None: all.
+    """
+    stores = engine.stores
+    since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+    sessions = [
+        each
+        for each in stores.sessions.list(user_id, engine.now, since)
+        if (through := each.details.get(THROUGH)) is not None
+        and through["issuer"] == issuer
+        and session in (None, through.get("session"))
+    ]
+    # First the sessions: this waits for an answer to the consent page that is being stored, and then ends that, too.
+    for each in sessions:
+        stores.sessions.end(each.digest)
+    grants = list(_grants_through(engine, user_id, issuer)) if access else []
+    ended = Ended(
+        sessions=len(sessions),
+        grants=stores.grants.revoke_some(grants, engine.now, because) if grants else 0,
+        session_handles=tuple(map(session_handle, sessions)),
+    )
+    if ended:
+        engine.journal.user_id = user_id
+        details: dict[str, object] = {**ended.counts, SubjectKind.ISSUER: issuer}
+        if sessions:
+            details[ENDED_SESSIONS] = list(ended.session_handles)
+        engine.record(_end_event(ended), reason=because, details=details)
+    return ended
+
+
+def _grants_through(engine: Engine, user_id: str, issuer: str) -> Iterator[str]:
+    """The ids of the live grants that this person agreed to after they had signed in through this server."""
+    place, wanted = None, GrantFilter(user_id=user_id, live_at=engine.now)
+    while page := engine.stores.grants.search(wanted, after=place, limit=BATCH):
+        yield from (grant.grant_id for grant in page if grant.details.get(THROUGH) == issuer)
+        place = (page[-1].created_at, page[-1].grant_id)
 
 
 def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = None) -> timedelta | None:
@@ -460,8 +513,20 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
             is_gone = stores.resources.remove(subject.identifier)
             engine.resources.look_again()
             return is_gone
+        case SubjectKind.ISSUER:
+            return _disable_issuer(engine, subject.identifier)
         case _:
             return False
+
+
+def _disable_issuer(engine: Engine, issuer: str) -> bool:
+    """Accept nothing of this issuer any more; False if that was so before, or only the INI names it."""
+    found = issuer_registry.hold(engine, issuer)
+    if found is None or not found.is_stored or not found.is_enabled:
+        return False
+    disabled = issuer_registry.as_setting(replace(found, is_enabled=False), engine.now)
+    engine.stores.stored_settings.keep(disabled)
+    return True
 
 
 def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
@@ -676,6 +741,7 @@ def _act_event(act: Act) -> EventType | None:
         SubjectKind.USER: EventType.USER_DISABLED,
         SubjectKind.CLIENT: EventType.CLIENT_DISABLED,
         SubjectKind.RESOURCE: EventType.RESOURCE_REMOVED,
+        SubjectKind.ISSUER: EventType.ISSUER_DISABLED,
     }[kind]
 
 

@@ -35,6 +35,7 @@ from authserver.engine.records import (
     Grant,
     GrantFilter,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     Logo,
     Place,
@@ -220,7 +221,13 @@ class Declarations(Protocol):
 
 
 class StoredSettings(Protocol):
-    """Scopes and limits that are in the store, beside those of the INI; there are few (`engine.offered`)."""
+    """Scopes, limits and trusted issuers that are in the store, beside those of the INI; there are few."""
+
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The one of this kind and name; one statement."""
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The same, and keep it so until this transaction has ended."""
 
     def list(self) -> Sequence[StoredSetting]:
         """All of them, by kind and name."""
@@ -317,6 +324,25 @@ class Users(Protocol):
 
     def hold(self, user: User) -> bool:
         """Whether the password is still the one that was read; if so, it cannot change until this transaction ends."""
+
+
+class Identities(Protocol):
+    """What people are at other servers, through which they sign in (`engine.people.joining`)."""
+
+    def find(self, issuer: str, subject: str) -> JoinedIdentity | None:
+        """Whose this is; one statement."""
+
+    def of_user(self, user_id: str) -> Sequence[JoinedIdentity]:
+        """All that are joined to this person, by issuer and subject."""
+
+    def page(self, issuer: str, *, after: str = "", limit: int) -> Sequence[JoinedIdentity]:
+        """The next `limit` of an issuer by subject, beginning after the subject `after`; one statement."""
+
+    def add(self, identity: JoinedIdentity) -> None:
+        """Raises AlreadyExists when it is joined to somebody."""
+
+    def remove(self, issuer: str, subject: str) -> bool:
+        """False when it is joined to nobody."""
 
 
 class Grants(Protocol):
@@ -783,6 +809,10 @@ class Stores(Protocol):
     @property
     def users(self) -> Users:
         """People."""
+
+    @property
+    def identities(self) -> Identities:
+        """What people are at other servers."""
 
     @property
     def grants(self) -> Grants:

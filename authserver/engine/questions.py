@@ -435,6 +435,31 @@ class LoginQuestion(Question[Identity]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityQuestion(Question[Identity]):
+    """Which person here somebody is for whom another server vouches."""
+
+    hook: ClassVar[str] = "identity_decision"
+
+    provider: str
+    issuer: str
+    claims: Mapping[str, Any] = field(repr=False)
+    user: User | None
+
+    def facts(self) -> Facts:
+        # What the other server says of a person is personal, and may be anything: only the names are recorded.
+        return {
+            "provider": self.provider,
+            "issuer": self.issuer,
+            "claims": sorted(self.claims),
+            **_person(self.user),
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        raise CannotAskAgain("what the other server says of a person is not kept")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrationQuestion(Question[ClientMetadata]):
     """Whether a client may register itself, or change its registration, and with which metadata."""
 

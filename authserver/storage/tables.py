@@ -128,7 +128,7 @@ class DeclarationRow(Base):
 
 
 class StoredSettingRow(Base):
-    """A scope or limit that is not in the INI (`engine.records.StoredSetting`)."""
+    """A scope, limit or trusted issuer that is not in the INI (`engine.records.StoredSetting`)."""
 
     __tablename__ = "stored_settings"
 
@@ -206,6 +206,18 @@ class UserRow(Base):
     attributes: Mapped[Mapping[str, tuple[str, ...]]] = mapped_column(TextsByName)
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+
+
+class IdentityRow(Base):
+    """What a person is at another server (`engine.records.JoinedIdentity`)."""
+
+    __tablename__ = "identities"
+
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    label: Mapped[str]
+    joined_at: Mapped[datetime]
 
 
 class GrantRow(Base):
@@ -447,6 +459,7 @@ client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
 resources = _table(ResourceRow)
 users = _table(UserRow)
+identities = _table(IdentityRow)
 grants = _table(GrantRow)
 tokens = _table(TokenRow)
 kept = _table(KeptRow)

@@ -64,6 +64,33 @@ class SignInPage:
     notice: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What somebody signs in for.
+
+    Attributes:
+        sealed_request: a pending authorization request; "" for none.
+            return_page: the page that asked for it, as `_personal_page` gives it; "" for none.
+        again: whether that page needs a more recent sign-in than the one that there is.
+        must_sign_in: whether a session that there is does not suffice.
+    """
+
+    sealed_request: str = ""
+    return_page: str = ""
+    again: bool = False
+    must_sign_in: bool = False
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The same as the query of a page for signing in."""
+        found = {
+            "request": self.sealed_request,
+            "page": self.return_page,
+            "again": "yes" if self.again else "",
+        }
+        return {name: text for name, text in found.items() if text}
+
+
 class NotSignedIn(SignInRefused):
     """A refused sign-in, with the page to try again on."""
 
@@ -93,26 +120,49 @@ def login(request: Request) -> Response:
         PageError: the pending request has expired, or is of another browser.
     """
     query = read_page_query(request)
-    sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
-    again = bool(return_page) and bool(query.get("again"))
+    purpose = read_purpose(request, query)
     # A person must sign in again by themselves: neither a session nor a policy replaces that.
-    if not (again or (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser))):
-        if request.browser.user is not None and (sealed or return_page):
+    if not purpose.must_sign_in:
+        if request.browser.user is not None and purpose.query:
             # Signed in meanwhile, perhaps in another tab, or the person went back.
-            return _go_on(request, sealed, return_page)
+            return go_on(request, purpose)
         recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:
-            return _continue(request, recognised, sealed, return_page)
-    requester = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
+            return begin_and_go_on(request, recognised, purpose)
+    requester = requester_of(request, purpose)
     page = SignInPage(
         csrf_token=form_token(request.engine, requester.handle) if requester else stranger_token(request),
         requester=requester,
-        sealed_request=sealed,
-        return_page=return_page,
-        again=again,
+        sealed_request=purpose.sealed_request,
+        return_page=purpose.return_page,
+        again=purpose.again,
         notice=NOTICES.get(query.get("notice") or "", ""),
     )
     return _login_page(request, page)
+
+
+def read_purpose(request: Request, query: Parameters) -> Purpose:
+    """What somebody signs in for, as the query of a page for signing in says it (E-18)."""
+    sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
+    again = bool(return_page) and bool(query.get("again"))
+    return Purpose(
+        sealed_request=sealed,
+        return_page=return_page,
+        again=again,
+        must_sign_in=again
+        or (bool(sealed) and authorize.wants_sign_in_again(request.engine, sealed, request.browser)),
+    )
+
+
+def requester_of(request: Request, purpose: Purpose) -> Requester | None:
+    """Who asks in the pending request that somebody signs in for; None without one.
+
+    Raises:
+        PageError: it cannot go on.
+    """
+    if not purpose.sealed_request:
+        return None
+    return authorize.describe_pending(request.engine, purpose.sealed_request, request.browser)
 
 
 @view_config(route_name="login", request_method="POST")
@@ -155,7 +205,7 @@ def check_login(request: Request) -> Response:
         raise NotSignedIn(refused, page) from None
     except TooManyRequests as refused:
         raise TooManySignIns(refused, page) from None
-    return _continue(request, signed_in, sealed, page.return_page)
+    return begin_and_go_on(request, signed_in, Purpose(sealed_request=sealed, return_page=page.return_page))
 
 
 @exception_view_config(NotSignedIn)
@@ -211,18 +261,18 @@ def _once(form: Parameters, name: str) -> str | None:
         return None
 
 
-def _continue(request: Request, signed_in: SignedIn, sealed_request: str, return_page: str) -> Response:
-    """Begin the new session, and go on."""
+def begin_and_go_on(request: Request, signed_in: SignedIn, purpose: Purpose) -> Response:
+    """Give the browser the new session, and go on."""
     begin_session(request, signed_in.session_id)
     remember_device(request, signed_in.user)
-    return _go_on(request, sealed_request, return_page)
+    return go_on(request, purpose)
 
 
-def _go_on(request: Request, sealed_request: str, return_page: str) -> Response:
+def go_on(request: Request, purpose: Purpose) -> Response:
     """To the pending request or the page that somebody signs in for, if any."""
-    if sealed_request:
-        return see_own(request, "consent", request=sealed_request)
-    name, _, query = return_page.partition("?")
+    if purpose.sealed_request:
+        return see_own(request, "consent", request=purpose.sealed_request)
+    name, _, query = purpose.return_page.partition("?")
     return see_other(own_url(request, name or "home") + (f"?{query}" if query else ""))
 
 
@@ -269,6 +319,7 @@ def _login_page(
         or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",
+        "ways": _ways(request, shown),
         "failed": failed,
         "wait_minutes": minutes(wait_seconds),
         "error_id": request.error_id,
@@ -282,3 +333,16 @@ def _login_page(
         "script-src": [own_url(request, "show_password")],
     }
     return render_page(request, "login.jinja2", page)
+
+
+def _ways(request: Request, shown: SignInPage) -> list[dict[str, str]]:
+    """The other ways to sign in, each with the address that leads on to what somebody signs in for."""
+    asked = shown.requester.parameters if shown.requester else Parameters.parse("")
+    purpose = Purpose(sealed_request=shown.sealed_request, return_page=shown.return_page, again=shown.again)
+    ways = [way for found in request.registry.sign_in_ways for way in found(asked)]
+    # Those that are expected come first, and otherwise as they were added.
+    ways.sort(key=lambda way: not way.is_expected)
+    origin = request.application.parts.settings.issuer_origin
+    return [
+        {"label": way.label, "url": uris.with_query(origin + way.path, purpose.query.items())} for way in ways
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from pyramid.interfaces import IRequestExtensions, IRequestFactory
 
 from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.floods import Floods
+from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
@@ -89,6 +90,7 @@ class Registry(Protocol):
         home_links: label and address of what features add to the front page.
         page_paths: the addresses that every page may link to (`web.pages.Paths`).
         account_tabs: route and label of what features add to people's accounts.
+        sign_in_ways: what features add to the sign-in page (`web.pages.SignInWay`), by the parameters of a request.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -107,6 +109,7 @@ class Registry(Protocol):
     home_links: list[tuple[str, str]]
     page_paths: Any
     account_tabs: list[tuple[str, str]]
+    sign_in_ways: list[Callable[[Parameters], Sequence[Any]]]
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages

@@ -115,6 +115,15 @@ class ServerProcess:
     def pid(self) -> int | None:
         return self._process.pid
 
+    @property
+    def queued(self) -> float:
+        """Seconds in which its main thread, which starts it, could have run and had no processor; 0 where nobody counts."""
+        try:
+            _, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        except OSError:
+            return 0.0
+        return int(waited) / 1e9
+
     def stop(self) -> None:
         sys.stdout.write(self.log())  # which pytest shows when the test failed
         self.kill()
@@ -201,14 +210,19 @@ def report(request: pytest.FixtureRequest, is_long: bool) -> Callable[..., None]
     database = "SQLite" if "sqlite" in f"{request.node.name} {request.fixturenames}" else "PostgreSQL"
 
     def note(
-        fault: str, seen: Counter[str], load: Load, recovery: float | None = None, times: int = 1
+        fault: str,
+        seen: Counter[str],
+        load: Load,
+        recovery: float | Recovery | None = None,
+        times: int = 1,
     ) -> None:
         statuses = {str(status): count for status, count in load.ledger.statuses().items()}
         line = {
             "fault": fault,
             "database": database,
             "times": times,
-            "seconds": recovery,
+            "seconds": recovery.seconds if isinstance(recovery, Recovery) else recovery,
+            "queued": recovery.queued if isinstance(recovery, Recovery) else None,
             **seen,
             "statuses": statuses,
         }
@@ -308,6 +322,24 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert "Traceback" not in logs, logs[logs.index("Traceback") - 1000 :][:4000]
 
 
+@dataclass(frozen=True, order=True)
+class Recovery:
+    """How long a new process took to serve.
+
+    Attributes:
+        seconds: on the clock.
+        queued: those of them in which it had to wait for a processor, which other programs used.
+    """
+
+    seconds: float
+    queued: float
+
+    @property
+    def own(self) -> float:
+        """Seconds that it took by itself, and that others let it wait for an answer."""
+        return self.seconds - self.queued
+
+
 @dataclass
 class Faulty(Cluster):
     """The same, with processes that can be stopped at a named point, and a load of people and applications for it."""
@@ -336,13 +368,13 @@ class Faulty(Cluster):
     def process_of(self, pid: int) -> ServerProcess:
         return next(process for process in self.processes if process.pid == pid)
 
-    def replace(self, process: ServerProcess) -> float:
-        """kill -9, and start another in its place; seconds until that one serves."""
+    def replace(self, process: ServerProcess) -> Recovery:
+        """kill -9, and start another in its place, until that one serves."""
         process.kill()
         began = time.monotonic()
         process.start()
         process.wait()
-        return time.monotonic() - began
+        return Recovery(time.monotonic() - began, process.queued)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -34,15 +34,22 @@ REVOKED_BY = {
 Row = Mapping[str, Any]
 
 
-def assert_hold(server: Server, ledger: Ledger, disturbed_at: Sequence[float] = ()) -> Counter[str]:
-    """Raises AssertionError with every invariant that is broken; else what was looked at.
+class Disturbance(NamedTuple):
+    """A time in which right requests may be refused, and so may those that continue later what was begun by its end.
 
-    Args:
-        disturbed_at: moments of the monotonic clock; what clients had begun before may have been refused afterwards.
+    Attributes:
+        begin, end: seconds of the monotonic clock.
     """
+
+    begin: float
+    end: float
+
+
+def assert_hold(server: Server, ledger: Ledger, disturbances: Sequence[Disturbance] = ()) -> Counter[str]:
+    """Raises AssertionError with every invariant that is broken; else what was looked at."""
     # The fault may have cut these connections, too.
     server.application.storage.engine.dispose()
-    check = Check(server, ledger, disturbed_at)
+    check = Check(server, ledger, disturbances)
     broken = list(check.broken())
     assert not broken, "\n".join(broken[:40])
     return check.seen
@@ -54,11 +61,12 @@ class Check:
     Args:
         server: on the database of the processes; their load has ended.
         ledger: what the clients did and saw.
+        disturbances: what was under way during one of these is excused.
     """
 
-    def __init__(self, server: Server, ledger: Ledger, disturbed_at: Sequence[float] = ()) -> None:
+    def __init__(self, server: Server, ledger: Ledger, disturbances: Sequence[Disturbance] = ()) -> None:
         self.server, self.ledger, self.seen = server, ledger, Counter[str]()
-        self.disturbed_at = disturbed_at
+        self.disturbances = disturbances
         self.tokens = {(row["kind"], bytes(row["digest"])): row for row in server.rows("tokens")}
         self.grants = {row["grant_id"]: row for row in server.rows("grants")}
         self.clients = {row["client_id"]: row for row in server.rows("clients")}
@@ -241,7 +249,8 @@ class Check:
             # After an outcome that is not known, asking again may look like a replay.
             begun = earlier[0].began if earlier else step.began
             excused = any(not one.is_known for one in earlier) or any(
-                begun < moment < step.ended for moment in self.disturbed_at
+                begun <= disturbance.end and disturbance.begin <= step.ended
+                for disturbance in self.disturbances
             )
             if step.status not in (LOST, 200, 201, 302, 303, 503) and not (
                 excused or step.name in ("wrong-proof", "replayed-code", "replayed-token")

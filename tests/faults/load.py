@@ -278,6 +278,13 @@ class Load:
         """How many requests that were sent from this moment of the monotonic clock on were answered, and not by 5xx."""
         return sum(step.is_known and step.began >= since for step in self.ledger.steps())
 
+    def wait_for(self, count: int, since: float, seconds: float) -> None:
+        """Until so many requests that were sent from this moment on are answered. Raises AssertionError if they are not."""
+        end = time.monotonic() + seconds
+        while self.successes(since) < count:
+            assert time.monotonic() < end, f"{self.successes(since)} answers within {seconds} s, not {count}"
+            time.sleep(0.02)
+
     def first_success(self, since: float, seconds: float) -> float:
         """Seconds from that moment until a token was issued for a request sent since. Raises AssertionError for none."""
         end = time.monotonic() + seconds

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from http.client import HTTPMessage
 
 import pytest
 
 from authserver.testing.server import Server
-from tests.faults.invariants import Check
+from tests.faults.conftest import Answer
+from tests.faults.invariants import Check, Disturbance
+from tests.faults.ledger import Ledger
 
 LIVE = "kind = 'refresh' AND claimed_at IS NULL"
 USED = "kind = 'refresh' AND claimed_at IS NOT NULL"
@@ -56,3 +59,29 @@ def test_a_broken_invariant_is_found(told, name, tmp_path):
         assert name in {line.partition(":")[0] for line in Check(server, ledger).broken()}
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "refused", "is_excused"),
+    [
+        ((0, 1), (1, 9), False),
+        ((0, 1), (2, 10), True),
+        ((11, 12), (13, 14), True),
+        ((0, 1), (30, 31), True),
+        ((20, 21), (22, 23), True),
+        ((21, 22), (23, 24), False),
+    ],
+    ids=["before", "as it begins", "within", "begun before", "begun at its end", "begun after it"],
+)
+@pytest.mark.parametrize("faulty", ["sqlite"], indirect=True)
+def test_a_disturbance_excuses_what_was_under_way_and_nothing_else(
+    faulty, tmp_path, first, refused, is_excused
+):
+    """Of a disturbance from 10 to 20: a story is excused if some of it was within, be it between two of its requests."""
+    ledger, headers = Ledger(tmp_path / "ledger.jsonl"), HTTPMessage()
+    for status, (began, ended) in ((200, first), (400, refused)):
+        step = ledger.step("refresh", 1, {}, lambda status=status: Answer(status, headers, b"", 0.0))
+        step.began, step.ended = began, ended
+    ledger.close()
+    lines = list(Check(faulty.server, ledger, [Disturbance(10, 20)]).answers_were_expected())
+    assert [line.partition(":")[0] for line in lines] == ([] if is_excused else ["step 2"])

@@ -116,6 +116,22 @@ def test_the_audience_may_be_an_array_of_one_and_clocks_may_differ_a_little(sign
         assert signing.own(KEY.assertion(signing.one, **changes)).status_int == 200, changes
 
 
+def test_an_operator_may_take_the_address_of_the_token_endpoint() -> None:
+    """J-11, OIDC Core, 9: at that endpoint alone, and announced as insecure; as shipped it is refused."""
+    address = f"{ISSUER}/oauth/token"
+    loose = Signing(token_endpoint_audience="true")
+    for audience in (address, [address], ISSUER):
+        assert loose.own(KEY.assertion(loose.one, aud=audience)).status_int == 200, audience
+    both = KEY.assertion(loose.one, aud=[ISSUER, address])
+    loose.refused("client-assertion-audience", both)
+    loose.refused("client-assertion-audience", KEY.assertion(loose.one, aud=f"{ISSUER}/oauth/introspect"))
+    elsewhere = KEY.ask(
+        loose, loose.one, "/oauth/introspect", text=KEY.assertion(loose.one, aud=address), token="x"
+    )
+    assert_refused(elsewhere, "invalid_client", status=401)
+    assert PrivateKeyJwt(token_endpoint_audience=True).insecure and not PrivateKeyJwt().insecure
+
+
 def test_it_serves_every_endpoint_that_authenticates_clients(sqlite_url: str) -> None:
     """J-11, T044: token, introspection, revocation and pushed requests, each with the issuer as the audience."""
     settings = with_keys()

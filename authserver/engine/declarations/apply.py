@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
 
-from authserver.engine import ending, offered, resources
+from authserver.engine import ending, issuers, offered, resources
 from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
@@ -17,6 +18,7 @@ from authserver.engine.declarations.forms import DeclaredInitialToken
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind
+from authserver.engine.issuers import BadIssuer
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Declaration, DeclaredKind
@@ -54,7 +56,7 @@ def apply(
     for step in plan.steps:
         try:
             _act(engine, declared, manner, step)
-        except (AlreadyExists, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
+        except (AlreadyExists, BadIssuer, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
             raise _changed(step.name) from error
         finally:
             # The next step is about another record.
@@ -77,6 +79,9 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
         # Without `for_good`: if it was created again meanwhile it stays, and the grants from before end nevertheless.
         yield from ending.end(begin, _end_of(subject, ending.reason_for_good(subject.kind)))
         with begin() as engine:
+            if step.kind is DeclaredKind.ISSUER:
+                with suppress(BadIssuer):
+                    issuers.remove(engine, step.name)
             engine.stores.declarations.forget(step.kind, step.name)
 
 
@@ -102,6 +107,8 @@ def _subject(step: Step) -> Subject:
         return Subject.client(step.name)
     if step.kind is DeclaredKind.SCOPE:
         return Subject.scope(step.name)
+    if step.kind is DeclaredKind.ISSUER:
+        return Subject.issuer(step.name)
     return Subject.resource(step.name, step.before.uri if step.before else step.name)
 
 
@@ -123,6 +130,16 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
                 raise ChangedMeanwhile
         case DeclaredKind.SCOPE | DeclaredKind.LIMIT, Action.ADD | Action.CHANGE:
             offered.keep(engine, step.before, step.after)
+        case DeclaredKind.ISSUER, Action.ADD:
+            issuers.add(engine, step.after)
+        case DeclaredKind.ISSUER, Action.CHANGE:
+            if issuers.differences(step.before, step.after):
+                issuers.change(engine, step.before, step.after)
+        case DeclaredKind.ISSUER, Action.REMOVE:
+            # Disabled it may be already, by hand.
+            ending.take_away(engine, _subject(step))
+            assert mark is not None  # or it would stay
+            stores.declarations.keep(replace(mark, references=ENDING))
         case DeclaredKind.LIMIT, Action.REVOKE:
             if not offered.remove(engine, step.before):
                 raise ChangedMeanwhile

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC
-from typing import Any
+from typing import Any, overload
 
-from authserver.engine import resources, uris
+from authserver.engine import issuers, resources, uris
 from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.client_metadata import members, read_metadata, with_metadata
 from authserver.engine.clients.initial_tokens import BadInitialToken
@@ -31,11 +31,14 @@ from authserver.engine.declarations.differences import Difference, declared_limi
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
+    DeclaredIssuer,
     DeclaredResource,
     Reference,
 )
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Path, Plan, Problem, Step
 from authserver.engine.errors import InvalidTarget, Refusal
+from authserver.engine.issuer_registry import from_setting
+from authserver.engine.issuers import BadIssuer
 from authserver.engine.offered import BadSetting, check_limit, check_scope
 from authserver.engine.rates import adjustable
 from authserver.engine.records import (
@@ -49,6 +52,7 @@ from authserver.engine.records import (
     RegisteredBy,
     Resource,
     StoredSetting,
+    TrustedIssuer,
     is_address,
 )
 from authserver.engine.resource_registry import described
@@ -128,11 +132,15 @@ class _Planning:
             with self._problems((DeclaredKind.CLIENT, client_id)):
                 self._client(client_id, client)
         self._resources()
+        for name, issuer in sorted(self.forms.issuers.items()):
+            with self._problems((DeclaredKind.ISSUER, name)):
+                self._issuer(name, issuer)
         tokens: dict[str, str] = {}
         for name, token in sorted(self.forms.initial_tokens.items()):
             with self._problems((DeclaredKind.INITIAL_TOKEN, name)):
                 self._initial_token(name, token, tokens)
         self._undeclared(DeclaredKind.INITIAL_TOKEN)
+        self._undeclared(DeclaredKind.ISSUER)
         self._undeclared(DeclaredKind.CLIENT)
         self._undeclared(DeclaredKind.SCOPE)
         self._undeclared(DeclaredKind.LIMIT)
@@ -145,6 +153,9 @@ class _Planning:
             self.problems.append(Problem(path=(*path, *error.members), text=str(error)))
         except Refusal as error:
             self.problems.append(Problem(path=path, text=error.description))
+        except BadIssuer as error:
+            members = (error.member,) if error.member in DeclaredIssuer.__dataclass_fields__ else ()
+            self.problems.append(Problem(path=(*path, *members), text=str(error)))
         except (BadResource, BadInitialToken, BadSetting) as error:
             self.problems.append(Problem(path=path, text=str(error)))
 
@@ -406,6 +417,62 @@ class _Planning:
             and name not in declared
         ]
 
+    # ---- Issuers of assertions
+
+    def _issuer(self, name: str, form: DeclaredIssuer) -> None:
+        kind = DeclaredKind.ISSUER
+        mark, setting = self._mark(kind, name), self.settings.get((kind, name))
+        before = from_setting(setting) if setting else None
+        if mark is not None and mark.references == ENDING:
+            raise BadDeclaration(_GOING)
+        keys = self.declared.files.get((kind, name, "jwks"), b"")
+        after = TrustedIssuer(
+            issuer=name,
+            profile=form.profile,
+            # Who disabled it by hand knows why.
+            is_enabled=before is None or before.is_enabled,
+            jwks_uri=form.jwks_uri,
+            jwks=_text(keys),
+            algorithms=_each(form.algorithms),
+            lifetime=form.lifetime,
+            skew=form.skew,
+            clients=_each(form.clients),
+            resources=_each(form.resources),
+            scopes=_each(form.scopes),
+            default_resource=form.default_resource,
+            options=form.options,
+        )
+        gone = dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))
+        meant = {of_name for of_kind, of_name in self.meant if of_kind is DeclaredKind.RESOURCE}
+        issuers.check(self.engine, after, clients={**self.clients, **gone}, resources=meant)
+        changes: dict[str, tuple[Any, Any]]
+        if before is None:
+            changes = {member: (None, value) for member, value in issuers.described(after).items() if value}
+        else:
+            changes = dict(issuers.differences(before, after))
+        kept = self._kept(
+            kind,
+            name,
+            name,
+            _references(jwks=form.jwks),
+            mark,
+            is_new=before is None,
+            adopt=self.manner.adopt,
+            changes=changes,
+        )
+        if changes:
+            self.steps.append(
+                Step(
+                    kind=kind,
+                    name=name,
+                    action=Action.CHANGE if before else Action.ADD,
+                    changes=changes,
+                    before=before,
+                    after=after,
+                    mark=kept,
+                )
+            )
+
     # ---- Initial access tokens
 
     def _initial_token(self, name: str, form: DeclaredInitialToken, tokens: dict[str, str]) -> None:
@@ -560,6 +627,10 @@ class _Planning:
             case DeclaredKind.LIMIT:
                 setting = self.settings.get((mark.kind, mark.name))
                 return setting, Action.REVOKE if setting else Action.FORGET
+            case DeclaredKind.ISSUER:
+                setting = self.settings.get((mark.kind, mark.name))
+                going = Action.END if mark.references == ENDING else Action.REMOVE
+                return setting, going if setting else Action.FORGET
 
 
 def default_grant_types(redirect_uris: Sequence[str]) -> tuple[str, ...]:
@@ -618,6 +689,23 @@ def _check_secret(metadata: ClientMetadata, form: DeclaredClient, secret: Secret
             "characters, and no prefix of another kind of credential",
             "secret",
         )
+
+
+def _text(content: bytes) -> str:
+    """A file as text. Raises BadDeclaration."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BadDeclaration("this is no JWK Set: it is no UTF-8", "jwks") from None
+
+
+@overload
+def _each(names: Sequence[str]) -> tuple[str, ...]: ...
+@overload
+def _each(names: Sequence[str] | None) -> tuple[str, ...] | None: ...
+def _each(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Each of these once."""
+    return None if names is None else tuple(dict.fromkeys(names))
 
 
 def _references(**given: Reference | None) -> dict[str, Any]:
