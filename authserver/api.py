@@ -53,7 +53,7 @@ For people (`login_decision`): `Identity` is the answer; `normalise_username` gi
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
-For people for whom another server vouches (`identity_decision`): `Vouched` is what that server says, verified, and
+For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
 `joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
 what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
 `remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
@@ -256,7 +256,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser, is_marked
 from authserver.engine.people.joining import (
     IdentityTaken,
-    Vouched,
+    VouchedIdentity,
     joined_user,
     sign_in_vouched,
 )
@@ -553,6 +553,7 @@ __all__ = [
     "Usage",
     "User",
     "Vouched",
+    "VouchedIdentity",
     "Wait",
     "Welcome",
     "account_page",

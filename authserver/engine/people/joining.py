@@ -35,7 +35,7 @@ class IdentityTaken(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vouched:
+class VouchedIdentity:
     """What another server says of a person, verified.
 
     Attributes:
@@ -56,7 +56,7 @@ class Vouched:
     authenticated_at: datetime | None = None
 
 
-def joined_user(engine: Engine, vouched: Vouched) -> User | None:
+def joined_user(engine: Engine, vouched: VouchedIdentity) -> User | None:
     """Whom this identity is joined to."""
     joined = engine.stores.identities.find(vouched.issuer, vouched.subject)
     return None if joined is None else engine.stores.users.find(joined.user_id)
@@ -64,7 +64,7 @@ def joined_user(engine: Engine, vouched: Vouched) -> User | None:
 
 def sign_in_vouched(
     engine: Engine,
-    vouched: Vouched,
+    vouched: VouchedIdentity,
     user: User | None,
     *,
     adds_people: bool,
@@ -128,7 +128,7 @@ def sign_in_vouched(
     )
 
 
-def join(engine: Engine, user: User, vouched: Vouched) -> bool:
+def join(engine: Engine, user: User, vouched: VouchedIdentity) -> bool:
     """Join an identity to a signed-in person who wants that; False if it was joined to them before.
 
     Raises:
@@ -155,7 +155,7 @@ def remove(engine: Engine, user: User, issuer: str, subject: str) -> bool:
     return True
 
 
-def _add(engine: Engine, vouched: Vouched, identity: Identity) -> User:
+def _add(engine: Engine, vouched: VouchedIdentity, identity: Identity) -> User:
     """An account for somebody who was never here. Raises BadUsername, BadAttributes, AlreadyExists."""
     name = normalise_username(identity.username)
     check_username(name)
@@ -173,7 +173,7 @@ def _add(engine: Engine, vouched: Vouched, identity: Identity) -> User:
     return user
 
 
-def _join(engine: Engine, user: User, vouched: Vouched) -> None:
+def _join(engine: Engine, user: User, vouched: VouchedIdentity) -> None:
     engine.stores.identities.add(
         JoinedIdentity(
             issuer=vouched.issuer,

@@ -25,7 +25,7 @@ from authserver.api import (
     Route,
     SignInRefused,
     SignInWay,
-    Vouched,
+    VouchedIdentity,
     begin_and_go_on,
     browser_handle,
     claim_rate,
@@ -271,7 +271,7 @@ class Pages:
 
     def _redeem(
         self, request: Request, provider: Provider, endpoints: Endpoints, attempt: Attempt, answer: Parameters
-    ) -> Vouched:
+    ) -> VouchedIdentity:
         """Who it is, by the code of this answer. Raises SignInFailed, TooManyRequests."""
         purpose, engine = purpose_of(attempt), request.engine
         errors, codes = answer.all("error"), answer.all("code")
@@ -292,7 +292,7 @@ class Pages:
         return vouched
 
 
-def _join(request: Request, provider: Provider, attempt: Attempt, vouched: Vouched) -> Response:
+def _join(request: Request, provider: Provider, attempt: Attempt, vouched: VouchedIdentity) -> Response:
     """Join the identity to whoever is signed in and asked for that (UP-03)."""
     user = request.browser.user
     if user is None or user.user_id != attempt.joins:

@@ -18,7 +18,7 @@ from authserver.api import (
     FetchFailed,
     Reply,
     TrustedKeys,
-    Vouched,
+    VouchedIdentity,
     equal,
     read_json_object,
     verify_for_us,
@@ -53,7 +53,7 @@ class _Answer:
 
 def redeem(
     engine: Engine, provider: Provider, endpoints: Endpoints, attempt: Attempt, code: str, redirect_uri: str
-) -> Vouched:
+) -> VouchedIdentity:
     """Who the person is, for the code that the browser brought (OIDC Core, 3.1.3).
 
     Raises:
@@ -76,7 +76,7 @@ def redeem(
         (claims[name] for name in ("email", "preferred_username", "name") if _is_text(claims.get(name))), ""
     )
     session = claims.get("sid")
-    return Vouched(
+    return VouchedIdentity(
         provider=provider.name,
         issuer=provider.issuer,
         subject=subject,
