@@ -111,6 +111,15 @@ def test_a_disabled_person_gets_nothing(engine: Engine) -> None:
     """R-09: whatever the grant type looked at."""
     refusal = refused(engine, order(user=replace(ANN, disabled_at=NOW)))
     assert (type(refusal), refusal.reason) == (InvalidGrant, "user-disabled")
+    assert refusal.description == "The user may not sign in."
+
+
+def test_a_person_who_is_disabled_meanwhile_gets_nothing(engine: Engine) -> None:
+    """R-09, L-08: the grant type has read the user before."""
+    engine.stores.users.disable(ANN.user_id, NOW)
+    refusal = refused(engine, order())
+    assert (type(refusal), refusal.reason) == (InvalidGrant, "user-disabled")
+    assert refusal.description == "The user may not sign in."
 
 
 def test_what_counts_once_counts_once(engine: Engine) -> None:
