@@ -104,9 +104,8 @@ class Inherited:
         threading.Thread(target=self._follow, name="parent", daemon=True).start()
 
     def _follow(self) -> None:
-        os.read(
-            self._parent, 1
-        )  # the parent never writes: this returns when the parent has ended, even by kill -9
+        # The parent never writes: this returns when the parent has ended, even by kill -9.
+        os.read(self._parent, 1)
         # Without the delay: another server may be waiting for the addresses.
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -597,7 +597,7 @@ def test_wrong_guesses_are_limited_from_one_address_and_from_many() -> None:
     limits = "from = typed_code, source, 3, 10 minutes\nall = typed_code, all, 6, hour"
     devices = Devices(
         **{
-            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",
             "authserver.plugin.rate_limits.limits": limits,
         }
     )
