@@ -84,7 +84,8 @@ class Granted:
         return (
             *("garbage", ".", "a.b.c", "\u00e9", "A" * 8000, unsigned),
             *(self.access[:-4] + "AAAA", self.refresh[:-1] + ("A" if self.refresh[-1] != "A" else "B")),
-            *(forged("as_access_"), forged("as_refresh_"), self.code, self.secret),
+            *(forged("as_access_"), forged("as_refresh_"), self.code),
+            *([self.secret] if self.secret else []),
         )
 
     def renew(self, token: str) -> TestResponse:
