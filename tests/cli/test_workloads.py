@@ -13,6 +13,7 @@ import pytest
 
 from authserver.features.workload_identity.rules import read
 from tests.client_keys import Key
+from tests.trusted_issuers import Issuer
 
 GITHUB = "https://token.actions.githubusercontent.com"
 KEY = Key("RS256")
@@ -120,3 +121,35 @@ def test_each_recipe_has_rules_that_pin_its_workload() -> None:
     assert found.keys() == PLATFORMS
     for rules in found.values():
         assert not [warning for warning in rules.warnings() if "rule" in warning.split(":")[0]]
+
+
+@pytest.fixture
+def explain(run, tmp_path: Path):
+    """What `explain assertion` says of one with these claims, which stands in a file."""
+
+    def explain(*arguments: str, **claims: str) -> Any:
+        github = Issuer(GITHUB, key=KEY, claims={"sub": "repo:octo-org/app:ref:refs/heads/main"})
+        (tmp_path / "assertion.jwt").write_text(github.assertion(aud="http://localhost:6543", **claims))
+        file = str(tmp_path / "assertion.jwt")
+        return json.loads(run("explain", "assertion", *arguments, "--file", file, "--json").stdout)
+
+    return explain
+
+
+def test_an_assertion_in_a_file_is_explained_by_the_rules_of_its_issuer(add, run, explain) -> None:
+    """WIF-11: which rule it meets, and what that gives; or which claim each rule misses. Nothing of it is kept."""
+    grant_type = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    run("client", "edit", "demo-service", "--add-grant-type", grant_type)
+    add({**RULE, "claims": {"repository_id": "74"}}, {**RULE, "name": "main", "claims": {"ref": "main"}})
+    resource = ("--resource", *RULE["resources"])
+    for client in ((), ("demo-service",)):
+        told = explain(*client, *resource, repository_id="74")
+        assert told["verdict"] == "allowed", told
+        assert told["workload"] == "deploy"
+        assert (told["client_id"], told["scopes"]) == ("demo-service", RULE["scopes"])
+    told = explain(*resource, repository_id="75")
+    assert (told["verdict"], told["reason"]) == ("refused", "workload-unknown")
+    assert "deploy misses repository_id; main misses ref" in json.dumps(told)
+    assert explain(repository_id="74")["reason"] == "resource-missing"
+    assert explain("demo-app", *resource, repository_id="74")["verdict"] == "refused"
+    assert "octo-org" not in run("audit", "search", "--json").stdout

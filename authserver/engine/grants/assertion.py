@@ -175,7 +175,8 @@ def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> 
     facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
     _check_enabled(issuer)
     _check_client(issuer, client)
-    if client.is_public and not profile.lets_in(issuer, client):
+    # Where the assertion itself says whose it is, its client need prove nothing.
+    if client.is_public and profile.names_client is None and not profile.lets_in(issuer, client):
         raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
     claims = _claims_of(engine, issuer, profile, text, facts)
     return Verified(issuer=issuer, profile=profile, claims=claims)
