@@ -394,6 +394,39 @@ def test_a_new_sign_in_is_a_new_one_there(sqlite_url: str, liar: Liar) -> None:
         assert "code=" in (code.location or code.text)
 
 
+def test_a_new_sign_in_is_one_also_for_somebody_who_was_not_signed_in_here(
+    sqlite_url: str, liar: Liar
+) -> None:
+    """UP-05: else a session there would count as the new sign-in that the application asks for."""
+    with running(sqlite_url, liar, with_levels(liar)) as server:
+        browser = server.browser()
+        asked = pending(server, browser, prompt="login")
+        sent = query_of(to_the_provider(browser, **asked))
+        assert (sent["prompt"], sent["max_age"]) == ("login", "0")
+        assert come_back(server, liar, browser, query=asked).status_int == 400
+        assert reasons(server) == ["provider-sign-in-old"], "it does not say when that was"
+
+
+def test_the_choice_of_an_account_is_passed_on(sqlite_url: str, liar: Liar) -> None:
+    """UP-05: `prompt=select_account`."""
+    with running(sqlite_url, liar) as server:
+        browser = server.browser()
+        sent = query_of(to_the_provider(browser, **pending(server, browser, prompt="select_account")))
+        assert sent["prompt"] == "select_account"
+        assert "max_age" not in sent
+
+
+def test_without_passwords_the_providers_are_the_only_way(sqlite_url: str, liar: Liar) -> None:
+    """UP-11: no form that nobody would answer."""
+    plugins = str(with_provider(liar.issuer, "authserver", "secret")["authserver.plugins"])
+    more: dict[str, str | None] = {"authserver.plugins": plugins.replace("login_password", "")}
+    with running(sqlite_url, liar, more) as server:
+        page = server.http.get("/login")
+        assert not page.html.find("input", attrs={"name": "password"})
+        assert page.html.find(id="ways-heading").text == "Sign in with"
+        assert come_back(server, liar).status_int == 303
+
+
 def test_a_level_that_was_not_reached_there_is_not_reached_here(sqlite_url: str, liar: Liar) -> None:
     """UP-05, RFC 9470, 5: the application gets the error, not a token of a lower level."""
     with running(sqlite_url, liar, with_levels(liar), methods="mfa-there = hwk") as server:
