@@ -34,6 +34,7 @@ from authserver.storage.tables import (
     events,
     gauge_samples,
     grants,
+    identities,
     kept,
     sessions,
     tokens,
@@ -85,6 +86,7 @@ def fill(
         put.rows(client_origins, client_count, _client_origins)
         put.rows(client_logos, client_count, _client_logos)
         put.rows(users, user_count, _users)
+        put.rows(identities, user_count, _identities)
         put.rows(sessions, user_count, _sessions)
         put.rows(consents, user_count, lambda n: _consents(n, client_count))
         put.rows(grants, grant_count, lambda n: _grants(n, user_count, client_count))
@@ -306,6 +308,16 @@ def _users(n: _Numbers) -> Mapping[str, Any]:
         "groups": (),
         "attributes": {},
         "created_at": n.past(),
+    }
+
+
+def _identities(n: _Numbers) -> Mapping[str, Any]:
+    return {
+        "issuer": "https://login.example",
+        "subject": n.named("subject-"),
+        "user_id": n.named("user_"),
+        "label": n.named("user"),
+        "joined_at": n.past(),
     }
 
 

@@ -27,6 +27,7 @@ GROWING = frozenset(
         "client_logos",
         "client_origins",
         "users",
+        "identities",
         "grants",
         "tokens",
         "kept",

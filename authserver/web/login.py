@@ -319,7 +319,9 @@ def _login_page(
         or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",
-        "ways": _ways(request, shown),
+        "ways": (ways := _ways(request, shown)),
+        # Where nobody checks passwords, other ways are the only ones.
+        "takes_passwords": not ways or request.application.parts.policies.serves("login_decision"),
         "failed": failed,
         "wait_minutes": minutes(wait_seconds),
         "error_id": request.error_id,

@@ -6,15 +6,21 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from transaction.interfaces import TransientError
 from webtest import TestApp, TestResponse
 
+from authserver import app
+from authserver.cli.keys import new_ring_entry
 from authserver.engine.people.attributes import change
+from authserver.explaining.settings import of_plugins
 from authserver.features.upstream import attempts
-from authserver.testing.server import ISSUER, Server, form_with
+from authserver.settings import SettingsError
+from authserver.testing.server import ISSUER, SETTINGS, Server, form_with
 from tests.features.upstream_steps import (
     PREFIX,
     Liar,
@@ -388,6 +394,39 @@ def test_a_new_sign_in_is_a_new_one_there(sqlite_url: str, liar: Liar) -> None:
         assert "code=" in (code.location or code.text)
 
 
+def test_a_new_sign_in_is_one_also_for_somebody_who_was_not_signed_in_here(
+    sqlite_url: str, liar: Liar
+) -> None:
+    """UP-05: else a session there would count as the new sign-in that the application asks for."""
+    with running(sqlite_url, liar, with_levels(liar)) as server:
+        browser = server.browser()
+        asked = pending(server, browser, prompt="login")
+        sent = query_of(to_the_provider(browser, **asked))
+        assert (sent["prompt"], sent["max_age"]) == ("login", "0")
+        assert come_back(server, liar, browser, query=asked).status_int == 400
+        assert reasons(server) == ["provider-sign-in-old"], "it does not say when that was"
+
+
+def test_the_choice_of_an_account_is_passed_on(sqlite_url: str, liar: Liar) -> None:
+    """UP-05: `prompt=select_account`."""
+    with running(sqlite_url, liar) as server:
+        browser = server.browser()
+        sent = query_of(to_the_provider(browser, **pending(server, browser, prompt="select_account")))
+        assert sent["prompt"] == "select_account"
+        assert "max_age" not in sent
+
+
+def test_without_passwords_the_providers_are_the_only_way(sqlite_url: str, liar: Liar) -> None:
+    """UP-11: no form that nobody would answer."""
+    plugins = str(with_provider(liar.issuer, "authserver", "secret")["authserver.plugins"])
+    more: dict[str, str | None] = {"authserver.plugins": plugins.replace("login_password", "")}
+    with running(sqlite_url, liar, more) as server:
+        page = server.http.get("/login")
+        assert not page.html.find("input", attrs={"name": "password"})
+        assert page.html.find(id="ways-heading").text == "Sign in with"
+        assert come_back(server, liar).status_int == 303
+
+
 def test_a_level_that_was_not_reached_there_is_not_reached_here(sqlite_url: str, liar: Liar) -> None:
     """UP-05, RFC 9470, 5: the application gets the error, not a token of a lower level."""
     with running(sqlite_url, liar, with_levels(liar), methods="mfa-there = hwk") as server:
@@ -680,3 +719,93 @@ def test_somebody_who_is_signed_in_is_not_sent_away(server: Server, liar: Liar) 
     browser = signed_in(server)
     assert browser.get("/login/staff").location == f"{ISSUER}/"
     assert browser.get("/login/nobody", expect_errors=True).status_int == 404
+
+
+# ---- settings ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"issuer": "http://login.example"}, "staff.issuer: "),
+        ({"issuer": "login.example"}, "staff.issuer: "),
+        ({"issuer": "https://login.example/?x=1"}, "staff.issuer: it must not have a query"),
+        ({"client_secret": None}, "staff.client_secret: missing"),
+        ({"client_secret": ""}, "staff.client_secret: is empty"),
+        ({"client_id": ""}, "staff.client_id: "),
+        ({"auth_method": "none"}, "staff.auth_method: must be client_secret_basic or client_secret_post"),
+        ({"algorithms": "none"}, "staff.algorithms: must be some of"),
+        ({"algorithms": "HS256"}, "staff.algorithms: must be some of"),
+        ({"administering_groups": "admins"}, "staff.administering_groups: admins comes from nowhere"),
+        ({"isuer": "https://login.example"}, "staff.isuer: no such setting; did you mean"),
+    ],
+    ids=str,
+)
+def test_an_entry_that_cannot_be_is_one_sentence_with_its_key(
+    entry: dict[str, str | None], problem: str
+) -> None:
+    """UP-12: the start is refused."""
+    given = with_provider("https://login.example", "authserver", "secret")
+    given |= {f"{PREFIX}staff.{name}": text for name, text in entry.items()}
+    ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **given}
+    with pytest.raises(SettingsError) as refused:
+        app.build({name: text for name, text in ini.items() if text is not None})
+    assert any(line.startswith(PREFIX + problem) for line in refused.value.problems), refused.value.problems
+
+
+def test_two_entries_have_two_issuers_and_names_of_one_form() -> None:
+    given = with_provider("https://login.example", "authserver", "secret")
+    ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **given}
+    for name, problem in (
+        ("other", "two entries have the same issuer"),
+        ("Other", "the name of a provider has"),
+    ):
+        twice = {key.replace(".staff.", f".{name}."): text for key, text in given.items() if ".staff." in key}
+        with pytest.raises(SettingsError, match=problem):
+            app.build({name: text for name, text in {**ini, **twice}.items() if text is not None})
+
+
+def test_production_takes_no_secret_from_the_file_and_no_plain_http(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """UP-12: by a file or a variable alone; and what the settings show of it is nothing."""
+    monkeypatch.setenv("RING", new_ring_entry())
+    (tmp_path / "secret").write_text("a very secret secret\n")
+    production = {
+        **SETTINGS,
+        "authserver.environment": "production",
+        "authserver.secret_keys": "env:RING",
+        "authserver.database_url": "sqlite:///never-opened.db",
+        **with_provider("https://login.example", "authserver", "secret"),
+        "authserver.fetch_loopback": "false",
+    }
+    with pytest.raises(SettingsError, match=r"staff\.client_secret: a secret is in the INI file"):
+        app.build({name: text for name, text in production.items() if text is not None})
+    safe = {**production, f"{PREFIX}staff.client_secret": f"file:{tmp_path}/secret"}
+    application = app.build({name: text for name, text in safe.items() if text is not None})
+    shown = of_plugins(application.parts.policies, {})["upstream"]
+    assert {each.key: each.value for each in shown}[f"{PREFIX}staff.client_secret"] == "(secret)"
+    assert "very secret" not in repr(application.parts.policies.plugin("upstream"))
+    application.close()
+    plain = {**safe, f"{PREFIX}staff.issuer": "http://localhost:1"}
+    with pytest.raises(SettingsError, match=r"staff\.issuer: plain http"):
+        app.build({name: text for name, text in plain.items() if text is not None})
+
+
+def test_a_request_that_is_repeated_redeems_its_code_once(
+    server: Server, liar: Liar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T111: another request held the database; a code works once, so the answer of the provider is kept for the next try."""
+    use, calls = attempts.use, []
+
+    def fail_once(engine: Any, attempt: Any) -> bool:
+        calls.append(attempt)
+        if len(calls) == 1:
+            raise TransientError
+        return use(engine, attempt)
+
+    monkeypatch.setattr(attempts, "use", fail_once)
+    assert come_back(server, liar).status_int == 303
+    assert len(calls) == 2
+    assert len(liar.asked) == 1
+    assert len(server.rows("users")) == len(server.rows("sessions")) == 1

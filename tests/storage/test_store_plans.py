@@ -39,6 +39,7 @@ from authserver.testing.records import (
     a_token,
     a_user,
     an_event,
+    an_identity,
 )
 from benchmarks.fill import POPULAR
 
@@ -100,6 +101,13 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "users.change": lambda stores: change_user(stores),
     "users.hold": lambda stores: stores.users.hold(a_user(user_id="user_7")),
     "users.set_password": lambda stores: stores.users.set_password("user_7", "another"),
+    "identities.find": lambda stores: stores.identities.find("https://login.example", "subject-7"),
+    "identities.of_user": lambda stores: stores.identities.of_user("user_7"),
+    "identities.page": lambda stores: stores.identities.page("https://login.example", after="7", limit=9),
+    "identities.add": lambda stores: stores.identities.add(
+        an_identity(user_id=add_user(stores), subject=new())
+    ),
+    "identities.remove": lambda stores: stores.identities.remove("https://login.example", "subject-7"),
     "grants.add": lambda stores: stores.grants.add(a_grant(grant_id=new())),
     "grants.find": lambda stores: stores.grants.find("grant-7"),
     "grants.foresee_with_user": lambda stores: (
