@@ -33,6 +33,7 @@ COMMANDS = (
     "plugins",
     "policy",
     "resource",
+    "serve",
     "stats",
     "user",
 )
