@@ -42,7 +42,7 @@ CALIBRATION, WARM_UP, OVERLOAD = 20.0, 30.0, 20.0
 # Seconds after which a client of the second part gives up.
 PATIENCE = 10.0
 # Loopback addresses that they send from: a process lets none of them await more than `connections_per_address` answers.
-ADDRESSES = [f"127.0.0.{number}" for number in range(2, 18)]
+ADDRESSES = [f"127.0.0.{number}" for number in range(2, 42)]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # As in production: a request that many wait before is refused. The load comes from one address.
 SETTINGS = {"authserver.refusals_per_minute": "100"}

@@ -475,7 +475,7 @@ def listen(
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
-    dispatcher = Dispatcher(longest=max(1, adjustments.connection_limit // 2))
+    dispatcher = Dispatcher(longest=max(1, adjustments.connection_limit // 4))
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
         (UnixListener if item.family == socket.AF_UNIX else TcpListener)(
