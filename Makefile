@@ -74,7 +74,7 @@ faults: $(VENV)/developing ## kill, cut and race real server processes for longe
 proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy before it, for longer than `make test` does
 	AUTHSERVER_PROXIES=long $(BIN)/python -m pytest tests/proxies
 
-fuzz: $(VENV)/developing ## send 50,000 messages to all endpoints, right ones and wrong ones, for longer than `make test` does
+fuzz: $(VENV)/developing ## send 80,000 messages to all endpoints, right ones and wrong ones, and try each property with 3,000 examples
 	AUTHSERVER_FUZZ=long $(BIN)/python -m pytest tests/fuzzing
 	@# Every other property, with many more examples than `make test` tries.
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "hypothesis and not programs" --ignore=tests/fuzzing

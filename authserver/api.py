@@ -53,6 +53,14 @@ For people (`login_decision`): `Identity` is the answer; `normalise_username` gi
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
+For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
+`joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
+what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
+`remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
+reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and ends with `begin_and_go_on`, or `go_on`
+where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked` says whether it is the same one.
+`verify_for_us` verifies a token that the other server made for this one.
+
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
 which registered themselves. A plugin with `is_shared` and the methods `table`, `usage` (of `Usage`) and `lift` is shown
@@ -137,6 +145,9 @@ For methods of client authentication (`client_proofs`): a `ClientProof` says how
 refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
+For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
+`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile.
+
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
 kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
@@ -173,6 +184,7 @@ from authserver.engine.consent import Agreement, agree, consents_already, declin
 from authserver.engine.consent import problem_with as agreement_problem
 from authserver.engine.consent import sentences as scope_sentences
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -182,6 +194,7 @@ from authserver.engine.context import (
     Redeem,
     Respond,
     SingleUse,
+    Vouched,
     Welcome,
 )
 from authserver.engine.crypto.digests import (
@@ -219,6 +232,7 @@ from authserver.engine.errors import (
     OAuthError,
     PageError,
     ServerError,
+    SignInRefused,
     TemporarilyUnavailable,
     TooManyRequests,
     UnauthorizedClient,
@@ -236,8 +250,18 @@ from authserver.engine.grants.deriving import (
 from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
 from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
+from authserver.engine.issuer_registry import options_of as issuer_options
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
 from authserver.engine.parameters import Parameters
+from authserver.engine.pending import Browser, is_marked
+from authserver.engine.people.joining import (
+    IdentityTaken,
+    VouchedIdentity,
+    joined_user,
+    sign_in_vouched,
+)
+from authserver.engine.people.joining import join as join_identity
+from authserver.engine.people.joining import remove as remove_identity
 from authserver.engine.people.usernames import normalise_username
 from authserver.engine.questions import (
     AuthenticationStep,
@@ -264,12 +288,14 @@ from authserver.engine.records import (
     Grant,
     GrantFilter,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     RegisteredBy,
     Resource,
     Session,
     Token,
     TokenKind,
+    TrustedIssuer,
     User,
 )
 from authserver.engine.sources import network_of
@@ -281,6 +307,7 @@ from authserver.engine.tokens.assertions import (
     TrustedKeys,
     single_use,
     verify_assertion,
+    verify_for_us,
     verify_statement,
 )
 from authserver.engine.tokens.issued import Issued, find_issued
@@ -303,8 +330,9 @@ from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
-from authserver.limits import MAXIMUM_BODY, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
+from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
 from authserver.protocols import (
+    AssertionProfilesHook,
     AuthenticationDecisionHook,
     ClientAuthDecisionHook,
     ClientMetadataHook,
@@ -317,6 +345,7 @@ from authserver.protocols import (
     FindClientHook,
     GrantDetailsHook,
     GrantTypesHook,
+    IdentityDecisionHook,
     ImpliedParametersHook,
     IncludemeHook,
     IntrospectionDecisionHook,
@@ -346,7 +375,7 @@ from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_form, read_page_query, read_query
 from authserver.web.json import json_response
 from authserver.web.languages import in_words
-from authserver.web.login import sign_out_here
+from authserver.web.login import Purpose, begin_and_go_on, go_on, read_purpose, requester_of, sign_out_here
 from authserver.web.metadata import metadata as metadata_document
 from authserver.web.onward import lead_on, let_forms_lead_on
 from authserver.web.operation import FLAG, TEXT, Bearer, Described, Operation, Parameter, object_schema
@@ -359,13 +388,13 @@ from authserver.web.operations import (
 )
 from authserver.web.operations import INFORMATION as CLIENT_INFORMATION
 from authserver.web.operations import METADATA as CLIENT_METADATA
-from authserver.web.pages import own_url, see_other, see_own
+from authserver.web.pages import SignInWay, own_url, see_other, see_own
 from authserver.web.problems import Kind, NothingThere, Problem
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.route import Medium, Origins, Route
 from authserver.web.scope_list import grouped as grouped_scopes
-from authserver.web.session import read_own_form, see_login, session_handle, session_token
+from authserver.web.session import browser_handle, read_own_form, see_login, session_handle, session_token
 
 __all__ = [
     "AUTHORIZATION_ERRORS",
@@ -379,6 +408,7 @@ __all__ = [
     "INITIAL_ACCESS_TOKEN_REQUIRED",
     "LOOPBACK_HOSTS",
     "MAXIMUM_BODY",
+    "MAXIMUM_HEAD",
     "MAXIMUM_IDENTIFIER",
     "MAXIMUM_PARAMETER",
     "METADATA_DOCUMENT",
@@ -393,6 +423,8 @@ __all__ = [
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
     "Agreement",
+    "AssertionProfile",
+    "AssertionProfilesHook",
     "AuthenticationDecisionHook",
     "AuthenticationRefused",
     "AuthenticationStep",
@@ -400,6 +432,7 @@ __all__ = [
     "Bearer",
     "Begin",
     "Binding",
+    "Browser",
     "ChangedMeanwhile",
     "Client",
     "ClientAuthDecisionHook",
@@ -432,6 +465,8 @@ __all__ = [
     "GrantFilter",
     "GrantTypesHook",
     "Identity",
+    "IdentityDecisionHook",
+    "IdentityTaken",
     "ImpliedParametersHook",
     "IncludemeHook",
     "InitialAccessToken",
@@ -448,6 +483,7 @@ __all__ = [
     "InvalidToken",
     "Issue",
     "Issued",
+    "JoinedIdentity",
     "Jws",
     "Kept",
     "Kind",
@@ -470,6 +506,7 @@ __all__ = [
     "PersonClaimsHook",
     "PrivateUseRedirectUrisHook",
     "Problem",
+    "Purpose",
     "Question",
     "RateDecisionHook",
     "RateQuestion",
@@ -496,6 +533,8 @@ __all__ = [
     "Service",
     "Session",
     "SignIn",
+    "SignInRefused",
+    "SignInWay",
     "SingleUse",
     "Span",
     "SpanKind",
@@ -507,11 +546,14 @@ __all__ = [
     "TokenKind",
     "TokenResponseHook",
     "TooManyRequests",
+    "TrustedIssuer",
     "TrustedKeys",
     "UnauthorizedClient",
     "Unsealable",
     "Usage",
     "User",
+    "Vouched",
+    "VouchedIdentity",
     "Wait",
     "Welcome",
     "account_page",
@@ -524,6 +566,8 @@ __all__ = [
     "allowed_scopes",
     "as_managed",
     "authenticate",
+    "begin_and_go_on",
+    "browser_handle",
     "canonical_resource",
     "check_approved",
     "check_request",
@@ -551,14 +595,19 @@ __all__ = [
     "form_target",
     "from_text",
     "give_back_rate",
+    "go_on",
     "grouped_scopes",
     "hold_session",
     "hookimpl",
     "in_words",
     "is_loopback",
+    "is_marked",
     "is_same_algorithm",
     "is_secret_of",
     "is_used",
+    "issuer_options",
+    "join_identity",
+    "joined_user",
     "json_response",
     "keep_approved",
     "kept_with_grant",
@@ -596,11 +645,14 @@ __all__ = [
     "read_own_form",
     "read_page_form",
     "read_page_query",
+    "read_purpose",
     "read_query",
     "redeem_approved",
     "redirect_uri_problem",
+    "remove_identity",
     "remove_registration",
     "requested_scopes",
+    "requester_of",
     "required_sign_in",
     "same_loopback_redirect_uri",
     "scope_sentences",
@@ -609,11 +661,13 @@ __all__ = [
     "see_own",
     "session_handle",
     "session_token",
+    "sign_in_vouched",
     "sign_out_here",
     "single_use",
     "to_text",
     "update_registration",
     "verify_assertion",
+    "verify_for_us",
     "verify_password",
     "verify_statement",
     "well_formed",

@@ -29,13 +29,14 @@ from authserver import ini as ini_reader
 from authserver.engine import grants, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
-from authserver.engine.context import SERVER, Caller, Engine, Journal, Parts
+from authserver.engine.context import SERVER, AssertionProfile, Caller, Engine, Journal, Parts
 from authserver.engine.counting import Counting
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.errors import QUERY
 from authserver.engine.event_seals import Chain, Sealer, chain_of
 from authserver.engine.floods import Floods
+from authserver.engine.grants import assertion
 from authserver.engine.keys import ring, signing_keys
 from authserver.engine.keys.following import FollowedSigningKeys
 from authserver.engine.letters import Letter, is_mail_on
@@ -43,7 +44,7 @@ from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.offered import FollowedSettings
 from authserver.engine.people import password_links
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import EventType
+from authserver.engine.records import EventType, TrustedIssuer
 from authserver.engine.restore.generation import FollowedGeneration
 from authserver.engine.turnstile import Turnstile
 from authserver.event_readers import Reader, Reading
@@ -374,6 +375,8 @@ def _build(
         plugins.shadow = Shadow(shadows, storage)
     resources, client_forms = listed_resources.read(loaded, plugins)
     try:
+        profiles = joined("profile of assertions", {}, plugins, "assertion_profiles")
+        core = {name: grants.CORE[name] for name in settings.grant_types}
         scopes = joined("scope", settings.scope_sentences, plugins, "scopes")
         parts = ServerParts(
             settings=settings,
@@ -384,7 +387,7 @@ def _build(
             password_checks=Turnstile(settings.password_checks),
             grant_types=joined(
                 "grant type",
-                {name: grants.CORE[name] for name in settings.grant_types},
+                {**core, assertion.GRANT_TYPE: assertion.redeem} if profiles else core,
                 plugins,
                 "grant_types",
             ),
@@ -392,6 +395,8 @@ def _build(
             client_proofs=joined(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
+            assertion_profiles=profiles,
+            listed_issuers=_listed_issuers(profiles),
             offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
             client_forms=client_forms,
@@ -410,6 +415,7 @@ def _build(
                 "response mode", {}, plugins, "response_modes", reserved=(QUERY, "fragment")
             ),
             pkce_replacements=frozenset(plugins.declared("replaces_pkce")),
+            pkce_waivers=frozenset(plugins.declared("waives_pkce")),
             further_algorithms=_further_algorithms(plugins),
             generation=FollowedGeneration(storage),
         )
@@ -455,6 +461,21 @@ def _further_algorithms(plugins: PluginSet) -> tuple[str, ...]:
     ]:
         raise SettingsError(problems)
     return tuple(declared)
+
+
+def _listed_issuers(profiles: Mapping[str, AssertionProfile]) -> Mapping[str, TrustedIssuer]:
+    """The trusted issuers of the INI. Raises SettingsError for one that two plugins list."""
+    found: dict[str, TrustedIssuer] = {}
+    for profile in profiles.values():
+        for name, issuer in profile.listed.items():
+            if name in found:
+                raise SettingsError(
+                    [
+                        f"{name}: it is listed for {found[name].profile} and for {issuer.profile}; keep one of them"
+                    ]
+                )
+            found[name] = issuer
+    return found
 
 
 def _check_scope_groups(settings: Settings, scopes: Iterable[str]) -> None:

@@ -295,10 +295,12 @@ def refusals_in(contribution: object) -> tuple[OAuthError, ...]:
 
 
 def is_reason(text: object) -> bool:
+    """Whether a plugin may give this as its reason: a short identifier (`MAXIMUM_REASON`)."""
     return isinstance(text, str) and len(text) <= MAXIMUM_REASON and _REASON.fullmatch(text) is not None
 
 
 def is_error_code(text: object) -> bool:
+    """Whether this can be an `error` of OAuth: visible ASCII without quote and backslash (OAuth 2.1, 3.2.4)."""
     return isinstance(text, str) and _ERROR_CODE.fullmatch(text) is not None
 
 
@@ -313,7 +315,7 @@ def _is_wait(wait: object) -> bool:
 
 def _value_of(question: type[Question[Any]]) -> Any:
     """The type parameter of a question: a class, one of several classes, or a tuple of one class."""
-    (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]
+    (base,) = (base for base in question.__orig_bases__ if get_origin(base) is Question)  # type: ignore[attr-defined]  # PEP 560
     return get_args(base)[0]
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import typing
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -101,7 +101,7 @@ def load(ini: Mapping[str, str]) -> Loaded:
             unresolved.add(key)
             continue
         if key.startswith(PLUGIN_PREFIX):
-            name, dot, option = key.removeprefix(PLUGIN_PREFIX).rpartition(".")
+            name, dot, option = key.removeprefix(PLUGIN_PREFIX).partition(".")
             if not dot:
                 problems.append(f"{key}: expected authserver.plugin.NAME.SETTING")
                 continue
@@ -144,13 +144,16 @@ def origins(ini: Mapping[str, str]) -> Mapping[str, str]:
 def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tuple[dict[str, Any], list[str]]:
     """Convert texts to the types of a dataclass's fields.
 
+    A field of the type `tuple[Entry, ...]`, where `Entry` is a dataclass with a `name`, takes settings for each entry:
+    `FIELD.NAME.SETTING`.
+
     Returns:
         The values by field name, and the problems: unknown, missing and malformed keys under `prefix`.
     """
     hints = types_of(owner)
     settable = {item.name: item for item in fields(owner) if item.init}
-    values: dict[str, Any] = {}
-    problems: list[str] = []
+    given, sections = _sections(given, hints)
+    values, problems = _entries(sections, hints, prefix)
     meant: set[str] = set()
     for name, value in given.items():
         if name not in settable:
@@ -165,8 +168,63 @@ def read_fields(owner: type, given: Mapping[str, Resolved], prefix: str) -> tupl
     problems += [
         f"{prefix}{name}: missing; add it to the INI file"
         for name, item in settable.items()
-        if name not in given and name not in meant and _is_required(item)
+        if name not in given and name not in sections and name not in meant and _is_required(item)
     ]
+    return values, problems
+
+
+def value_at(values: Mapping[str, Any], key: str) -> Any:
+    """The value of a setting, also of one of an entry (`read_fields`); None if there is none."""
+    field, dot, rest = key.partition(".")
+    if not dot:
+        return values.get(field)
+    name, _, setting = rest.partition(".")
+    entry = next((entry for entry in values.get(field, ()) if entry.name == name), None)
+    return getattr(entry, setting, None)
+
+
+def entry_kind(annotation: Any) -> type | None:
+    """The dataclass of the entries that a field has; None if it has none (`read_fields`)."""
+    kind = next(iter(typing.get_args(annotation)), None) if typing.get_origin(annotation) is tuple else None
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
+def _sections(
+    given: Mapping[str, Resolved], hints: Mapping[str, Any]
+) -> tuple[dict[str, Resolved], dict[str, dict[str, dict[str, Resolved]]]]:
+    """The settings that stand alone, and those of entries: by field, by the name of the entry, and by setting."""
+    alone: dict[str, Resolved] = {}
+    sections: dict[str, dict[str, dict[str, Resolved]]] = {}
+    for key, value in given.items():
+        field, dot, rest = key.partition(".")
+        name, second, setting = rest.partition(".")
+        if dot and second and entry_kind(hints.get(field)):
+            sections.setdefault(field, {}).setdefault(name, {})[setting] = value
+        else:
+            alone[key] = value
+    return alone, sections
+
+
+def _entries(
+    sections: Mapping[str, Mapping[str, Mapping[str, Resolved]]], hints: Mapping[str, Any], prefix: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The entries of each field, in the order in which they were given first, and what is wrong with them."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for owner, entries in sections.items():
+        kind: Any = entry_kind(hints[owner])
+        made = []
+        for name, texts in entries.items():
+            at = f"{prefix}{owner}.{name}."
+            settings, found = read_fields(kind, {**texts, "name": Resolved(name, inline=True)}, at)
+            if "name" in texts:
+                found.append(f"{at}name: no such setting; the name is {name}, which is in the key")
+            problems += found
+            try:
+                made += [] if found else [kind(**settings)]
+            except ValueError as error:
+                problems.append(f"{at}{error}")
+        values[owner] = tuple(made)
     return values, problems
 
 

@@ -24,14 +24,17 @@ class OneLine(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the standard library's name
+        """The line with hidden characters as escapes, and the request id for `%(request_id)s`."""
         timeline = current()
         record.request_id = timeline.request_id if timeline else "-"
         return made_visible(super().formatMessage(record))
 
-    def formatException(self, exc_info: object) -> str:  # noqa: N802
+    def formatException(self, exc_info: object) -> str:  # noqa: N802 - likewise
+        """The traceback, each line indented."""
         return _indented(super().formatException(exc_info))  # type: ignore[arg-type]  # as logging calls it
 
-    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - likewise
+        """The stack, each line indented."""
         return _indented(super().formatStack(stack_info))
 
 

@@ -26,6 +26,7 @@ from pyramid.config import Configurator
 
 from authserver.engine.authorization_request import Expanded
 from authserver.engine.context import (
+    AssertionProfile,
     Begin,
     Binding,
     ClientProof,
@@ -260,6 +261,33 @@ class LoginDecisionHook(Protocol):
         ...
 
 
+class IdentityDecisionHook(Protocol):
+    """Of a plugin that serves `identity_decision`."""
+
+    def identity_decision(
+        self, *, provider: str, issuer: str, claims: Mapping[str, Any], user: User | None
+    ) -> Decision[Identity] | None:
+        """Which person here somebody is for whom another server vouches, and in which groups.
+
+        Asked at each sign-in through another server, when what it says was verified. The plugin for such sign-ins answers as
+        its settings say; one that is listed before it answers first.
+
+        Arguments:
+            provider: what the settings call that server.
+            issuer: what it calls itself.
+            claims: what it says of the person: `sub` and all others, as JSON.
+            user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.
+
+        Answers:
+            allow(reason, identity): this is who it is. Its `username` and `display_name` count only for somebody who was never
+                here; the name joins nobody: if a person has it already, nobody is signed in. A group whose members administer
+                this server is neither given nor taken away, unless the settings of that server name it.
+            deny(reason): nobody is signed in, and nobody is made.
+            None: not mine.
+        """
+        ...
+
+
 class RegistrationDecisionHook(Protocol):
     """Of a plugin that serves `registration_decision`."""
 
@@ -476,6 +504,25 @@ class GrantTypesHook(Protocol):
         ...
 
 
+class AssertionProfilesHook(Protocol):
+    """Of a plugin that serves `assertion_profiles`."""
+
+    def assertion_profiles(self) -> Mapping[str, AssertionProfile] | None:
+        """Profiles of the assertions that trusted issuers sign (RFC 7523, 2.1). Asked once, at start.
+
+        With the first profile the server offers the grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`. The entry of an
+        issuer names its profile (`authserver issuer add`), and the server holds everything else that the entry says.
+
+        Answers:
+            A mapping of the names of profiles to an `AssertionProfile` each. Its `accept` takes the engine, the client, the
+                entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom it is
+                about, and the most that may come of it; or it raises an OAuth error. A name that exists already stops the
+                start, and so does an issuer that two plugins list.
+            None: nothing to add.
+        """
+        ...
+
+
 class ClientProofsHook(Protocol):
     """Of a plugin that serves `client_proofs`."""
 
@@ -578,6 +625,8 @@ class CodeDetailsHook(Protocol):
                 with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
                 (`token_binding`). One that is declared in `replaces_pkce`, a mapping of such names to why that is so,
                 protects the code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1).
+                One that is declared in `waives_pkce` lets any client do without, and protects nothing: the plugin says
+                so in `insecure`, so that production refuses it.
             An OAuth error that it raises goes to the client.
             None: nothing to store.
         """
@@ -824,8 +873,8 @@ class IncludemeHook(Protocol):
 
         Arguments:
             config: the Pyramid configurator, with directives of this server: `add_endpoint(Route(...), view)`,
-                `add_well_known`, `add_cross_origin_headers`, `add_home_link` and `add_account_tab`. A conflict with an
-                endpoint that exists stops the start.
+                `add_well_known`, `add_cross_origin_headers`, `add_home_link`, `add_account_tab` and `add_sign_in_way`. A
+                conflict with an endpoint that exists stops the start.
 
         Answers:
             Nothing.

@@ -44,6 +44,7 @@ class Secret:
 
     @property
     def value(self) -> str:
+        """The value itself, for what has to use it."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -657,6 +658,7 @@ class Settings:
 
     @property
     def is_production(self) -> bool:
+        """Whether insecure settings are refused instead of announced."""
         return self.environment is Environment.PRODUCTION
 
     @property
@@ -666,11 +668,13 @@ class Settings:
 
     @property
     def issuer_origin(self) -> str:
+        """Scheme, host and port of the issuer, without a path."""
         parts = urlsplit(self.issuer)
         return f"{parts.scheme}://{parts.netloc}"
 
     @property
     def scope_sentences(self) -> Mapping[str, str]:
+        """The sentence of the consent page for each scope that the INI lists."""
         return MappingProxyType(dict(self.scopes))
 
 

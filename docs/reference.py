@@ -32,7 +32,7 @@ from authserver.engine.declarations.forms import Forms
 from authserver.engine.declarations.forms import Reference as Where
 from authserver.hooks import is_implemented
 from authserver.hookspecs import every_hook
-from authserver.ini import PLUGIN_PREFIX, PREFIX
+from authserver.ini import PLUGIN_PREFIX, PREFIX, entry_kind
 from authserver.plugins.loading import GROUP
 from authserver.settings import Secret, Settings
 
@@ -98,7 +98,8 @@ def plugins_page() -> Iterator[str]:
             yield "For development: refused in production."
         yield ""
         for row in settings_of(kind, f"{PLUGIN_PREFIX}{name}."):
-            yield from configuration_value(row, comments[row.key])
+            # The INI files show an entry by an example.
+            yield from configuration_value(row, comments[row.key.replace(".NAME.", ".staff.")])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,10 @@ def settings_of(owner: type, prefix: str) -> Iterator[Row]:
     hints = typing.get_type_hints(owner, include_extras=True)
     for field in dataclasses.fields(owner):
         if not field.init:
+            continue
+        if entry := entry_kind(hints[field.name]):
+            rows = settings_of(entry, f"{prefix}{field.name}.NAME.")
+            yield from (row for row in rows if not row.key.endswith(".name"))
             continue
         annotation, meta = hints[field.name], msgspec.Meta()
         if typing.get_origin(annotation) is typing.Annotated:

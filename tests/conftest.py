@@ -19,8 +19,7 @@ import sqlalchemy as sa
 from hypothesis import settings
 from sqlalchemy.util import LRUCache
 
-# Importing it shows pkg_resources where templates are, also to the tests of one file that starts a server by its INI.
-import authserver.testing.server  # noqa: F401
+import authserver.testing.server  # noqa: F401 - importing it shows pkg_resources where templates are
 from authserver.engine.crypto import digests
 from authserver.storage import database as storage_database
 from authserver.storage import migrate
@@ -28,8 +27,8 @@ from authserver.storage.database import Database
 from authserver.storage.tables import Base
 
 # `make fuzz` tries harder than a run that somebody waits for, and so does `HYPOTHESIS_PROFILE=thorough pytest tests/web`.
-settings.register_profile("modest", max_examples=20, deadline=None)
-settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.register_profile("modest", max_examples=100, deadline=None)
+settings.register_profile("thorough", max_examples=3000, deadline=None)
 # `make mutants` runs each test very often, and a mutant must not die of another example than before.
 settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "modest"))

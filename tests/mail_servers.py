@@ -50,7 +50,7 @@ class MailServer:
             envelope.rcpt_tos.append(address)
         return self.answer or "250 OK"
 
-    async def handle_DATA(  # noqa: N802
+    async def handle_DATA(  # noqa: N802  # likewise
         self, server: SMTP, session: Any, envelope: Envelope
     ) -> str:
         self.envelopes.append(envelope)
@@ -63,10 +63,7 @@ class MailServer:
         while len(self.envelopes) < number and time.monotonic() < end:
             time.sleep(0.01)
         assert len(self.envelopes) >= number, f"{len(self.envelopes)} mails came"
-        return [
-            message_from_bytes(envelope.original_content, policy=default)  # type: ignore[misc]
-            for envelope in self.envelopes
-        ]
+        return [message_from_bytes(envelope.original_content, policy=default) for envelope in self.envelopes]
 
 
 @contextmanager

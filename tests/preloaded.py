@@ -5,19 +5,23 @@ So a new process has what each process works out once: the statements, the types
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import entry_points
 from tempfile import TemporaryDirectory
 
-import psycopg  # noqa: F401
-import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
-import waitress  # noqa: F401
-from pyramid.scripts import pserve  # noqa: F401
-
-from authserver import app, cli  # noqa: F401
+from authserver import app
 from authserver.plugins.loading import GROUP
 from authserver.storage import migrate
 from authserver.testing.server import SETTINGS
 
+for name in (
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "waitress",
+    "pyramid.scripts.pserve",
+    "authserver.cli",
+):
+    importlib.import_module(name)
 for point in entry_points(group=GROUP):
     point.load()
 

@@ -266,7 +266,7 @@ def test_the_contract_kit_asks_it(vault: Any) -> None:
     tests.test_it_answers_the_same_each_time(sound, HOOK)
     tests.test_it_never_widens(sound, HOOK)
     with pytest.raises(AssertionError, match="it opens what stays closed"):
-        policy_contract(unsound)().test_it_never_widens(unsound, HOOK)  # type: ignore[attr-defined]
+        policy_contract(unsound)().test_it_never_widens(unsound, HOOK)
 
 
 def test_the_table_of_plugins_has_a_row_for_it(server: Server) -> None:

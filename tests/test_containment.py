@@ -209,6 +209,10 @@ class Breaks:
         return self.act("client_proofs")
 
     @hookimpl
+    def assertion_profiles(self) -> Any:
+        return self.act("assertion_profiles")
+
+    @hookimpl
     def grant_types(self) -> Any:
         self.act("grant_types")
         return {GRANT_TYPE: lambda engine, client, parameters: self.act("redeem")}
@@ -234,7 +238,7 @@ def raising(raised: type[BaseException] | BaseException) -> Callable[[], Any]:
 @pytest.fixture(params=[Breaks, BreaksInTime], ids=["immediate", "timed"])
 def kind(request: pytest.FixtureRequest) -> type[Breaks]:
     """A plugin in the caller's thread, and one in a thread of its own."""
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 # ---- Each kind of hook --------------------------------------------------------------------------------
@@ -262,6 +266,7 @@ def test_a_deciding_plugin_has_failed(
         ("scopes", {}),
         ("grant_types", {}),
         ("client_proofs", {}),
+        ("assertion_profiles", {}),
         ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),
@@ -364,7 +369,7 @@ def test_the_longest_reason_there_may_be_is_one() -> None:
 def with_class(name: str, value: Any) -> OAuthError:
     """A refusal of a class of the plugin's own."""
     kind = type("Own", (OAuthError,), {"code": "own_code", name: value})
-    return kind("No.", reason="no")  # type: ignore[no-any-return]
+    return kind("No.", reason="no")
 
 
 @pytest.mark.parametrize(
@@ -375,7 +380,7 @@ def with_class(name: str, value: Any) -> OAuthError:
         InvalidRequest("A line\nand another"),
         InvalidRequest('A "quote"'),
         InvalidRequest(""),
-        InvalidRequest(b"bytes"),  # type: ignore[arg-type]  # what a careless plugin might say
+        InvalidRequest(b"bytes"),  # what a careless plugin might say
         with_class("code", 'a "quote"\r\n'),
         with_class("code", None),
         with_class("status", 200),
@@ -452,9 +457,9 @@ def test_a_policy_that_answers_with_megabytes_has_failed(
 @pytest.mark.parametrize(
     ("slot", "answer", "why"),
     [
-        ("login_decision", Identity(username=None), "Identity: Expected `str`"),  # type: ignore[arg-type]
-        ("login_decision", Identity(username="ann", methods=(1,)), "Identity: Expected `str`"),  # type: ignore[arg-type]
-        ("registration_decision", ClientMetadata(scopes=None), "ClientMetadata: Expected `array`"),  # type: ignore[arg-type]
+        ("login_decision", Identity(username=None), "Identity: Expected `str`"),
+        ("login_decision", Identity(username="ann", methods=(1,)), "Identity: Expected `str`"),
+        ("registration_decision", ClientMetadata(scopes=None), "ClientMetadata: Expected `array`"),
     ],
 )
 def test_a_record_with_a_value_of_another_type_is_no_answer(

@@ -336,7 +336,7 @@ class KeepsInADefault(Sound):
     def scope_decision(self, client):
         self.note(client)
 
-    def note(self, client, seen=[]):  # noqa: B006
+    def note(self, client, seen=[]):  # noqa: B006 - it is the fault that the contract must find
         if client.client_id not in seen:
             seen.append(client.client_id)
 

@@ -118,7 +118,7 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
-    def rate_decision(  # type: ignore[no-untyped-def]  # every argument there is
+    def rate_decision(  # every argument there is
         self, counted, step, endpoint, source, client_id, account, device_id, grant_id
     ) -> Any:
         return self.act(locals())

@@ -24,7 +24,7 @@ from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.records import EventType
 from authserver.hooks import is_implemented
-from authserver.ini import Resolved
+from authserver.ini import Resolved, entry_kind
 from authserver.settings import Settings, SettingsError
 from authserver.storage import database
 from authserver.testing.server import SETTINGS, Server
@@ -95,17 +95,27 @@ def test_every_setting_is_documented(built: Mapping[str, str], field: dataclasse
         assert f"{meta.ge} to {meta.le}" in entry
 
 
+def settings_of(plugin: type) -> Iterator[str]:
+    """The settings of a plugin, also those of its entries, whose name is `NAME`."""
+    hints = typing.get_type_hints(plugin, include_extras=True)
+    for field in dataclasses.fields(plugin):
+        if entry := entry_kind(hints[field.name]):
+            names = (each.name for each in dataclasses.fields(entry))
+            yield from (f"{field.name}.NAME.{name}" for name in names if name != "name")
+        elif field.init:
+            yield field.name
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 def test_every_shipped_plugin_is_documented_with_its_settings(built: Mapping[str, str], name: str) -> None:
     page = built["plugins"]
     first_sentence = (inspect.getdoc(PLUGINS[name]) or "").partition("\n")[0]
     assert f"{plain(name)} {plain(first_sentence)}" in page
-    for field in dataclasses.fields(PLUGINS[name]):
-        if field.init:
-            found = re.search(rf"{re.escape(plain(f'authserver.plugin.{name}.{field.name}'))} Type: .*", page)
-            assert found, field.name
-            # After type and default there are words about what it is for.
-            assert re.match(r"\S+ Type: [^:]* Default: \S.{20}", found[0]), field.name
+    for setting in settings_of(PLUGINS[name]):
+        found = re.search(rf"{re.escape(plain(f'authserver.plugin.{name}.{setting}'))} Type: .*", page)
+        assert found, setting
+        # After type and default there are words about what it is for.
+        assert re.match(r"\S+ Type: [^:]* Default: \S.{20}", found[0]), setting
 
 
 def commands(

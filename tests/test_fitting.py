@@ -198,7 +198,7 @@ def raising(error: BaseException) -> Any:
             "it returned a bool; return allow(reason, value), narrow(reason, value), deny(reason) or None",
         ),
         ("consent_decision", lambda: "yes", "wrong-type", "return allow(reason), deny(reason) or None"),
-        ("scope_decision", lambda: Decision("allow", "yes"), "wrong-verdict", "use allow(), narrow() and"),  # type: ignore[arg-type]
+        ("scope_decision", lambda: Decision("allow", "yes"), "wrong-verdict", "use allow(), narrow() and"),
         ("scope_decision", lambda: deny("Not now!"), "bad-reason", "write one like 'not-on-shift'"),
         (
             "scope_decision",

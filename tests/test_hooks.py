@@ -72,7 +72,7 @@ def test_a_hook_that_is_declared_with_another_question_stops_the_import() -> Non
 
     def scope_decision(client: object) -> None: ...
 
-    def scopes_decision(client, user, grant_type, requested, resources) -> None: ...  # type: ignore[no-untyped-def]
+    def scopes_decision(client, user, grant_type, requested, resources) -> None: ...
 
     for function in (scope_decision, scopes_decision):
         with pytest.raises(TypeError, match="ScopeQuestion asks scope_decision\\(client, user, grant_type"):

@@ -7,10 +7,9 @@ import dataclasses
 import re
 import shutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
 
 import pytest
 from paste.deploy import appconfig
@@ -18,7 +17,7 @@ from paste.deploy.loadwsgi import SERVER, loadcontext
 
 from authserver import app
 from authserver.cli.keys import new_ring_entry
-from authserver.ini import convert
+from authserver.ini import convert, entry_kind
 from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
 from authserver.settings import Settings, SettingsError
 
@@ -35,9 +34,17 @@ def keys(file: str) -> dict[str, tuple[bool, str]]:
     return {match[2]: (bool(match[1]), match[3].strip()) for match in matches if match}
 
 
-def settable(plugin: EntryPoint) -> list[dataclasses.Field[Any]]:
-    """The fields of a plugin that the INI can set; others it works out itself."""
-    return [field for field in dataclasses.fields(plugin.load()) if field.init]
+def settable(plugin: EntryPoint) -> Iterator[str]:
+    """What of a plugin the INI can set; of entries, those of the example."""
+    kind = plugin.load()
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        if entry := entry_kind(hints[field.name]):
+            names = (each.name for each in dataclasses.fields(entry))
+            yield from (f"{field.name}.staff.{name}" for name in names if name != "name")
+        # Others it works out itself.
+        elif field.init:
+            yield field.name
 
 
 @pytest.fixture
@@ -87,17 +94,15 @@ def test_every_shipped_plugin_is_listed_with_all_its_settings(file: str, plugin)
     place = lines.index(plugin.name)
     assert lines[place - 1].endswith(".") and " " in lines[place - 1], "a comment says what it does"
     found = keys(file)
-    for field in settable(plugin):
-        assert f"authserver.plugin.{plugin.name}.{field.name}" in found, field.name
+    for setting in settable(plugin):
+        assert f"authserver.plugin.{plugin.name}.{setting}" in found, setting
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_file_names_nothing_that_is_not_there(file: str) -> None:
     known = {f"authserver.{field.name}" for field in dataclasses.fields(Settings)}
     for plugin in PLUGINS:
-        known |= {
-            f"authserver.plugin.{plugin.name}.{field.name}" for field in dataclasses.fields(plugin.load())
-        }
+        known |= {f"authserver.plugin.{plugin.name}.{setting}" for setting in settable(plugin)}
     assert set(keys(file)) <= known
 
 

@@ -114,8 +114,8 @@ bad_answers = st.sampled_from(
         deny("no", "access_denied"),
         allow("Not A Reason", SCOPES),
         allow("", SCOPES),
-        Decision("deny", "handmade"),  # type: ignore[arg-type]  # what a careless plugin might make by hand
-        Decision("allow", "handmade", SCOPES),  # type: ignore[arg-type]  # likewise
+        Decision("deny", "handmade"),  # what a careless plugin might make by hand
+        Decision("allow", "handmade", SCOPES),  # likewise
         Decision(Verdict.DENY, "handmade", SCOPES),
         Decision(Verdict.ALLOW, "handmade", SCOPES, error_code="access_denied"),
         Decision(Verdict.SILENT, "handmade", SCOPES),

@@ -309,7 +309,7 @@ def test_a_section_of_gunicorn_that_cannot_be_used_is_one_sentence(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         gunicorn_server.server({"__file__": "/srv/my.ini"}, **settings)
-    assert ended.value.code.startswith(f"authserver cannot start:\n  the server section of my.ini: {said}")  # type: ignore[union-attr]
+    assert ended.value.code.startswith(f"authserver cannot start:\n  the server section of my.ini: {said}")
 
 
 # What a parent looks after where only the parent matters. It reads its INI file at start, and answers unless `hold` is there.

@@ -101,7 +101,7 @@ def test_a_typed_plugin_without_the_method_serves_nothing() -> None:
     @dataclass(frozen=True)
     class Empty(ScopeDecisionHook): ...
 
-    assert not PluginSet([("empty", Empty())]).serves("scope_decision")  # type: ignore[abstract]
+    assert not PluginSet([("empty", Empty())]).serves("scope_decision")
 
 
 TYPED = """

@@ -229,7 +229,7 @@ def test_something_around_the_application_is_one_sentence() -> None:
         with pytest.raises(
             CannotListen, match=r"my\.ini: serves authserver itself, and something is around it"
         ):
-            serve(lambda environ, start_response: [])  # type: ignore[arg-type]
+            serve(lambda environ, start_response: [])
     finally:
         if limit is None:
             del sys.tracebacklimit

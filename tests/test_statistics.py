@@ -128,7 +128,7 @@ def test_a_batch_that_fails_is_not_counted(database: Database, monkeypatch: pyte
     add = SqlStatistics.add
 
     def fails(self: SqlStatistics, counts: list[object]) -> None:
-        add(self, counts)  # type: ignore[arg-type]
+        add(self, counts)
         raise RuntimeError("the process ends here")
 
     monkeypatch.setattr(SqlStatistics, "add", fails)

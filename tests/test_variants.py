@@ -181,7 +181,10 @@ def test_of_several_resources_the_first_line_counts() -> None:
 def test_each_hook_with_a_client_or_resource_is_asked_so() -> None:
     plugins = loaded(word="all", word_clients="notes = client", word_resources=f"{API} = api")
     notes = a_client(client_id="notes")
-    ask = lambda hook, **facts: plugins.decide(a_question(hook, **facts)).reason  # noqa: E731
+
+    def ask(hook: str, **facts: Any) -> str:
+        return plugins.decide(a_question(hook, **facts)).reason
+
     assert ask("resource_decision", client=notes, resource=None) == "client"
     assert ask("resource_decision", client=a_client(), resource=API) == "api"
     assert ask("resource_decision", client=a_client(), resource=None) == "all"
@@ -221,7 +224,7 @@ def test_a_value_may_come_from_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "key").write_text("from a file\n")
     lines = f"notes = env:NOTES_KEY\nmail = file:{tmp_path}/key"
     plugins = loaded(word="all", key_clients=lines, production=True)
-    keys = {variant.client: variant.plugin.key.value for variant in plugins.variants("varies")}  # type: ignore[attr-defined]
+    keys = {variant.client: variant.plugin.key.value for variant in plugins.variants("varies")}
     assert keys == {"notes": "from the environment", "mail": "from a file"}
     assert "from" not in str(plugins.table())
     with pytest.raises(SettingsError) as refused:

@@ -25,6 +25,7 @@ COMMANDS = (
     "grant",
     "init",
     "initial-token",
+    "issuer",
     "keys",
     "limits",
     "lint",

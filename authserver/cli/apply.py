@@ -35,6 +35,7 @@ _NOUNS = {
     DeclaredKind.INITIAL_TOKEN: "initial access token",
     DeclaredKind.SCOPE: "scope",
     DeclaredKind.LIMIT: "limit",
+    DeclaredKind.ISSUER: "issuer",
 }
 
 
@@ -128,10 +129,10 @@ def apply(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring about the clients, resources, scopes, limits and initial access tokens that TOML files declare.
+    """Bring about the clients, resources, scopes, limits, issuers and initial access tokens that TOML files declare.
 
-    It shows what would change and asks. All of it is done, or nothing. Trusted issuers, and scopes that the INI names,
-    are only compared: the INI sets them.
+    It shows what would change and asks. All of it is done, or nothing. Issuers and scopes that the INI names are only
+    compared: the INI sets them.
 
     The exit status is 0 if everything is as it is declared in the end (with --dry-run, if it could be shown), 2 if
     something is not, and 1 if the files are wrong or nothing could be done.

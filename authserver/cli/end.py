@@ -117,7 +117,8 @@ def end_scope(
 def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
     """End the grants for whose person an issuer of assertions vouched (RFC 7523).
 
-    ISSUER is what it calls itself in `iss`. Its further assertions are refused only when the INI does not name it any more.
+    ISSUER is what it calls itself in `iss`. Its further assertions are accepted: `authserver issuer disable` refuses them,
+    too, unless the INI names it, where it must be taken out.
     """
     _end(
         configuration,
@@ -128,8 +129,8 @@ def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bo
     )
     if not (dry_run or as_json):
         say(
-            f"The next assertions of {words(issuer)} are refused only when the INI does not name it any more: take it out "
-            "there, and restart the servers."
+            f"The next assertions of {words(issuer)} are accepted, if it is trusted still: `authserver issuer disable` refuses "
+            "them, too; if the INI names it, take it out there, and restart the servers."
         )
 
 

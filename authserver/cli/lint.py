@@ -166,6 +166,7 @@ class Looked:
 
     @property
     def is_something(self) -> bool:
+        """Whether anything was found that an operator has to change."""
         return bool(self.found or self.unused or self.resources)
 
 

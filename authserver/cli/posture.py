@@ -132,7 +132,7 @@ def _without_what_is_elsewhere(
             file.write_text(STAND_INS[key]())
             known[key] = f"file:{file}"
         elif key.startswith(PLUGIN_PREFIX):
-            plugins.add(key.removeprefix(PLUGIN_PREFIX).rpartition(".")[0])
+            plugins.add(key.removeprefix(PLUGIN_PREFIX).partition(".")[0])
     for plugin in plugins:
         known = {key: text for key, text in known.items() if not key.startswith(f"{PLUGIN_PREFIX}{plugin}.")}
     listed = known.get(PLUGINS, "").split()

@@ -170,7 +170,7 @@ class _File:
             return self._reference(path, given)
         if form is not None:
             return self._form(path, given, form)
-        if path[-1] == "metadata" and not strict_json.comes_back(given):
+        if path[-1] in ("metadata", "options") and not strict_json.comes_back(given):
             self._problem(path, "must be what JSON can say: no dates, and not nested too deeply")
             return None
         if isinstance(given, date | time) and not isinstance(given, datetime):

@@ -30,16 +30,17 @@ def kind_of(kind: str, entries: Mapping[str, Any], remarks: Mapping[Path, Sequen
     for name, entry in entries.items():
         yield f"[{kind}.{part_of_name(name)}]"
         yield from (f"# {made_visible(remark)}" for remark in remarks.get((kind, name), ()))
-        metadata: Mapping[str, Any] = {}
+        tables: dict[str, Mapping[str, Any]] = {}
         for item in fields(entry):
             value = getattr(entry, item.name)
             if isinstance(value, dict):
-                metadata = value
+                tables[item.name] = value
             elif value != item.default or item.default is MISSING:
                 yield f"{item.name} = {_value(value)}"
-        if metadata:
-            yield f"[{kind}.{part_of_name(name)}.metadata]"
-            yield from (f"{part_of_name(member)} = {_value(value)}" for member, value in metadata.items())
+        for table, members in tables.items():
+            if members:
+                yield f"[{kind}.{part_of_name(name)}.{table}]"
+                yield from (f"{part_of_name(member)} = {_value(value)}" for member, value in members.items())
         yield ""
 
 

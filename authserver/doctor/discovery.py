@@ -10,6 +10,10 @@ from authserver.doctor.wire import Answer, NotADocument, Unanswered
 
 
 def discovers(visit: Visit) -> bool:
+    """Whether the program finds metadata that it can read (RFC 8414, 3; RFC 9728, 3), asking as its recording says.
+
+    Findings go into `visit.findings`, and the document into `visit.told.metadata`.
+    """
     check, origin, path = "finds-metadata", visit.server.origin, visit.server.path
     if visit.recording.discovery.at_the_api and visit.told.resource is not None:
         check, origin, path = "finds-metadata-at-api", origin_of(visit.told.resource), ""
@@ -71,6 +75,7 @@ def _reads(visit: Visit, answer: Answer, check: str) -> bool:
 
 
 def has_members(visit: Visit) -> bool:
+    """Whether the metadata has each member and value that the program needs; findings go into `visit`."""
     metadata, missing = visit.told.metadata, []
     for member, value in visit.recording.discovery.needs.items():
         if member == "registration_endpoint":

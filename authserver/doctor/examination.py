@@ -43,6 +43,7 @@ class Walked:
 
     @property
     def result(self) -> Result:
+        """The worst result of this program."""
         return worst(self.found)
 
 
@@ -64,10 +65,12 @@ class Report:
 
     @property
     def all_found(self) -> list[Finding]:
+        """All findings: first those for every client, then those of each program."""
         return [*self.found, *(finding for walked in self.programs for finding in walked.found)]
 
     @property
     def result(self) -> Result:
+        """The worst result of all findings."""
         return worst(self.all_found)
 
 

@@ -266,10 +266,12 @@ class Finding:
 
     @property
     def step(self) -> str:
+        """The part of a connection that the check belongs to (`Check.step`), such as "resource"."""
         return CHECKS[self.check].step
 
     @property
     def clause(self) -> str:
+        """The sections of the RFCs that the check rests on; "" where it rests on none."""
         return CHECKS[self.check].clause
 
     @property
@@ -290,21 +292,26 @@ class Findings:
     found: list[Finding] = field(default_factory=list)
 
     def add(self, check: str, result: Result, what: str, error_id: str = "") -> None:
+        """Add a finding, unless there is an equal one. `check` is a name in `CHECKS`."""
         assert check in CHECKS
         finding = Finding(program=self.program, check=check, result=result, what=what, error_id=error_id)
         if finding not in self.found:
             self.found.append(finding)
 
     def ok(self, check: str, what: str) -> None:
+        """Add that the check passed."""
         self.add(check, Result.OK, what)
 
     def not_run(self, check: str, what: str) -> None:
+        """Add that the check was not run; `what` says why."""
         self.add(check, Result.NOT_RUN, what)
 
     def warn(self, check: str, what: str) -> None:
+        """Add a warning: the program gets on, though not as it should."""
         self.add(check, Result.WARNING, what)
 
     def stumble(self, check: str, what: str, error_id: str = "") -> None:
+        """Add that the program cannot go on here, with the error id of the refusal if there is one."""
         self.add(check, Result.STUMBLES, what, error_id)
 
 

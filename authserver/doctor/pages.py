@@ -78,4 +78,5 @@ def cannot_be_framed(page: Answer) -> bool:
 
 
 def without_query(url: str) -> str:
+    """The URL without its query, which may hold a code or another secret."""
     return url.partition("?")[0]

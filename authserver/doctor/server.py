@@ -72,13 +72,16 @@ class Server:
 
     @property
     def origin(self) -> str:
+        """Scheme, host and port of the issuer."""
         return origin_of(self.issuer)
 
     @property
     def path(self) -> str:
+        """The path of the issuer without a slash at its end; "" for none."""
         return parts_of(self.issuer).path.rstrip("/")
 
     def endpoint(self, name: str) -> str:
+        """The URL of an endpoint as the metadata names it, `token` for example; "" when it names none."""
         return text_of(self.metadata, f"{name}_endpoint")
 
 
@@ -335,6 +338,7 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def takes_documents(metadata: Json) -> bool:
+    """Whether the metadata says that a client may be the address of its document (CIMD, 5)."""
     return metadata.get("client_id_metadata_document_supported") is True
 
 

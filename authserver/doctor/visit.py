@@ -89,12 +89,14 @@ class Visit:
         return answer
 
     def unanswered(self, check: str, what: str, error: Unanswered) -> None:
+        """Add the finding that a request got no answer, or that a browser would not have sent it."""
         if isinstance(error, NotSent):
             self.findings.stumble("reads-answers", str(error))
         else:
             self.findings.stumble(check, f"{what}: {error}")
 
     def in_time(self, answer: Answer, what: str) -> None:
+        """Add a warning when an answer took more than half the time that the program waits for it."""
         patience = self.recording.patience
         if patience is not None and answer.seconds > patience / 2:
             self.findings.warn(
@@ -113,4 +115,5 @@ def refusal_of(answer: Answer) -> str:
 
 
 def error_id_of(answer: Answer) -> str:
+    """The error id of a refusal of authserver, quoted; "" when the answer has none."""
     return quoted(text_of(answer.document(), "error_id"))

@@ -101,10 +101,12 @@ class Answer:
 
     @property
     def media_type(self) -> str:
+        """The media type in lower case, without parameters; "" when the answer names none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def location(self) -> str:
+        """Where a redirect leads, as the header says it; "" for an answer that is no redirect."""
         return self.headers.get("location", "") if 300 <= self.status < 400 else ""
 
     @property

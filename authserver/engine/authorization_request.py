@@ -277,14 +277,18 @@ def read_details(
 
 
 def _needs_no_challenge(engine: Engine, client: Client, parameters: Parameters) -> bool:
-    """Whether a plugin keeps something with the code that protects it as PKCE does (OAuth 2.1, 7.5.1).
+    """Whether a plugin keeps something with the code that protects it as PKCE does (OAuth 2.1, 7.5.1), or waives that.
 
-    Never for a public client, with whose code anybody could get tokens; nor beside a lone `code_challenge_method`.
+    Nothing replaces PKCE for a public client, with whose code anybody could get tokens; nor beside a lone
+    `code_challenge_method`.
     """
-    if client.is_public or not engine.pkce_replacements or "code_challenge_method" in parameters:
+    accepted = engine.pkce_waivers
+    if not client.is_public:
+        accepted |= engine.pkce_replacements
+    if not accepted or "code_challenge_method" in parameters:
         return False
     kept = engine.gather("code_details", client=client, parameters=parameters)
-    return not engine.pkce_replacements.isdisjoint(kept)
+    return not accepted.isdisjoint(kept)
 
 
 def mode_of(engine: Engine, parameters: Parameters, redirect_uri: str) -> str:

@@ -42,6 +42,7 @@ from authserver.engine.consent import (
     seen,
     sentences,
     silent_approval_is_safe,
+    stands_for_a_silent_request,
 )
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
@@ -83,6 +84,7 @@ class Requester:
     """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said.
 
     `hint` is the user name that the client expects (`login_hint`; OIDC Core, 3.1.2.1): anybody may have written it.
+    `parameters` are all that it asks for.
     """
 
     handle: str
@@ -90,6 +92,7 @@ class Requester:
     redirect_uri: str
     why: str = ""
     hint: str = ""
+    parameters: Parameters = field(default_factory=lambda: Parameters.parse(""), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +318,7 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
         redirect_uri=redirect_uri,
         why=pending.why,
         hint=without_hidden(hint) if len(hint) <= MAXIMUM_USERNAME else "",
+        parameters=pending.parameters,
     )
 
 
@@ -479,8 +483,13 @@ def _passes_unasked(engine: Engine, checked: Checked) -> bool:
             mode=checked.mode,
             silent=checked.sign_in.silent,
         ) from None
-    return consents and silent_approval_is_safe(
-        client, reaches_client_alone=uris.is_remote_https(redirect_uri)
+    alone = uris.is_remote_https(redirect_uri)
+    return consents and (
+        silent_approval_is_safe(client, reaches_client_alone=alone)
+        or (
+            checked.sign_in.silent
+            and stands_for_a_silent_request(engine, checked.agreement, reaches_client_alone=alone)
+        )
     )
 
 

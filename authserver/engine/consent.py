@@ -20,6 +20,7 @@ from authserver.engine.records import (
     AUTHENTICATES,
     NOTHING,
     SESSION,
+    THROUGH,
     Client,
     Consent,
     EventType,
@@ -132,6 +133,27 @@ def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bo
     return client.first_party or not client.is_public
 
 
+def stands_for_a_silent_request(engine: Engine, agreement: Agreement, *, reaches_client_alone: bool) -> bool:
+    """Whether a client that registered itself may be answered where no page may be shown (OIDC Core, 3.1.2.1; E-12).
+
+    Only if the user confirmed this very client before, for all of this: then nobody learns anything new. Nobody else can
+    use the answer, because the client proves itself for the code, and because the address is its own. Any other request
+    of such a client asks each time.
+
+    Args:
+        reaches_client_alone: as for `silent_approval_is_safe`.
+    """
+    client = agreement.client
+    if client.is_public or client.is_known_by_address or not reaches_client_alone:
+        return False
+    found = remembered(engine, client, agreement.user.user_id)
+    return (
+        found is not None
+        and set(agreement.scopes) <= set(found.scopes)
+        and set(agreement.resources) <= set(found.resources)
+    )
+
+
 def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ...]:
     """The scopes with the sentences that the consent page shows for them."""
     return tuple((scope, engine.scopes[scope]) for scope in agreement.scopes)
@@ -209,6 +231,7 @@ def agree(
             "auth_time": int(session.authenticated_at.timestamp()),
             "amr": list(session.details.get("amr", ())),
             **({"acr": acr} if acr else {}),
+            **({THROUGH: session.details[THROUGH]["issuer"]} if THROUGH in session.details else {}),
             **({WIDENS: True} if widens else {}),
             **({AUTHENTICATES: True} if client.may_lose_its_key else {}),
         },

@@ -38,6 +38,7 @@ from authserver.engine.records import (
     Grant,
     Resource,
     Token,
+    TrustedIssuer,
     User,
 )
 from authserver.engine.resource_registry import Registry, TokenForm
@@ -120,6 +121,7 @@ class Issue:
         uses: what else is used up by this, each once.
         hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
             ends before it is stored.
+        new_user: whether `user` is not stored yet, because an issuer vouched for them for the first time.
         noted: what the event says besides; nothing secret.
     """
 
@@ -137,6 +139,7 @@ class Issue:
     bound_refusal: type[OAuthError] = InvalidGrant
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
+    new_user: bool = False
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -173,6 +176,61 @@ class ClientProof:
     prove: Callable[[Engine, Client, Credentials], tuple[SingleUse, ...]]
     check: Callable[[ClientMetadata], None]
     stand_in: Mapping[str, Any] = field(default_factory=lambda: NOTHING, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """What an assertion says that was verified, as its profile reads it (`AssertionProfile.accept`).
+
+    Attributes:
+        user: whom it is about; None if that is nobody here, which refuses it, unless it is `of_client`.
+        of_client: whether it is about the client itself and no person.
+        new_user: whether `user` is not stored yet: it is stored when the token is issued.
+        scopes, resources: the most that comes of it; None: it does not say.
+        expires_at: nothing that comes of it ends later; None: it says only who somebody is.
+        details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`.
+        bound: the key that the client must prove, as a `cnf` (RFC 7800, 3.1); empty: none.
+        is_single_use: whether it must have a `jti` and is accepted once.
+        noted: what the event says besides; nothing secret, and nothing of the assertion but names.
+    """
+
+    user: User | None
+    of_client: bool = False
+    new_user: bool = False
+    scopes: tuple[str, ...] | None = None
+    resources: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    is_single_use: bool = True
+    noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssertionProfile:
+    """What the assertions of trusted issuers mean whose entries name this profile (hook `assertion_profiles`).
+
+    A profile is added by a plugin of one module that serves the hook with one of these: nothing else knows it. The server
+    finds the entry of the `iss`, holds what the entry says of keys, algorithms, times, audience, clients, scopes and
+    resources, and asks the profile what is special about it.
+
+    Attributes:
+        typ: what the header of such an assertion says it is, without `application/` (RFC 8725, 3.11).
+        untyped: whether one of the type `JWT`, or of none, is one, too.
+        accept: takes the engine, an enabled client, the entry, and the claims of an assertion of its issuer that was
+            verified and is for this server. Returns what it says. Raises InvalidGrant, or another OAuth error.
+        check: takes an entry that is to be kept. Raises ValueError, with a sentence, for `options` that it does not know,
+            and for an entry that could let nobody in or too many.
+        lets_in: takes the entry and a client that does not authenticate: whether it may present its assertions.
+        listed: issuers that the INI names in settings of the plugin, by their `iss`.
+    """
+
+    typ: str
+    untyped: bool = False
+    accept: Callable[[Engine, Client, TrustedIssuer, Mapping[str, Any]], Vouched]
+    check: Callable[[TrustedIssuer], None]
+    lets_in: Callable[[TrustedIssuer, Client], bool] = lambda issuer, client: False
+    listed: Mapping[str, TrustedIssuer] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +303,8 @@ class Parts:
     grant_types: Mapping[str, Redeem]
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
+    assertion_profiles: Mapping[str, AssertionProfile]
+    listed_issuers: Mapping[str, TrustedIssuer]
     offered: Offered
     listed_resources: Mapping[str, Resource]
     client_forms: Mapping[str, TokenForm]
@@ -253,6 +313,7 @@ class Parts:
     token_types: Mapping[str, str]
     response_modes: Mapping[str, Respond]
     pkce_replacements: frozenset[str]
+    pkce_waivers: frozenset[str]
     further_algorithms: tuple[str, ...]
     generation: Generation
 

@@ -138,7 +138,7 @@ class Counting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """A day that was counted anew: how many events it has, and how many days follow."""
+    """A day that was recounted: how many events it has, and how many days follow."""
 
     day: datetime
     events: int
@@ -158,7 +158,7 @@ def rebuild_counts(
     refusals_since: datetime | None,
     hours_since: datetime | None,
 ) -> Iterator[Rebuilt]:
-    """Count the stored events anew, day by day; each day is replaced as a whole, in one transaction.
+    """Recount the stored events, day by day; each day is replaced as a whole, in one transaction.
 
     Servers may go on: what they count meanwhile is counted once. Days before those that are named stay as they are.
 
@@ -198,7 +198,7 @@ def _whole_day(at: datetime) -> datetime:
 
 
 class _Day:
-    """One day that is counted anew."""
+    """One day that is recounted."""
 
     def __init__(
         self, storage: Storage, day: datetime, types: frozenset[EventType], *, with_hours: bool

@@ -153,10 +153,12 @@ class Ruling(Generic[T_co]):
 
     @property
     def allowed(self) -> bool:
+        """Whether the verdict is ALLOW."""
         return self.verdict is Verdict.ALLOW
 
     @property
     def failed(self) -> bool:
+        """Whether a plugin raised or answered with the wrong type, which refuses with `server_error`."""
         return self.verdict is Verdict.FAILED
 
     @property

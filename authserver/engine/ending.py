@@ -1,4 +1,4 @@
-"""Everything of a user, client, resource, scope or issuer ends in one act, which says how much that is (L-08).
+"""End everything of a user, client, resource, scope or issuer in one act, and count what ended (L-08).
 
 Where there is much, an act works in batches, each in a transaction of its own. The first one disables or removes the
 subject, so from its commit on nothing new is issued; requests that were issuing at that moment hold the subject
@@ -11,7 +11,7 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
@@ -19,12 +19,13 @@ from enum import StrEnum
 from time import monotonic
 from typing import Any, TypeVar
 
-from authserver.engine import uris
+from authserver.engine import issuer_registry, uris
 from authserver.engine.context import Begin, Engine
 from authserver.engine.link_records import end_links
 from authserver.engine.records import (
     ENDED_SESSIONS,
     NOTHING,
+    THROUGH,
     VOUCHED_BY,
     Client,
     Consent,
@@ -65,7 +66,7 @@ class SubjectKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Whom or what an act is about.
+    """The user, client, resource, scope or issuer that an act is about.
 
     Attributes:
         identifier: the id of a user or client, the canonical form of a resource, the name of a scope, or what an issuer of
@@ -79,31 +80,36 @@ class Subject:
 
     @classmethod
     def user(cls, user: User) -> Subject:
+        """The subject that is this user."""
         return cls(kind=SubjectKind.USER, identifier=user.user_id, name=user.username)
 
     @classmethod
     def client(cls, client_id: str) -> Subject:
+        """The subject that is the client of this id; the id is its name, too."""
         return cls(kind=SubjectKind.CLIENT, identifier=client_id, name=client_id)
 
     @classmethod
     def resource(cls, form: str, uri: str) -> Subject:
+        """The subject that is the resource of this canonical form, with its URI as it is written."""
         return cls(kind=SubjectKind.RESOURCE, identifier=form, name=uri)
 
     @classmethod
     def scope(cls, scope: str) -> Subject:
+        """The subject that is this scope."""
         return cls(kind=SubjectKind.SCOPE, identifier=scope, name=scope)
 
     @classmethod
     def issuer(cls, issuer: str) -> Subject:
+        """The subject that is an issuer of assertions, by what it calls itself in `iss`."""
         return cls(kind=SubjectKind.ISSUER, identifier=issuer, name=issuer)
 
     @property
     def owns_grants(self) -> bool:
-        """Whether whole grants are its own, which an index finds; those of other subjects are looked for in all."""
+        """Whether grants belong to it, which an index finds; for other subjects all grants are searched."""
         return self.kind in (SubjectKind.USER, SubjectKind.CLIENT)
 
     def without(self, record: _Narrowed) -> _Narrowed | None:
-        """What is left of a grant or consent without this subject: the same where it has nothing to do with it."""
+        """The grant or consent without this subject; unchanged if the subject is not in it, None if nothing is left."""
         match self.kind:
             case SubjectKind.RESOURCE:
                 resources = tuple(each for each in record.resources if not self.is_resource(each))
@@ -120,7 +126,7 @@ class Subject:
                 return None if own == self.identifier else record
 
     def is_resource(self, resource: str) -> bool:
-        """Whether it is this resource, however its URI is spelt."""
+        """Whether the subject is this resource, in any spelling of its URI."""
         return uris.resource_form(resource) == self.identifier
 
     def is_named_by(self, token: Token) -> bool:
@@ -184,7 +190,7 @@ class Ended:
 
     @property
     def told(self) -> tuple[tuple[int, str], ...]:
-        """What ended as people read it: each number that is not zero, and what it is a number of. JWTs do not end."""
+        """What ended, for people: each number that is not zero, with the name of what it counts. JWTs do not end."""
         return tuple(
             (number, _WORDS[name][number != 1])
             for name, number in self.counts.items()
@@ -213,14 +219,15 @@ class Act:
     """What is to end.
 
     Attributes:
-        for_good: disable the user or client, or remove the resource, first. Without it, they may begin anew.
+        for_good: disable the user, client or issuer, or remove the resource, first. Without it, a new grant can be made
+            at once.
         registrations: take a scope from the clients that are registered for it, too.
         because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
         event: what the act is recorded as; None: what `subject` and `for_good` say.
         noted: what that event says besides.
 
     Raises:
-        ValueError: `for_good` of a scope or an issuer, which only the INI names, or `registrations` of another subject.
+        ValueError: `for_good` of a scope, or `registrations` of another subject.
     """
 
     subject: Subject
@@ -232,13 +239,14 @@ class Act:
 
     def __post_init__(self) -> None:
         kind = self.subject.kind
-        if self.for_good and kind in (SubjectKind.SCOPE, SubjectKind.ISSUER):
-            raise ValueError(f"only the INI disables a {kind}")
+        if self.for_good and kind is SubjectKind.SCOPE:
+            raise ValueError("a scope is not disabled")
         if self.registrations and kind is not SubjectKind.SCOPE:
             raise ValueError(f"no client is registered for a {kind}")
 
     @property
     def reason(self) -> str:
+        """The reason that ended grants keep: `because`, or else one that follows from `subject` and `for_good`."""
         kind = self.subject.kind
         if self.because or not self.for_good:
             return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
@@ -252,7 +260,7 @@ def reason_for_good(kind: SubjectKind) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How far an act got: which of its steps is next, and where that goes on. The first one has neither.
+    """How far an act got: the next step, and where that step continues. The first stage has neither.
 
     `after` is None, a text, or several; a time among them is in ISO 8601. So it can be kept as JSON.
     """
@@ -262,12 +270,13 @@ class Stage:
 
     @property
     def is_first(self) -> bool:
+        """Whether the act has not begun."""
         return self == Stage()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What ended in a part of an act, and where the act goes on; None at its end."""
+    """What ended in a part of an act, and the stage where the act continues; None at its end."""
 
     ended: Ended = Ended()
     next: Stage | None = None
@@ -290,12 +299,12 @@ def end(begin: Begin, act: Act) -> Generator[Ended]:
 
 
 def plan_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: int = 1) -> Part:
-    """Count what would end, as far as that is done in so many seconds, and at least so many batches."""
+    """Count what would end, for about `seconds` seconds and at least `batches` batches."""
     return _part(_work(begin, act, stage, dry_run=True), seconds, batches)
 
 
 def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: int = 1) -> Part:
-    """End it, as far as that is done in so many seconds, and at least so many batches.
+    """End it, for about `seconds` seconds and at least `batches` batches.
 
     Each part leaves the events of `end`.
     """
@@ -342,6 +351,57 @@ def end_at_once(engine: Engine, act: Act) -> Ended:
     return sum(end(lambda: nullcontext(engine), act), Ended())
 
 
+def end_through(
+    engine: Engine,
+    user_id: str,
+    issuer: str,
+    because: str,
+    *,
+    access: bool = True,
+    session: str | None = None,
+) -> Ended:
+    """End what somebody did here after they had signed in through another server.
+
+    Args:
+        issuer: that server.
+        access: whether what they agreed to in such sessions ends as well, as long ago as it may be.
+        session: what that server calls the one session there of which those here end; None: all.
+    """
+    stores = engine.stores
+    since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+    sessions = [
+        each
+        for each in stores.sessions.list(user_id, engine.now, since)
+        if (through := each.details.get(THROUGH)) is not None
+        and through["issuer"] == issuer
+        and session in (None, through.get("session"))
+    ]
+    # First the sessions: this waits for an answer to the consent page that is being stored, and then ends that, too.
+    for each in sessions:
+        stores.sessions.end(each.digest)
+    grants = list(_grants_through(engine, user_id, issuer)) if access else []
+    ended = Ended(
+        sessions=len(sessions),
+        grants=stores.grants.revoke_some(grants, engine.now, because) if grants else 0,
+        session_handles=tuple(map(session_handle, sessions)),
+    )
+    if ended:
+        engine.journal.user_id = user_id
+        details: dict[str, object] = {**ended.counts, SubjectKind.ISSUER: issuer}
+        if sessions:
+            details[ENDED_SESSIONS] = list(ended.session_handles)
+        engine.record(_end_event(ended), reason=because, details=details)
+    return ended
+
+
+def _grants_through(engine: Engine, user_id: str, issuer: str) -> Iterator[str]:
+    """The ids of the live grants that this person agreed to after they had signed in through this server."""
+    place, wanted = None, GrantFilter(user_id=user_id, live_at=engine.now)
+    while page := engine.stores.grants.search(wanted, after=place, limit=BATCH):
+        yield from (grant.grant_id for grant in page if grant.details.get(THROUGH) == issuer)
+        place = (page[-1].created_at, page[-1].grant_id)
+
+
 def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = None) -> timedelta | None:
     """How long a JWT of the subject can be valid under the present settings; None if it has none.
 
@@ -381,10 +441,10 @@ class _Page:
 
 
 def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[Part]:
-    """What is done once, and then pages of grants, of consents and of clients."""
+    """The first step, and then pages of grants, of consents and of clients."""
     steps = [_grants, _consents, _registrations]
     if act.for_good and act.subject.kind is not SubjectKind.USER:
-        # A token request locks its grant before its client. So whoever disables a client must not lock grants meanwhile.
+        # A token request locks its grant before its client. So a transaction that disables a client must not lock grants.
         steps.insert(0, _no_page)
     while stage.step < len(steps):
         is_first = stage.is_first
@@ -453,8 +513,20 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
             is_gone = stores.resources.remove(subject.identifier)
             engine.resources.look_again()
             return is_gone
+        case SubjectKind.ISSUER:
+            return _disable_issuer(engine, subject.identifier)
         case _:
             return False
+
+
+def _disable_issuer(engine: Engine, issuer: str) -> bool:
+    """Accept nothing of this issuer any more; False if that was so before, or only the INI names it."""
+    found = issuer_registry.hold(engine, issuer)
+    if found is None or not found.is_stored or not found.is_enabled:
+        return False
+    disabled = issuer_registry.as_setting(replace(found, is_enabled=False), engine.now)
+    engine.stores.stored_settings.keep(disabled)
+    return True
 
 
 def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
@@ -492,7 +564,7 @@ def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bo
         for each in (stores.grants.derived(ids, engine.now) if derives else ())
         if each.grant_id not in without and subject.without(each) is not None
     ]
-    # Counted before they end: afterwards a code or token of them is not live any more.
+    # Counted before they end: afterwards none of their codes and tokens is live.
     live = stores.tokens.count_live([*ids, *along], engine.now) if ids else {}
     grants = len(ids) + len(along)
     if ids and not dry_run:
@@ -512,7 +584,7 @@ def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bo
 
 
 def _narrow(engine: Engine, act: Act, grant: Grant) -> Ended:
-    """Take the subject from a grant that has something else, too, or had it when it was read."""
+    """Remove the subject from a grant that has another resource or scope, too."""
     left = act.subject.without(grant)
     if left is None:
         return Ended(grants=engine.stores.grants.revoke(grant.grant_id, engine.now, act.reason))
@@ -520,7 +592,7 @@ def _narrow(engine: Engine, act: Act, grant: Grant) -> Ended:
         return Ended()
     if engine.stores.grants.narrow(grant, left):
         return Ended(narrowed_grants=1)
-    # Somebody changed it meanwhile.
+    # It was changed meanwhile.
     again = engine.stores.grants.find(grant.grant_id)
     if again is None or again == grant or again.revoked_at is not None:
         return Ended()
@@ -556,11 +628,11 @@ def _consents(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
 
 
 def _narrow_consent(engine: Engine, subject: Subject, consent: Consent) -> bool:
-    """Take the subject from what somebody agreed to; whether that was done."""
+    """Remove the subject from a consent; False if the consent was changed meanwhile."""
     consents = engine.stores.consents
     if consents.narrow(consent, subject.without(consent)):
         return True
-    # It was agreed to anew meanwhile, perhaps just before the subject was taken away.
+    # The user agreed again meanwhile, perhaps just before the subject was disabled.
     again = consents.find(consent.user_id, consent.client_id)
     return again is not None and (left := subject.without(again)) != again and consents.narrow(again, left)
 
@@ -581,7 +653,7 @@ def _registrations(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _P
 
 
 def _take_scope(engine: Engine, client: Client, subject: Subject) -> bool:
-    """Take a scope from the registration of a client; whether that was done."""
+    """Remove a scope from the registration of a client; False if the client was changed meanwhile."""
     found: Client | None = client
     while found is not None and subject.identifier in found.scopes:
         left = tuple(scope for scope in found.scopes if scope != subject.identifier)
@@ -591,13 +663,13 @@ def _take_scope(engine: Engine, client: Client, subject: Subject) -> bool:
             engine.record(EventType.CLIENT_CHANGED, details={"changed": {"scope": {"from": was, "to": now}}})
             engine.journal.client_id = None
             return True
-        # Somebody changed it meanwhile.
+        # It was changed meanwhile.
         found = engine.stores.clients.find(client.client_id, engine.now)
     return False
 
 
 def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
-    """The JWTs of the subject that may be valid, as the events of the last minutes tell."""
+    """How many JWTs of the subject may be valid, counted from the events of the last minutes."""
     longest = longest_jwt(engine, subject, resource)
     if longest is None or subject.kind is SubjectKind.ISSUER:
         return Ended()
@@ -630,7 +702,7 @@ def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
 
 
 def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
-    """The JWTs of grants that an issuer vouched for: each has one access token, and ends with it."""
+    """How many JWTs of grants that an issuer of assertions made possible: each grant has one access token."""
     kept = engine.stores.tokens.access_tokens([grant.grant_id for grant in grants], engine.now)
     opaque = {token.grant_id for token in kept}
     ends = [grant.expires_at for grant in grants if grant.grant_id not in opaque]
@@ -659,7 +731,7 @@ def _record(
 
 
 def _act_event(act: Act) -> EventType | None:
-    """What the act is recorded as; None: as what ended."""
+    """The event type of the act; None if the event is only about what ended."""
     kind = act.subject.kind
     if act.event or not (act.for_good or kind is SubjectKind.USER):
         return act.event
@@ -669,6 +741,7 @@ def _act_event(act: Act) -> EventType | None:
         SubjectKind.USER: EventType.USER_DISABLED,
         SubjectKind.CLIENT: EventType.CLIENT_DISABLED,
         SubjectKind.RESOURCE: EventType.RESOURCE_REMOVED,
+        SubjectKind.ISSUER: EventType.ISSUER_DISABLED,
     }[kind]
 
 

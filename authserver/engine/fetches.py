@@ -1,4 +1,4 @@
-"""Documents of other servers that a request names: whoever names many that cannot be had is stopped."""
+"""Fetches documents of other servers that a request names, and limits callers that name many unreachable ones."""
 
 from __future__ import annotations
 

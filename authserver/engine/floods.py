@@ -1,4 +1,4 @@
-"""Counts what strangers are refused too often to store each time, so that the evidence of a flood is small.
+"""Counts frequent refusals of strangers instead of storing each, so that a flood leaves few events.
 
 In each minute the first refusals of a kind are stored. Of those that follow, the first is held, and the others are
 counted with it; when the minute is over, it is stored with their number. All of them share its id, which their answers and
@@ -21,13 +21,13 @@ from authserver.engine.records import Event, EventType
 
 # Seconds.
 WINDOW = 60.0
-# After the database could not be written.
+# Seconds until the next attempt after the database could not be written.
 RETRY = 30.0
 # In each minute: how many times as many are stored of all kinds together as of one.
 TOGETHER = 10
 # How many events are held at a time, beside one for each type.
 MAXIMUM_KINDS = 100
-# How many addresses of a kind are told apart.
+# How many source addresses are counted separately for each kind.
 MAXIMUM_SOURCES = 200
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Floods:
         return now >= self._try_at and (bool(self._over) or now >= self._ends_at)
 
     def store(self, *, everything: bool = False) -> None:
-        """Store what is held of minutes that are over; at the end of the process everything. Never raises."""
+        """Store the held events of past minutes; at the end of the process all of them. Never raises."""
         if not everything and not self.is_due():
             return
         with self._lock:
@@ -161,7 +161,7 @@ class Floods:
         self._of_kind = Counter()
 
     def _may_store(self, kind: Kind) -> bool:
-        """Whether few of the kind were stored in this minute, whomever they were about, and few of all kinds."""
+        """Whether the limits of this minute, for the kind and for all kinds together, allow one more stored event."""
         kind = _of_anybody(kind)
         if self._of_kind[kind] >= self._stored_of_each:
             return False
@@ -171,7 +171,7 @@ class Floods:
         return True
 
     def _held_for(self, kind: Kind, event: Callable[[], Event]) -> _Held:
-        """What a refusal is counted with: its like if there is room, else with less and less that is alike."""
+        """The held event that a refusal is counted with: of the same kind if there is room, else of a more general one."""
         for candidate in (kind, _of_anybody(kind)):
             found = self._held.get(candidate)
             if found is None and len(self._held) < MAXIMUM_KINDS:

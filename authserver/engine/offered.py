@@ -87,6 +87,7 @@ class FollowedSettings:
             self.take_over(stores)
 
     def take_over(self, stores: Stores) -> None:
+        """Use the scopes and limits of these stores from now on; a row that cannot be used is left out and logged."""
         found = stores.stored_settings.list()
         if found != self._taken or self._read_at is None:
             stored = {each.name: each.value["sentence"] for each in found if each.kind is DeclaredKind.SCOPE}

@@ -1,4 +1,4 @@
-"""What an operator sees first: what needs attention, and how much there is.
+"""The figures of the console's first page: what needs attention, and how many clients, users and grants there are.
 
 Every number is bounded, so that the page costs the same however much there is.
 """
@@ -16,7 +16,7 @@ from authserver.engine.records import REFUSALS, Client, EventFilter, KeyState, S
 
 # Numbers are counted up to this one.
 MAXIMUM_COUNTED = 10_000
-# Refusals are counted among so many of the newest events of refusals.
+# Refusals are counted among this many of the newest events of refusals.
 MAXIMUM_EVENTS_READ = 1_000
 # How long before its end a secret is shown, and how many clients at most.
 ENDING = timedelta(days=30)

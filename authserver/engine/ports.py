@@ -35,6 +35,7 @@ from authserver.engine.records import (
     Grant,
     GrantFilter,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     Logo,
     Place,
@@ -70,6 +71,8 @@ class ContributionFailed(Exception):
 
 
 class Clients(Protocol):
+    """The registered clients, and their secrets and logos."""
+
     def find(self, client_id: str, now: datetime) -> Client | None:
         """The client with the secrets that are live now, disabled or not; one statement."""
 
@@ -182,7 +185,8 @@ class InitialTokens(Protocol):
     def find(self, digest: bytes) -> InitialAccessToken | None:
         """The token of this digest, whatever its state; `clients` is not counted."""
 
-    def find_by_id(self, token_id: str) -> InitialAccessToken | None: ...
+    def find_by_id(self, token_id: str) -> InitialAccessToken | None:
+        """The token of this id, whatever its state; None when there is none."""
 
     def page(self, *, after: Place | None = None, limit: int) -> Sequence[InitialAccessToken]:
         """The newest, beginning after this place: its time and id."""
@@ -217,7 +221,13 @@ class Declarations(Protocol):
 
 
 class StoredSettings(Protocol):
-    """Scopes and limits that are in the store, beside those of the INI; there are few (`engine.offered`)."""
+    """Scopes, limits and trusted issuers that are in the store, beside those of the INI; there are few."""
+
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The one of this kind and name; one statement."""
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        """The same, and keep it so until this transaction has ended."""
 
     def list(self) -> Sequence[StoredSetting]:
         """All of them, by kind and name."""
@@ -261,7 +271,10 @@ class Resources(Protocol):
 
 
 class Users(Protocol):
-    def find(self, user_id: str) -> User | None: ...
+    """The people who have an account here."""
+
+    def find(self, user_id: str) -> User | None:
+        """The user of this id, disabled or not."""
 
     def find_by_name(self, username: str) -> User | None:
         """The user of this normalised name (see `engine.people.usernames.normalise_username`)."""
@@ -313,10 +326,33 @@ class Users(Protocol):
         """Whether the password is still the one that was read; if so, it cannot change until this transaction ends."""
 
 
-class Grants(Protocol):
-    def add(self, grant: Grant) -> None: ...
+class Identities(Protocol):
+    """What people are at other servers, through which they sign in (`engine.people.joining`)."""
 
-    def find(self, grant_id: str) -> Grant | None: ...
+    def find(self, issuer: str, subject: str) -> JoinedIdentity | None:
+        """Whose this is; one statement."""
+
+    def of_user(self, user_id: str) -> Sequence[JoinedIdentity]:
+        """All that are joined to this person, by issuer and subject."""
+
+    def page(self, issuer: str, *, after: str = "", limit: int) -> Sequence[JoinedIdentity]:
+        """The next `limit` of an issuer by subject, beginning after the subject `after`; one statement."""
+
+    def add(self, identity: JoinedIdentity) -> None:
+        """Raises AlreadyExists when it is joined to somebody."""
+
+    def remove(self, issuer: str, subject: str) -> bool:
+        """False when it is joined to nobody."""
+
+
+class Grants(Protocol):
+    """What was agreed: every code and token belongs to a grant."""
+
+    def add(self, grant: Grant) -> None:
+        """Keep a new grant. Raises AlreadyExists."""
+
+    def find(self, grant_id: str) -> Grant | None:
+        """The grant of this id, live or not."""
 
     def find_with_user(self, grant_id: str) -> FoundGrant | None:
         """The grant with its user, live or not; one statement."""
@@ -396,6 +432,8 @@ class Grants(Protocol):
 
 
 class Tokens(Protocol):
+    """Codes, access tokens and refresh tokens: their digests, and what is known of them."""
+
     def add(self, token: Token) -> None:
         """Keep a new token; it may be stored together with what comes next.
 
@@ -468,7 +506,10 @@ class KeptRecords(Protocol):
 
 
 class Consents(Protocol):
-    def find(self, user_id: str, client_id: str) -> Consent | None: ...
+    """What each user last agreed to for each client."""
+
+    def find(self, user_id: str, client_id: str) -> Consent | None:
+        """What this user last agreed to for this client; None for nothing."""
 
     def remember(self, consent: Consent) -> None:
         """Keep it in place of what this user agreed to for this client before."""
@@ -512,6 +553,8 @@ class Consents(Protocol):
 
 
 class Events(Protocol):
+    """The audit trail."""
+
     def add(self, event: Event) -> None:
         """Keep it with the transaction. It is written last; a failure to write it fails the commit."""
 
@@ -624,10 +667,13 @@ class Statistics(Protocol):
 
 
 class EventSeals(Protocol):
+    """The seals that make changes of the audit trail evident, numbered from 1 without a gap."""
+
     def add(self, seal: EventSeal) -> None:
         """Raises AlreadyExists where there is one of its number."""
 
-    def last(self) -> EventSeal | None: ...
+    def last(self) -> EventSeal | None:
+        """The newest seal; None before the first."""
 
     def following(self, number: int, *, limit: int) -> Sequence[EventSeal]:
         """The next seals after this number, in order."""
@@ -644,14 +690,18 @@ class EventSeals(Protocol):
     def remove_until(self, number: int) -> int:
         """Delete the seals up to this number; how many."""
 
-    def deletions(self) -> Sequence[DeletionMark]: ...
+    def deletions(self) -> Sequence[DeletionMark]:
+        """Up to when events were deleted on purpose, by kind."""
 
     def mark(self, mark: DeletionMark) -> None:
         """Add or replace it, and delete those of its kind that are before it."""
 
 
 class Sessions(Protocol):
-    def add(self, session: Session) -> None: ...
+    """The sign-ins of people in browsers, by the digest of the session id."""
+
+    def add(self, session: Session) -> None:
+        """Keep a new session. Raises AlreadyExists."""
 
     def find(self, digest: bytes, now: datetime, idle_since: datetime) -> FoundSession | None:
         """The session if it has neither expired nor idled since before `idle_since`, and its user is enabled."""
@@ -676,6 +726,8 @@ class Sessions(Protocol):
 
 
 class SigningKeys(Protocol):
+    """The keys that sign tokens; their private parts are sealed."""
+
     def list(self) -> Sequence[SigningKey]:
         """All keys there ever were, oldest first."""
 
@@ -687,6 +739,8 @@ class SigningKeys(Protocol):
 
 
 class Generations(Protocol):
+    """When the database was last restored from a backup."""
+
     def began_at(self) -> datetime | None:
         """When the database was last restored from a backup; None when it never was."""
 
@@ -695,6 +749,8 @@ class Generations(Protocol):
 
 
 class RingKeys(Protocol):
+    """Which keys of the key ring were ever used here: their ids and what recognises them, never the keys."""
+
     def list(self) -> Sequence[RingKey]:
         """All keys of the key ring that were ever used here."""
 
@@ -731,43 +787,84 @@ class Stores(Protocol):
     """All stores of one transaction."""
 
     @property
-    def clients(self) -> Clients: ...
+    def clients(self) -> Clients:
+        """Registered clients."""
+
     @property
-    def initial_tokens(self) -> InitialTokens: ...
+    def initial_tokens(self) -> InitialTokens:
+        """Initial access tokens of registration."""
+
     @property
-    def declarations(self) -> Declarations: ...
+    def declarations(self) -> Declarations:
+        """What was declared in files, as it was last applied."""
+
     @property
-    def stored_settings(self) -> StoredSettings: ...
+    def stored_settings(self) -> StoredSettings:
+        """Scopes and limits that are kept in the store."""
+
     @property
-    def resources(self) -> Resources: ...
+    def resources(self) -> Resources:
+        """Protected resources."""
+
     @property
-    def users(self) -> Users: ...
+    def users(self) -> Users:
+        """People."""
+
     @property
-    def grants(self) -> Grants: ...
+    def identities(self) -> Identities:
+        """What people are at other servers."""
+
     @property
-    def tokens(self) -> Tokens: ...
+    def grants(self) -> Grants:
+        """What was agreed."""
+
     @property
-    def kept(self) -> KeptRecords: ...
+    def tokens(self) -> Tokens:
+        """Codes, access tokens and refresh tokens."""
+
     @property
-    def consents(self) -> Consents: ...
+    def kept(self) -> KeptRecords:
+        """Small records of features, each with an end."""
+
     @property
-    def events(self) -> Events: ...
+    def consents(self) -> Consents:
+        """Consents that are remembered."""
+
     @property
-    def event_positions(self) -> EventPositions: ...
+    def events(self) -> Events:
+        """The audit trail."""
+
     @property
-    def statistics(self) -> Statistics: ...
+    def event_positions(self) -> EventPositions:
+        """How far each reader of the audit trail has read."""
+
     @property
-    def event_seals(self) -> EventSeals: ...
+    def statistics(self) -> Statistics:
+        """Counts by hour, day and month."""
+
     @property
-    def sessions(self) -> Sessions: ...
+    def event_seals(self) -> EventSeals:
+        """The seals of the audit trail."""
+
     @property
-    def signing_keys(self) -> SigningKeys: ...
+    def sessions(self) -> Sessions:
+        """Sign-ins in browsers."""
+
     @property
-    def ring_keys(self) -> RingKeys: ...
+    def signing_keys(self) -> SigningKeys:
+        """The keys that sign tokens."""
+
     @property
-    def generations(self) -> Generations: ...
+    def ring_keys(self) -> RingKeys:
+        """Which keys of the key ring were used."""
+
     @property
-    def upkeep(self) -> Upkeep: ...
+    def generations(self) -> Generations:
+        """When the database was last restored."""
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """Deletion of expired rows."""
 
     def undo(self) -> None:
         """Undo what this transaction wrote so far, so that no lock is held while plugins are asked again.

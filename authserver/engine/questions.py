@@ -64,12 +64,18 @@ class Known:
         self._resource = cache(resource)
 
     def client(self, facts: Facts) -> Client:
+        """The client that was asked about, as it is now. Raises CannotAskAgain when it is gone."""
         client = self._client(facts["client_id"])
         if client is None:
             raise CannotAskAgain("the client does not exist any more")
         return client
 
     def user(self, facts: Facts) -> User:
+        """The user who was asked about, as they are now, with the groups and attributes of then if those were recorded.
+
+        Raises:
+            CannotAskAgain: the user is gone.
+        """
         user = self._user(facts["user_id"])
         if user is None:
             raise CannotAskAgain("the user does not exist any more")
@@ -426,6 +432,31 @@ class LoginQuestion(Question[Identity]):
         if not self.password.value and not self.headers:
             return "it signs in a person who has proven nothing"
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityQuestion(Question[Identity]):
+    """Which person here somebody is for whom another server vouches."""
+
+    hook: ClassVar[str] = "identity_decision"
+
+    provider: str
+    issuer: str
+    claims: Mapping[str, Any] = field(repr=False)
+    user: User | None
+
+    def facts(self) -> Facts:
+        # What the other server says of a person is personal, and may be anything: only the names are recorded.
+        return {
+            "provider": self.provider,
+            "issuer": self.issuer,
+            "claims": sorted(self.claims),
+            **_person(self.user),
+        }
+
+    @classmethod
+    def again(cls, facts: Facts, known: Known) -> Self:
+        raise CannotAskAgain("what the other server says of a person is not kept")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

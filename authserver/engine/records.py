@@ -26,6 +26,9 @@ _ADDED_SCOPES = "added_scopes"
 # (`engine.session_handles`); and what its tokens call its user, where that is not the id of the user.
 VOUCHED_BY = "vouched_by"
 SESSION = "session"
+# Among the details of a session, and of a grant that its user agreed to in it: the server through which the person signed
+# in, by its issuer; the session has what that server said of it besides.
+THROUGH = "through"
 # Among the details of an event: the sessions that ended, as grants name them.
 ENDED_SESSIONS = "ended_sessions"
 SUBJECT = "subject"
@@ -117,10 +120,12 @@ class Client:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether it may do anything: a disabled client is refused everywhere."""
         return self.disabled_at is None
 
     @property
     def is_self_registered(self) -> bool:
+        """Whether it registered itself (RFC 7591), so that nobody vouches for its name."""
         return self.registered_by is RegisteredBy.SELF
 
     @property
@@ -241,6 +246,7 @@ class Resource:
 
     @property
     def is_stored(self) -> bool:
+        """Whether it is kept in the store; False for one that the INI lists."""
         return not self.settings
 
 
@@ -252,13 +258,15 @@ class DeclaredKind(StrEnum):
     INITIAL_TOKEN = "initial_tokens"
     SCOPE = "scopes"
     LIMIT = "limits"
+    ISSUER = "issuers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSetting:
-    """A scope or a limit that is in the store, beside those of the INI (`engine.offered`).
+    """A scope, a limit or a trusted issuer that is in the store, beside those of the INI.
 
-    `value` is JSON: of a scope its `sentence` for the consent page, of a limit the columns of its row (`engine.rates`).
+    `value` is JSON: of a scope its `sentence` for the consent page, of a limit the columns of its row (`engine.rates`), of
+    an issuer the members of its `TrustedIssuer`.
     """
 
     kind: DeclaredKind
@@ -268,12 +276,50 @@ class StoredSetting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """An issuer whose assertions this server accepts (RFC 7523, 3), and what they can come to; nothing is inherited.
+
+    Attributes:
+        issuer: what it calls itself in `iss`; there is one entry for each.
+        profile: what its assertions mean (hook `assertion_profiles`).
+        is_enabled: whether they are accepted now, and what came of earlier ones is valid.
+        jwks_uri: where its keys are fetched; empty: they are `jwks`.
+        jwks: its JWK Set (RFC 7517, 5), as text; empty: it is fetched.
+        algorithms: what it may sign with.
+        lifetime: seconds from now to the latest `exp` that is accepted.
+        skew: seconds by which its clock may differ from ours.
+        clients: who may present its assertions; None: each client that is registered for the grant type.
+        resources: for which tokens may be; None: each that policies allow.
+        scopes: the most that tokens have; None: whatever policies allow.
+        default_resource: for which a token is when neither the assertion nor the request names a resource; empty: that of
+            the server.
+        options: what its profile needs to know besides, as JSON.
+        is_stored: whether it is in the store, and not in the INI.
+    """
+
+    issuer: str
+    profile: str
+    is_enabled: bool = True
+    jwks_uri: str = ""
+    jwks: str = field(default="", repr=False)
+    algorithms: tuple[str, ...]
+    lifetime: int = 300
+    skew: int = 30
+    clients: tuple[str, ...] | None = None
+    resources: tuple[str, ...] | None = None
+    scopes: tuple[str, ...] | None = None
+    default_resource: str = ""
+    options: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    is_stored: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
     """A mark: what was made because files declare it, and may be taken away when they do not any more.
 
     `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, the id of
-    an initial access token, the name of a scope or limit. `of_set` is the name of the set of files. `references` say where
-    its secrets and files come from, as files name them, by member; they hold no secret.
+    an initial access token, the name of a scope or limit, an issuer. `of_set` is the name of the set of files. `references`
+    say where its secrets and files come from, as files name them, by member; they hold no secret.
     """
 
     kind: DeclaredKind
@@ -318,7 +364,26 @@ class User:
 
     @property
     def is_enabled(self) -> bool:
+        """Whether the user may sign in: the tokens of a disabled user are worthless."""
         return self.disabled_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedIdentity:
+    """What a person is at another server, through which they sign in here (OIDC Core, 5.7).
+
+    Attributes:
+        issuer: that server.
+        subject: what it calls the person for good (`sub`); with the issuer it belongs to one person here.
+        label: what it called the person when it was joined, such as a mail address: for people, who know no subjects. It
+            may have changed since, and decides nothing.
+    """
+
+    issuer: str
+    subject: str
+    user_id: str
+    label: str = field(default="", repr=False)
+    joined_at: datetime
 
 
 # Among the details of a grant: that its user agreed on another device than the one that has it.
@@ -611,6 +676,8 @@ class EventType(StrEnum):
     USER_CHANGED = "user.changed"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
+    IDENTITY_JOINED = "identity.joined"
+    IDENTITY_REMOVED = "identity.removed"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
     KEY_RESEALED = "key.resealed"
@@ -618,6 +685,11 @@ class EventType(StrEnum):
     LIMIT_CHANGED = "limit.changed"
     LIMIT_REMOVED = "limit.removed"
     LIMIT_LIFTED = "limit.lifted"
+    ISSUER_ADDED = "issuer.added"
+    ISSUER_CHANGED = "issuer.changed"
+    ISSUER_DISABLED = "issuer.disabled"
+    ISSUER_ENABLED = "issuer.enabled"
+    ISSUER_REMOVED = "issuer.removed"
     DATABASE_RESTORED = "database.restored"
     EVENT_SET_ASIDE = "event.set_aside"
     POLICY_DIFFERED = "policy.differed"
@@ -658,6 +730,7 @@ class UnknownEventType(str):
 
     @property
     def value(self) -> str:
+        """The text itself, as `EventType.value` gives it."""
         return str(self)
 
 

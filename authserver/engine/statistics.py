@@ -125,6 +125,7 @@ class TotalsRow:
 
     @property
     def total(self) -> int:
+        """The sum of all counts of the row."""
         return sum(self.counts.values())
 
 
@@ -144,7 +145,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """How much there was in each hour, day or month, one after the other; `points` has one for each, also where it is 0."""
+    """Values for each hour, day or month in order; `points` has one for each, also where it is 0."""
 
     step: Step
     since: datetime
@@ -171,7 +172,7 @@ class CountingProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What there was of each `Gauge` at a time."""
+    """The value of each `Gauge` at a time."""
 
     at: datetime
     values: Mapping[Gauge, int] = field(default_factory=dict)
@@ -213,7 +214,7 @@ def totals(
         sums: dict[datetime, Counter[Measure]] = {at: Counter() for at in _times(span)}
         for at, type, of_grant_type, count in found:
             if grant_type in (None, of_grant_type):
-                # What somebody wrote by hand may be of no whole hour.
+                # A row that was written by hand may not begin at a whole hour.
                 begin = at if at in sums else begin_of(step, at)
                 sums[begin][_measure(type, of_grant_type)] += count
         rows = tuple(TotalsRow(key=_text(at), at=at, counts=_counts(each)) for at, each in sums.items())
@@ -273,7 +274,7 @@ def series(
 
 
 def gauge_series(engine: Engine, gauge: Gauge, since: datetime, until: datetime, *, step: Step) -> Series:
-    """What was noted of a gauge in each hour, day or month of a time, for a chart; nothing where nobody noted it.
+    """The samples of a gauge for each hour, day or month of a time, for a chart; without a point where there is no sample.
 
     Raises as `series`.
     """
@@ -316,7 +317,7 @@ def current_figures(engine: Engine) -> Figures:
 
 
 def latest_figures(engine: Engine) -> Figures | None:
-    """What was last noted, within the last day, usually at the beginning of this hour; None if nobody noted it."""
+    """The last samples of the last day, usually of the beginning of this hour; None if there are none."""
     now = begin_of(Step.HOUR, engine.now)
     span = Span(step=Step.HOUR, since=now - DAY, until=now + HOUR)
     noted = {gauge: engine.stores.statistics.samples(gauge, span) for gauge in Gauge}
@@ -412,7 +413,7 @@ def usual_since(until: datetime, by: By | None) -> datetime:
 
 
 def before(until: datetime, length: timedelta) -> datetime:
-    """So long before a time, or as early as times go."""
+    """The time that is `length` before another, or the earliest possible one."""
     first = datetime.min.replace(tzinfo=UTC)
     return until - length if until - first > length else first
 
@@ -468,7 +469,7 @@ def _times(span: Span) -> Sequence[datetime]:
 
 
 def _spans(engine: Engine, since: datetime, until: datetime) -> Sequence[Span]:
-    """The time in as few pieces as possible: months in its middle, days and hours at its ends."""
+    """The time as the fewest spans: months in its middle, days and hours at its ends."""
     _check_time(since, until)
     kept_since = _hours_since(engine)
     with_hours = until - since <= HOURS_OF and (kept_since is None or since >= kept_since)

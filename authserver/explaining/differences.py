@@ -29,6 +29,7 @@ class Differences:
         would_be: Mapping[str, Any],
         example: Mapping[str, Any],
     ) -> None:
+        """Count a decision that would be another one, with what was decided and what would be, as they are recorded."""
         kind = {
             "hook": hook,
             "was": _said(was),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from authserver.engine.context import Engine
@@ -16,7 +16,7 @@ from authserver.explaining.remedies import EDIT, filled, template_of, words_of
 from authserver.hookspecs import DECIDING
 from authserver.ini import PLUGIN_PREFIX
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.variants import shown
+from authserver.plugins.variants import settings_of
 
 CORE = "core"
 _BESIDE = ("what counted", "what it would have been with authserver.shadow_plugins")
@@ -157,9 +157,9 @@ def _settings_of(name: str, plugins: PluginSet, variant: str = "") -> dict[str, 
     plugin: Any = plugins.plugin(name)
     present = next((each for each in plugins.variants(name) if each.label == variant), None)
     own = {
-        f"{PLUGIN_PREFIX}{name}.{item.name}": shown(getattr(plugin, item.name))
-        for item in fields(plugin)
-        if item.init and (present is None or item.name not in present.settings)
+        f"{PLUGIN_PREFIX}{name}.{setting}": value
+        for setting, value in settings_of(plugin).items()
+        if present is None or setting not in present.settings
     }
     return own if present is None else present.shown(name) | own
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from authserver.ini import PLUGIN_PREFIX, PREFIX, types_of
 from authserver.plugins.asking import PluginSet
-from authserver.plugins.variants import shown
+from authserver.plugins.variants import settings_of, shown
 from authserver.settings import Settings
 
 DEFAULT = "default"
@@ -60,11 +60,9 @@ def of_plugins(plugins: PluginSet, origins: Mapping[str, str]) -> Mapping[str, S
 
 
 def _of_plugin(name: str, plugins: PluginSet, origins: Mapping[str, str]) -> Iterator[Setting]:
-    plugin: typing.Any = plugins.plugin(name)
-    for item in fields(plugin):
-        if item.init:
-            key = f"{PLUGIN_PREFIX}{name}.{item.name}"
-            yield Setting(key=key, value=shown(getattr(plugin, item.name)), origin=origins.get(key, DEFAULT))
+    for setting, value in settings_of(plugins.plugin(name)).items():
+        key = f"{PLUGIN_PREFIX}{name}.{setting}"
+        yield Setting(key=key, value=value, origin=origins.get(key, DEFAULT))
     for variant in plugins.variants(name):
         for key, value in variant.shown(name).items():
             yield Setting(key=key, value=value, origin=origins.get(key, DEFAULT))

@@ -65,7 +65,7 @@ class Described:
 
 
 def read(reply: Reply) -> Described:
-    """What a document says, if it can describe a client anywhere. Raises ValueError, with a sentence."""
+    """The members of a document, if it can describe a client at any server. Raises ValueError, with a sentence."""
     kind = reply.media_type
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ValueError("its Content-Type is not application/json")
@@ -172,7 +172,7 @@ class ClientIdDocuments:
 
         Raises:
             InvalidClient: it is not accepted.
-            TemporarilyUnavailable: nobody knows, because its server does not answer now.
+            TemporarilyUnavailable: it is unknown, because the server of the document does not answer now.
             TooManyRequests: too many documents that this source named could not be fetched.
         """
         if not client_id.startswith(("https:", "http:")):
@@ -260,7 +260,7 @@ def _fetched(engine: Engine, url: str, host: str) -> Described:
 
 
 def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyUnavailable:
-    """What the caller is told; whatever says something about addresses is for the event alone (T127)."""
+    """The refusal for the caller; facts about addresses are in the event alone (T127)."""
     facts = {name: str(value) for name, value in failed.facts().items()}
     if failed.is_temporary:
         unreachable = TemporarilyUnavailable(
@@ -299,5 +299,5 @@ def _is_named(url: str, host: str, names: tuple[str, ...]) -> bool:
 
 
 def _is_vouched_for(url: str, host: str, names: tuple[str, ...]) -> bool:
-    """The same, but an address with a query must be among them itself."""
+    """As `_is_named`, but an address with a query must be listed itself."""
     return url in names if "?" in url else _is_named(url, host, names)

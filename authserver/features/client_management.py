@@ -183,7 +183,7 @@ class ClientManagement:
             client = holder.promoted()
             if client == holder.client or request.engine.stores.clients.change(holder.client, client):
                 return client
-            # Perhaps it was another request with the same token.
+            # Another request may have used the same token.
             holder = self._holder(request)
         raise _changing()
 
@@ -202,7 +202,7 @@ class ClientManagement:
         return _described(engine, edited.client, token, edited.secret)
 
     def _holder(self, request: Request) -> Holder:
-        """The client whose token this request has. Nothing tells which client ids exist (RFC 7592, 2.1).
+        """The client whose token this request has. The refusal does not reveal which client ids exist (RFC 7592, 2.1).
 
         Raises:
             InvalidToken: the token is missing, or is not that of this client; the client is unknown or disabled.
@@ -263,7 +263,7 @@ def with_digests(client: Client, digests: Mapping[str, str]) -> Client:
 
 
 def _presented(client: Client | None, presented: str) -> str | None:
-    """Which of the tokens of a client this is; None for no one. All are compared, also for an unknown client."""
+    """Which of the tokens of a client this is; None if it is neither. All are compared, also for an unknown client."""
     digests = client.private_details.get(OWN, {}) if client else {}
     same = [name for name in (CURRENT, NEXT) if equal(digests.get(name, ""), presented)]
     return same[0] if same else None

@@ -1,42 +1,29 @@
-"""The JWT bearer grant: a client presents an assertion that a trusted issuer signed about a person (RFC 7523, 2.1)."""
+"""Assertions in which a trusted issuer names a person and nothing else (RFC 7523, 2.1): the plainest profile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, ClassVar
 
 from authserver.api import (
-    RESOURCE_PARAMETER,
-    SCOPE_PARAMETER,
-    TEXT,
-    BadAssertion,
+    TRUSTED_ALGORITHMS,
+    AssertionProfile,
     Client,
-    Described,
     Engine,
-    InvalidGrant,
-    Issue,
-    NotLive,
-    Parameter,
-    Parameters,
-    Redeem,
-    SingleUse,
+    TrustedIssuer,
     TrustedKeys,
-    UnauthorizedClient,
     User,
-    derive,
+    Vouched,
     hookimpl,
-    parent_of_assertion,
-    requested_scopes,
-    single_use,
-    verify_assertion,
+    issuer_options,
 )
 
-GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+PROFILE = "jwt_bearer"
 # The explicit type that draft-ietf-oauth-rfc7523bis gives these assertions.
 TYPE = "authorization-grant+jwt"
-_REFUSED = "The assertion is not valid."
 
 
 class Subject(StrEnum):
@@ -46,12 +33,28 @@ class Subject(StrEnum):
     LISTED = "listed"
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the entry of an issuer says to this profile.
+
+    Attributes:
+        subject: whether `sub` is a user name of this server or is looked up in `subjects`.
+        subjects: the user name of each `sub`; others are then refused.
+        single_use: whether an assertion must have a `jti` and is accepted only once.
+    """
+
+    subject: Subject = Subject.USERNAME
+    subjects: Mapping[str, str] = field(default_factory=dict)
+    single_use: bool = True
+
+
 @dataclass(eq=False)
 class JwtBearer:
     """Issue tokens for the person that a trusted issuer's assertion names (RFC 7523).
 
     The client must authenticate and be registered for the grant type. It gets no refresh token: it presents
-    another assertion instead. The keys of the issuers are read at start.
+    another assertion instead. Issuers are in the database (`authserver issuer add`), or in the INI; the keys of these are
+    read at start.
 
     Attributes:
         issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
@@ -62,25 +65,13 @@ class JwtBearer:
     """
 
     immediate: ClassVar[bool] = True
-    described: ClassVar[Mapping[str, Described]] = {
-        GRANT_TYPE: Described(
-            members={
-                "assertion": Parameter(
-                    description="The signed assertion (RFC 7523, 2.1).", schema=TEXT, required=True
-                ),
-                "scope": SCOPE_PARAMETER,
-                "resource": RESOURCE_PARAMETER,
-            }
-        )
-    }
-    reasons: ClassVar[Mapping[str, str]] = {"assertion-replayed": ""}
 
-    issuers: tuple[tuple[str, str], ...]
+    issuers: tuple[tuple[str, str], ...] = ()
     subject: Subject = Subject.USERNAME
     subjects: tuple[tuple[str, str], ...] = ()
     assertion_lifetime: int = 300
     single_use: bool = True
-    _keys: Mapping[str, TrustedKeys] = field(init=False, repr=False)
+    _listed: Mapping[str, TrustedIssuer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 10 <= self.assertion_lifetime <= 86400:
@@ -94,53 +85,50 @@ class JwtBearer:
                 raise ValueError(f"subjects: {line}: must begin with one of the issuers")
 
     def prepare(self) -> None:
-        """Read the keys of the issuers. Raises ValueError."""
+        """Read the keys of the issuers of the INI. Raises ValueError."""
         try:
-            self._keys = {issuer: TrustedKeys.of(source) for issuer, source in self.issuers}
+            self._listed = {issuer: self._entry(issuer, source) for issuer, source in self.issuers}
         except ValueError as error:
             raise ValueError(f"issuers: {error}") from None
 
     @hookimpl
-    def grant_types(self) -> Mapping[str, Redeem]:
-        return {GRANT_TYPE: self.redeem}
+    def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
+        profile = AssertionProfile(typ=TYPE, untyped=True, accept=accept, check=check, listed=self._listed)
+        return {PROFILE: profile}
 
-    def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-        """An access token without refresh token for the person that the assertion names (JAG-01, JAG-08).
-
-        Raises:
-            UnauthorizedClient: the client is public.
-            InvalidRequest: `assertion` is missing.
-            InvalidGrant: it is not accepted, was used before, or its subject is not an enabled user.
-            InvalidScope, InvalidTarget: policies or floor refuse the scopes or resources.
-        """
-        if client.is_public:
-            raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
-        text = parameters.require("assertion")
-        requested = requested_scopes(parameters)
-        try:
-            claims = verify_assertion(
-                engine, text, self._keys.get, typ=TYPE, lifetime=self.assertion_lifetime
-            )
-            uses = (self._use(claims),) if self.single_use else ()
-            parent = parent_of_assertion(engine, self._user(engine, claims), claims["iss"])
-        except (BadAssertion, NotLive) as bad:
-            raise InvalidGrant(_REFUSED, reason=bad.reason) from None
-        return derive(
-            engine,
-            client,
-            parent,
-            grant_type=GRANT_TYPE,
-            scopes=requested,
-            resources=parameters.all("resource"),
-            uses=uses,
+    def _entry(self, issuer: str, source: str) -> TrustedIssuer:
+        """An issuer of the INI, as an entry of its own. Raises ValueError."""
+        TrustedKeys.of(source)
+        subjects = {
+            line.partition(" ")[2]: username
+            for line, username in self.subjects
+            if line.partition(" ")[0] == issuer
+        }
+        return TrustedIssuer(
+            issuer=issuer,
+            profile=PROFILE,
+            jwks=source if source.startswith("{") else Path(source).read_text("utf-8"),
+            algorithms=TRUSTED_ALGORITHMS,
+            lifetime=self.assertion_lifetime,
+            options={"subject": self.subject, "subjects": subjects, "single_use": self.single_use},
+            is_stored=False,
         )
 
-    def _use(self, claims: Mapping[str, Any]) -> SingleUse:
-        replayed = InvalidGrant(_REFUSED, reason="assertion-replayed")
-        return single_use(claims, lifetime=self.assertion_lifetime, refusal=replayed)
 
-    def _user(self, engine: Engine, claims: Mapping[str, Any]) -> User | None:
-        name: str | None = claims["sub"]
-        if self.subject is Subject.LISTED:
-            name = dict(self.subjects).get(f"{claims['iss']} {claims['sub']}")
-        return engine.stores.users.find_by_name(name) if name else None
+def accept(engine: Engine, client: Client, issuer: TrustedIssuer, claims: Mapping[str, Any]) -> Vouched:
+    """Whom this assertion names."""
+    options = issuer_options(issuer, Options)
+    return Vouched(user=_user(engine, options, claims["sub"]), is_single_use=options.single_use)
+
+
+def check(issuer: TrustedIssuer) -> None:
+    """Raises ValueError for an entry that this profile cannot work with."""
+    options = issuer_options(issuer, Options)
+    if (options.subject is Subject.LISTED) != bool(options.subjects):
+        raise ValueError("subjects: set it together with subject=listed; neither works without the other")
+
+
+def _user(engine: Engine, options: Options, subject: str) -> User | None:
+    listed = options.subject is Subject.LISTED
+    name = options.subjects.get(subject) if listed else subject
+    return engine.stores.users.find_by_name(name) if name else None

@@ -66,6 +66,7 @@ class Metrics:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: a page of metrics that anybody can read."""
         return () if self.tokens else ("tokens: there are none, so anybody can read /metrics; set one",)
 
     @hookimpl
@@ -119,7 +120,7 @@ class Metrics:
 
 
 class Requests:
-    """What is counted of every request.
+    """The counters of requests.
 
     Args:
         registry: of the figures.
@@ -209,7 +210,7 @@ def _codes(kind: type[OAuthError]) -> Iterator[str]:
 
 
 class ReadLater(Collector):
-    """Figures that are read when they are requested."""
+    """Figures that are read when /metrics is requested."""
 
     def describe(self) -> list[Metric]:
         """Empty, because otherwise the registry would call `collect`, and so the database, at start."""
@@ -455,7 +456,7 @@ class PasswordChecks(ReadLater):
 
 
 class Figures(ReadLater):
-    """What the plugins say of themselves.
+    """The figures that plugins report.
 
     Args:
         read: gives the meaning and the value of each, by its name.

@@ -234,7 +234,7 @@ def _check_address(endpoint: str) -> None:
 
 
 def _resource(service_name: str) -> Resource:
-    """What the spans are of; the environment counts before the setting."""
+    """The resource that the spans describe; the environment takes precedence over the setting."""
     found = Resource.create()
     is_named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get(
         "OTEL_RESOURCE_ATTRIBUTES", ""
@@ -258,7 +258,7 @@ class _TraceIds(RandomIdGenerator):
 
 
 class _Watched(SpanExporter):
-    """Sends spans by another exporter, and counts what came of it.
+    """Sends spans by another exporter, and counts successes and failures.
 
     Attributes:
         sent: how many spans the collector took.
@@ -293,7 +293,7 @@ class _Watched(SpanExporter):
 
 
 class _Quiet(logging.Filter):
-    """Lets a line of the exporter through once in a while: it would write one for each attempt."""
+    """Logs only some lines of the exporter, which writes one for each attempt."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -274,7 +274,7 @@ def _context(client_id: str, name: bytes) -> str:
 def _state(client: Client) -> str:
     """A digest of how the client authenticates, where it is reached, and what else it says of itself but for its name.
 
-    What it pushed counts while this is so: whoever had a key that it has withdrawn pushed nothing for it.
+    A pushed request is valid while the digest is the same: one that was pushed with a withdrawn key is not.
     """
     said = [client.auth_method, client.redirect_uris, dict(client.details)]
     return digest(KIND, json.dumps(said, sort_keys=True, default=str)).hex()

@@ -75,6 +75,8 @@ class PrivateKeyJwt:
     Attributes:
         algorithms: that assertions may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         lifetime: how many seconds in the future `exp` may be.
+        token_endpoint_audience: whether `aud` may also be the address of the token endpoint, as it was once.
+            INSECURE: whoever makes a client believe that our token endpoint is theirs can use its assertions here.
     """
 
     # What it fetches has time limits of its own (`engine.fetcher`).
@@ -150,12 +152,18 @@ class PrivateKeyJwt:
 
     algorithms: tuple[str, ...] = TRUSTED_ALGORITHMS
     lifetime: int = 300
+    token_endpoint_audience: bool = False
 
     def __post_init__(self) -> None:
         if not self.algorithms or not set(self.algorithms) <= set(TRUSTED_ALGORITHMS):
             raise ValueError(f"algorithms: must be some of {' '.join(TRUSTED_ALGORITHMS)}")
         if not 10 <= self.lifetime <= 3600:
             raise ValueError("lifetime: must be 10 to 3600 seconds")
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        problem = "token_endpoint_audience: another server that a client uses can send its assertions here; take the issuer alone"
+        return (problem,) if self.token_endpoint_audience else ()
 
     @hookimpl
     def server_metadata(self) -> Mapping[str, Any]:
@@ -223,7 +231,7 @@ class PrivateKeyJwt:
             raise InvalidClient(_REFUSED, reason=f"client-{bad.reason}") from None
         except FetchFailed as failure:
             raise _without_keys(failure) from None
-        # Nothing else is looked at for somebody who repeats what a client has sent (T051).
+        # A replay of a client's assertion is refused before anything else is checked (T051).
         if is_used(engine, use):
             raise use.refusal
         return (use,)
@@ -249,11 +257,18 @@ class PrivateKeyJwt:
         algorithm = client.details.get(ALGORITHM)
 
         def keys_of(issuer: str) -> TrustedKeys | None:
-            # Only now, as a stranger must not cause a request by naming a client in a form alone.
+            # Fetched only now: naming a client in a form must not be enough to cause a request.
             return _keys_of(engine, client, algorithm, again=again) if issuer == client.client_id else None
 
+        at_token_endpoint = self.token_endpoint_audience and engine.caller.endpoint == "token"
         return verify_assertion(
-            engine, text, keys_of, typ=TYPE, lifetime=self.lifetime, algorithms=self._allowed(algorithm)
+            engine,
+            text,
+            keys_of,
+            typ=TYPE,
+            lifetime=self.lifetime,
+            algorithms=self._allowed(algorithm),
+            audiences=(engine.caller.url,) if at_token_endpoint else (),
         )
 
     def _allowed(self, algorithm: str | None) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"
 STORE_DOWN = "limits-store-down"
 SCHEMES = ("memory", "redis", "rediss", "redis+unix")
-# Seconds: how long the shared store may take, and after which time it is tried again when it was down.
+# Seconds: the time limit of the shared store, and the pause before another attempt when it was down.
 STORE_SECONDS = 0.25
 RETRY_SECONDS = 5
 MAXIMUM_PERIOD = 31 * 86_400
@@ -198,7 +198,7 @@ class RateLimits:
         """The rows of these lines, by what they count. Raises ValueError."""
         rows = [_row(name, text) for name, text in limits]
         if any("device" in row.parts for row in rows):
-            # A known device has limits of its own, so that no stranger can use them up (T103).
+            # A known device has its own counts, so that strangers cannot use up the limit of its user (T103).
             rows = [
                 replace(
                     row, spares_known_devices=row.counted is Counted.SIGN_IN and "device" not in row.parts
@@ -212,13 +212,13 @@ class RateLimits:
         _row(name, _line(row))
 
     def adjust(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """From now on these rows count in place of those lines that have the same name, and beside others."""
+        """From now on these rows replace the lines of the same name, and are added to the others."""
         self.rows = self._rows((dict(self.limits) | {name: _line(row) for name, row in rows.items()}).items())
         self.adjusted = frozenset(rows)
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """What would change each refusal."""
+        """The remedy for each refusal."""
         return {
             STORE_DOWN: "authserver.plugin.rate_limits.storage names a store that cannot be used: start it, or see the log"
         } | {
@@ -315,7 +315,7 @@ class RateLimits:
         return not self.storage.startswith("memory:")
 
     def usage(self) -> Sequence[Usage]:
-        """What is used: in the shared store, or by what this process has counted.
+        """The counts in the shared store, or those of this process.
 
         Raises:
             ValueError: the shared store cannot be used.
@@ -330,7 +330,7 @@ class RateLimits:
         return found
 
     def lift(self, limit: str, who: str | None) -> int:
-        """Let somebody begin anew with a limit, or with None everybody; how many did.
+        """Reset the counts of a limit for one key, or for all with None. Returns how many counts were reset.
 
         Raises:
             ValueError: there is no such limit, or the shared store cannot be used.
@@ -346,7 +346,7 @@ class RateLimits:
 
     @contextmanager
     def _counted(self) -> Iterator[Store]:
-        """Where the counts are while all is well. Raises ValueError if the shared store cannot be used."""
+        """The store of the counts while nothing is down. Raises ValueError if the shared store cannot be used."""
         try:
             yield self.counts.memory if self.counts.shared is None else self.counts.shared
         except StorageError as error:
@@ -368,14 +368,14 @@ def _decided(store: Store, applied: Sequence[Applied], step: RateStep) -> Decisi
 
 @dataclass(slots=True)
 class _Count:
-    """How often, in a window that began at this time; and whether somebody was refused in it."""
+    """The count of a window that began at this time, and whether a request was refused in it."""
 
     times: int
     begins_at: float
     has_refused: bool = False
 
     def left(self, seconds: int, now: float) -> float:
-        """How long its window goes on; 0 or less if it has ended.
+        """Seconds until its window ends; 0 or less if it has ended.
 
         A window that begins in the future is from before the clock was set back, and counts no more.
         """
@@ -385,7 +385,7 @@ class _Count:
 class MemoryCounts:
     """Counts in the memory of this process.
 
-    The one of `limits` looks at all counts a hundred times a second, which a stranger who makes up names could turn into
+    The memory store of `limits` scans all counts a hundred times a second, which a stranger with many names could turn into
     work. This one keeps windows of one length in the order in which they end, so it need look at the first ones only.
     """
 
@@ -409,13 +409,13 @@ class MemoryCounts:
             ]
 
     def forget(self, key: str) -> None:
-        """Begin anew with this count."""
+        """Reset this count."""
         with self._lock:
             for counts in self._counts.values():
                 counts.pop(key, None)
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
-        """Count all of these up, or none if one of them is full: then that, or the one that is full for longest.
+        """Count all of these, or none if a row is full; then return that row, or the one that is full for longest.
 
         Args:
             counts: whether it is counted at all, or only looked at.
@@ -446,7 +446,7 @@ class MemoryCounts:
         return None
 
     def give_back(self, applied: Sequence[Applied]) -> None:
-        """Count all of these down, unless they are not counted any more."""
+        """Take back one from each of these counts whose window has not ended."""
         with self._lock:
             for row, key in applied:
                 counts = self._counts[row.seconds]
@@ -502,6 +502,7 @@ class SharedStorage(RedisStorage):
     """Counts in a Redis or Valkey, which can be listed. Its methods raise StorageError."""
 
     def initialize_storage(self, _uri: str) -> None:
+        """Connect as `limits` does, and register the scripts that count and take back."""
         super().initialize_storage(_uri)
         self._take = self.storage.register_script(_TAKE)
         self._give_back = self.storage.register_script(_GIVE_BACK)
@@ -546,7 +547,7 @@ Store = MemoryCounts | SharedStorage
 
 
 class Counts:
-    """Where it is counted: in the shared store, if there is one, and in memory while that is down.
+    """The counts: in the shared store, if there is one, and in memory while that is down.
 
     Attributes:
         shared: the shared store; None if counts are in memory.
@@ -579,7 +580,7 @@ class Counts:
         return self.shared, False
 
     def went_down(self, error: Exception) -> None:
-        """Note that the shared store failed; the log hears of it once."""
+        """Note that the shared store failed; only the first failure is logged."""
         with self._lock:
             self._try_at = time.monotonic() + RETRY_SECONDS
             told, self.is_down = self.is_down, True
@@ -591,13 +592,14 @@ class Counts:
             )
 
     def is_first_refusal(self) -> bool:
-        """Whether nobody was refused for some time because the shared store is down."""
+        """Whether this is the first refusal for a minute that is due to the shared store being down."""
         with self._lock:
             now = time.monotonic()
             is_first, self._tell_at = now >= self._tell_at, max(self._tell_at, now + 60)
             return is_first
 
     def close(self) -> None:
+        """Close the connections to the shared store, if there is one."""
         if self.shared is not None:
             self.shared.storage.close()
 
@@ -657,7 +659,7 @@ def _seconds(where: str, period: str) -> int:
 
 
 def _check_storage(storage: str) -> None:
-    """Raises ValueError for what no store can be reached by."""
+    """Raises ValueError if this is not the address of a store."""
     try:
         url = urlsplit(storage)
         has_password, _ = url.password is not None, url.port

@@ -61,7 +61,7 @@ class SmtpMail:
     ca_file: str = ""
     timeout: float = 20.0
 
-    # Its own time limit is shorter than anybody waits for.
+    # Its own time limit (`timeout`) applies.
     immediate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -82,6 +82,7 @@ class SmtpMail:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: links to set passwords sent readable."""
         if self.tls is Tls.NONE and not self._is_loopback:
             return ("tls: none sends links to set passwords readable; use implicit or starttls",)
         return ()
@@ -167,7 +168,7 @@ class Connection(smtplib.SMTP):
         return self._secured(self._opened) if self._tls is Tls.IMPLICIT else self._opened
 
     def secure(self) -> None:
-        """Begin TLS (RFC 3207). What the server said before counts no more.
+        """Begin TLS (RFC 3207). What the server said before is discarded.
 
         Raises:
             SMTPNotSupportedError: it has no TLS; nothing else is sent.
@@ -181,14 +182,14 @@ class Connection(smtplib.SMTP):
             raise smtplib.SMTPResponseException(code, answer)
         assert self.sock is not None
         self.sock = self._secured(self.sock)
-        # A buffer may hold what somebody in between added before TLS began.
+        # The buffer may hold bytes that an attacker on the way added before TLS began.
         self.file = None
         self.helo_resp = self.ehlo_resp = None
         self.esmtp_features = {}
         self.does_esmtp = False
 
     def shut(self) -> None:
-        """End it. The socket itself is shut, and not TLS first: then a write could go out readable in between."""
+        """Shut down the socket itself, without ending TLS first: otherwise a write could go out unencrypted."""
         if self._opened is not None:
             with suppress(OSError):
                 socket.socket.shutdown(self._opened, socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""How, and how long ago, somebody must have signed in: for what a client asks for, and because it asks (RFC 9470).
+"""Step-up authentication (RFC 9470): which methods, and how recent a sign-in, a client or its scopes demand.
 
 An API that wants a better or a more recent sign-in answers 401 with `acr_values` or `max_age`. The client repeats them in
 an authorization request, which leads to the sign-in page unless the sign-in that is there suffices. What was reached is
@@ -215,7 +215,7 @@ class StepUp:
             return deny(malformed.reason, INVALID)
         if session is None:
             return deny("nobody-signed-in", LOGIN_REQUIRED) if wanted.silent else None
-        # Who has just signed in for this request cannot do it more recently.
+        # A sign-in for this request cannot be more recent.
         age = 0.0 if is_fresh else (datetime.now(UTC) - session.authenticated_at).total_seconds()
         if not is_fresh and (wanted.seconds == 0 or not _is_within(age, wanted.seconds)):
             return _again(wanted, reason="sign-in-too-old", why=TOO_OLD)
@@ -235,9 +235,9 @@ class StepUp:
     def scope_decision(
         self, client: Client, user: User | None, grant_type: str, requested: tuple[str, ...]
     ) -> Decision[tuple[str, ...]] | None:
-        """Take away scopes that need a level where nobody has looked at the sign-in.
+        """Remove scopes that need a level if the sign-in was not checked.
 
-        Such are the scopes of a request that names none, and those that somebody else vouches for.
+        That is so for a request without `scope`, and for a subject that another issuer vouches for.
         """
         if not self.scopes or user is None:
             return None
@@ -280,7 +280,7 @@ class StepUp:
         return self.essential and not any(scope in self.wished_with for scope in wanted.scopes)
 
     def _is_unknown(self, wanted: _Wanted) -> bool:
-        """Whether levels are asked for of which none exists here: no sign-in reaches them."""
+        """Whether every level that is asked for is unknown here, so that no sign-in reaches it."""
         return (
             bool(wanted.levels)
             and self._is_essential(wanted)

@@ -67,6 +67,7 @@ class SyslogEvents:
 
     @property
     def insecure(self) -> tuple[str, ...]:
+        """What production refuses, by setting: events that leave the machine unencrypted."""
         local = self._scheme == "unix" or {self._host, f"[{self._host}]"} & LOOPBACK_HOSTS
         if self._scheme == "tls" or local:
             return ()
@@ -96,7 +97,7 @@ class SyslogEvents:
             for event in events:
                 self._send(self._message(event))
             if self._is_stream and self._was_closed():
-                # Nobody knows how much was read before.
+                # It is unknown how much the receiver has read.
                 raise ConnectionResetError("the syslog server closed the connection")
         except OSError:
             self.close()

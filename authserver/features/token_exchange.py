@@ -1,6 +1,6 @@
 """Token exchange (RFC 8693): a service that was called for a person gets a token of its own for the next service.
 
-What comes of it is derived from the grant of the token that the service shows (`authserver.api.derive`): for the same
+The new grant is derived from the grant of the token that the service presents (`authserver.api.derive`): for the same
 person, never with more, never for longer, and it ends with that grant. `act` in it names who acts, and who acted before.
 
 Nothing is exchanged until an operator says so: a client must be registered for the grant type. The rules here say what it
@@ -158,7 +158,7 @@ class TokenExchange:
 
     @hookimpl
     def token_claims(self, client: Client) -> Mapping[str, Any] | None:
-        """Who alone may exchange this token (RFC 8693, 4.4)."""
+        """The client that alone may exchange this token (RFC 8693, 4.4)."""
         actor = dict(self.named_actors).get(client.client_id)
         return {"may_act": {"sub": actor}} if actor else None
 

@@ -141,6 +141,7 @@ class Exchange:
 
 
 def too_slow() -> FetchFailed:
+    """The failure of an exchange that has used up its time."""
     return FetchFailed(FetchProblem.TOO_SLOW, "no whole answer in time")
 
 

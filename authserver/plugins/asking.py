@@ -18,7 +18,16 @@ from typing import Any, Protocol, cast
 import pluggy
 
 from authserver.containment import contained, described, text_of
-from authserver.engine.context import Begin, Binding, ClientProof, Issue, SingleUse, Welcome
+from authserver.engine.context import (
+    AssertionProfile,
+    Begin,
+    Binding,
+    ClientProof,
+    Issue,
+    SingleUse,
+    Vouched,
+    Welcome,
+)
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
@@ -91,9 +100,11 @@ class Implementation:
 class Observer(Protocol):
     """Gets every ruling (`authserver.plugins.shadow`)."""
 
-    def consider(self, ruling: Ruling[Any]) -> None: ...
+    def consider(self, ruling: Ruling[Any]) -> None:
+        """Take a ruling; it must not raise and must not wait."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish what it has taken; nothing is given to it afterwards."""
 
 
 class PluginSet:
@@ -638,7 +649,21 @@ def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
             check=partial(_call, implementation, f"{hook}.check", added.check),
             stand_in=added.stand_in,
         )
+    if hook == "assertion_profiles":
+        return _profile(implementation, added)
     return partial(_call, implementation, hook, added)
+
+
+def _profile(implementation: Implementation, added: Any) -> AssertionProfile:
+    """A profile of assertions whose functions cannot fail in other ways; its `check` is asked by commands alone."""
+    if not isinstance(added, AssertionProfile):
+        raise CannotBeAdded(f"{type(added).__name__} is not an AssertionProfile")
+    hook = "assertion_profiles"
+    return replace(
+        added,
+        accept=partial(_call, implementation, hook, added.accept),
+        lets_in=partial(_call, implementation, f"{hook}.lets_in", added.lets_in),
+    )
 
 
 def _named(value: Any) -> Mapping[str, Any]:
@@ -691,6 +716,16 @@ def _check_uses(answer: object) -> None:
         raise CannotBeAdded("its refusal cannot be sent or stored")
 
 
+def _check_vouched(answer: object) -> None:
+    if not isinstance(answer, Vouched):
+        raise CannotBeAdded(f"{type(answer).__name__} is not a Vouched")
+
+
+def _check_flag(answer: object) -> None:
+    if type(answer) is not bool:
+        raise CannotBeAdded(f"{type(answer).__name__} is neither true nor false")
+
+
 def _check_nothing(answer: object) -> None:
     if answer is not None:
         raise CannotBeAdded(
@@ -700,6 +735,8 @@ def _check_nothing(answer: object) -> None:
 
 # The hooks at which plugins add functions; each with a check that raises if such a function returns a wrong answer.
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
+    "assertion_profiles": _check_vouched,
+    "assertion_profiles.lets_in": _check_flag,
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
     "client_proofs": _check_uses,

@@ -33,9 +33,11 @@ class Delivery:
 
     @property
     def name(self) -> str:
+        """The name under which its position among the events is kept."""
         return f"plugin {self.plugin}"
 
     def take(self, events: Sequence[Numbered]) -> None:
+        """Give these events to the plugin; an exception means that it gets them again."""
         self.plugins.deliver(self.plugin, tuple(event for _, event in events), self.begin)
 
     def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from authserver.containment import contained, described
-from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields
+from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, read_fields, value_at
 from authserver.plugins.asking import PluginSet
 from authserver.plugins.copying import is_third_party_class
 from authserver.plugins.importing import CannotImport, plugin_class
@@ -191,7 +191,7 @@ def _made(
     insecure = [
         f"{prefix}{field}: a secret is in the INI file; give it as env:NAME or file:PATH"
         for field, text in texts.items()
-        if text.inline and _holds_secret(values.get(field))
+        if text.inline and _holds_secret(value_at(values, field))
     ]
     if getattr(kind, "development_only", False):
         insecure.append(f"authserver.plugins: {name} is for development; remove the line")

@@ -18,7 +18,7 @@ from typing import Any
 from authserver.engine import uris
 from authserver.engine.errors import InvalidTarget
 from authserver.hooks import Hook
-from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, resolve
+from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, entry_kind, resolve, types_of
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Secret, SettingsError
 
@@ -189,6 +189,27 @@ def shown(value: Any) -> str:
             " = ".join(map(shown, item)) if isinstance(item, tuple) else shown(item) for item in value
         )
     return str(value)
+
+
+def settings_of(plugin: Any) -> dict[str, str]:
+    """The settings of a plugin as they stand in the INI, by what comes after its name in their keys; secrets hidden."""
+    owner: type = type(plugin)
+    hints = types_of(owner)
+    found: dict[str, str] = {}
+    for item in fields(plugin):
+        if not item.init:
+            continue
+        value: Any = getattr(plugin, item.name)
+        if entry_kind(hints[item.name]) is None:
+            found[item.name] = shown(value)
+            continue
+        for entry in value:
+            found |= {
+                f"{item.name}.{entry.name}.{key}": text
+                for key, text in settings_of(entry).items()
+                if key != "name"
+            }
+    return found
 
 
 def _lines(key: str, kind: str, text: Resolved) -> dict[str, Resolved]:

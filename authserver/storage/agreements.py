@@ -145,6 +145,12 @@ _HOLD_GRANTS = (
     .order_by(grants.c.created_at, grants.c.grant_id)
     .with_for_update(read=True)
 )
+# Of most tokens nothing else is behind them than one grant.
+_HOLD_ONE_GRANT = Prepared(
+    select(grants.c.grant_id)
+    .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
+    .with_for_update(read=True)
+)
 _REDEEMED = ~sa.exists().where(
     tokens.c.grant_id == grants.c.grant_id,
     tokens.c.kind == TokenKind.CODE,
@@ -404,6 +410,8 @@ class SqlGrants:
         return [_GRANT.record(row) for row in found]
 
     def hold(self, grant_ids: Sequence[str]) -> bool:
+        if len(grant_ids) == 1:
+            return self._work.hold(_HOLD_ONE_GRANT, {"id": grant_ids[0]})
         return self._work.count_held(_HOLD_GRANTS, {"ids": list(grant_ids)}) == len(set(grant_ids))
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:

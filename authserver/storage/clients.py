@@ -199,8 +199,10 @@ class SqlClients:
         return _client(rows) if rows else None
 
     def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
-        parameters = {"client_ids": list(client_ids), "now": now}
-        return self._several(_FIND_ALL, parameters) if client_ids else []
+        if len(client_ids) <= 1:
+            found = self.find(client_ids[0], now) if client_ids else None
+            return [found] if found else []
+        return self._several(_FIND_ALL, {"client_ids": list(client_ids), "now": now})
 
     def add(self, client: Client) -> None:
         self._work.add(_ADD, _CLIENT.row(client))

@@ -109,9 +109,11 @@ class EventDetails(TypeDecorator[Mapping[str, Any]]):
         return process
 
     def fits(self, value: Any) -> bool:
+        """Whether what was read is of the type that the column promises."""
         return isinstance(value, dict)
 
     def unreadable(self, value: Any) -> Any:
+        """A value of that type which holds what was read instead."""
         return {UNREADABLE: value if isinstance(value, str) else repr(value)}
 
 

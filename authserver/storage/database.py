@@ -1,4 +1,4 @@
-"""The database: how it is opened, where transactions begin, and which of its errors are passing ones."""
+"""The database: how it is opened, where transactions begin, and which of its errors are temporary."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
 # Alembic keeps there which migration the database is at.
 VERSION_TABLE = "alembic_version"
-# Bytes that must be free where a file of SQLite is, when a server starts.
+# Bytes that must be free on the disk of a SQLite file when a server starts.
 MINIMUM_FREE = 4_000_000
 # In WAL mode only FULL keeps what was committed through a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
@@ -170,7 +170,7 @@ class Database:
 
 
 def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
-    """An engine whose connections are in the driver's autocommit mode and whose passing errors are StorageUnavailable.
+    """An engine whose connections are in the driver's autocommit mode and whose temporary errors are StorageUnavailable.
 
     Raises:
         SettingsError: the driver of such databases is not installed.
@@ -200,7 +200,7 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
         ) from error
     event.listen(engine, "handle_error", translate)
     if url.get_backend_name() == "postgresql":
-        # Not everybody who uses SQLite has the driver.
+        # The driver of PostgreSQL is an extra: SQLite works without it.
         from authserver.storage import silence
 
         silence.watch(engine)
@@ -291,14 +291,14 @@ def _keep_lines(engine: Engine) -> None:
             return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)
 
         def leave(_connection: Any, record: Any) -> None:
-            # There is none where connecting anew has failed.
+            # There is none after a reconnect that failed.
             if (line := record.info.get(LINE)) is not None:
                 line.leave()
 
         # Also after a transaction whose end SQLAlchemy sends.
         event.listen(engine, "checkin", leave)
     else:
-        # With its driver, which is an extra.
+        # Its driver is an extra.
         from authserver.storage.postgresql_line import PostgresqlLine
 
         def line_of(connection: Any) -> Line:

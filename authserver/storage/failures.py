@@ -1,4 +1,4 @@
-"""Which errors of a database are passing ones, and as what each error is raised."""
+"""Which errors of a database are temporary, and which exception each error becomes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
 _NO_UTF_8 = "Could not decode to UTF-8"
 
 
-class StorageBusy(StorageUnavailable, TransientError):  # type: ignore[misc]  # transaction has no types
+class StorageBusy(StorageUnavailable, TransientError):
     """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
 
 
@@ -40,7 +40,7 @@ class StorageSlow(StorageUnavailable):
 
 
 class StorageUncertain(StorageUnavailable):
-    """The connection was lost at COMMIT, so all may have happened or nothing; a retry might look like a replay."""
+    """The connection was lost at COMMIT, so it is unknown whether that happened; a retry might look like a replay."""
 
 
 _NEVER_REACHED = {
@@ -51,7 +51,7 @@ _NEVER_REACHED = {
 
 
 def translate(context: ExceptionContext) -> BaseException | None:
-    """A StorageUnavailable for a passing error; any other error is left as it is. For SQLAlchemy's `handle_error`."""
+    """A StorageUnavailable for a temporary error; any other error is left as it is. For SQLAlchemy's `handle_error`."""
     error, connection = context.original_exception, context.connection
     if not isinstance(error, Exception):
         # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
@@ -91,7 +91,7 @@ def failure_of(
 
 
 def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
-    """It passes: whoever tries again reads it."""
+    """It is temporary: the next attempt reads it."""
     driver: Any = connection.connection.dbapi_connection
     read_any_text(driver)
     return StorageBusy(str(error))

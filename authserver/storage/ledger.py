@@ -266,7 +266,7 @@ class SqlEventSeals:
 
 
 class SqlSigningKeys:
-    """`engine.ports.Keys` in the database."""
+    """`engine.ports.SigningKeys` in the database."""
 
     __slots__ = ("_work",)
 

@@ -1,10 +1,10 @@
-"""Bring a database's tables to the state this version expects, while servers of this version and of the one before run.
+"""Migrate a database to this version, while servers of this version and of the one before run.
 
 Each migration says in its file what it is (`kind`):
 
 - `expand` adds what the version before does not know and need not know, so that both can work;
 - `backfill` fills in what an earlier one added, in batches, and goes on where it stopped;
-- `contract` takes away what no version that still runs uses.
+- `contract` removes what no version that still runs uses.
 
 A database that is ahead of this version by expands and backfills alone can be worked with: it is what `authserver db
 upgrade` of the next version leaves behind, while this one still serves.
@@ -56,6 +56,7 @@ class Schema(StrEnum):
 
     @property
     def is_usable(self) -> bool:
+        """Whether this version can work with the tables."""
         return self in (Schema.CURRENT, Schema.AHEAD)
 
 
@@ -66,8 +67,8 @@ class TooNew(Exception):
 def upgrade(database_url: str, *, folder: Path | None = None) -> None:
     """Run every migration that the database lacks. Safe to run twice, by several processes at once, and under load.
 
-    Each migration is committed by itself; those of an empty database together, as far as they can be. One that
-    cannot have a lock tries again.
+    Each migration is committed by itself; those of an empty database together, as far as they can be. A
+    migration that cannot get a lock tries again.
 
     Args:
         folder: of the migrations, if not those of this version.
@@ -99,7 +100,7 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
 
 
 def _steps(ahead: Sequence[Script]) -> Iterator[Script]:
-    """As few steps as possible: nobody waits for the tables of an empty database. Each runs those before it as well."""
+    """The migrations at which an upgrade commits: as few as possible, because no server uses an empty database yet."""
     for script, after in zip_longest(ahead, ahead[1:]):
         if after is None or not (is_transactional(script) and is_transactional(after)):
             yield script
@@ -145,7 +146,7 @@ def head() -> str:
 
 
 def kind_of(script: Script) -> str:
-    """What a migration is; one that does not say so is taken for the worst."""
+    """The kind of a migration; `contract` if its file does not say."""
     return str(getattr(script.module, "kind", "contract"))
 
 
@@ -158,7 +159,7 @@ def is_transactional(script: Script) -> bool:
 def in_batches(connection: sa.Connection, statement: str, name: str, batch: int = BATCH) -> int:
     """Run a backfill: the statement, which changes at most `:batch` rows that lack something, until there are none.
 
-    For migrations with `transactional = False`: each batch is committed, so an interrupted one goes on where it was.
+    For migrations with `transactional = False`: each batch is committed, so that a new run continues an interrupted one.
     """
     done = 0
     while changed := connection.execute(sa.text(statement), {"batch": batch}).rowcount:

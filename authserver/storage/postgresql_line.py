@@ -101,7 +101,7 @@ def _before(process: Callable[[Any, Dialect], Any], dialect: Dialect, decode: De
 
 
 class PostgresqlForm:
-    """A statement with numbered parameters, and how values are written and read."""
+    """A statement with numbered parameters, and how values are written and read (`prepared.Form`)."""
 
     __slots__ = (
         "_constants",
@@ -144,6 +144,7 @@ class PostgresqlForm:
         return {name: process(values[name]) if process else values[name] for name, process in self._shown}
 
     def answer(self, result: PGresult) -> Answer:
+        """The rows of a result, each value in Python's type."""
         get, decoders = result.get_value, self._decoders
         rows = [
             tuple(

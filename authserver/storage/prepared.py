@@ -1,4 +1,4 @@
-"""Statements that requests run all the time: compiled once, and sent without what a general statement needs each time.
+"""Statements that nearly every request runs: compiled once, and sent to the driver directly.
 
 SQLAlchemy writes the statement and knows its types. What it does for each run of any statement (its cache of compiled
 statements, a context, a result, a description of each column) costs more than the database takes, so a `Prepared`
@@ -40,9 +40,11 @@ class Answer:
         return iter(self._rows)
 
     def all(self) -> list[tuple[Any, ...]]:
+        """All rows."""
         return self._rows
 
     def first(self) -> tuple[Any, ...] | None:
+        """The first row; None when there is none."""
         return self._rows[0] if self._rows else None
 
     def one_or_none(self) -> tuple[Any, ...] | None:
@@ -74,7 +76,7 @@ class Step:
         statement: what is run.
         form: the same, for the driver.
         parameters: its values, by name.
-        instead: another text, which somebody who listens to statements wants to be run.
+        instead: another text, which a listener of SQLAlchemy's events put in place of the statement.
         failed: whether the driver raises about this one.
     """
 
@@ -92,7 +94,7 @@ class Line(Protocol):
         """The statement as this driver takes it."""
 
     def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
-        """Run these statements, of which none runs after one that failed.
+        """Run these statements in order, up to the first that fails.
 
         Args:
             announce: called with each before it is sent.

@@ -1,8 +1,8 @@
-"""A PostgreSQL that says nothing, frozen or behind a network that drops everything: nobody waits long for it (T114).
+"""A PostgreSQL that does not answer, because it is frozen or the network drops all packets: no request waits long (T114).
 
-Its own timeouts end a slow statement only as long as it runs. When it is silent for a while, it is asked on another
-connection whether it is there. If it is, waiting goes on. If it is not, the statement is given up, and from then on one
-request a second tries, and all others are told at once: so no thread is held.
+Its own timeouts end a slow statement only while the server runs. After a time without an answer it is asked on another
+connection whether it runs. If it does, waiting goes on. If not, the statement is abandoned, and from then on one
+request a second tries to reach it and all others fail at once, so that no thread is blocked.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _QUESTION = b"\0\0\0\x08\x04\xd2\x16\x2f"
 
 
 class ServerSilent(psycopg.OperationalError):
-    """The server says nothing, neither to a statement nor to somebody new; what the statement did is not known."""
+    """The server answers neither a statement nor a new connection; it is unknown what the statement did."""
 
 
 class Silence:
-    """Whether the server of an engine was silent last; safe between threads."""
+    """Whether the server of an engine answered the last time; safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next_attempt: float | None = None
 
     def check(self) -> None:
-        """Raises ServerSilent, unless the server was well last, or it is time for an attempt: the caller's."""
-        # Whoever sees it just before it ends makes an attempt more.
+        """Raises ServerSilent, unless the server answered the last time, or it is time for the caller to try."""
+        # A thread that reads it just before it ends makes one attempt more.
         if self._next_attempt is not None:
             self._take_turn()
 
@@ -52,10 +52,12 @@ class Silence:
                 self._next_attempt = now + PAUSE
 
     def begin(self) -> None:
+        """Note that the server did not answer: the next attempt is after a pause."""
         with self._lock:
             self._next_attempt = time.monotonic() + PAUSE
 
     def end(self) -> None:
+        """Note that the server answered."""
         if self._next_attempt is not None:
             with self._lock:
                 self._next_attempt = None
@@ -117,7 +119,7 @@ def watch(engine: Engine) -> None:
 
 
 def is_there(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the server of this connection answers somebody new. One that refuses has answered."""
+    """Whether the server of this connection answers a new connection; a refusal is an answer."""
     host, port = connection.info.hostaddr or connection.info.host, connection.info.port
     try:
         if host.startswith(("/", "@")):

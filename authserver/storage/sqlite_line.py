@@ -19,7 +19,7 @@ from authserver.storage.turns import Turns
 
 
 class SqliteForm:
-    """A statement with its parameters in order, and what makes Python's values of the driver's."""
+    """A statement with its parameters in order, and what makes Python's values of the driver's (`prepared.Form`)."""
 
     __slots__ = ("_constants", "_parameters", "_readers", "text", "writes")
 
@@ -42,6 +42,7 @@ class SqliteForm:
     shown = values
 
     def read(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """A row of the driver, each value in Python's type."""
         return tuple(
             [
                 value if value is None or read is None else read(value)

@@ -1,4 +1,4 @@
-"""Scopes and limits that are in the store, beside those of the INI."""
+"""Scopes, limits and trusted issuers that are in the store, beside those of the INI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import DeclaredKind, StoredSetting
+from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import stored_settings
 from authserver.storage.work import Work, insert_or_replace
@@ -15,9 +16,10 @@ from authserver.storage.work import Work, insert_or_replace
 _SETTING = Rows(StoredSetting, stored_settings)
 _LIST = select(*_SETTING.columns).order_by(stored_settings.c.kind, stored_settings.c.name)
 _KEEP = insert_or_replace(stored_settings)
-_REMOVE = sa.delete(stored_settings).where(
-    stored_settings.c.kind == bindparam("of_kind"), stored_settings.c.name == bindparam("called")
-)
+_THIS = (stored_settings.c.kind == bindparam("of_kind"), stored_settings.c.name == bindparam("called"))
+_FIND = Prepared(select(*_SETTING.columns).where(*_THIS))
+_HOLD = Prepared(select(*_SETTING.columns).where(*_THIS).with_for_update(read=True))
+_REMOVE = sa.delete(stored_settings).where(*_THIS)
 
 
 class SqlStoredSettings:
@@ -27,6 +29,14 @@ class SqlStoredSettings:
 
     def __init__(self, work: Work) -> None:
         self._work = work
+
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        row = self._work.read(_FIND, {"of_kind": kind, "called": name}).one_or_none()
+        return _SETTING.record(row) if row else None
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        row = self._work.held(_HOLD, {"of_kind": kind, "called": name})
+        return _SETTING.record(row) if row else None
 
     def list(self) -> Sequence[StoredSetting]:
         return [_SETTING.record(row) for row in self._work.read(_LIST, {})]

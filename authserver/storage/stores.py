@@ -9,6 +9,7 @@ from authserver.storage.accounts import SqlSessions, SqlUsers
 from authserver.storage.agreements import SqlConsents, SqlGrants, SqlTokens
 from authserver.storage.clients import SqlClients
 from authserver.storage.declarations import SqlDeclarations
+from authserver.storage.identities import SqlIdentities
 from authserver.storage.initial_tokens import SqlInitialTokens
 from authserver.storage.kept import SqlKeptRecords
 from authserver.storage.ledger import (
@@ -36,6 +37,7 @@ class SqlStores:
     stored_settings: SqlStoredSettings
     resources: SqlResources
     users: SqlUsers
+    identities: SqlIdentities
     grants: SqlGrants
     tokens: SqlTokens
     kept: SqlKeptRecords
@@ -61,6 +63,7 @@ def stores_of(work: Work) -> SqlStores:
         stored_settings=SqlStoredSettings(work),
         resources=SqlResources(work),
         users=SqlUsers(work),
+        identities=SqlIdentities(work),
         grants=SqlGrants(work),
         tokens=SqlTokens(work),
         kept=SqlKeptRecords(work),

@@ -70,6 +70,8 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
 
 
 class ClientRow(Base):
+    """`records.Client`, without its secrets."""
+
     __tablename__ = "clients"
 
     client_id: Mapped[str] = mapped_column(primary_key=True)
@@ -126,7 +128,7 @@ class DeclarationRow(Base):
 
 
 class StoredSettingRow(Base):
-    """A scope or limit that is not in the INI (`engine.records.StoredSetting`)."""
+    """A scope, limit or trusted issuer that is not in the INI (`engine.records.StoredSetting`)."""
 
     __tablename__ = "stored_settings"
 
@@ -150,6 +152,8 @@ class ClientLogoRow(Base):
 
 
 class ClientSecretRow(Base):
+    """`records.ClientSecret` of a client: its digest, never its text."""
+
     __tablename__ = "client_secrets"
 
     client_id: Mapped[str] = mapped_column(
@@ -190,6 +194,8 @@ class ResourceRow(Base):
 
 
 class UserRow(Base):
+    """`records.User`."""
+
     __tablename__ = "users"
 
     user_id: Mapped[str] = mapped_column(primary_key=True)
@@ -202,7 +208,21 @@ class UserRow(Base):
     disabled_at: Mapped[datetime | None]
 
 
+class IdentityRow(Base):
+    """What a person is at another server (`engine.records.JoinedIdentity`)."""
+
+    __tablename__ = "identities"
+
+    issuer: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    label: Mapped[str]
+    joined_at: Mapped[datetime]
+
+
 class GrantRow(Base):
+    """`records.Grant`."""
+
     __tablename__ = "grants"
 
     grant_id: Mapped[str] = mapped_column(primary_key=True)
@@ -221,6 +241,8 @@ class GrantRow(Base):
 
 
 class TokenRow(Base):
+    """`records.Token`: its digest, never its text."""
+
     __tablename__ = "tokens"
 
     kind: Mapped[TokenKind] = mapped_column(primary_key=True)
@@ -254,6 +276,8 @@ class KeptRow(Base):
 
 
 class ConsentRow(Base):
+    """`records.Consent`: the last one of a user to a client."""
+
     __tablename__ = "consents"
 
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
@@ -268,6 +292,8 @@ class ConsentRow(Base):
 
 
 class EventRow(Base):
+    """`records.Event`."""
+
     __tablename__ = "events"
     # SQLite would use the highest number again once its event is deleted.
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -354,6 +380,8 @@ class EventDeletionRow(Base):
 
 
 class SessionRow(Base):
+    """`records.Session`: the digest of its id, never the id."""
+
     __tablename__ = "sessions"
 
     digest: Mapped[bytes] = mapped_column(primary_key=True)
@@ -365,6 +393,8 @@ class SessionRow(Base):
 
 
 class SigningKeyRow(Base):
+    """`records.SigningKey`: the private part is sealed, and deleted once the key has ended."""
+
     __tablename__ = "signing_keys"
 
     kid: Mapped[str] = mapped_column(primary_key=True)
@@ -429,6 +459,7 @@ client_secrets = _table(ClientSecretRow)
 client_origins = _table(ClientOriginRow)
 resources = _table(ResourceRow)
 users = _table(UserRow)
+identities = _table(IdentityRow)
 grants = _table(GrantRow)
 tokens = _table(TokenRow)
 kept = _table(KeptRow)

@@ -18,10 +18,10 @@ from authserver.storage.database import Database
 from authserver.storage.tables import Base, events, migrations
 
 BATCH = 1000
-# What a whole database reads as one snapshot, and what a copy is written in: all of it or nothing.
+# How a whole database is read as one snapshot, and how a copy is written in one transaction.
 _READ = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"}
 _WRITE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
-# Of the number that an event was given last, which may be one that is deleted.
+# Sets the number of the last event, which may have been deleted.
 _LAST_NUMBER = {
     "sqlite": "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'",
     "postgresql": "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_number_seq",
@@ -35,24 +35,25 @@ Told = Callable[[str, int], None]
 
 
 class NotCopied(Exception):
-    """Why nothing was copied, or what of it is wrong; the message says what to do."""
+    """Why nothing was copied, or what of the copy is wrong; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What a table holds, in whatever order: how many rows, and the sum of their digests."""
+    """The content of a table, independent of order: how many rows, and the sum of their digests."""
 
     rows: int = 0
     digest: int = 0
 
     def with_row(self, values: tuple[Any, ...]) -> Sum:
+        """The sum with one more row."""
         text = json.dumps([_plain(value) for value in values], sort_keys=True, ensure_ascii=True)
         added = int.from_bytes(hashlib.sha256(text.encode()).digest())
         return Sum(self.rows + 1, (self.digest + added) % 2**256)
 
 
 def tables() -> list[Table]:
-    """What is copied, each after those that it refers to. What the target's own migrations wrote is left alone."""
+    """The tables that are copied, each after those that it refers to; rows that the target's own migrations wrote stay."""
     return [table for table in Base.metadata.sorted_tables if table is not migrations]
 
 
@@ -109,7 +110,7 @@ def _transaction(database: Database, begin: Mapping[str, str]) -> Iterator[Conne
         try:
             yield connection
         finally:
-            # What was committed is not rolled back; and the driver says nothing about there being no transaction.
+            # After a commit this does nothing, and the driver does not complain.
             if database.kind == "postgresql" or _is_in_transaction(connection):
                 connection.exec_driver_sql("ROLLBACK")
 

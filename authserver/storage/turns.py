@@ -1,4 +1,4 @@
-"""Lets threads do one after the other what only one may do, in the order in which they came."""
+"""A lock that threads get in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Turns:
-    """A queue of threads. Who leaves gives the turn to the one that has waited longest, and to nobody who comes later.
+    """A queue of threads. A thread that leaves gives the turn to the one that has waited longest, never to a later one.
 
     A lock of `threading` may be taken again by the thread that has just released it, any number of times.
     """
@@ -17,11 +17,11 @@ class Turns:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._is_taken = False
-        # Each waits for a lock of its own, which is released for it.
+        # Each waiting thread has a lock of its own, which the thread before it releases.
         self._waiting: deque[threading.Lock] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Wait for a turn; False if it has not come in so many seconds."""
+        """Wait for a turn; False if it has not come within `patience` seconds."""
         with self._guard:
             if not self._is_taken:
                 self._is_taken = True
@@ -35,7 +35,7 @@ class Turns:
             if not self._withdraw(turn):
                 self.leave()
             raise
-        # It may have come just after the time was over.
+        # The turn may have come just after the timeout.
         return has_come or not self._withdraw(turn)
 
     def leave(self) -> None:
@@ -47,7 +47,7 @@ class Turns:
                 self._is_taken = False
 
     def _withdraw(self, turn: threading.Lock) -> bool:
-        """Wait no longer; False if the turn has come."""
+        """Stop waiting; False if the turn has come."""
         with self._guard:
             if turn not in self._waiting:
                 return False

@@ -36,7 +36,7 @@ from authserver.storage.work import Work, spelt_out
 # How many grants or clients are read at once; their dependent rows are found by a list of their ids.
 PARENTS = 250
 
-# Long after many rows ended, the statistics of the planner still say that there are few; and while there are few
+# Long after many rows expired, the statistics of the planner still say that there are few; and while there are few
 # rows, it likes to read a whole table, or all of an index to sort it. Neither may happen here: requests need
 # the disk, too.
 _BY_INDEX_ALONE = sa.text(
@@ -58,7 +58,7 @@ _IDS: sa.BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
 
 
 def _has(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether there is such a row; looked up row by row, where an EXISTS may be planned as one walk over all."""
+    """Whether there is such a row; looked up row by row, because an EXISTS may be planned as a scan of the table."""
     return select(sa.literal_column("1")).where(*conditions).limit(1).scalar_subquery().is_not(None)
 
 
@@ -128,7 +128,7 @@ _REMOVE_GRANTS = _removal(
     told=grants.c.grant_id,
 )
 
-# By a grant that is still kept, or lately without one: client credentials leave no grant behind.
+# By a grant that is still kept, or by `last_used_at`: client credentials leave no grant.
 _IS_USED = (
     _has(grants.c.client_id == clients.c.client_id)
     | (clients.c.last_used_at.is_not(None) & (clients.c.last_used_at > _WAS_OVER))
@@ -159,7 +159,7 @@ _REMOVE_CLIENTS = _removal(
 
 
 def _idle(old: sa.Select[Any]) -> Executable:
-    """How many of the oldest `limit` clients; those in use are read too, and there may be many."""
+    """How many of the oldest `limit` clients are unused; used ones are read too, and there may be many."""
     oldest = old.order_by(clients.c.created_at).limit(_LIMIT).subquery()
     return select(sa.func.count()).select_from(oldest).where(sa.not_(oldest.c.is_used))
 
@@ -179,7 +179,7 @@ _COUNTS: Mapping[Disposable, Executable] = {
 
 
 def _taking() -> PerDialect:
-    """An INSERT of a lease that replaces the present one, if that one has expired or is the holder's own."""
+    """An INSERT of a lease that replaces the present one, if that has expired or is of the same holder."""
     statements: dict[str, Executable] = {}
     for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql)):
         insert = module.insert(leases).values(
@@ -238,7 +238,7 @@ class SqlUpkeep:
         removed, along = self._remove_with(_REMOVE_TOKENS_OF_GRANTS, _REMOVE_GRANTS, ids, before, limit)
         if along == limit:
             return Batch(removed=0, along=along, next=start)
-        # Where none could be deleted, all are locked: looking again would find the same ones.
+        # If none could be deleted, all are locked: another attempt would find the same rows.
         goes_on = len(found) == PARENTS and (removed or along)
         return Batch(removed=removed, along=along, next=(found[-1].expires_at, "") if goes_on else None)
 
@@ -255,7 +255,7 @@ class SqlUpkeep:
     def _remove_with(
         self, dependants: PerDialect, parents: PerDialect, ids: Sequence[str], before: datetime, limit: int
     ) -> tuple[int, int]:
-        """Delete at most `limit` dependent rows of these; when those were all, these too."""
+        """Delete at most `limit` dependent rows of these rows; when none is left, the rows too."""
         if not ids:
             return 0, 0
         along = len(self._work.take(dependants, {"ids": ids, "limit": limit}))

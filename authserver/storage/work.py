@@ -28,7 +28,7 @@ from authserver.storage.failures import StorageSlow, failure_of
 from authserver.storage.prepared import LINE, Answer, Line, PerDialect, Prepared, Row, Step
 
 # SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
-# once otherwise, busy timeout or not (T110). One that takes the write lock first waits for its turn.
+# once otherwise, with or without a busy timeout (T110). A transaction that takes the write lock first waits for it.
 _BEGIN = Prepared({"sqlite": text("BEGIN IMMEDIATE"), "postgresql": text("BEGIN")})
 _COMMIT = Prepared(text("COMMIT"))
 _ROLLBACK = Prepared(text("ROLLBACK"))
@@ -40,12 +40,12 @@ class Work:
     """What one transaction does. Connects at the first statement, begins at the first write.
 
     The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock. `BEGIN` is sent
-    with the first write, and where the transaction is this one's own, `COMMIT` with the last: in one round trip each,
+    with the first write, and where no other transaction is around it, `COMMIT` with the last: in one round trip each,
     if all statements that go together are `Prepared`.
 
     Args:
         connect: gives the connection; called once, at the first statement.
-        abandon: ends the transaction around this one, if it is not this one's own.
+        abandon: ends the transaction around this one, if there is one.
         before_commit: called once, with what must run just before the transaction around this one commits.
     """
 
@@ -74,10 +74,10 @@ class Work:
         self._connection: Connection | None = None
         self._writes = False
         self._is_over = False
-        # What goes along with the next statement, and what is run at the end.
+        # Statements that are sent with the next one, and statements that are run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
         self._deferred: list[tuple[Prepared, Row]] = []
-        # What will be read, and what was read ahead of that.
+        # Reads that were announced, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
 
@@ -95,7 +95,7 @@ class Work:
         return self._run(statement, parameters)
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
-        """Read this along with the next statement, for whoever reads it then, unless something is written before."""
+        """Send this read with the next statement, for the caller that reads it later; a write in between drops it."""
         self._foreseen.append((statement, parameters))
 
     def hold(self, statement: Executable | Prepared, parameters: Row) -> bool:
@@ -118,7 +118,7 @@ class Work:
         return self._write(statement, parameters).rowcount
 
     def take(self, statements: PerDialect, parameters: Row) -> Sequence[Sequence[Any]]:
-        """Run a DELETE; what it returns of each row that it took."""
+        """Run a DELETE; what it returns of each deleted row."""
         return self._write(statements[self.dialect], parameters).all()
 
     def insert(self, statements: PerDialect | Prepared, row: Row) -> bool:
@@ -132,9 +132,9 @@ class Work:
             raise AlreadyExists
 
     def along(self, statement: Prepared, row: Row) -> None:
-        """Run a statement whose answer nobody needs along with the next one, or with the end: without a trip of its own.
+        """Send a statement whose answer is not needed together with the next one or with COMMIT: no round trip of its own.
 
-        If it fails, that raises, and nothing of the transaction is kept: AlreadyExists for a new row that is there already.
+        If it fails, the later call raises and the transaction is rolled back: AlreadyExists for a row that exists.
         """
         self._ask_for_end()
         self._begin()
@@ -155,7 +155,7 @@ class Work:
         self._send(commits=not self._writes)
 
     def commit(self) -> None:
-        """Run what was deferred, and commit. For a transaction of this one's own."""
+        """Run what was deferred, and commit; only where no other transaction is around it."""
         if self._is_over:
             raise _ended()
         self._end_deferring()
@@ -172,18 +172,18 @@ class Work:
             self._writes = False
 
     def close(self) -> None:
-        """Give the connection back, if it is this one's own; what is not committed is not kept."""
+        """Give the connection back, unless a transaction around this one has it; what is not committed is rolled back."""
         self._is_over = True
         if self._connection is not None:
             self._connection.close()
 
     def _forget(self) -> None:
-        """What was read ahead may no longer be so."""
+        """Drop the rows that were read ahead: they may have changed."""
         self._foreseen.clear()
         self._expected.clear()
 
     def _ask_for_end(self) -> None:
-        """Hear of the end of the transaction around this one, unless something waits for that already."""
+        """Register with the transaction around this one for its end, unless that was done before."""
         if self._before_commit is not None and not (self._pending or self._deferred):
             self._before_commit(self.flush)
 
@@ -225,7 +225,7 @@ class Work:
     def _send(
         self, statement: Prepared | None = None, parameters: Row = NOTHING, *, commits: bool = False
     ) -> Answer:
-        """Run what is pending, and this with what will be read soon. Returns the answer to this.
+        """Run pending statements, this one, and reads that were announced. Returns the answer to this one.
 
         Args:
             commits: whether something is stored when the last of them has run.

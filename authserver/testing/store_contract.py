@@ -502,6 +502,10 @@ def test_what_is_beside_the_ini_is_listed_replaced_and_removed(stores: Stores) -
     changed = a_stored_setting(value={"sentence": "Ä"})
     stores.stored_settings.keep(changed)
     assert changed in stores.stored_settings.list()
+    assert stores.stored_settings.find(DeclaredKind.SCOPE, "calendar") == changed
+    assert stores.stored_settings.hold(DeclaredKind.SCOPE, "calendar") == changed
+    assert stores.stored_settings.find(DeclaredKind.ISSUER, "calendar") is None
+    assert stores.stored_settings.hold(DeclaredKind.ISSUER, "calendar") is None
     assert stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
     assert not stores.stored_settings.remove(DeclaredKind.SCOPE, "calendar")
     assert {each.name for each in stores.stored_settings.list()} == {"Ä", "calendar"}

@@ -31,6 +31,7 @@ from authserver.engine.records import (
     GrantFilter,
     InitialAccessToken,
     InitialTokenState,
+    JoinedIdentity,
     Kept,
     Logo,
     Place,
@@ -64,6 +65,7 @@ class MemoryStores:
         self.stored_settings = MemoryStoredSettings(self.tables, self._lock)
         self.resources = MemoryResources(self.tables, self._lock)
         self.users = MemoryUsers(self.tables, self._lock)
+        self.identities = MemoryIdentities(self.tables, self._lock)
         self.grants = MemoryGrants(self.tables, self._lock)
         self.tokens = MemoryTokens(self.tables, self._lock)
         self.kept = MemoryKeptRecords(self.tables, self._lock)
@@ -349,6 +351,12 @@ class MemoryDeclarations(InMemory):
 class MemoryStoredSettings(InMemory):
     """`engine.ports.StoredSettings` in memory."""
 
+    def find(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.tables.stored_settings.get((kind, name))
+
+    def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
+        return self.find(kind, name)
+
     def list(self) -> Sequence[StoredSetting]:
         return [setting for _, setting in sorted(self.tables.stored_settings.items())]
 
@@ -474,6 +482,32 @@ class MemoryUsers(InMemory):
 
 def _kept(user: User) -> dict[str, Any]:
     return {name: getattr(user, name) for name in ("display_name", "groups", "attributes")}
+
+
+class MemoryIdentities(InMemory):
+    """`engine.ports.Identities` in memory."""
+
+    def find(self, issuer: str, subject: str) -> JoinedIdentity | None:
+        return self.tables.identities.get((issuer, subject))
+
+    def of_user(self, user_id: str) -> Sequence[JoinedIdentity]:
+        found = sorted(self.tables.identities.items())
+        return [identity for _, identity in found if identity.user_id == user_id]
+
+    def page(self, issuer: str, *, after: str = "", limit: int) -> Sequence[JoinedIdentity]:
+        found = sorted(self.tables.identities.items())
+        return [identity for (of, subject), identity in found if of == issuer and subject > after][:limit]
+
+    def add(self, identity: JoinedIdentity) -> None:
+        with self.lock:
+            key = (identity.issuer, identity.subject)
+            if key in self.tables.identities:
+                raise AlreadyExists
+            self.tables.identities[key] = identity
+
+    def remove(self, issuer: str, subject: str) -> bool:
+        with self.lock:
+            return self.tables.identities.pop((issuer, subject), None) is not None
 
 
 class MemoryGrants(InMemory):
@@ -956,6 +990,7 @@ class MemoryEventSeals(InMemory):
 
 
 def place_of(event: Event) -> Place:
+    """Where an event stands in the order of time and id."""
     return event.at, event.event_id
 
 
@@ -1013,7 +1048,7 @@ class MemorySessions(InMemory):
 
 
 class MemorySigningKeys(InMemory):
-    """`engine.ports.Keys` in memory."""
+    """`engine.ports.SigningKeys` in memory."""
 
     def list(self) -> Sequence[SigningKey]:
         return sorted(self.tables.signing_keys.values(), key=lambda key: (key.created_at, key.kid))

@@ -18,6 +18,7 @@ from authserver.engine.records import (
     Gauge,
     Grant,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     Logo,
     Resource,
@@ -43,6 +44,7 @@ class Tables:
     logos: dict[str, Logo] = field(default_factory=dict)
     resources: dict[str, Resource] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
+    identities: dict[tuple[str, str], JoinedIdentity] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
     tokens: dict[tuple[TokenKind, bytes], Token] = field(default_factory=dict)
     kept: dict[tuple[str, bytes], Kept] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""GET|POST /account/…: what signed-in people see and end by themselves."""
+"""GET|POST /account/…: the account pages of signed-in users."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TABS = (
     ("account_sessions", _("Sessions")),
     ("account_password", _("Password")),
 )
-# What a page may say of what was just done; an address can only choose among these.
+# The notices after an act; the address names one of these and cannot have text of its own.
 NOTICES: Mapping[str, str] = {
     "disconnected": _("The access of that application has ended, and your consent is deleted."),
     "consent-ended": _("Your consent is deleted. That application must ask you before it gets access again."),
@@ -74,11 +74,13 @@ def for_signed_in(view: View) -> View:
 
 @view_config(route_name="account", request_method="GET", decorator=for_signed_in)
 def first_page(request: Request) -> Response:
+    """GET /account: the first of its pages."""
     return see_own(request, "account_apps")
 
 
 @view_config(route_name="account_apps", request_method="GET", decorator=for_signed_in)
 def apps(request: Request) -> Response:
+    """GET: the applications that have access in this person's name."""
     found = account.connected_apps(request.engine, _person(request)[0])
     chains = Chains(found)
     shown = [_described_app(request, app, index, chains) for index, app in enumerate(found)]
@@ -87,6 +89,10 @@ def apps(request: Request) -> Response:
 
 @view_config(route_name="account_apps", request_method="POST", decorator=for_signed_in)
 def end_access(request: Request) -> Response:
+    """POST: end one agreement, or all that the person agreed to for an application.
+
+    It answers with a redirect to the page, which says what ended; a grant of another person counts as unknown (T083).
+    """
     form, engine, (user, _id) = read_own_form(request), request.engine, _person(request)
     client_id, grant_id = form.get("disconnect"), form.get("revoke")
     if client_id:
@@ -103,12 +109,14 @@ def end_access(request: Request) -> Response:
 
 @view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
 def sessions(request: Request) -> Response:
+    """GET: where this person is signed in."""
     found = account.own_sessions(request.engine, *_person(request))
     return account_page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
 
 
 @view_config(route_name="account_sessions", request_method="POST", decorator=for_signed_in)
 def end_sessions(request: Request) -> Response:
+    """POST: end one session of this person, or all but this one."""
     form, engine, (user, session_id) = read_own_form(request), request.engine, _person(request)
     handle = form.get("session")
     if handle and account.end_session(engine, user, handle):
@@ -120,11 +128,18 @@ def end_sessions(request: Request) -> Response:
 
 @view_config(route_name="account_password", request_method="GET", decorator=for_signed_in)
 def password(request: Request) -> Response:
+    """GET: the form to change the password."""
     return _password_page(request)
 
 
 @view_config(route_name="account_password", request_method="POST", decorator=for_signed_in)
 def change_password(request: Request) -> Response:
+    """POST: change the password; every other session ends, and this one goes on under another id (I-14).
+
+    Raises:
+        PasswordRefused: the current password is wrong, or the new one cannot be used; the form is shown again.
+        TooManyPasswords: there were too many attempts; the form says how long to wait.
+    """
     form = read_own_form(request)
     current, new, repeated = (
         Secret(form.get(name) or "") for name in ("current_password", "new_password", "repeated")
@@ -151,6 +166,7 @@ def change_password(request: Request) -> Response:
 
 @exception_view_config(PasswordRefused)
 def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
+    """The form again with what is wrong at its field, as status 400."""
     response = _password_page(request, refusal)
     response.status_int = 400
     return response
@@ -158,12 +174,14 @@ def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
 
 @exception_view_config(TooManyPasswords)
 def hold_password(refusal: TooManyPasswords, request: Request) -> Response:
+    """The form again with the time to wait, as status 429 with `Retry-After`."""
     response = _password_page(request, wait_seconds=refusal.retry_after)
     return with_retry_after(response, refusal)
 
 
 @view_config(route_name="account_sign_out", request_method="GET", decorator=for_signed_in)
 def ask_sign_out(request: Request) -> Response:
+    """GET: ask whether to end every session and all access."""
     page = {
         "action": own_url(request, "account_sign_out"),
         "csrf_token": session_token(request, "account_sign_out"),
@@ -175,6 +193,7 @@ def ask_sign_out(request: Request) -> Response:
 
 @view_config(route_name="account_sign_out", request_method="POST", decorator=for_signed_in)
 def sign_out_everywhere(request: Request) -> Response:
+    """POST: end every session and all grants of this person."""
     read_own_form(request)
     account.sign_out_everywhere(request.engine, _person(request)[0])
     end_session(request)
@@ -195,7 +214,7 @@ def _see_again(request: Request, notice: str) -> Response:
 
 
 def account_page(request: Request, template: str, **values: Any) -> Response:
-    """A page of the account of whoever is signed in, with links to the others."""
+    """A page of the account of the signed-in user, with links to the others."""
     here = request.matched_route.name
     notice = read_page_query(request).get("notice") if request.method == "GET" else None
     page = {
@@ -228,7 +247,7 @@ def _password_page(
 
 
 class Chains:
-    """Through whom each access came, of all that a person has: what was derived from a grant is theirs as well."""
+    """Through which applications each access came: grants that were derived from a grant of the user are theirs as well."""
 
     def __init__(self, apps: Sequence[ConnectedApp]) -> None:
         self._grants = {grant.grant_id: grant for app in apps for grant in app.grants}
@@ -260,7 +279,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chai
     return {
         "index": index,
         "client_id": app.client_id,
-        # Cut where it is shown, so that one sees that it was cut.
+        # Cut here, with an ellipsis, so that people see that it was cut.
         "client": {**describe_client(request, client), "name": client.name} if client else None,
         "is_enabled": client is None or client.is_enabled,
         "scopes": _sentences(request, app.scopes),
@@ -277,7 +296,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chai
 
 
 def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | None:
-    """What the user agreed to, beyond what the application may do now, and whether it can get that without asking."""
+    """Remembered scopes that no live grant has, and whether the application can get them without asking."""
     if app.consent is None:
         return None
     client = app.client

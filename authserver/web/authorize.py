@@ -29,7 +29,7 @@ from authserver.web.session import end_session, mark_browser, read_form_from_her
 _ = TranslationStringFactory("authserver")
 
 Read = Callable[..., Parameters]
-# What a client says of itself, in words; other members are called by their names.
+# Client metadata in words for the consent page; other members are shown by name.
 CHANGED = {
     "client_name": _("its name"),
     "redirect_uris": _("where access may go"),
@@ -46,12 +46,13 @@ CHANGED = {
 
 @view_config(route_name="authorize", request_method="GET")
 def authorize(request: Request) -> Response:
+    """GET /oauth/authorize (OAuth 2.1, 4.1.1): a page, or the redirect to the client."""
     return show(request, _begin(request, read_query))
 
 
 @view_config(route_name="authorize", request_method="POST")
 def authorize_by_form(request: Request) -> Response:
-    """Another site may have sent this: then it came without the session, which the page it leads to has."""
+    """POST /oauth/authorize. From another site it comes without the session cookie, which the next page has."""
     outcome = _begin(request, read_form)
     if isinstance(outcome, AskConsent):
         return see_own(request, "consent", request=outcome.sealed_request)
@@ -60,6 +61,7 @@ def authorize_by_form(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="GET")
 def consent(request: Request) -> Response:
+    """GET /oauth/consent: a pending request after sign-in."""
     query = read_page_query(request)
     outcome = authorization.resume(request.engine, query.get("request") or "", request.browser)
     return show(request, outcome, ticked=() if "none" in query.all("ticks") else None)
@@ -67,6 +69,11 @@ def consent(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="POST")
 def answer_consent(request: Request) -> Response:
+    """POST /oauth/consent: what the person answered, or that another user wants to sign in.
+
+    Raises:
+        PageError: the form is of another browser, or its request cannot be answered any more.
+    """
     form = read_form_from_here(request)
     sealed, given = form.get("request") or "", form.get("answer")
     if given == "switch":
@@ -100,6 +107,7 @@ def show(request: Request, outcome: Outcome, *, ticked: Collection[str] | None =
 
 @exception_view_config(FormOutOfDate)
 def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
+    """The consent page again with what is asked now, which has changed since the form was shown."""
     response = _consent_page(request, refusal.asked)
     response.status_int = refusal.status
     return response
@@ -115,6 +123,7 @@ def show_expired(refusal: RequestExpired, request: Request) -> Response:
 
 @exception_view_config(RequestAnswered)
 def show_answered(refusal: RequestAnswered, request: Request) -> Response:
+    """A page that says that this request was answered before: a code is issued once."""
     return _stopped(request, refusal, again=None, client=describe_client(request, refusal.client))
 
 
@@ -154,7 +163,7 @@ def _stopped(
 def _readable(read: Read, request: Request) -> Parameters:
     """An error about an unreadable request is shown here, because it has no redirect URI."""
     try:
-        # How long the request may be as a whole is another question.
+        # The length of the whole request is limited elsewhere.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
         return read(request, parse=parse)
     except InvalidRequest as error:

@@ -14,6 +14,7 @@ _CREDENTIALS = ("authorization", "cookie", "proxy-authorization")
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.caller`."""
     config.add_request_method(caller, reify=True)
 
 

@@ -24,13 +24,14 @@ def logo_url(request: Request, client: Client) -> str | None:
 
 @view_config(route_name="client_logo", request_method="GET")
 def client_logo(request: Request) -> Response:
+    """GET: the logo that an operator gave a client; browsers keep it, because its digest is in the address."""
     query = read_page_query(request)
     logo = request.engine.stores.clients.find_logo(query.get("client_id") or "", query.get("digest") or "")
     if logo is None:
         raise HTTPNotFound()
     response = Response(body=logo.body, content_type=logo.media_type)
     response.headers["Cache-Control"] = f"public, max-age={MAXIMUM_AGE}, immutable"
-    # Somebody may open the file by itself: then it can run nothing, and load nothing. Its own style may count.
+    # If a browser opens the file itself, it runs no script and loads nothing; only its own style applies.
     request.content_security_policy = {
         "sandbox": [],
         "style-src": ["'unsafe-inline'"],

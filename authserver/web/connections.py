@@ -36,13 +36,13 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from authserver.engine.sources import network_of
 
-# Seconds in which whoever has just connected may still send a request to a server that ends.
+# Seconds in which a new connection may still send a request to a server that ends.
 _SETTLING = 0.2
-# Seconds between two looks at a server that ends.
+# Seconds between two checks of a server that ends.
 _ENDING_LOOK = 0.05
 # Seconds between two lines in the log that say the same.
 TOLD_EVERY = 60.0
-# So many places are kept free below waitress' own limit, at which it would no longer accept anybody.
+# Connections kept free below the limit of waitress, at which it would stop accepting.
 _RESERVE = 8
 # Connections that are accepted between two looks at those that are there.
 _AT_ONCE = 64
@@ -76,7 +76,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Who may hold connections, and for how long.
+    """How many connections an address may hold, and for how long.
 
     Attributes:
         connections_per_address: how many an address may hold, or a /64 network of IPv6; 0 for any number.
@@ -89,7 +89,7 @@ class Bounds:
     trusts: Callable[[str], bool]
 
 
-class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no types
+class Parser(HTTPRequestParser):
     """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
 
     arrived = 0.0
@@ -133,7 +133,7 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress publishes no 
         )
 
 
-class Task(WSGITask):  # type: ignore[misc]
+class Task(WSGITask):
     """Answers one request."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Task(WSGITask):  # type: ignore[misc]
     def execute(self) -> None:
         """Answer it, or refuse it at once if it has waited for a thread for so long that its client may be gone.
 
-        Whoever asks whether the process lives is answered always.
+        The liveness endpoint is always answered.
         """
         waited = time.monotonic() - self.request.arrived
         if waited > QUEUE_SECONDS and not asks_whether_alive(self.request):
@@ -164,6 +164,7 @@ class Task(WSGITask):  # type: ignore[misc]
         self.write(b"" if self.request.command == "HEAD" else _POSTPONED_BODY)
 
     def build_response_header(self) -> bytes:
+        """As waitress makes it; at the end of the process the connection is closed after it."""
         if self.channel.server.is_ending:
             # So that the client sends its next request to another process (RFC 9112, 9.6).
             self.request.headers["CONNECTION"] = "close"
@@ -171,10 +172,11 @@ class Task(WSGITask):  # type: ignore[misc]
         return header
 
 
-class RefusingTask(ErrorTask):  # type: ignore[misc]
+class RefusingTask(ErrorTask):
     """Answers what waitress itself refuses, or what the application failed to answer, and closes the connection."""
 
     def execute(self) -> None:
+        """Send the refusal as JSON, in words that quote nothing of the request."""
         error = self.request.error
         code = "server_error" if error.code == 500 else "invalid_request"
         body = f'{{"error":"{code}","error_description":"{_ERRORS[error.code]}"}}'.encode()
@@ -186,7 +188,7 @@ class RefusingTask(ErrorTask):  # type: ignore[misc]
         self.write(b"" if getattr(self.request, "command", "") == "HEAD" else body)
 
 
-class Channel(HTTPChannel):  # type: ignore[misc]
+class Channel(HTTPChannel):
     """One connection."""
 
     task_class = Task
@@ -296,7 +298,11 @@ class Listener:
 
     channel_class = Channel
     active_channels: dict[int, Channel]
+    accepting: bool
+    adj: Adjustments
     bounds: Bounds
+    task_dispatcher: Dispatcher
+    _map: dict[int, Any]
     accepts_one_too_many = is_ending = False
     _told: Mapping[str, float] = MappingProxyType({})
     _cleans_at = 0.0
@@ -310,12 +316,12 @@ class Listener:
         """Whether connections are accepted; waitress asks each time before it waits for something to happen."""
         now = time.monotonic()
         if now >= self._cleans_at:
-            self._cleans_at = now + self.adj.cleanup_interval  # type: ignore[attr-defined]
+            self._cleans_at = now + self.adj.cleanup_interval
             self.maintenance(now)
-        if self.accepting and len(self._map) >= self.adj.connection_limit:  # type: ignore[attr-defined]
+        if self.accepting and len(self._map) >= self.adj.connection_limit:
             self.tell("all connections of connection_limit are taken, so others wait until they are accepted")
             return False
-        return bool(self.accepting)  # type: ignore[attr-defined]
+        return bool(self.accepting)
 
     def maintenance(self, now: float) -> None:
         """Close what waits for too long.
@@ -323,7 +329,7 @@ class Listener:
         Args:
             now: seconds of the monotonic clock.
         """
-        super().maintenance(now)  # type: ignore[misc]
+        super().maintenance(now)  # type: ignore[misc]  # of the class that this is mixed into
         for channel in self.active_channels.values():
             since = channel.waits_since
             if (
@@ -336,25 +342,25 @@ class Listener:
     def add_task(self, channel: Channel) -> None:
         """Have a thread answer the request that has arrived here, unless it is better refused at once."""
         request = channel.requests[0]
-        is_refused = channel.is_one_too_many or self.task_dispatcher.is_behind  # type: ignore[attr-defined]
+        is_refused = channel.is_one_too_many or self.task_dispatcher.is_behind
         if is_refused and not request.error and not asks_whether_alive(request):
             channel.refuse()
         else:
-            super().add_task(channel)  # type: ignore[misc]
+            super().add_task(channel)  # type: ignore[misc]  # likewise
 
     def handle_accept(self) -> None:
         """Accept connections that wait, and not one alone between two looks at all others: they would wait unseen."""
         for _ in range(_AT_ONCE):
-            before = len(self._map)  # type: ignore[attr-defined]
-            super().handle_accept()  # type: ignore[misc]
-            if len(self._map) == before:  # type: ignore[attr-defined]
+            before = len(self._map)
+            super().handle_accept()  # type: ignore[misc]  # likewise
+            if len(self._map) == before:
                 break
 
     def accept(self) -> Any:
-        """A new connection, for which another one may have to go; None if there is none."""
+        """A new connection, for which another one may be closed; None if there is none."""
         self.accepts_one_too_many = False
         try:
-            accepted = super().accept()  # type: ignore[misc]
+            accepted = super().accept()  # type: ignore[misc]  # likewise
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -362,14 +368,14 @@ class Listener:
             return None
         if accepted is None:
             return None
-        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]
+        if len(self._map) >= self.adj.connection_limit - _RESERVE:
             close_longest_waiting(
                 channel
                 for channel in self.active_channels.values()
                 if not self.bounds.trusts(channel.addr[0])
             )
         connection, address = accepted
-        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]
+        peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]  # likewise
         if self.bounds.connections_per_address and not self.bounds.trusts(peer):
             of_peer = [
                 channel for channel in self.of_network.get(network_of(peer), ()) if not channel.will_close
@@ -388,31 +394,31 @@ class Listener:
         return len(channels) < self.bounds.connections_per_address or close_longest_waiting(channels)
 
     def tell(self, problem: str) -> None:
-        """Say it in the log, unless that was said less than a minute ago."""
+        """Log it, unless the same was logged less than a minute ago."""
         now = time.monotonic()
         if now - self._told.get(problem, -TOLD_EVERY) >= TOLD_EVERY:
             self._told = {**self._told, problem: now}
             log.warning("%s", problem)
 
     def _make_room(self, error: OSError) -> None:
-        """No descriptor is left for a new connection: give up one that waits, and say so now and then."""
+        """No file descriptor is left: close a connection that waits, and log that at most once a minute."""
         self.tell(
             f"{error.strerror}: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)"
         )
         if not close_longest_waiting(self.active_channels.values()):
-            # The one who asked is asked for again at once.
+            # The new connection is accepted at the next attempt, at once.
             time.sleep(_PAUSE)
 
 
-class TcpListener(Listener, TcpWSGIServer):  # type: ignore[misc]
+class TcpListener(Listener, TcpWSGIServer):
     """On a TCP port."""
 
 
-class UnixListener(Listener, UnixWSGIServer):  # type: ignore[misc]
-    """On a Unix socket. Whoever may use the file is one peer, which has no address."""
+class UnixListener(Listener, UnixWSGIServer):
+    """On a Unix socket, whose peers have no address and count as one."""
 
 
-class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
+class Dispatcher(ThreadedTaskDispatcher):
     """Gives requests to threads.
 
     Args:
@@ -436,6 +442,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         return bool(first) and time.monotonic() - first[0].arrived > BEHIND_SECONDS
 
     def add_task(self, task: Any) -> None:
+        """Queue a request; count it if no thread is free."""
         with self.lock:
             self.queue.append(task)
             self.queue_cv.notify()
@@ -444,7 +451,7 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
                 self._note(waiting)
 
     def _note(self, waiting: int) -> None:
-        """Count a request that so many wait with, and tell how many did since the last line, if that is long ago."""
+        """Count a request that has to wait, and log the number at most once a minute."""
         now = self._clock()
         if not self._waited:
             self._since = now
@@ -523,7 +530,7 @@ class Running:
                 )
         except (SystemExit, KeyboardInterrupt):
             pass
-        # Threads that still work on a request have had their time.
+        # The time limit of threads that still work on a request is over.
         self._dispatcher.shutdown(timeout=_SETTLING)
         wasyncore.close_all(self._channels)
 
@@ -548,12 +555,12 @@ class Running:
             return False
         for listener in self._listeners:
             if listener.accepting:
-                # Those who are connected already, and wait until they are accepted, would lose their requests.
+                # Connections that the system has accepted for us would otherwise lose their requests.
                 self._accept_all(listener)
                 listener.accepting = False
                 wasyncore.dispatcher.close(listener)
         if now >= self._ending.keeps_until:
-            # What has arrived by now is a request, which has its answer to come.
+            # A request that has arrived by now is answered.
             wasyncore.loop(
                 timeout=0, use_poll=self._adjustments.asyncore_use_poll, map=self._channels, count=1
             )
@@ -578,7 +585,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """When each step of an end comes, by the monotonic clock."""
+    """When each step of the shutdown begins, by the monotonic clock."""
 
     accepts_until: float
     keeps_until: float

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Add the directive `add_cross_origin_headers`."""
     config.registry.cross_origin = CrossOrigin()
     config.add_directive("add_cross_origin_headers", add_cross_origin_headers)
 
@@ -65,6 +66,6 @@ def _may_read(request: Request, origin: str) -> bool:
         with request.application.begin(caller=request.caller) as engine:
             return may_read(engine, origin, request.registry.cross_origin.known)
     except Exception as problem:
-        # The answer is made, and what it says is done.
+        # The answer was made, and its transaction committed.
         log.warning("whether %r may read the answer could not be decided: %s", origin, problem)
         return False

@@ -49,13 +49,13 @@ START_AGAIN = _(
     "Go back to the application and start again. If this happens again, tell the people who run it, and give them the "
     "details below."
 )
-# Programs register themselves, remember that, and may be forgotten here.
+# Programs register themselves and keep their client id, which may have been deleted here.
 NO_SUCH_CLIENT = ("client-unknown", "client-disabled")
 CONNECT_AGAIN = _(
     "If it worked before: remove the connection to this server in the application, and add it again. If this happens "
     "again, tell the people who run the application, and give them the details below."
 )
-# A browser that keeps no cookies never gets further, however often it starts again.
+# A browser without cookies fails here at every attempt.
 ALLOW_COOKIES = _(
     "Go back to the application and start again. If you see this page again, allow cookies for this site, or use another "
     "browser."
@@ -166,6 +166,7 @@ def redirect_error(error: RedirectError, request: Request) -> Response:
 
 @exception_view_config(StorageUnavailable)
 def storage_unavailable(error: StorageUnavailable, request: Request) -> Response:
+    """503 `temporarily_unavailable`: the storage is locked, down or too slow, and nothing was stored."""
     return _failed(request, TemporarilyUnavailable("The server is busy. Try again in a moment."))
 
 

@@ -1,4 +1,4 @@
-"""Whose request it is: the client's address and scheme, as the proxies in front of this server report them.
+"""The client's address and scheme, as the proxies in front of this server report them.
 
 It is worked out once, before anything else looks at the request, and written where WSGI has it. After that no header
 about forwarding is left: nothing else reads one, and none of them can change a host.
@@ -21,7 +21,7 @@ from authserver.settings import UNIX_PEER, ForwardingHeader, Settings
 Address = IPv4Address | IPv6Address
 # Where `web.headers` finds the name of a header that a trusted proxy sent and that cannot be read.
 UNREADABLE = "authserver.unreadable_header"
-# All that say where a request came from. None of them is left for the application.
+# All headers that say where a request came from; the application sees none of them.
 _HEADERS = ("FOR", "PROTO", "HOST", "PORT", "BY")
 _NAMES = ("HTTP_FORWARDED", *(f"HTTP_X_FORWARDED_{name}" for name in _HEADERS))
 # An address with or without port; one of IPv6 is in brackets when it has a port. A zone says on which link of the
@@ -42,6 +42,7 @@ class Unreadable(ValueError):
 
 
 def includeme(config: Configurator) -> None:
+    """Read from the settings which proxies are trusted."""
     config.registry.forwarding = Forwarding.of(config.registry.application.parts.settings)
 
 
@@ -63,7 +64,7 @@ def address_of(text: str) -> Address | None:
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """Which proxies are trusted, and how far.
+    """Which proxies are trusted, and for how many hops.
 
     Attributes:
         networks: where trusted proxies are.
@@ -80,6 +81,7 @@ class Forwarding:
 
     @classmethod
     def of(cls, settings: Settings) -> Forwarding:
+        """What the settings say."""
         return cls(
             networks=tuple(ip_network(text) for text in settings.trusted_proxies if text != UNIX_PEER),
             unix=UNIX_PEER in settings.trusted_proxies,
@@ -178,7 +180,7 @@ class Forwarding:
         return any(address in network for network in self.networks)
 
     def _tell_once(self, what: str, message: str, *values: object) -> None:
-        """A line in the log, once in a process: strangers can cause it."""
+        """Log it once in a process, because strangers can cause it."""
         if what not in self._told:
             self._told.add(what)
             log.warning(message, *values)

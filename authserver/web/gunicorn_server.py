@@ -101,7 +101,7 @@ def _run(global_config: Mapping[str, str], settings: Mapping[str, str], groups: 
     from gunicorn.arbiter import Arbiter
     from paste.deploy import loadapp
 
-    class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
+    class Server(BaseApplication):
         def load_config(self) -> None:
             for name, text in settings.items():
                 self.cfg.set(name, text)

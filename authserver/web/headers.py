@@ -36,17 +36,22 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.content_security_policy`, which a view may extend."""
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
 
 
 def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """A tween that refuses requests for another host (T138), and sets the security headers of every answer.
+
+    Health endpoints are answered under any host, because probes reach them by address.
+    """
     settings = registry.application.parts.settings
     issuer = urlsplit(settings.issuer)
     host = issuer.netloc.lower()
     hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
     is_https = issuer.scheme == "https"
     prefix = f"{settings.issuer_path}/health/"
-    # On a laptop 127.0.0.1 is soon typed for localhost. Elsewhere a stranger who scans addresses learns no name.
+    # People type 127.0.0.1 for localhost. Elsewhere the name is not shown to strangers who scan addresses.
     there = f" Use {settings.issuer} instead." if is_loopback(settings.issuer) else ""
 
     def refuse(request: Request) -> Response | None:
@@ -96,7 +101,7 @@ def _is_https(request: Request) -> bool:
 
 
 def _refused(request: Request, description: str) -> Response:
-    """Nothing was decided: only the log has this id."""
+    """The refusal of a wrong host or scheme. It leaves no event: only the log has this id."""
     log.info("refused before routing: %s error_id=%s", description, request.error_id)
     note_refusal("invalid_request", "refused-before-routing", request.error_id)
     body = {"error": "invalid_request", "error_description": description, "error_id": request.error_id}

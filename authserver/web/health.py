@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @view_config(route_name="live", request_method="GET")
 def live(request: Request) -> Response:
-    """The process answers; the database is not asked (T114)."""
+    """Liveness: 200 while the process answers; the database is not asked (T114)."""
     return json_response({"status": "ok"})
 
 

@@ -1,4 +1,4 @@
-"""GET /: what this server is, and where things are."""
+"""GET /: the front page."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _ = TranslationStringFactory("authserver")
 
 @view_config(route_name="home", request_method="GET", renderer="authserver.web:templates/home.jinja2")
 def home(request: Request) -> dict[str, Any]:
+    """GET /: the front page with what this server publishes."""
     links = [
         (_("Server metadata"), own_url(request, METADATA)),
         (_("Signing keys"), own_url(request, "jwks")),

@@ -15,6 +15,11 @@ _JSON, _JWT = "application/json", f"application/{SIGNED}"
 
 @view_config(route_name="introspect", request_method="POST")
 def introspect_token(request: Request) -> Response:
+    """POST /oauth/introspect (RFC 7662, 2), as JSON or as a signed JWT (RFC 9701, 5), whichever the caller prefers.
+
+    Raises:
+        Refusal: as `engine.introspect.introspect`.
+    """
     answer = introspect(request.engine, read_form(request))
     if not _prefers_signed(request):
         return json_response(answer.members)

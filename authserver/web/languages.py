@@ -1,4 +1,4 @@
-"""The language of a page: which there are, which one a person gets, and how it writes dates.
+"""The languages of pages: which are offered, how one is chosen, and how it writes dates.
 
 The sentences of a language are in `authserver/locale/LANGUAGE.po`, and in a folder of the deployer's own
 (`authserver.translations`), whose sentences count before. These files are read as they are; no other form of them is kept.
@@ -27,7 +27,7 @@ from authserver.limits import MAXIMUM_LANGUAGES
 from authserver.settings import Settings, SettingsError
 
 DOMAIN = "authserver"
-# What the sentences are written in; it needs no file.
+# The language of the sentences in the code; it needs no file.
 SOURCE = "en"
 _SHIPPED = Path(__file__).parents[1] / "locale"
 _ = TranslationStringFactory(DOMAIN)
@@ -101,7 +101,7 @@ class Languages:
             localizer = make_localizer(underscored(tag), folders)
             for path in _files(tag, self._folder):
                 sentences: Any = Translations(BytesIO(_compiled(path, tag)), DOMAIN)
-                # A plugin may have nothing to say; gettext would say the head of the file.
+                # For an empty text gettext would return the head of the file.
                 sentences._catalog[""] = ""
                 localizer.translations.add(sentences)
             self._localizers[tag] = localizer
@@ -166,7 +166,7 @@ def in_words(description: str) -> TranslationString:
 
 @lru_cache(maxsize=256)
 def _chosen(offered: tuple[str, ...], ui_locales: str, accept_language: str) -> PageLanguage:
-    """The same; browsers differ little in what they send."""
+    """As `choose`, cached: browsers send few different headers."""
     for wanted in (ui_locales.split(), _by_quality(accept_language)):
         if found := lookup(wanted, offered):
             return PageLanguage(*found)
@@ -196,7 +196,7 @@ def _shorter(tag: str) -> Iterator[str]:
 
 @lru_cache(maxsize=256)
 def _locale(tag: str) -> Locale | None:
-    """How dates are written for this tag, or for the longest part of it that is known."""
+    """The formats of dates for this tag, or for its longest known prefix."""
     for shorter in _shorter(tag):
         try:
             return Locale.parse(shorter, sep="-")

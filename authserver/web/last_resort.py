@@ -1,4 +1,4 @@
-"""The outermost of all: repeats a request when the database asks for that, and answers when everything else failed."""
+"""The outermost layer: repeats a request after a conflict of transactions, and answers when everything else failed."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def includeme(config: Configurator) -> None:
+    """Contain what views raise, and repeat requests after conflicts of transactions."""
     config.set_execution_policy(execution_policy)
     config.add_subscriber(wait_before_retry, BeforeRetry)
     config.add_view_deriver(contained_view)
@@ -67,7 +68,7 @@ def retry_attempts(request: Request) -> int | None:
 def wait_before_retry(event: BeforeRetry) -> None:
     """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111).
 
-    What the attempt has counted is taken off again: the request counts once, however often it is repeated (R-20).
+    Rate limits that the attempt counted are given back: a request counts once, however often it is repeated (R-20).
     """
     engine = event.request.__dict__.get("engine")
     if engine is not None:

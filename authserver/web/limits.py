@@ -1,7 +1,7 @@
-"""What `authserver limits` asks a process of the server, whose counts are in its memory: at the listener for operators.
+"""The endpoint for `authserver limits` at the listener for operators: each process has its counts in memory.
 
-Question and answer are sealed with the key ring. So nobody can ask who has not the secrets of this server, and nobody else
-can answer: neither another user of the machine, nor a page in a browser on it, nor a service that fetches what it is told.
+Question and answer are sealed with the key ring. So only a program with the secrets of this server can ask, and only
+this server can answer: no other user of the machine, no page in a browser on it, no service that fetches URLs for others.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from authserver.web.json import json_response
 PATH = "/limits"
 # A question holds at most the id of a client.
 MAXIMUM_QUESTION = 16_384
-# Of what strangers make up there is no end, and the fullest come first.
+# Strangers can cause any number of counts, so only the fullest are sent.
 MAXIMUM_SHOWN = 1_000
 MAXIMUM_ANSWER = 16_000_000
 _PURPOSE = "authserver limits"
-# How far the clocks of two machines may differ; after that a question that was overheard is worth nothing.
+# How far the clocks of two machines may differ; a recorded question is refused after that.
 _SECONDS = 60
 log = logging.getLogger(__name__)
 
 
 class _Seen:
-    """The questions that changed something in this process: one that was overheard changes nothing once more."""
+    """The questions that changed something in this process, so that a recorded one is not carried out again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked_at: dict[str, int] = {}
 
     def is_first(self, number: str, at: int) -> bool:
-        """Whether this question, asked at this time, is asked for the first time. Older ones are refused anyway."""
+        """Whether this question of this time is new. Older ones are refused before."""
         with self._lock:
             now = time.time()
             self._asked_at = {
@@ -57,11 +57,11 @@ _seen = _Seen()
 
 
 class NotAnswered(Exception):
-    """It is no question, or no answer, of somebody who has the same secret keys."""
+    """The question or answer was not sealed with the keys of this server."""
 
 
 def ask(ring: KeyRing, send: Callable[[bytes], bytes], **question: Any) -> Mapping[str, Any]:
-    """What a process answers.
+    """Send a question to a process, and return its answer.
 
     Args:
         send: sends the question, and returns the answer.

@@ -40,7 +40,7 @@ from authserver.web.session import (
 
 _ = TranslationStringFactory("authserver")
 
-# What the page may say of what was done before; an address can only choose among these.
+# The notices of the page; the address names one of these and cannot have text of its own.
 NOTICES: Mapping[str, str] = {
     "password-set": _("Your password is set. Sign in with it."),
 }
@@ -62,6 +62,33 @@ class SignInPage:
     again: bool = False
     username: str = ""
     notice: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What somebody signs in for.
+
+    Attributes:
+        sealed_request: a pending authorization request; "" for none.
+            return_page: the page that asked for it, as `_personal_page` gives it; "" for none.
+        again: whether that page needs a more recent sign-in than the one that there is.
+        must_sign_in: whether a session that there is does not suffice.
+    """
+
+    sealed_request: str = ""
+    return_page: str = ""
+    again: bool = False
+    must_sign_in: bool = False
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The same as the query of a page for signing in."""
+        found = {
+            "request": self.sealed_request,
+            "page": self.return_page,
+            "again": "yes" if self.again else "",
+        }
+        return {name: text for name, text in found.items() if text}
 
 
 class NotSignedIn(SignInRefused):
@@ -87,31 +114,66 @@ class TooManySignIns(TooManyRequests):
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
+    """GET /login: the form; or straight on, if a session or a policy knows who it is.
+
+    Raises:
+        PageError: the pending request has expired, or is of another browser.
+    """
     query = read_page_query(request)
-    sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
-    again = bool(return_page) and bool(query.get("again"))
-    # Signing in again is an act of the person: no session and no policy does it for them.
-    if not (again or (sealed and authorize.wants_sign_in_again(request.engine, sealed, request.browser))):
-        if request.browser.user is not None and (sealed or return_page):
-            # Signed in meanwhile, in another tab perhaps, or back from the page after it.
-            return _go_on(request, sealed, return_page)
+    purpose = read_purpose(request, query)
+    # A person must sign in again by themselves: neither a session nor a policy replaces that.
+    if not purpose.must_sign_in:
+        if request.browser.user is not None and purpose.query:
+            # Signed in meanwhile, perhaps in another tab, or the person went back.
+            return go_on(request, purpose)
         recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:
-            return _continue(request, recognised, sealed, return_page)
-    requester = authorize.describe_pending(request.engine, sealed, request.browser) if sealed else None
+            return begin_and_go_on(request, recognised, purpose)
+    requester = requester_of(request, purpose)
     page = SignInPage(
         csrf_token=form_token(request.engine, requester.handle) if requester else stranger_token(request),
         requester=requester,
-        sealed_request=sealed,
-        return_page=return_page,
-        again=again,
+        sealed_request=purpose.sealed_request,
+        return_page=purpose.return_page,
+        again=purpose.again,
         notice=NOTICES.get(query.get("notice") or "", ""),
     )
     return _login_page(request, page)
 
 
+def read_purpose(request: Request, query: Parameters) -> Purpose:
+    """What somebody signs in for, as the query of a page for signing in says it (E-18)."""
+    sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
+    again = bool(return_page) and bool(query.get("again"))
+    return Purpose(
+        sealed_request=sealed,
+        return_page=return_page,
+        again=again,
+        must_sign_in=again
+        or (bool(sealed) and authorize.wants_sign_in_again(request.engine, sealed, request.browser)),
+    )
+
+
+def requester_of(request: Request, purpose: Purpose) -> Requester | None:
+    """Who asks in the pending request that somebody signs in for; None without one.
+
+    Raises:
+        PageError: it cannot go on.
+    """
+    if not purpose.sealed_request:
+        return None
+    return authorize.describe_pending(request.engine, purpose.sealed_request, request.browser)
+
+
 @view_config(route_name="login", request_method="POST")
 def check_login(request: Request) -> Response:
+    """POST /login: check the password, begin a session, and go on with the pending request or page.
+
+    Raises:
+        ForgedForm: the form is of another browser (T098).
+        NotSignedIn: the name or password is wrong; one answer for both.
+        TooManySignIns: there were too many attempts.
+    """
     form, engine = read_form_from_here(request), request.engine
     sealed = _once(form, "request") or ""
     # A request that cannot continue is refused before a password is checked.
@@ -143,11 +205,12 @@ def check_login(request: Request) -> Response:
         raise NotSignedIn(refused, page) from None
     except TooManyRequests as refused:
         raise TooManySignIns(refused, page) from None
-    return _continue(request, signed_in, sealed, page.return_page)
+    return begin_and_go_on(request, signed_in, Purpose(sealed_request=sealed, return_page=page.return_page))
 
 
 @exception_view_config(NotSignedIn)
 def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
+    """The form again with one sentence for every cause, as status 400."""
     response = _login_page(request, refusal.page, failed=True)
     response.status_int = 400
     return response
@@ -155,12 +218,14 @@ def refuse_login(refusal: NotSignedIn, request: Request) -> Response:
 
 @exception_view_config(TooManySignIns)
 def hold_login(refusal: TooManySignIns, request: Request) -> Response:
+    """The form again with the time to wait, as status 429 with `Retry-After`."""
     response = _login_page(request, refusal.page, failed=True, wait_seconds=refusal.retry_after)
     return with_retry_after(response, refusal)
 
 
 @view_config(route_name="logout", request_method="GET")
 def logout(request: Request) -> Response:
+    """GET /logout: ask whether to end this session; a link of another site ends nothing."""
     if request.browser.user is None:
         return _signed_out(request)
     page = {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")}
@@ -169,6 +234,7 @@ def logout(request: Request) -> Response:
 
 @view_config(route_name="logout", request_method="POST")
 def confirm_logout(request: Request) -> Response:
+    """POST /logout: end the session of this browser."""
     read_own_form(request)
     sign_out_here(request)
     return _signed_out(request)
@@ -195,18 +261,18 @@ def _once(form: Parameters, name: str) -> str | None:
         return None
 
 
-def _continue(request: Request, signed_in: SignedIn, sealed_request: str, return_page: str) -> Response:
-    """Begin the new session, and go on."""
+def begin_and_go_on(request: Request, signed_in: SignedIn, purpose: Purpose) -> Response:
+    """Give the browser the new session, and go on."""
     begin_session(request, signed_in.session_id)
     remember_device(request, signed_in.user)
-    return _go_on(request, sealed_request, return_page)
+    return go_on(request, purpose)
 
 
-def _go_on(request: Request, sealed_request: str, return_page: str) -> Response:
+def go_on(request: Request, purpose: Purpose) -> Response:
     """To the pending request or the page that somebody signs in for, if any."""
-    if sealed_request:
-        return see_own(request, "consent", request=sealed_request)
-    name, _, query = return_page.partition("?")
+    if purpose.sealed_request:
+        return see_own(request, "consent", request=purpose.sealed_request)
+    name, _, query = purpose.return_page.partition("?")
     return see_other(own_url(request, name or "home") + (f"?{query}" if query else ""))
 
 
@@ -253,6 +319,7 @@ def _login_page(
         or (user.username if again and user else ""),
         "again": again,
         "why": requester.why if again and requester else "",
+        "ways": _ways(request, shown),
         "failed": failed,
         "wait_minutes": minutes(wait_seconds),
         "error_id": request.error_id,
@@ -266,3 +333,16 @@ def _login_page(
         "script-src": [own_url(request, "show_password")],
     }
     return render_page(request, "login.jinja2", page)
+
+
+def _ways(request: Request, shown: SignInPage) -> list[dict[str, str]]:
+    """The other ways to sign in, each with the address that leads on to what somebody signs in for."""
+    asked = shown.requester.parameters if shown.requester else Parameters.parse("")
+    purpose = Purpose(sealed_request=shown.sealed_request, return_page=shown.return_page, again=shown.again)
+    ways = [way for found in request.registry.sign_in_ways for way in found(asked)]
+    # Those that are expected come first, and otherwise as they were added.
+    ways.sort(key=lambda way: not way.is_expected)
+    origin = request.application.parts.settings.issuer_origin
+    return [
+        {"label": way.label, "url": uris.with_query(origin + way.path, purpose.query.items())} for way in ways
+    ]

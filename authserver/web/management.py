@@ -1,6 +1,6 @@
-"""The listener for operators: liveness, readiness, figures and limits, with threads of its own, apart from everybody's.
+"""The listener for operators: liveness, readiness, figures and limits, with its own threads.
 
-Whatever strangers do to the other listener, this one answers: it shares neither its threads nor its connections.
+It answers during a flood at the public listener, because they share neither threads nor connections.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADJUSTMENTS: Mapping[str, Any] = {
     "clear_untrusted_proxy_headers": False,
     "ident": "",
 }
-# Operators' own programs are not many. One that hangs loses its connection soon.
+# Few programs connect here; a connection that hangs is closed soon.
 _BOUNDS = Bounds(connections_per_address=0, request_time_limit=10, trusts=lambda peer: False)
 
 

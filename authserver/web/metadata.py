@@ -24,6 +24,7 @@ MAXIMUM_AGE = 300
 
 
 def includeme(config: Configurator) -> None:
+    """Add the endpoint of the server metadata (RFC 8414, 3)."""
     config.add_well_known(METADATA, metadata, operation=operations.METADATA_DOCUMENT)
 
 
@@ -36,6 +37,7 @@ def publish(config: Configurator) -> None:
 
 
 def metadata(request: Request) -> Response:
+    """GET: the server metadata (RFC 8414, 3.2), with the scopes of the store."""
     registry = request.registry
     parts = request.application.parts
     # Others may be in the store (`authserver apply`); nothing else of it changes while the server runs.
@@ -53,6 +55,7 @@ def metadata(request: Request) -> Response:
 
 @view_config(route_name="jwks", request_method="GET")
 def jwks(request: Request) -> Response:
+    """GET /oauth/jwks: the public keys (RFC 7517, 5); others may keep them for `jwks_maximum_age` seconds."""
     parts = request.application.parts
     body = msgspec.json.encode(parts.signer.jwks())
     # A new key is published for longer than this before it signs (`engine.keys.signing_keys.publication_time`).

@@ -19,6 +19,7 @@ from authserver.engine.errors import (
     UnsupportedResponseType,
     UnsupportedTokenType,
 )
+from authserver.engine.grants import assertion
 from authserver.engine.introspect import SIGNED
 from authserver.limits import (
     MAXIMUM_CLIENT_NAME,
@@ -104,6 +105,13 @@ GRANT_FORMS: Mapping[str, Members] = {
         "resource": RESOURCE_PARAMETER,
     },
     "client_credentials": {"scope": SCOPE_PARAMETER, "resource": RESOURCE_PARAMETER},
+    assertion.GRANT_TYPE: {
+        "assertion": Parameter(
+            description="What a trusted issuer signed (RFC 7523, 2.1).", schema=TEXT, required=True
+        ),
+        "scope": SCOPE_PARAMETER,
+        "resource": RESOURCE_PARAMETER,
+    },
 }
 
 TOKEN = Operation(

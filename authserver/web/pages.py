@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -21,6 +21,7 @@ from pyramid.response import Response
 from pyramid.view import view_config
 
 from authserver.engine.letters import is_mail_on
+from authserver.engine.parameters import Parameters
 from authserver.engine.printable import made_visible
 from authserver.settings import REFERENCE, Settings
 from authserver.web.languages import DOMAIN, Languages, PageLanguage, underscored
@@ -69,10 +70,12 @@ def includeme(config: Configurator) -> None:
     config.add_subscriber(add_page_values, BeforeRender)
     config.registry.home_links = []
     config.registry.account_tabs = []
+    config.registry.sign_in_ways = []
     config.registry.static_files = _static_files(application.parts.settings)
     config.registry.page_paths = _paths(config.registry)
     config.add_directive("add_home_link", add_home_link)
     config.add_directive("add_account_tab", add_account_tab)
+    config.add_directive("add_sign_in_way", add_sign_in_way)
 
 
 def visible(value: object, maximum: int = 200) -> str:
@@ -112,6 +115,26 @@ def render_page(request: Request, template: str, values: Mapping[str, Any]) -> R
 def add_account_tab(config: Configurator, route_name: str, label: str) -> None:
     """Directive for features: a page of people's accounts, behind those of the core; its route is `personal`."""
     config.registry.account_tabs.append((route_name, label))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInWay:
+    """Another way to sign in than by a password here, as the sign-in page shows it.
+
+    Attributes:
+        label: whose it is, such as the name of a company.
+        path: of a page below the issuer; what somebody signs in for is added as its query, which `sign_in_purpose` reads.
+        is_expected: whether what is known of the person speaks for it, so that it comes first.
+    """
+
+    label: str
+    path: str
+    is_expected: bool = False
+
+
+def add_sign_in_way(config: Configurator, ways: Callable[[Parameters], Sequence[SignInWay]]) -> None:
+    """Directive for features: ways to sign in, for these parameters of an authorization request; there may be none."""
+    config.registry.sign_in_ways.append(ways)
 
 
 def own_url(request: Request, name: str, /, **query: str) -> str:
@@ -195,6 +218,7 @@ def support_link(settings: Settings, error_id: str) -> str:
 @view_config(route_name="open_link", request_method="GET")
 @view_config(route_name="logo", request_method="GET")
 def static_file(request: Request) -> Response:
+    """GET: a style sheet, script or image of the pages, with an ETag."""
     found = request.registry.static_files.get(request.matched_route.name)
     if found is None:
         raise HTTPNotFound()

@@ -36,6 +36,7 @@ class NewPasswordRefused(PasswordRefused):
 
 @view_config(route_name="password_link", request_method="GET")
 def ask_link(request: Request) -> Response:
+    """GET: the page that a link to set a password opens. The link itself is in the fragment, so no log has it."""
     request.content_security_policy = {
         **request.content_security_policy,
         "script-src": [own_url(request, "open_link")],
@@ -45,6 +46,12 @@ def ask_link(request: Request) -> Response:
 
 @view_config(route_name="password_link", request_method="POST")
 def set_password(request: Request) -> Response:
+    """POST: show the form for the user of a link, or set the password that was typed, which uses the link up.
+
+    Raises:
+        PasswordLinkRefused: the link is unknown, used, expired or overtaken.
+        NewPasswordRefused: the password cannot be used; the form is shown again.
+    """
     engine, (form, token, handle) = request.engine, _read_form(request)
     link = form.get("link") or ""
     user = open_link(engine, link).user
@@ -60,6 +67,7 @@ def set_password(request: Request) -> Response:
 
 @exception_view_config(NewPasswordRefused)
 def refuse_password(refusal: NewPasswordRefused, request: Request) -> Response:
+    """The form again with what is wrong, as status 400."""
     response = _choose(request, refusal.link, refusal.user, refusal.csrf_token, refusal)
     response.status_int = 400
     return response
@@ -67,6 +75,7 @@ def refuse_password(refusal: NewPasswordRefused, request: Request) -> Response:
 
 @exception_view_config(PasswordLinkRefused)
 def refuse_link(refusal: PasswordLinkRefused, request: Request) -> Response:
+    """A page that says that the link does not work any more, whatever the cause, as status 400."""
     response = _page(request, refused=True)
     response.status_int = 400
     return response
@@ -74,6 +83,7 @@ def refuse_link(refusal: PasswordLinkRefused, request: Request) -> Response:
 
 @view_config(route_name="forgotten_password", request_method="GET")
 def ask_username(request: Request) -> Response:
+    """GET: the form for those who forgot their password."""
     settings = request.application.parts.settings
     page = {
         "action": own_url(request, "forgotten_password"),

@@ -34,7 +34,7 @@ class Kind:
     title: str
 
 
-class NothingThere(HTTPNotFound):  # type: ignore[misc]  # Pyramid publishes no types
+class NothingThere(HTTPNotFound):
     """What is asked for is not there; nothing was decided, so no event is written. Its text may be shown."""
 
 

@@ -1,8 +1,8 @@
 """Several processes of one server on one machine: a parent that starts them, replaces them, and ends them.
 
-The parent has the listening sockets and reads nothing from them. Each process is started anew, by the same command, and
-gets the sockets from it: so a process that dies takes no waiting connection with it, and one that is started later has the
-INI file, the secrets and the installed version of that moment.
+The parent holds the listening sockets and does not read from them. It starts each process by the same command, and
+passes the sockets on: a process that dies loses no waiting connection, and one that is started later reads the present
+INI file, secrets and installed version.
 
     SIGTERM, SIGINT     end all processes, in order
     SIGHUP              replace all processes, one after the other; each ends when its successor answers
@@ -26,18 +26,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-# What a process gets from its parent; see `Inherited`.
+# The environment variable with what a process inherits from its parent; see `Inherited`.
 VARIABLE = "AUTHSERVER_PROCESS"
-# What the parent sends to a process that has a successor; it ends, and the sockets stay open in others.
+# The signal to a process whose successor answers: it ends, and other processes keep the sockets open.
 REPLACED = signal.SIGUSR1
 # Seconds within which a process must answer requests after its start.
 START_LIMIT = 120.0
 # Seconds of life after which a process that died is started again at once; before that, after 1, 2, 4 … seconds.
 STABLE = 30.0
 MAXIMUM_PAUSE = 30.0
-# Seconds that a process may be late with its end before it is killed.
+# Seconds after the time limit of its end, after which a process is killed.
 _LATE = 5.0
-# Seconds between two looks at the processes.
+# Seconds between two checks of the processes.
 _LOOK = 0.5
 _PSERVE = "import sys; from authserver.web.starting import main; sys.exit(main(sys.argv))"
 log = logging.getLogger("authserver")
@@ -57,7 +57,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What a process has of its parent.
+    """What a process inherits from its parent.
 
     Attributes:
         number: which of the processes it is, from 1.
@@ -75,7 +75,7 @@ class Inherited:
 
     @classmethod
     def take(cls) -> Inherited | None:
-        """What the parent left; None in a process that has no parent of this kind."""
+        """Read it from the environment; None in a process that no `Parent` started."""
         given = os.environ.pop(VARIABLE, None)
         if given is None:
             return None
@@ -104,13 +104,15 @@ class Inherited:
         threading.Thread(target=self._follow, name="parent", daemon=True).start()
 
     def _follow(self) -> None:
-        os.read(self._parent, 1)  # the parent never writes: this returns when it has gone, even by kill -9
+        os.read(
+            self._parent, 1
+        )  # the parent never writes: this returns when the parent has ended, even by kill -9
         # Without the delay: another server may be waiting for the addresses.
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def is_started_again() -> bool:
-    """Whether this process takes the place of another one, or joins others that answer already."""
+    """Whether this process replaces another one, or others of this server answer already."""
     return _is_started_again
 
 
@@ -121,7 +123,7 @@ class _Process:
     Attributes:
         ready: where it says that it answers requests.
         is_ready: whether it said so.
-        is_outdated: whether a reload was asked for since it was started, so that it is replaced, too.
+        is_outdated: whether a reload was requested since it was started, so that it has to be replaced.
         ends_by: when it must have ended, by the monotonic clock; None while it may live.
     """
 
@@ -174,11 +176,11 @@ class Parent:
         self._ending: int | None = None
         self._status = 0
         self._selector = selectors.DefaultSelector()
-        # Nothing is ever written: who reads from it notices when the parent has gone.
+        # Nothing is ever written to it: a process that reads from it notices the end of the parent.
         self._life, self._alive = os.pipe()
 
     def run(self) -> int:
-        """Start the processes, and look after them until the end. Returns the exit status."""
+        """Start the processes and supervise them until the end. Returns the exit status."""
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         os.set_blocking(reading, False)
@@ -213,7 +215,7 @@ class Parent:
                     return self._status
             self._kill_late()
 
-    # ---- signals: only flags are set ----------------------------------------------------------------
+    # ---- Signals: they only set flags -----------------------------------------------------------------
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         self._ending = number
@@ -221,7 +223,7 @@ class Parent:
     def _want_reload(self, number: int, frame: FrameType | None) -> None:
         self._must_reload = True
 
-    # ---- what is done between two looks -------------------------------------------------------------
+    # ---- Between two checks ------------------------------------------------------------------------
 
     def _reload(self) -> None:
         self._must_reload = False
@@ -254,7 +256,7 @@ class Parent:
             self._start(due[0])
         elif self._to_replace:
             number = self._to_replace[0]
-            if number in self._waiting:  # it died meanwhile, and is started again anyway
+            if number in self._waiting:  # it has ended, and is started again anyway
                 self._to_replace.pop(0)
             else:
                 self._start(number)
@@ -273,7 +275,7 @@ class Parent:
                 start_new_session=True,
             )
         except OSError as error:
-            # Such as when the installation is being replaced, or the system allows no more processes.
+            # For example while the installation is being replaced, or if the system allows no more processes.
             os.close(hearing)
             self._note_failed_start(number, f"cannot be started: {error}")
             return
@@ -283,7 +285,7 @@ class Parent:
         self._selector.register(hearing, selectors.EVENT_READ, self._starting)
 
     def _hear(self, process: _Process) -> None:
-        """It says that it answers requests, or its end of the pipe is closed because it has ended."""
+        """Read from the pipe of a process: it answers requests, or the pipe is closed because the process has ended."""
         said = os.read(process.ready, 1)
         self._selector.unregister(process.ready)
         os.close(process.ready)
@@ -332,7 +334,7 @@ class Parent:
         elif self._has_answered:
             self._start_again_later(number, why)
         else:
-            # What the first process says of the INI file and the database would be the same again.
+            # Another attempt would fail by the same error in the INI file or the database.
             log.error("process %d %s", number, why)
             self._status, self._ending = 1, signal.SIGTERM
 
@@ -351,7 +353,7 @@ class Parent:
 
     def _end_all(self, number: int) -> None:
         for process in self._living():
-            # One that does not answer yet knows no Ctrl-C.
+            # A process that does not answer yet does not handle SIGINT.
             self._leave(process, number if process.is_ready else signal.SIGTERM)
 
     def _kill_late(self) -> None:
@@ -376,7 +378,7 @@ def _texts(files: Sequence[Path]) -> dict[Path, bytes]:
 
 
 def command(arguments: Sequence[str], warnings: Sequence[str]) -> list[str]:
-    """How a process is started: as this one was, by `pserve`, with the same arguments."""
+    """The command that starts a process: `pserve` with the arguments of this process."""
     return [sys.executable, "-P", *(f"-W{item}" for item in warnings), "-c", _PSERVE, *arguments[1:]]
 
 

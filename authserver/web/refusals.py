@@ -48,6 +48,7 @@ class Unanswerable(Exception):
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.error_id`."""
     config.add_request_method(error_id, reify=True)
 
 
@@ -60,6 +61,8 @@ def error_id(request: Request) -> str:
 def tween_factory(
     handler: Callable[[Request], Response], registry: Registry
 ) -> Callable[[Request], Response]:
+    """A tween that records every error as an event, and answers it (`end`)."""
+
     def tween(request: Request) -> Response:
         floods = request.application.floods
         if floods.is_due():

@@ -13,4 +13,5 @@ from authserver.web.request import Request
 
 @view_config(route_name="register", request_method="POST")
 def register_client(request: Request) -> Response:
+    """POST /oauth/register (RFC 7591, 3.1): 201 with the registered client."""
     return json_response(register(request.engine, read_json(request)), status=201)

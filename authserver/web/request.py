@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from pyramid.interfaces import IRequestExtensions, IRequestFactory
 
 from authserver.engine.context import Caller, Engine, Journal, Parts
 from authserver.engine.floods import Floods
+from authserver.engine.parameters import Parameters
 from authserver.engine.pending import Browser
 from authserver.engine.ports import Storage
 from authserver.limits import MAXIMUM_BODY
@@ -24,6 +25,7 @@ from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:
+    """Let Pyramid make requests of the class below."""
     config.set_request_factory(Request)
 
 
@@ -44,26 +46,34 @@ class Served(Protocol):
     """What the web needs of the application (`authserver.app.Application`)."""
 
     @property
-    def parts(self) -> Parts: ...
+    def parts(self) -> Parts:
+        """Settings, plugins and keys."""
 
     @property
-    def storage(self) -> Storage: ...
+    def storage(self) -> Storage:
+        """Begins transactions outside that of a request."""
 
     @property
-    def floods(self) -> Floods: ...
+    def floods(self) -> Floods:
+        """Counts refusals that are too many to be stored one by one."""
 
     @property
-    def ending(self) -> Ending: ...
+    def ending(self) -> Ending:
+        """Whether the process is about to end."""
 
-    def probe_database(self) -> None: ...
+    def probe_database(self) -> None:
+        """Ask the database whether it answers. Raises StorageUnavailable."""
 
-    def engine(self, request: Request) -> Engine: ...
+    def engine(self, request: Request) -> Engine:
+        """What the rules get, in the transaction that the request has."""
 
-    def answer_forgotten(self, username: str, caller: Caller) -> None: ...
+    def answer_forgotten(self, username: str, caller: Caller) -> None:
+        """Send the user of this name a link to set a password, later and unseen by the caller (T100)."""
 
     def begin(
         self, *, caller: Caller | None = None, journal: Journal | None = None
-    ) -> AbstractContextManager[Engine]: ...
+    ) -> AbstractContextManager[Engine]:
+        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception."""
 
 
 class Registry(Protocol):
@@ -80,6 +90,7 @@ class Registry(Protocol):
         home_links: label and address of what features add to the front page.
         page_paths: the addresses that every page may link to (`web.pages.Paths`).
         account_tabs: route and label of what features add to people's accounts.
+        sign_in_ways: what features add to the sign-in page (`web.pages.SignInWay`), by the parameters of a request.
         static_files: media type, content and digest, by the name of the route.
         cross_origin: what programs in browsers may do from other origins.
         languages: the languages that pages are in.
@@ -98,6 +109,7 @@ class Registry(Protocol):
     home_links: list[tuple[str, str]]
     page_paths: Any
     account_tabs: list[tuple[str, str]]
+    sign_in_ways: list[Callable[[Parameters], Sequence[Any]]]
     static_files: Mapping[str, tuple[str, bytes, str]]
     cross_origin: CrossOrigin
     languages: Languages
@@ -105,7 +117,7 @@ class Registry(Protocol):
     request_ids: RequestIds
 
 
-class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publishes no types
+class Request(pyramid.request.Request):
     """A request.
 
     Its body always stays in memory, although WebOb writes long ones to a file: a password must not be on the disk.
@@ -135,4 +147,5 @@ class Request(pyramid.request.Request):  # type: ignore[misc]  # Pyramid publish
 
     @property
     def application(self) -> Served:
+        """The server that answers."""
         return self.registry.application

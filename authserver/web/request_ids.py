@@ -26,6 +26,7 @@ _SAMPLED = 1
 
 
 def includeme(config: Configurator) -> None:
+    """Read from the settings which ids are taken over."""
     config.registry.request_ids = RequestIds.of(config.registry.application.parts.settings)
 
 
@@ -43,6 +44,7 @@ class RequestIds:
 
     @classmethod
     def of(cls, settings: Settings) -> RequestIds:
+        """What the settings say."""
         name = settings.request_id_header
         return cls(
             header=f"HTTP_{name.upper().replace('-', '_')}" if name else "",

@@ -13,6 +13,7 @@ from authserver.web.request import Request
 
 @view_config(route_name="revoke", request_method="POST")
 def revoke_token(request: Request) -> Response:
+    """POST /oauth/revoke (RFC 7009, 2): 200 for every token, known or not."""
     revoke(request.engine, read_form(request))
     # Clients ignore the body (RFC 7009, 2.2); those that parse every answer as JSON are served as well.
     return json_response({})

@@ -22,6 +22,7 @@ class Medium(StrEnum):
 
     @property
     def is_json(self) -> bool:
+        """Whether answers are JSON of either form."""
         return self is not Medium.PAGE
 
 

@@ -357,9 +357,11 @@ def needs_transaction(request: Request) -> bool:
 
 
 def method_not_allowed(request: Request) -> Response:
+    """Refuse a method that the route does not have: 405 with `Allow` (RFC 9110, 15.5.6)."""
     assert request.route is not None  # only added to routes of the table
     raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(request.route.methods)})
 
 
 def no_such_document(request: Request) -> Response:
+    """Refuse a well-known path that nothing is published at: 404."""
     raise HTTPNotFound()

@@ -67,6 +67,7 @@ class TwoSessions(PageError):
 
 
 def includeme(config: Configurator) -> None:
+    """Add `request.browser`."""
     config.add_request_method(_browser, "browser", reify=True)
 
 
@@ -127,6 +128,11 @@ def mark_browser(request: Request, handle: str) -> None:
 
 def stranger_token(request: Request) -> str:
     """The token of a form that is not about a pending request, for somebody who may have no session (T092)."""
+    return form_token(request.engine, browser_handle(request))
+
+
+def browser_handle(request: Request) -> str:
+    """A handle under which this browser is marked; it gets a mark if it has none."""
     browser = request.browser
     marked = (
         handle for handle in reversed(list(browser.marks)) if is_marked(request.engine, browser, handle)
@@ -135,7 +141,7 @@ def stranger_token(request: Request) -> str:
     if handle is None:
         handle = digests.new_identifier()
         mark_browser(request, handle)
-    return form_token(request.engine, handle)
+    return handle
 
 
 def session_token(request: Request, route_name: str) -> str:

@@ -21,7 +21,7 @@ from authserver.ini import unreadable
 from authserver.web.serving import cannot_start
 
 
-class Loader(plaster_pastedeploy.Loader):  # type: ignore[misc]  # plaster publishes no types
+class Loader(plaster_pastedeploy.Loader):
     """Reads one INI file. Everything raises SystemExit with a line if the file cannot be read.
 
     Args:
@@ -71,7 +71,7 @@ class Loader(plaster_pastedeploy.Loader):  # type: ignore[misc]  # plaster publi
             raise SystemExit(cannot_start([unreadable(self.uri.path, error)])) from None
 
 
-class _Serve(PServeCommand):  # type: ignore[misc]
+class _Serve(PServeCommand):
     def _get_config_loader(self, uri: str) -> Any:
         found = plaster.get_loader(uri, protocols=["wsgi"])
         is_of_pastedeploy = type(found) is plaster_pastedeploy.Loader

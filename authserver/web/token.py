@@ -13,4 +13,5 @@ from authserver.web.request import Request
 
 @view_config(route_name="token", request_method="POST")
 def token(request: Request) -> Response:
+    """POST /oauth/token (OAuth 2.1, 3.2): the tokens as JSON."""
     return json_response(exchange(request.engine, read_form(request)).as_json())

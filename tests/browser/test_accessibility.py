@@ -112,7 +112,7 @@ def test_every_page_is_for_everybody(page: Page, server: Server, watch, name: st
     expect(page.locator("html")).to_have_attribute("lang", "en")
     assert page.title().endswith(" · authserver")
     for role, count in (("main", 1), ("banner", 1)):
-        expect(page.get_by_role(role)).to_have_count(count)  # type: ignore[arg-type] # both are roles
+        expect(page.get_by_role(role)).to_have_count(count)  # both are roles
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
 
     for scheme in ("light", "dark"):
@@ -198,7 +198,7 @@ def test_dark_is_dark(page: Page, server: Server) -> None:
     PAGES["consent"](page, server)
     shades = []
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # both are schemes
+        page.emulate_media(color_scheme=scheme)  # both are schemes
         shades.append(page.locator(".card").evaluate("element => getComputedStyle(element).backgroundColor"))
     assert shades == ["rgb(255, 255, 255)", "rgb(26, 32, 41)"]
 

@@ -67,7 +67,7 @@ class Says:
         self, client: Client, user: User | None, session: Session | None, parameters: Parameters
     ) -> Decision[AuthenticationStep] | None:
         ASKED.append((client, user, session, parameters))
-        return SAYS[-1]()  # type: ignore[no-any-return]
+        return SAYS[-1]()
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +266,10 @@ BAD: dict[str, Any] = {
     "a level with a space": allow("fine", SignIn(acr="two factors")),
     "a level without a name": allow("fine", SignIn(acr="")),
     "a long level": allow("fine", SignIn(acr="a" * (MAXIMUM_LEVEL + 1))),
-    "the name of a step inside": allow("fine", SignIn(step="sign_in_again")),  # type: ignore[arg-type]
-    "an unknown step inside": allow("fine", SignIn(step="sign_out")),  # type: ignore[arg-type]
-    "a level that is no text": allow("fine", SignIn(acr=7)),  # type: ignore[arg-type]
-    "a sentence that is no text": allow("fine", SignIn(why=None)),  # type: ignore[arg-type]
+    "the name of a step inside": allow("fine", SignIn(step="sign_in_again")),
+    "an unknown step inside": allow("fine", SignIn(step="sign_out")),
+    "a level that is no text": allow("fine", SignIn(acr=7)),
+    "a sentence that is no text": allow("fine", SignIn(why=None)),
     "a code with a space": deny("no", "login required"),
     "a code with a line end": deny("no", "login_required\r\nLocation: https://evil.example"),
     "a code in capitals": deny("no", "LOGIN"),

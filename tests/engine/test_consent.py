@@ -21,6 +21,7 @@ from authserver.engine.consent import (
     problem_with,
     sentences,
     silent_approval_is_safe,
+    stands_for_a_silent_request,
 )
 from authserver.engine.context import Engine, Issue
 from authserver.engine.errors import AccessDenied, InvalidGrant, PageError, ServerError
@@ -111,6 +112,27 @@ def test_silence_is_safe_where_something_proves_the_client(
     )
     safe = alone and not itself and (first_party or not public)
     assert silent_approval_is_safe(client, reaches_client_alone=alone) is safe
+
+
+@pytest.mark.parametrize(("public", "by_address", "alone"), list(product((False, True), repeat=3)))
+def test_what_a_client_that_registered_itself_was_given_stands_where_no_page_may_be_shown(
+    engine: Engine, public: bool, by_address: bool, alone: bool
+) -> None:
+    """E-12, T088, OIDC-05: of a client that proves itself, at an address of its own, for what the person confirmed."""
+    client = a_client(
+        client_id="https://client.example/about" if by_address else CLIENT.client_id,
+        registered_by=RegisteredBy.SELF,
+        auth_method="none" if public else "client_secret_basic",
+    )
+    agreement = an_agreement(client=client, scopes=("profile",), resources=(API,))
+    assert not stands_for_a_silent_request(engine, agreement, reaches_client_alone=alone)
+    hold_session(engine, SESSION)
+    agree(engine, agreement, SESSION, asked=True)
+    stands = alone and not public and not by_address
+    assert stands_for_a_silent_request(engine, agreement, reaches_client_alone=alone) is stands
+    for more in ({"scopes": ("profile", "files.read")}, {"resources": (API, FILES)}):
+        wider = replace(agreement, **more)
+        assert not stands_for_a_silent_request(engine, wider, reaches_client_alone=alone)
 
 
 BEFORE = an_agreement(scopes=("profile", "files.read"), resources=(API, FILES))

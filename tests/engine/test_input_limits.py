@@ -99,7 +99,7 @@ def resources(number: int) -> None:
         {"authserver.plugin.resources_listed.resources": "https://api.example/ = *"}
     ).begin() as engine:
         client = SimpleNamespace(resources=(), client_id="reports")
-        allowed_resources(engine, client, ["https://api.example/"] * number)  # type: ignore[arg-type]
+        allowed_resources(engine, client, ["https://api.example/"] * number)
 
 
 def client_id(length: int) -> None:
@@ -254,15 +254,9 @@ EDGES: dict[str, list[Edge]] = {
     "MAXIMUM_CLIENT_SECRET": [Edge(lambda n: accept(may_be_secret("x" * n)))],
     "MAXIMUM_LANGUAGES": [
         Edge(
-            lambda n: accept(
-                Languages(Told(("en", "de"), "")).choose("", f"de{' ' * (n - 4)},x").tag == "de"  # type: ignore[arg-type]
-            )
+            lambda n: accept(Languages(Told(("en", "de"), "")).choose("", f"de{' ' * (n - 4)},x").tag == "de")
         ),
-        Edge(
-            lambda n: accept(
-                Languages(Told(("en", "de"), "")).choose("de".ljust(n), "").tag == "de"  # type: ignore[arg-type]
-            )
-        ),
+        Edge(lambda n: accept(Languages(Told(("en", "de"), "")).choose("de".ljust(n), "").tag == "de")),
     ],
 }
 

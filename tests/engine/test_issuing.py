@@ -46,7 +46,7 @@ def order(**changes: Any) -> Issue:
 def refused(engine: Engine, what: Issue, client: Client = CLIENT) -> OAuthError:
     """The refusal of an order; nothing is kept of it."""
     before = engine.stores.events.count(NOW)
-    with pytest.raises(OAuthError) as caught, engine.stores.begin():  # type: ignore[attr-defined]
+    with pytest.raises(OAuthError) as caught, engine.stores.begin():
         issue(engine, client, what)
     assert engine.stores.events.count(NOW) == before
     return caught.value
@@ -96,11 +96,11 @@ def test_a_grant_that_has_ended_gives_nothing(engine: Engine) -> None:
     engine.stores.grants.add(GRANT)
     issue(engine, CLIENT, order(is_new=False))
     engine.stores.grants.revoke(GRANT.grant_id, NOW, "over")
-    tokens = len(engine.stores.tables.tokens)  # type: ignore[attr-defined]
+    tokens = len(engine.stores.tables.tokens)
     with pytest.raises(InvalidGrant) as caught:
         issue(engine, CLIENT, order(is_new=False))
     assert caught.value.reason == "grant-ended"
-    assert len(engine.stores.tables.tokens) == tokens  # type: ignore[attr-defined]
+    assert len(engine.stores.tables.tokens) == tokens
 
 
 def test_a_disabled_person_gets_nothing(engine: Engine) -> None:
@@ -135,12 +135,12 @@ def test_what_was_written_can_be_undone_before_all_is_asked_again(engine: Engine
     use = SingleUse(
         purpose="p", text="t", since=NOW, until=NOW + timedelta(minutes=1), refusal=InvalidGrant("Used.")
     )
-    with stores.begin():  # type: ignore[attr-defined]
+    with stores.begin():
         with pytest.raises(AlreadyClaimed):
             issue(engine, CLIENT, order(is_new=False, spends=code, uses=(use,)))
         stores.undo()
-        assert len(stores.tables.tokens) == 1  # type: ignore[attr-defined]
-        assert not stores.tables.kept  # type: ignore[attr-defined]
+        assert len(stores.tables.tokens) == 1
+        assert not stores.tables.kept
         issue(engine, CLIENT, order(is_new=False, uses=(use,)))
-    assert len(stores.tables.tokens) == 2  # type: ignore[attr-defined]
-    assert len(stores.tables.kept) == 1  # type: ignore[attr-defined]
+    assert len(stores.tables.tokens) == 2
+    assert len(stores.tables.kept) == 1

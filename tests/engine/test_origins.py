@@ -47,7 +47,7 @@ class Asked:
 
             engine = replace(
                 engine,
-                stores=SimpleNamespace(clients=Counting()),  # type: ignore[arg-type]  # all that is used
+                stores=SimpleNamespace(clients=Counting()),  # all that is used
                 caller=replace(engine.caller, source=source, endpoint="token"),
             )
             return may_read(engine, origin, self.known)

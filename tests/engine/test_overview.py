@@ -76,7 +76,7 @@ def test_a_secret_that_ends_soon_is_found() -> None:
     rules.add_client(client_id="unending")
     with rules.begin() as engine:
         for days, expected in ((29, [client.client_id]), (31, [])):
-            old = engine.stores.clients.find(client.client_id, engine.now).secrets[0]  # type: ignore[union-attr]
+            old = engine.stores.clients.find(client.client_id, engine.now).secrets[0]
             new = replace(old, expires_at=engine.now + timedelta(days=days))
             assert engine.stores.clients.change_secret(client.client_id, old, new)
             assert [each.client_id for each in overview.ending_secrets(engine)] == expected

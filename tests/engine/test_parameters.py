@@ -155,7 +155,7 @@ def test_parameters_cannot_be_changed_and_show_nothing() -> None:
     """R-04"""
     parameters = Parameters.parse("client_secret=hush")
     with pytest.raises(AttributeError):
-        parameters._pairs = ()  # type: ignore[misc]  # that it is refused is the point
+        parameters._pairs = ()  # that it is refused is the point
     assert "hush" not in repr(parameters)
 
 

@@ -95,7 +95,7 @@ def test_what_was_made_before_the_restore_is_of_another_generation(
         for _ in range(2)
     ]
     assert uses == [known, False]
-    assert len(engine.stores.tables.kept) == known  # type: ignore[attr-defined]  # of the stores in memory
+    assert len(engine.stores.tables.kept) == known  # of the stores in memory
 
 
 def test_a_pending_request_from_before_the_restore_has_expired(make: Make) -> None:
@@ -449,7 +449,7 @@ def test_what_the_backup_never_had_is_told(make: Make, type: EventType, todo: st
     done = redo(engine, logged_event(type, details={"secret": 7, "others_end_at": "soon"}, **ids))
     assert done.outcome is RedoOutcome.ABSENT
     assert todo in done.todo
-    assert engine.stores.tables.events == {}  # type: ignore[attr-defined]  # of the stores in memory
+    assert engine.stores.tables.events == {}  # of the stores in memory
 
 
 def test_a_client_of_the_operator_that_the_backup_lacks_is_added_by_an_operator(make: Make) -> None:

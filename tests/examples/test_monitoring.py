@@ -162,7 +162,7 @@ def in_trouble(serve: Callable[..., Server]) -> Watched:
     with server.application.storage.begin() as stores:
         stores.event_positions.count_set_aside("statistics", 1)
         stores.event_seals.remove_until(1_000)
-    server.application.parts.policies.plugin("opentelemetry").provider.force_flush()  # type: ignore[attr-defined]
+    server.application.parts.policies.plugin("opentelemetry").provider.force_flush()
     with ExitStack() as held:
         # The last one is for the figures of the backlog.
         for _ in range(15):

@@ -64,13 +64,13 @@ class Devices(Rules):
             headers=headers or {},
         )
 
-    def look(self, typed: str, browser: Browser | None = None) -> Any:
+    def look(self, typed: str, browser: Browser | None = None, **at: Any) -> Any:
         """What a person sees who types this, or why they see nothing."""
         browser = browser or self.signed_in()
         assert browser.user is not None
         assert browser.session is not None
         person, session = browser.user, browser.session
-        return self.at("device", lambda engine: pages.find(engine, typed, person, session, self.rules))
+        return self.at("device", lambda engine: pages.find(engine, typed, person, session, self.rules), **at)
 
     def allow(self, typed: str, browser: Browser | None = None, scopes: Any = None, **answer: Any) -> Any:
         """A person allows what the device of this code asks for, or some of it."""
@@ -575,7 +575,7 @@ def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
     limits = "typed = typed_code, account, 3, 10 minutes\nall = typed_code, all, 4, hour"
     devices = Devices(
         **{
-            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",
             "authserver.plugin.rate_limits.limits": limits,
         }
     )
@@ -592,12 +592,37 @@ def test_wrong_guesses_are_limited_for_a_person_and_for_all() -> None:
     refusal_of(devices.look("CCCC-CCCC", bob), "all")
 
 
+def test_wrong_guesses_are_limited_from_one_address_and_from_many() -> None:
+    """DEV-04, DEV-16, T117: accounts that share an address share its limit, and addresses the limit of all."""
+    limits = "from = typed_code, source, 3, 10 minutes\nall = typed_code, all, 6, hour"
+    devices = Devices(
+        **{
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugin.rate_limits.limits": limits,
+        }
+    )
+    told = devices.begins()
+    people = []
+    for number in range(7):
+        devices.add_user(f"eve{number}", None)
+        people.append(devices.signed_in(f"eve{number}"))
+    for person in people[:3]:
+        refusal_of(devices.look("BBBB-BBBB", person, source="198.51.100.1"), "user-code-unknown")
+    # The right code is not looked up any more either: what was guessed is not told.
+    for code in ("BBBB-BBBB", told["user_code"]):
+        refusal_of(devices.look(code, people[3], source="198.51.100.1"), "from")
+    for number, person in enumerate(people[3:6]):
+        refusal_of(devices.look("BBBB-BBBB", person, source=f"203.0.113.{number}"), "user-code-unknown")
+    for code in ("BBBB-BBBB", told["user_code"]):
+        refusal_of(devices.look(code, people[6], source="192.0.2.99"), "all")
+
+
 def test_a_code_that_the_database_has_forgotten_is_over(devices: Devices) -> None:
     """T149: it cannot be known whether a request was answered after the backup."""
     told = devices.begins()
     with devices.begin() as engine:
         engine.stores.generations.begin(devices.now + timedelta(seconds=1))
-    devices.parts.generation.read()  # type: ignore[attr-defined]
+    devices.parts.generation.read()
     devices.wait(2)
     refusal_of(devices.look(told["user_code"]), "device-request-expired")
     assert_refused(devices.poll(told), "expired_token")
@@ -707,6 +732,30 @@ def test_of_many_polls_at_once_one_gets_tokens(database_url: str) -> None:
     assert len(server.events("token.issued")) == 1
     assert server.rows("grants")[0]["revoked_at"] is None
     server.close()
+
+
+def test_servers_on_one_database_share_the_interval_and_its_growth(database_url: str) -> None:
+    """DEV-02, DEV-15: on both databases; what a poll at one of them leaves is what the next one at another finds."""
+    servers = [Server(database_url, with_plugin("device_grant", {})) for _ in range(2)]
+    first, second = servers
+    device, _ = first.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+    told = first.ask("/oauth/device_authorization", device, scope="profile").json
+    poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
+    assert_json_error(first.token(device, **poll), "authorization_pending")
+    assert_json_error(second.token(device, **poll), "slow_down")
+    assert _interval(first) == told["interval"] + 5
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda n: servers[n % 2].token(device, **poll), range(6)))
+    assert {answer.json["error"] for answer in answers} == {"slow_down"}
+    assert _interval(second) > told["interval"] + 5
+    for server in servers:
+        server.close()
+
+
+def _interval(server: Server) -> int:
+    """That of the one device that has asked, as its record has it."""
+    (interval,) = re.findall(r"['\"]interval['\"]: ?(\d+)", repr(server.rows("kept")))
+    return int(interval)
 
 
 def test_a_server_without_limits_says_that_codes_can_be_guessed(

@@ -562,7 +562,7 @@ def test_what_we_signed_ourselves_is_no_assertion(sqlite_url: str, tmp_path: Pat
     bearer = Bearer(sqlite_url, ours, issuers=f"{ISSUER} = {ours}\n{TRUSTED} = {ours}")
     service = bearer.server.add_client(grant_types=("client_credentials",))
     token = bearer.server.token(*service, grant_type="client_credentials").json["access_token"]
-    bearer.refused(lambda: bearer.send(token), "assertion-type")
+    bearer.refused(lambda: bearer.send(token), "assertion-issuer-not-trusted")
     sign = bearer.server.application.parts.signer.sign
     own = sign(claims_with(iss=ISSUER), typ="JWT")
     bearer.refused(lambda: bearer.send(own), "assertion-issuer-not-trusted")
@@ -599,10 +599,11 @@ def test_settings_that_cannot_be_meant_stop_the_start(
     assert named in str(stopped.value)
 
 
-def test_without_issuers_nobody_is_trusted_by_accident(sqlite_url: str) -> None:
-    """T142: the setting has no default."""
-    with pytest.raises(SettingsError, match=r"authserver\.plugin\.jwt_bearer\.issuers: missing"):
-        Server(sqlite_url, with_plugin("jwt_bearer", {}))
+def test_without_issuers_nobody_is_trusted_by_accident(sqlite_url: str, key_file: Path) -> None:
+    """T142: neither the INI nor the database has one until somebody says so."""
+    bearer = Bearer(sqlite_url, key_file, issuers="")
+    bearer.refused(lambda: bearer.send(assertion()), "assertion-issuer-not-trusted")
+    bearer.server.close()
 
 
 # ---- whatever is sent -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ TEXTS = {".css", ".jinja2", ".js", ".py", ".txt"}
 # `dpop_jkt`, `DPoP-Nonce` and `use_dpop_nonce`, `pushed` in `require_pushed_authorization_requests`.
 # Not here, because they are the core's: `request_uri` and `request`, which it refuses where nobody reads them (RFC
 # 9101, 7), and `client_assertion`, of which it sees that it is a method beside others (RFC 7521, 4.2); `jwks`, which is
-# also what this server publishes.
+# also what this server publishes; and the grant type of assertions, which each of their profiles shares.
 WORDS = {
     "admin_api": ["admin api", "authserver:clients", "admin_api_token"],
     "client_id_documents": [
@@ -56,7 +56,7 @@ WORDS = {
         "verification_uri",
     ],
     "dpop": ["dpop", "jkt"],
-    "jwt_bearer": ["grant-type:jwt-bearer", "jwt bearer", "authorization-grant+jwt"],
+    "jwt_bearer": ["authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "opentelemetry": ["opentelemetry", "otlp"],
     # Not "nonce", which is also a term of cryptography, and in its name of the specification "OIDC".
@@ -78,6 +78,14 @@ WORDS = {
         "issued_token_type",
         "grant-type:token-exchange",
     ],
+    # Not "provider", which is also what operators call a server of others.
+    "upstream": [
+        "upstream",
+        "upstreams",
+        "provider_start",
+        "provider_callback",
+        "asks_userinfo",
+    ],
     "webhook_events": ["webhook", "whsec"],
     "syslog_events": ["syslog"],
     "otlp_events": ["otlp"],
@@ -90,10 +98,21 @@ LISTING = {
     # An API, which takes access tokens of every type, as those of others do.
     "dpop": {"features/admin_api/access.py"},
     # Parameters of a response, which no redirect URI may have; and what strangers ask for.
-    "openid": {"engine/uris.py", "testing/hostile.py", "testing/strategies.py"},
+    "openid": {
+        "engine/uris.py",
+        "testing/hostile.py",
+        "testing/strategies.py",
+        # It speaks to other servers in the words of OpenID Connect, as a client of theirs.
+        *(f"features/upstream/{name}.py" for name in ("__init__", "documents", "providers", "tokens")),
+    },
     "playground": {"cli/demo.py", "testing/live.py"},
     # A request says in the words of OpenID Connect, too, which level of sign-in it needs.
-    "step_up": {"testing/strategies.py", "features/openid/__init__.py", "features/openid/sign_in.py"},
+    "step_up": {
+        "testing/strategies.py",
+        "features/openid/__init__.py",
+        "features/openid/sign_in.py",
+        "features/upstream/pages.py",
+    },
     # Both speak of OpenTelemetry: one sends traces, the other events as log records.
     "opentelemetry": {"features/otlp_events.py"},
     "otlp_events": {"features/opentelemetry.py"},

@@ -164,11 +164,7 @@ def test_who_does_not_answer_is_asked_again_and_others_are_told(rules: Rules, or
         client, secret = a_client_at(rules, origin, path)
         tokens(rules, client, secret, browser=browser)
         clients.append(client.client_id)
-    (delivery,) = [
-        each
-        for each in deliveries(rules.parts.policies, rules.begin)  # type: ignore[arg-type]
-        if each.plugin == "openid"
-    ]
+    (delivery,) = [each for each in deliveries(rules.parts.policies, rules.begin) if each.plugin == "openid"]
     Reading(rules.stores, delivery).begin()
     end_here(rules, browser)
     with pytest.raises(NotTold, match=f"{clients[0]}: it answered 503"):

@@ -31,7 +31,7 @@ from authserver.api import (
 from authserver.engine.errors import InvalidToken
 from authserver.engine.keys import signing_keys
 from authserver.features.device.protocol import GRANT_TYPE as DEVICE
-from authserver.features.openid import subjects
+from authserver.features.openid import OpenID, subjects
 from authserver.settings import SettingsError
 from authserver.testing.rules import Rules, assert_code, assert_inactive, assert_page_error, assert_refused
 from authserver.testing.server import CHALLENGE, ISSUER, RESOURCE, SETTINGS
@@ -182,7 +182,7 @@ def test_a_key_that_is_revoked_has_a_successor_at_once() -> None:
     with rules.begin() as engine:
         revoked = signing_keys.revoke(engine, kid, reason="stolen")
     assert revoked.successor is not None and revoked.successor.algorithm == "RS256"
-    rules.parts.signer.load()  # type: ignore[attr-defined]
+    rules.parts.signer.load()
     assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == revoked.successor.kid
 
 
@@ -193,11 +193,11 @@ def test_a_rotation_goes_on_while_clients_watch() -> None:
     before = tokens(rules, client, secret)["id_token"]
     with rules.begin() as engine:
         rotation = signing_keys.rotate(engine, algorithm="RS256")
-    rules.parts.signer.load()  # type: ignore[attr-defined]
+    rules.parts.signer.load()
     assert rotation.new.kid in {key["kid"] for key in rules.parts.signer.jwks()["keys"]}
     assert header_of(tokens(rules, client, secret)["id_token"])["kid"] == header_of(before)["kid"]
     with time_machine.travel(rotation.new.activates_at + timedelta(seconds=1)):
-        rules.parts.signer.load()  # type: ignore[attr-defined]
+        rules.parts.signer.load()
         after = tokens(rules, client, secret)["id_token"]
         assert header_of(after)["kid"] == rotation.new.kid
         assert id_claims(rules, before)["sub"] == id_claims(rules, after)["sub"]
@@ -286,7 +286,7 @@ def test_only_codes_are_given(rules: Rules, response_type: str, mode: str | None
         client, rules.signed_in(), scope="openid", response_type=response_type, response_mode=mode
     )
     assert outcome_of(answer) == "unsupported_response_type"
-    assert answer.mode == "query"  # type: ignore[union-attr]
+    assert answer.mode == "query"
 
 
 def test_a_refresh_token_needs_consent_to_offline_access() -> None:
@@ -349,6 +349,23 @@ def test_a_public_client_always_needs_it() -> None:
     client, _ = a_client_of(rules, token_endpoint_auth_method="none", details={"nonce_replaces_pkce": True})
     answer = rules.authorize(client, rules.signed_in(), scope="openid", nonce="n", **NO_PKCE)
     assert outcome_of(answer) == "invalid_request"
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "none"])
+@pytest.mark.parametrize("nonce", [None, "n"])
+def test_a_run_of_the_conformance_suite_needs_neither(method: str, nonce: str | None) -> None:
+    """OIDC-04: an insecure setting, for requests of OpenID Connect alone; it is announced, and refused in production."""
+    setting = "authserver.plugin.openid.pkce_optional"
+    rules = a_server({**ON, setting: "true"})
+    client, secret = a_client_of(rules, token_endpoint_auth_method=method)
+    answer = tokens(rules, client, secret, nonce=nonce, **NO_PKCE)
+    assert id_claims(rules, answer["id_token"]).get("nonce") == nonce
+    plain = rules.authorize(client, rules.signed_in(), scope="profile", **NO_PKCE)
+    assert outcome_of(plain) == "invalid_request"
+    # A challenge that was sent counts.
+    code = rules.code(client, scope="openid")
+    assert_refused(rules.redeem(client, secret, code, code_verifier=""), "invalid_grant")
+    assert OpenID(pkce_optional=True).insecure and not OpenID().insecure
 
 
 def test_a_code_without_a_challenge_takes_no_verifier() -> None:

@@ -16,7 +16,16 @@ from authserver.engine.records import Client
 from authserver.features.openid.sign_in import AGAIN, WHICH
 from authserver.testing.rules import STRANGER, Rules
 from authserver.testing.server import SETTINGS
-from tests.features.openid_steps import ON, a_client_of, a_server, a_user_of, id_claims, outcome_of, tokens
+from tests.features.openid_steps import (
+    ON,
+    a_client_of,
+    a_new_server,
+    a_server,
+    a_user_of,
+    id_claims,
+    outcome_of,
+    tokens,
+)
 
 ALONE = {"authserver.plugins": f"{SETTINGS['authserver.plugins']}\nopenid"}
 BOTH_WAYS = pytest.mark.parametrize(
@@ -425,6 +434,22 @@ def test_no_error_of_such_a_request_shows_one(settings: Any, changes: dict[str, 
     assert came_of(rules, browser, client, **{"prompt": "none", **changes}) == code
     if "prompt" not in changes and code not in ("consent_required", "login_required"):
         assert came_of(rules, browser, client, **changes) == f"page, then {code}"
+
+
+@BOTH_WAYS
+def test_what_a_person_agreed_to_stands_for_a_client_that_registered_itself(settings: Any) -> None:
+    """OIDC-05, B-16 before B-17, E-12: in silence alone, for no more than was agreed to, and never for a public client."""
+    rules = a_new_server(settings)
+    client, browser = self_registered(rules), rules.signed_in(seconds_ago=1)
+    rules.code(client, browser, scope="openid profile")
+    for scope in ("openid", "openid profile"):
+        assert came_of(rules, browser, client, prompt="none", scope=scope) == "code"
+        assert came_of(rules, browser, client, scope=scope) == "consent"
+    assert came_of(rules, browser, client, prompt="none", scope="openid files.read") == "consent_required"
+    assert came_of(rules, browser, client, prompt="none", max_age="0") == "login_required"
+    rules.change("clients", redirect_uris=("https://elsewhere.example/cb",))
+    changed = rules.stores.tables.clients[client.client_id]
+    assert came_of(rules, browser, changed, prompt="none") == "consent_required"
 
 
 def self_registered(rules: Rules) -> Client:

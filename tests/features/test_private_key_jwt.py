@@ -116,6 +116,22 @@ def test_the_audience_may_be_an_array_of_one_and_clocks_may_differ_a_little(sign
         assert signing.own(KEY.assertion(signing.one, **changes)).status_int == 200, changes
 
 
+def test_an_operator_may_take_the_address_of_the_token_endpoint() -> None:
+    """J-11, OIDC Core, 9: at that endpoint alone, and announced as insecure; as shipped it is refused."""
+    address = f"{ISSUER}/oauth/token"
+    loose = Signing(token_endpoint_audience="true")
+    for audience in (address, [address], ISSUER):
+        assert loose.own(KEY.assertion(loose.one, aud=audience)).status_int == 200, audience
+    both = KEY.assertion(loose.one, aud=[ISSUER, address])
+    loose.refused("client-assertion-audience", both)
+    loose.refused("client-assertion-audience", KEY.assertion(loose.one, aud=f"{ISSUER}/oauth/introspect"))
+    elsewhere = KEY.ask(
+        loose, loose.one, "/oauth/introspect", text=KEY.assertion(loose.one, aud=address), token="x"
+    )
+    assert_refused(elsewhere, "invalid_client", status=401)
+    assert PrivateKeyJwt(token_endpoint_audience=True).insecure and not PrivateKeyJwt().insecure
+
+
 def test_it_serves_every_endpoint_that_authenticates_clients(sqlite_url: str) -> None:
     """J-11, T044: token, introspection, revocation and pushed requests, each with the issuer as the audience."""
     settings = with_keys()
@@ -426,8 +442,7 @@ def test_failed_assertions_are_counted_like_wrong_secrets() -> None:
     )
     rules = Rules(settings)
     client = KEY.client(rules)
-    wrong = lambda: STRANGER.ask(rules, client, **OWN).status_int  # noqa: E731
-    assert [wrong() for _ in range(5)] == [401, 401, 401, 429, 429]
+    assert [STRANGER.ask(rules, client, **OWN).status_int for _ in range(5)] == [401, 401, 401, 429, 429]
     assert KEY.ask(rules, client, **OWN).status_int == 200
 
 
@@ -811,7 +826,7 @@ def test_an_outage_of_the_clients_server_is_bridged_for_a_day(published: Publish
     answer = published.ask()
     assert_refused(answer, "temporarily_unavailable", status=503)
     assert answer.refusal is not None
-    assert answer.refusal.retry_after > 0  # type: ignore[attr-defined]
+    assert answer.refusal.retry_after > 0
     assert published.reason() == "client-keys-unreachable"
     details = published.rules.events("token.refused")[-1]["details"]
     assert "503" in str(details) or "paced" in str(details)

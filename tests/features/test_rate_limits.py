@@ -105,7 +105,7 @@ def test_a_line_that_cannot_be_is_refused_at_start(line: str, problem: str) -> N
 )
 def test_a_store_that_cannot_be_is_refused_at_start(settings: dict[str, str], problem: str) -> None:
     with pytest.raises(ValueError, match=problem) as refused:
-        RateLimits(**settings)  # type: ignore[arg-type]  # each is a text
+        RateLimits(**settings)  # each is a text
     assert "secret" not in str(refused.value)
 
 

@@ -123,7 +123,7 @@ def test_all_processes_count_together(process: Callable[..., RateLimits]) -> Non
     assert answers.count(None) == 10
     refused = [ask(plugin) for plugin in plugins]
     assert all(answer is not None and answer.wait is not None for answer in refused)
-    assert not any(answer.wait.leaves_event for answer in refused)  # type: ignore[union-attr]  # see the line before
+    assert not any(answer.wait.leaves_event for answer in refused)  # see the line before
     # A restart of a process changes nothing.
     assert ask(process()) is not None
     assert ask(process(prefix="another-server")) is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 
+from authserver.api import Binding, Engine, hookimpl
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp
 from authserver.engine.people.login import disable_user
@@ -343,7 +345,7 @@ def _disable_person(services: Services) -> None:
 
 
 def _revoke_token(services: Services) -> None:
-    services.revoke(services.agent, services.agent_secret, services.subject_token)  # type: ignore[attr-defined]
+    services.revoke(services.agent, services.agent_secret, services.subject_token)
 
 
 def _restore(services: Services) -> None:
@@ -359,7 +361,7 @@ ENDS = [_end_grant, _disconnect, _disable_client, _disable_person, _revoke_token
 def test_whatever_ends_the_first_ends_all_that_came_of_it(end: Any, token_format: str) -> None:
     """TX-07, TX-10, T163, T164: at the next check, whoever has it; and nothing more is exchanged."""
     services = Services({"refreshers": "next"}, **{"authserver.access_token_format": token_format})
-    subject = services.subject_token = services.subject()  # type: ignore[attr-defined]
+    subject = services.subject_token = services.subject()
     first = services.exchanged("gateway", subject)
     answer = services.exchange("next", first)
     second = answer.json["access_token"]
@@ -455,6 +457,65 @@ def test_a_requester_binds_what_it_gets_to_its_own_key(bound: Services) -> None:
     thumbprint = bound.claims(answer.json["access_token"])["cnf"]["jkt"]
     assert thumbprint == OTHER.thumbprint()
     assert "cnf" not in bound.claims(bound.exchanged("gateway", bound.subject()))
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Binds tokens to the certificate that a proxy saw, by its thumbprint (RFC 8705, 3)."""
+
+    immediate: ClassVar[bool] = True
+    confirmations: ClassVar[Mapping[str, str]] = {"x5t#S256": "Bearer"}
+
+    @hookimpl
+    def token_binding(self, engine: Engine) -> Binding | None:
+        thumbprint = engine.caller.headers.get("certificate")
+        return Binding(confirmation={"x5t#S256": thumbprint}, binds_refresh=False) if thumbprint else None
+
+
+@pytest.fixture
+def certified() -> Services:
+    """Services behind a proxy that asks for certificates, some of which prove keys of another kind, too."""
+    plugged = with_plugin("token_exchange", {})["authserver.plugins"]
+    return Services(**{"authserver.plugins": f"{__name__}:{Certificates.__qualname__}\ndpop\n{plugged}"})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"certificate": "another"}, {"dpop": proof(KEY)}],
+    ids=["none", "another", "of another kind"],
+)
+def test_a_token_of_a_certificate_needs_that_certificate(
+    certified: Services, headers: Mapping[str, str]
+) -> None:
+    """TX-17, RFC 8705, 3: none, another, or a key of another kind gets `invalid_request`, and nothing is issued."""
+    client, secret = certified.clients["gateway"]
+
+    def exchange(headers: Mapping[str, str], token: str) -> Answer:
+        form = {"subject_token": token, "subject_token_type": ACCESS_TOKEN, "resource": NEXT}
+        return certified.ask("/oauth/token", client, secret, headers=headers, grant_type=GRANT_TYPE, **form)
+
+    redeemed = certified.ask(
+        "/oauth/token",
+        certified.agent,
+        certified.agent_secret,
+        headers={"certificate": "thumbprint"},
+        grant_type="authorization_code",
+        code=certified.code(certified.agent, scope="profile"),
+        code_verifier=VERIFIER,
+    )
+    subject = redeemed.json["access_token"]
+    refused(exchange(headers, subject), "key-differs")
+    assert len(certified.rows("grants")) == 1
+    answer = exchange({"certificate": "thumbprint"}, subject)
+    assert certified.claims(answer.json["access_token"])["cnf"] == {"x5t#S256": "thumbprint"}
+    # An actor token that is bound needs its key in the same way.
+    actor = {"actor_token": answer.json["access_token"], "actor_token_type": ACCESS_TOKEN}
+    unbound = certified.subject(scope="profile")
+    form = {"subject_token": unbound, "subject_token_type": ACCESS_TOKEN, "resource": NEXT, **actor}
+    refused(
+        certified.ask("/oauth/token", client, secret, headers=headers, grant_type=GRANT_TYPE, **form),
+        "key-differs",
+    )
 
 
 # ---- the record --------------------------------------------------------------------------------------

@@ -217,7 +217,7 @@ def test_whatever_a_lookup_comes_to_is_a_refusal(what: str, world: Any, page: An
     def resolve(host: str, port: int) -> Sequence[str]:
         if isinstance(answer, BaseException):
             raise answer
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     assert problem_of(world.fetcher(resolve), page, "https://client.example/").problem is problem
 

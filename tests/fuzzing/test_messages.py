@@ -68,7 +68,7 @@ ELSEWHERE = {
     "unapproved_software_statement",
 }
 # How many messages an endpoint gets, for each point of its weight.
-EACH = 610 if IS_LONG else 6
+EACH = 610 if IS_LONG else 14
 
 
 def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:

@@ -19,7 +19,7 @@ from authserver.web.openapi import document
 from tests.fuzzing.conftest import IS_LONG, examples
 from tests.fuzzing.world import HOST, ISSUER, World
 
-EACH = 400 if IS_LONG else 6
+EACH = 400 if IS_LONG else 12
 CONFIGURATION = {
     "checks": {
         # A request of the right form may be refused all the same: a code is another client's, a scope not for this one.

@@ -19,7 +19,7 @@ from tests.fuzzing.conftest import IS_LONG, examples
 from tests.fuzzing.messages import messages
 from tests.fuzzing.world import CONSEQUENCES, Known, Message, Raw, Value, error_codes
 
-EACH = 6_000 if IS_LONG else 60
+EACH = 6_000 if IS_LONG else 150
 ENDPOINTS = ("token", "introspect", "revoke")
 CLIENTS = (
     "web",

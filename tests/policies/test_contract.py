@@ -16,9 +16,6 @@ from authserver.plugins.loading import GROUP
 from authserver.testing import hostile, strategies
 from authserver.testing.contract import policy_contract
 
-# `make fuzz` asks many more questions.
-pytestmark = pytest.mark.hypothesis
-
 # Settings under which the policy has something to say to the questions of `authserver.testing.strategies`.
 SETTINGS: dict[str, dict[str, Any]] = {
     "redirect_loopback": {"hosts": ("127.0.0.1", "[::1]", "localhost")},
@@ -52,7 +49,7 @@ POLICIES = {
 
 for name, kind in POLICIES.items():
     globals()[f"Test{kind.__name__}"] = policy_contract(
-        kind(**SETTINGS.get(name, {})), **CONTRACTS.get(name, {})
+        kind(**SETTINGS.get(name, {})), **{"examples": 50, **CONTRACTS.get(name, {})}
     )
 
 

@@ -185,7 +185,7 @@ def test_a_transaction_that_is_cut_keeps_nothing(postgresql: Database, postgresq
 def lose(connection: sa.Connection, *_: object) -> None:
     """Let nothing pass on the wire of this connection any more."""
     driver = connection.connection.driver_connection
-    with socket.socket(fileno=os.dup(driver.fileno())) as wire:  # type: ignore[union-attr]
+    with socket.socket(fileno=os.dup(driver.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)
 
 

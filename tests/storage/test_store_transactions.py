@@ -219,7 +219,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"
-            for port in fields(stores)  # type: ignore[arg-type]  # a dataclass, which the port does not say
+            for port in fields(stores)  # a dataclass, which the port does not say
             for method in vars(type(getattr(stores, port.name)))
             if not method.startswith("_") and method not in reads
         }
@@ -313,7 +313,7 @@ def test_an_untouched_transaction_uses_no_connection(
 ) -> None:
     with manager:
         filled.for_transaction(manager)
-        assert filled.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
+        assert filled.engine.pool.checkedout() == 0  # of QueuePool
 
 
 def test_a_client_token_costs_one_read_and_one_write(
@@ -336,7 +336,7 @@ def test_a_connection_goes_back_to_the_pool_clean(
         manager.begin()
         filled.for_transaction(manager).sessions.touch(a_session().digest, LATER)
         getattr(manager, ending)()
-        assert filled.engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # of QueuePool
+        assert filled.engine.pool.checkedout() == 0  # of QueuePool
         with filled.engine.connect() as connection:
             driver: Any = connection.connection.dbapi_connection
             if connection.dialect.name == "sqlite":

@@ -27,6 +27,7 @@ from tests.client_keys import Key
 GRANT_TYPE = "urn:example:grant-type:thinks"
 # Asked once, at start.
 AT_START = {
+    "assertion_profiles",
     "client_metadata",
     "client_proofs",
     "grant_types",

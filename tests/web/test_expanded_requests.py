@@ -49,7 +49,7 @@ class Template:
             case "refuses":
                 raise NoTemplate("There is no such template.", reason="template-unknown")
             case "wrong":
-                return parameters  # type: ignore[return-value]  # what a plugin in error does
+                return parameters  # what a plugin in error does
             case "long":
                 text = f"client_id={self.client_id}&redirect_uri={REDIRECT_URI}&state=a&x="
                 return Expanded(parameters=Parameters.parse(text + "y" * 8000 + "&z=" + "y" * 8000))

@@ -38,7 +38,7 @@ FAULTS: dict[str, Any] = {
     "interrupts": KeyboardInterrupt("canary of a broken plugin"),
     "reason": deny("a" * 101),
     "true": True,
-    "handmade": Decision("deny", "handmade"),  # type: ignore[arg-type]  # what a careless plugin might make
+    "handmade": Decision("deny", "handmade"),  # what a careless plugin might make
     "value": allow("yes", object()),
 }
 # These slots take an allow without a value, and so whatever value comes with it.

@@ -133,7 +133,7 @@ def test_a_busy_database_is_a_json_503(make_server: MakeServer) -> None:
 
 
 def impatient(connection: object, record: object, proxy: object) -> None:
-    connection.execute("PRAGMA busy_timeout = 0")  # type: ignore[attr-defined]  # a connection of sqlite3
+    connection.execute("PRAGMA busy_timeout = 0")  # a connection of sqlite3
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ AFTERNOON = datetime(2026, 3, 9, 14, 5, 59, tzinfo=UTC)
 
 
 def offering(*tags: str) -> Languages:
-    return Languages(Settings(issuer=ISSUER, database_url=None, secret_keys=(), languages=tags))  # type: ignore[arg-type]
+    return Languages(Settings(issuer=ISSUER, database_url=None, secret_keys=(), languages=tags))
 
 
 @pytest.mark.parametrize(

@@ -472,8 +472,8 @@ class About:
 
     @hookimpl
     def includeme(self, config: object) -> None:
-        config.add_route("about", "/about")  # type: ignore[attr-defined]  # Pyramid publishes no types
-        config.add_view(lambda request: self.text, route_name="about", renderer="string")  # type: ignore[attr-defined]  # likewise
+        config.add_route("about", "/about")  # Pyramid publishes no types
+        config.add_view(lambda request: self.text, route_name="about", renderer="string")  # likewise
 
 
 def test_a_plugin_adds_a_page_below_the_issuer(make_server: MakeServer) -> None:

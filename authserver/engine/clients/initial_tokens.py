@@ -84,9 +84,15 @@ class Plugins(Protocol):
     """The plugins of this server, by name."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """The names of the plugins, in the order of the INI."""
 
-    def plugin(self, name: str) -> object: ...
+    def plugin(self, name: str) -> object:
+        """The plugin of this name.
+
+        Raises:
+            KeyError: there is none.
+        """
 
 
 def policy_names(plugins: Plugins) -> Sequence[str] | None:

@@ -127,6 +127,7 @@ def verify_password(password: str, password_hash: str | None) -> bool:
 
 
 def checksum(text: str) -> str:
+    """Six characters that are computed from the rest of a credential: a typing error is seen without a look-up."""
     made = hashlib.sha256(text.encode("ascii")).digest()
     return base64.urlsafe_b64encode(made)[:_CHECKSUM_LENGTH].decode("ascii")
 

@@ -1,1 +1,1 @@
-"""What files declare, compared with what is there, and brought about (R-17)."""
+"""Compares what files declare with the database, and applies it (R-17)."""

@@ -1,13 +1,14 @@
-"""A plan is brought about: all of it in one transaction, by the rules that the single commands follow."""
+"""Apply a plan: all of it in one transaction, by the rules that the single commands follow."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
 
-from authserver.engine import ending, offered, resources
+from authserver.engine import ending, issuers, offered, resources
 from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.editing import ChangedMeanwhile
 from authserver.engine.clients.registration import add_client
@@ -17,6 +18,7 @@ from authserver.engine.declarations.forms import DeclaredInitialToken
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
 from authserver.engine.ending import Act, Ended, Subject, SubjectKind
+from authserver.engine.issuers import BadIssuer
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING, Declaration, DeclaredKind
@@ -34,7 +36,7 @@ def apply(
     *,
     plugins: Mapping[str, object] = NOTHING,
 ) -> None:
-    """Bring about what is declared, in the transaction of this engine; `finish` does what takes more than one.
+    """Apply what is declared, in the transaction of this engine; `finish` does the work that takes several.
 
     Args:
         shown: the plan as it was agreed to.
@@ -54,10 +56,10 @@ def apply(
     for step in plan.steps:
         try:
             _act(engine, declared, manner, step)
-        except (AlreadyExists, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
+        except (AlreadyExists, BadIssuer, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
             raise _changed(step.name) from error
         finally:
-            # The next step is about something else.
+            # The next step is about another record.
             engine.journal.client_id = None
 
 
@@ -74,14 +76,17 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
         wait(offered.FOLLOW_SECONDS + _REQUEST_SECONDS)
     for step in filter(_ends, plan.steps):
         subject = _subject(step)
-        # Not for good: whoever brought it back meanwhile keeps it, and the grants from before end nevertheless.
+        # Without `for_good`: if it was created again meanwhile it stays, and the grants from before end nevertheless.
         yield from ending.end(begin, _end_of(subject, ending.reason_for_good(subject.kind)))
         with begin() as engine:
+            if step.kind is DeclaredKind.ISSUER:
+                with suppress(BadIssuer):
+                    issuers.remove(engine, step.name)
             engine.stores.declarations.forget(step.kind, step.name)
 
 
 def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
-    """How much ends with each step; None for one with which nothing does. Nothing is written."""
+    """How much each step would end; None for a step that ends nothing. Nothing is written."""
     return [
         sum(ending.plan(begin, _end_of(_subject(step))), Ended()) if _ends(step) else None
         for step in plan.steps
@@ -89,7 +94,7 @@ def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
 
 
 def _end_of(subject: Subject, reason: str = "") -> Act:
-    """The act that ends what was granted; clients lose a scope that is gone, too."""
+    """The act that ends the grants; for a removed scope, also its registration at clients."""
     return Act(subject=subject, because=reason, registrations=subject.kind is SubjectKind.SCOPE)
 
 
@@ -102,11 +107,13 @@ def _subject(step: Step) -> Subject:
         return Subject.client(step.name)
     if step.kind is DeclaredKind.SCOPE:
         return Subject.scope(step.name)
+    if step.kind is DeclaredKind.ISSUER:
+        return Subject.issuer(step.name)
     return Subject.resource(step.name, step.before.uri if step.before else step.name)
 
 
 def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
-    """Do this step, and keep its mark or delete it."""
+    """Carry out this step, and keep its mark or delete it."""
     stores, mark = engine.stores, step.mark
     match step.kind, step.action:
         case DeclaredKind.CLIENT, Action.ADD | Action.CHANGE:
@@ -123,6 +130,16 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
                 raise ChangedMeanwhile
         case DeclaredKind.SCOPE | DeclaredKind.LIMIT, Action.ADD | Action.CHANGE:
             offered.keep(engine, step.before, step.after)
+        case DeclaredKind.ISSUER, Action.ADD:
+            issuers.add(engine, step.after)
+        case DeclaredKind.ISSUER, Action.CHANGE:
+            if issuers.differences(step.before, step.after):
+                issuers.change(engine, step.before, step.after)
+        case DeclaredKind.ISSUER, Action.REMOVE:
+            # Disabled it may be already, by hand.
+            ending.take_away(engine, _subject(step))
+            assert mark is not None  # or it would stay
+            stores.declarations.keep(replace(mark, references=ENDING))
         case DeclaredKind.LIMIT, Action.REVOKE:
             if not offered.remove(engine, step.before):
                 raise ChangedMeanwhile
@@ -163,7 +180,7 @@ def _put_client(engine: Engine, declared: Declared, manner: Manner, step: Step) 
 
 
 def _put_token(engine: Engine, step: Step) -> Declaration | None:
-    """Make or change a token, and revoke the one before; its mark, which names it."""
+    """Make or change an initial access token, and revoke the previous one. Returns its mark, which names it."""
     if step.replaced is not None and not initial_tokens.revoke(engine, step.replaced.token_id):
         raise ChangedMeanwhile
     if step.secret is None:
@@ -185,7 +202,7 @@ def _put_token(engine: Engine, step: Step) -> Declaration | None:
 
 
 def _different(plan: Plan, shown: Plan) -> str:
-    """The name of something that is not as it was shown."""
+    """The name of the first thing that differs from the plan that was shown."""
     if plan.problems:
         return str(plan.problems[0].path[-1])
     return next(

@@ -1,6 +1,6 @@
-"""What files declare and only the INI can set, compared with what the server has.
+"""Compares declarations that only the INI can satisfy with the settings of the server.
 
-That is trusted issuers, scopes that the INI or a plugin names, and limits where no plugin takes them from elsewhere.
+These are trusted issuers, scopes that the INI or a plugin names, and limits if no plugin takes them from the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from authserver.ini import did_you_mean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """What is not as it is declared, and what to write into the INI.
+    """A setting that differs from its declaration, and what to write into the INI.
 
     Attributes:
         kind, name: where it is said, such as `scopes` and the name of the scope.
@@ -36,12 +36,12 @@ class Difference:
 
     @property
     def remedy(self) -> str:
-        """What to do, as a sentence without an end."""
+        """What to do, as a sentence without a full stop."""
         return f"write `{self.line}` among the lines of {self.setting}" if self.line else self.setting
 
 
 def in_the_ini(engine: Engine, forms: Forms, plugins: Mapping[str, object]) -> Sequence[Difference]:
-    """Everything that the INI would have to say otherwise; what is not declared may be as it is.
+    """Every setting of the INI that differs from its declaration; what is not declared is not compared.
 
     Of the issuers that a plugin trusts all must be declared, if any is.
     """
@@ -53,7 +53,7 @@ def in_the_ini(engine: Engine, forms: Forms, plugins: Mapping[str, object]) -> S
 
 
 def declared_limits(plugins: Mapping[str, object]) -> Mapping[str, DeclaredLimit]:
-    """The limits that the server has, as they are declared; those that no declaration can say are left out."""
+    """The limits of the server in the form of declarations, without those that the form cannot express."""
     names = DeclaredLimit.__dataclass_fields__
     found: dict[str, DeclaredLimit] = {}
     try:

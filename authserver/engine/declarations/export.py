@@ -1,4 +1,4 @@
-"""What is there, in the forms that files declare it in; secrets only as references, where these are known."""
+"""Exports the database as declarations; secrets only as references, if these are known."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from authserver.engine import uris
+from authserver.engine import issuer_registry, uris
 from authserver.engine.clients.secrets import needs_secret
 from authserver.engine.context import Engine
 from authserver.engine.declarations.differences import declared_limits, trusted_issuers
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
+    DeclaredIssuer,
     DeclaredResource,
     Forms,
     Reference,
@@ -28,6 +29,7 @@ from authserver.engine.records import (
     InitialAccessToken,
     InitialTokenState,
     Resource,
+    TrustedIssuer,
 )
 
 KINDS = tuple(item.name for item in fields(Forms))
@@ -57,7 +59,7 @@ def export(
     self_registered: bool = False,
     plugins: Mapping[str, object] = NOTHING,
 ) -> Exported:
-    """What is there of these kinds, in a stable order.
+    """The records of these kinds, in a stable order.
 
     Args:
         kinds: members of `Forms`.
@@ -97,6 +99,12 @@ class _Exporting:
             found["scopes"] = dict(sorted(engine.scopes.items()))
         if "limits" in kinds:
             found["limits"] = dict(sorted(declared_limits(plugins).items()))
+        if "issuers" in kinds:
+            found["issuers"] = {
+                each.issuer: self._issuer(each)
+                for each in issuer_registry.all_issuers(engine)
+                if each.is_stored
+            }
         if "trusted_issuers" in kinds:
             found["trusted_issuers"] = {
                 name: tuple(sorted(issuers)) for name, issuers in sorted(trusted_issuers(plugins).items())
@@ -186,6 +194,33 @@ class _Exporting:
             note=token.note,
         )
 
+    # ---- Issuers of assertions
+
+    def _issuer(self, issuer: TrustedIssuer) -> DeclaredIssuer:
+        path = (DeclaredKind.ISSUER, issuer.issuer)
+        reference = _reference(self.references.get(path, NOTHING).get("jwks"))
+        remarks: list[str] = []
+        if issuer.jwks and reference is None:
+            reference = Reference(file=f"{_variable(issuer.issuer, 'JWKS').lower()}.json")
+            remarks.append(f"Put its keys there: {issuer.jwks}")
+        if not issuer.is_enabled:
+            remarks.append("It is disabled, and stays so.")
+        if remarks:
+            self.remarks[path] = tuple(remarks)
+        return DeclaredIssuer(
+            profile=issuer.profile,
+            jwks_uri=issuer.jwks_uri,
+            jwks=reference if issuer.jwks else None,
+            algorithms=issuer.algorithms,
+            lifetime=issuer.lifetime,
+            skew=issuer.skew,
+            clients=issuer.clients,
+            resources=issuer.resources,
+            scopes=issuer.scopes,
+            default_resource=issuer.default_resource,
+            options=dict(issuer.options),
+        )
+
 
 def _resource(resource: Resource) -> DeclaredResource:
     return DeclaredResource(
@@ -207,7 +242,7 @@ def _reference(written: Mapping[str, str] | None) -> Reference | None:
 
 
 def _variable(name: str, what: str) -> str:
-    """The name of an environment variable for what is secret of this thing."""
+    """The name of an environment variable for the secret of this client or token."""
     words = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
     return f"{words}_{what}" if words[:1].isalpha() else f"{what}_{words}"
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from authserver.engine.records import NOTHING
+from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
 # Seconds that an access token of a resource is valid for at least, if it is not valid for as long as others.
@@ -184,8 +185,55 @@ class DeclaredLimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredIssuer:
+    """An issuer whose assertions are accepted (RFC 7523), by what it calls itself in `iss`.
+
+    One that is disabled stays so: `authserver issuer enable` lets it in again.
+    """
+
+    profile: Annotated[
+        str, Meta(description="What its assertions mean: the name of a profile that a plugin has.")
+    ]
+    jwks_uri: Annotated[
+        str, Meta(description="The https address where it publishes its keys; excludes `jwks`.")
+    ] = ""
+    jwks: Annotated[
+        Reference | None, Meta(description="The file of its keys, a JWK Set; excludes `jwks_uri`.")
+    ] = None
+    algorithms: Annotated[Texts, Meta(description="What it may sign with.")] = TRUSTED_ALGORITHMS
+    lifetime: Annotated[
+        int, Meta(ge=10, le=86_400, description="Seconds from now to the latest end of an assertion.")
+    ] = 300
+    skew: Annotated[
+        int, Meta(ge=0, le=300, description="Seconds by which its clock may differ from ours.")
+    ] = 30
+    clients: Annotated[
+        Texts | None,
+        Meta(
+            description=(
+                "The clients that may present its assertions. Without it: all that are registered for the grant type."
+            )
+        ),
+    ] = None
+    resources: Annotated[
+        Texts | None,
+        Meta(description="For which resources tokens may be. Without it: each that policies allow."),
+    ] = None
+    scopes: Annotated[
+        Texts | None,
+        Meta(description="The most that tokens have. Without it: whatever policies allow."),
+    ] = None
+    default_resource: Annotated[
+        str, Meta(description="For which a token is when neither the assertion nor the request names one.")
+    ] = ""
+    options: Annotated[
+        dict[str, Any], Meta(description="What its profile has to know besides, by the name of the option.")
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forms:
-    """What a file may declare. All of it is brought about, except trusted issuers, which are compared with the INI."""
+    """What a file may declare. All of it is brought about, except `trusted_issuers`, which are compared with the INI."""
 
     clients: Annotated[Mapping[str, DeclaredClient], Meta(description="Applications, by client id.")] = field(
         default_factory=lambda: NOTHING
@@ -214,11 +262,15 @@ class Forms:
             )
         ),
     ] = field(default_factory=lambda: NOTHING)
+    issuers: Annotated[
+        Mapping[str, DeclaredIssuer],
+        Meta(description="Issuers whose assertions are accepted, by what they call themselves."),
+    ] = field(default_factory=lambda: NOTHING)
     trusted_issuers: Annotated[
         Mapping[str, Texts],
         Meta(
             description=(
-                "The issuers that a plugin trusts, by the name of the plugin. Only compared: its setting `issuers` of the INI "
+                "The issuers that the INI names for a plugin, by the name of the plugin. Only compared: its setting `issuers` "
                 "sets them."
             )
         ),

@@ -1,4 +1,4 @@
-"""What a declaration comes to: what files say, how it is to be brought about, and what would change."""
+"""The values of planning: what files declare, how to apply it, and what would change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_SET = "default"
 # Instead of references, what the mark has of a client that was disabled or a resource that was removed, while what was
 # granted to it or for it ends.
 ENDING: Mapping[str, Any] = {"ending": True}
-# Where something is in the forms, such as ("clients", "billing", "secret").
+# A path in the forms, such as ("clients", "billing", "secret").
 Path = tuple[str | int, ...]
 
 
@@ -36,9 +36,9 @@ class Action(StrEnum):
     REVOKE = "revoke"
     REMOVE = "remove"
     DISABLE = "disable"
-    # Of what was disabled or removed before, all ends that was granted.
+    # The client or resource is disabled or removed already; its grants end.
     END = "end"
-    # It is gone already; only the mark that it was declared is deleted.
+    # It was deleted already; only the mark that it was declared is deleted.
     FORGET = "forget"
 
 
@@ -59,10 +59,10 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How a declaration is brought about.
+    """How a declaration is applied.
 
     Attributes:
-        of_set: the name of the set of files; what another set made is left alone.
+        of_set: the name of the set of files; records of another set are not touched.
         prune: whether to take away what the set made before and does not declare any more.
         adopt: whether what is there already, and was not made by declarations, belongs to the set from now on.
         overlap: how long a secret that is replaced is still accepted.
@@ -76,7 +76,7 @@ class Manner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing that is not as it is declared.
+    """One difference between a declaration and the database.
 
     Attributes:
         changes: each member that changes, with what it was and what it will be. Of a secret only where it is.
@@ -106,7 +106,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """What keeps a declaration from being brought about, and where it is said."""
+    """Why a declaration cannot be applied, and where in the files the reason is."""
 
     path: Path
     text: str
@@ -114,7 +114,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is not as it is declared.
+    """All differences between the declarations and the database.
 
     Attributes:
         steps: what would be done, in this order.
@@ -132,5 +132,5 @@ class Plan:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything is as it is declared."""
+        """Whether nothing differs."""
         return not (self.steps or self.elsewhere or self.problems)

@@ -1,4 +1,4 @@
-"""What a declaration would change: compared with what is there, checked by the rules of registration, written nowhere.
+"""Compares declarations with the database and checks them by the rules of registration; writes nothing.
 
 A plan is made twice: to show it, and again in the transaction that brings it about (`declarations.apply`). Both must be
 the same, or somebody changed something meanwhile.
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC
-from typing import Any
+from typing import Any, overload
 
-from authserver.engine import resources, uris
+from authserver.engine import issuers, resources, uris
 from authserver.engine.clients import editing, initial_tokens
 from authserver.engine.clients.client_metadata import members, read_metadata, with_metadata
 from authserver.engine.clients.initial_tokens import BadInitialToken
@@ -31,11 +31,14 @@ from authserver.engine.declarations.differences import Difference, declared_limi
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
+    DeclaredIssuer,
     DeclaredResource,
     Reference,
 )
 from authserver.engine.declarations.plan import ENDING, Action, Declared, Manner, Path, Plan, Problem, Step
 from authserver.engine.errors import InvalidTarget, Refusal
+from authserver.engine.issuer_registry import from_setting
+from authserver.engine.issuers import BadIssuer
 from authserver.engine.offered import BadSetting, check_limit, check_scope
 from authserver.engine.rates import adjustable
 from authserver.engine.records import (
@@ -49,6 +52,7 @@ from authserver.engine.records import (
     RegisteredBy,
     Resource,
     StoredSetting,
+    TrustedIssuer,
     is_address,
 )
 from authserver.engine.resource_registry import described
@@ -64,7 +68,7 @@ _GOING = (
 
 
 class BadDeclaration(Exception):
-    """Why something cannot be brought about, as a sentence; `members` lead to where it is said."""
+    """Why a declaration cannot be applied, as a sentence; `members` is the path to it in the form."""
 
     def __init__(self, text: str, *members: str) -> None:
         super().__init__(text)
@@ -74,7 +78,7 @@ class BadDeclaration(Exception):
 def plan_of(
     engine: Engine, declared: Declared, manner: Manner, *, plugins: Mapping[str, object] = NOTHING
 ) -> Plan:
-    """Compare what is declared with what is there.
+    """Compare what is declared with the database.
 
     Args:
         plugins: by name, those that are loaded.
@@ -90,7 +94,7 @@ class _Planning:
     def __init__(
         self, engine: Engine, declared: Declared, manner: Manner, plugins: Mapping[str, object]
     ) -> None:
-        # What other processes brought about meanwhile counts, too.
+        # Scopes and limits that other processes changed meanwhile count, too.
         engine.offered.take_over(engine.stores)
         self.engine = replace(engine, scopes=engine.offered.scopes())
         self.forms = declared.forms
@@ -103,7 +107,7 @@ class _Planning:
         self.settings = {(each.kind, each.name): each for each in engine.stores.stored_settings.list()}
         self.steps: list[Step] = []
         self.problems: list[Problem] = []
-        # What clients and resources will be.
+        # Clients and resources as they will be.
         self.clients: dict[str, Client | None] = {}
         self.meant: set[tuple[DeclaredKind, str]] = set()
         self.left: list[tuple[DeclaredKind, str]] = []
@@ -128,11 +132,15 @@ class _Planning:
             with self._problems((DeclaredKind.CLIENT, client_id)):
                 self._client(client_id, client)
         self._resources()
+        for name, issuer in sorted(self.forms.issuers.items()):
+            with self._problems((DeclaredKind.ISSUER, name)):
+                self._issuer(name, issuer)
         tokens: dict[str, str] = {}
         for name, token in sorted(self.forms.initial_tokens.items()):
             with self._problems((DeclaredKind.INITIAL_TOKEN, name)):
                 self._initial_token(name, token, tokens)
         self._undeclared(DeclaredKind.INITIAL_TOKEN)
+        self._undeclared(DeclaredKind.ISSUER)
         self._undeclared(DeclaredKind.CLIENT)
         self._undeclared(DeclaredKind.SCOPE)
         self._undeclared(DeclaredKind.LIMIT)
@@ -145,6 +153,9 @@ class _Planning:
             self.problems.append(Problem(path=(*path, *error.members), text=str(error)))
         except Refusal as error:
             self.problems.append(Problem(path=path, text=error.description))
+        except BadIssuer as error:
+            members = (error.member,) if error.member in DeclaredIssuer.__dataclass_fields__ else ()
+            self.problems.append(Problem(path=(*path, *members), text=str(error)))
         except (BadResource, BadInitialToken, BadSetting) as error:
             self.problems.append(Problem(path=path, text=str(error)))
 
@@ -158,7 +169,7 @@ class _Planning:
         for name, sentence in sorted(self.forms.scopes.items()):
             with self._problems((kind, name)):
                 if name in listed:
-                    # What is there counts: it is compared by `in_the_ini`.
+                    # The present value counts: `in_the_ini` compares it.
                     self.meant.add((kind, name))
                     continue
                 check_scope(engine, name, sentence)
@@ -188,7 +199,7 @@ class _Planning:
     def _setting(
         self, kind: DeclaredKind, name: str, was: Mapping[str, Any] | None, value: Mapping[str, Any]
     ) -> None:
-        """Compare a scope or limit with what it is, in the store or else in the INI."""
+        """Compare a scope or limit with its value in the store or else in the INI."""
         mark, before = self._mark(kind, name), self.settings.get((kind, name))
         if mark is not None and mark.references == ENDING and before is None:
             raise BadDeclaration(_GOING)
@@ -267,7 +278,7 @@ class _Planning:
             _references(secret=form.secret, logo=form.logo),
             mark,
             is_new=before is None,
-            # One that registered itself never goes because files do not name it any more.
+            # A client that registered itself is never removed because files no longer name it.
             adopt=self.manner.adopt and not after.is_self_registered,
             changes=changes,
         )
@@ -306,7 +317,7 @@ class _Planning:
     def _secret_change(
         self, before: Client | None, secret: Secret | None, reference: Reference | None
     ) -> dict[str, tuple[Any, Any]]:
-        """Whether another secret must be kept, in words that do not tell it."""
+        """The change of the secret, in words that do not reveal it; empty if the client has this one."""
         if secret is None:
             return {}
         live = live_secrets(before, self.engine.now) if before else ()
@@ -391,11 +402,11 @@ class _Planning:
                             mark=kept,
                         )
                     )
-        # One stops being the default before another begins to be it.
+        # The previous default loses that mark before another resource gets it.
         self.steps += sorted(found, key=lambda step: step.after.is_default)
 
     def _that_leave(self, kind: DeclaredKind) -> Sequence[str]:
-        """What is taken away in the end, so that nothing may name it: clients and scopes."""
+        """The clients and scopes that the plan removes, which nothing else may name."""
         declared = getattr(self.forms, kind)
         return [
             name
@@ -405,6 +416,62 @@ class _Planning:
             and mark.of_set == self.manner.of_set
             and name not in declared
         ]
+
+    # ---- Issuers of assertions
+
+    def _issuer(self, name: str, form: DeclaredIssuer) -> None:
+        kind = DeclaredKind.ISSUER
+        mark, setting = self._mark(kind, name), self.settings.get((kind, name))
+        before = from_setting(setting) if setting else None
+        if mark is not None and mark.references == ENDING:
+            raise BadDeclaration(_GOING)
+        keys = self.declared.files.get((kind, name, "jwks"), b"")
+        after = TrustedIssuer(
+            issuer=name,
+            profile=form.profile,
+            # Who disabled it by hand knows why.
+            is_enabled=before is None or before.is_enabled,
+            jwks_uri=form.jwks_uri,
+            jwks=_text(keys),
+            algorithms=_each(form.algorithms),
+            lifetime=form.lifetime,
+            skew=form.skew,
+            clients=_each(form.clients),
+            resources=_each(form.resources),
+            scopes=_each(form.scopes),
+            default_resource=form.default_resource,
+            options=form.options,
+        )
+        gone = dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))
+        meant = {of_name for of_kind, of_name in self.meant if of_kind is DeclaredKind.RESOURCE}
+        issuers.check(self.engine, after, clients={**self.clients, **gone}, resources=meant)
+        changes: dict[str, tuple[Any, Any]]
+        if before is None:
+            changes = {member: (None, value) for member, value in issuers.described(after).items() if value}
+        else:
+            changes = dict(issuers.differences(before, after))
+        kept = self._kept(
+            kind,
+            name,
+            name,
+            _references(jwks=form.jwks),
+            mark,
+            is_new=before is None,
+            adopt=self.manner.adopt,
+            changes=changes,
+        )
+        if changes:
+            self.steps.append(
+                Step(
+                    kind=kind,
+                    name=name,
+                    action=Action.CHANGE if before else Action.ADD,
+                    changes=changes,
+                    before=before,
+                    after=after,
+                    mark=kept,
+                )
+            )
 
     # ---- Initial access tokens
 
@@ -530,7 +597,7 @@ class _Planning:
         return made
 
     def _undeclared(self, kind: DeclaredKind) -> None:
-        """What this set made before and does not declare any more."""
+        """The records that this set made before and no longer declares."""
         for (of_kind, name), mark in sorted(self.marks.items()):
             if of_kind is not kind or mark.of_set != self.manner.of_set or (kind, name) in self.meant:
                 continue
@@ -560,6 +627,10 @@ class _Planning:
             case DeclaredKind.LIMIT:
                 setting = self.settings.get((mark.kind, mark.name))
                 return setting, Action.REVOKE if setting else Action.FORGET
+            case DeclaredKind.ISSUER:
+                setting = self.settings.get((mark.kind, mark.name))
+                going = Action.END if mark.references == ENDING else Action.REMOVE
+                return setting, going if setting else Action.FORGET
 
 
 def default_grant_types(redirect_uris: Sequence[str]) -> tuple[str, ...]:
@@ -618,6 +689,23 @@ def _check_secret(metadata: ClientMetadata, form: DeclaredClient, secret: Secret
             "characters, and no prefix of another kind of credential",
             "secret",
         )
+
+
+def _text(content: bytes) -> str:
+    """A file as text. Raises BadDeclaration."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BadDeclaration("this is no JWK Set: it is no UTF-8", "jwks") from None
+
+
+@overload
+def _each(names: Sequence[str]) -> tuple[str, ...]: ...
+@overload
+def _each(names: Sequence[str] | None) -> tuple[str, ...] | None: ...
+def _each(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Each of these once."""
+    return None if names is None else tuple(dict.fromkeys(names))
 
 
 def _references(**given: Reference | None) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     """
     code = parameters.require("code")
     verifier = parameters.get("code_verifier")
-    if verifier is None and not engine.pkce_replacements:
+    if verifier is None and not (engine.pkce_replacements or engine.pkce_waivers):
         # Each code here has a challenge. RFC 7636, 4.6 has this error, where OAuth 2.1 leaves it open.
         raise InvalidGrant("code_verifier is missing.", reason="verifier-missing")
     if verifier is not None and (problem := pkce.verifier_problem(verifier)):
@@ -71,10 +71,10 @@ def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
     """Raises InvalidGrant unless the verifier fits the code.
 
     A code without a challenge takes none: else an attacker who left the challenge out would go unnoticed (RFC 9700,
-    4.8.2). It counts only as long as a plugin protects it in another way.
+    4.8.2). It counts only as long as a plugin protects it in another way, or waives that.
     """
     challenge = token.details.get("code_challenge")
-    if challenge is None and engine.pkce_replacements & token.details.keys():
+    if challenge is None and (engine.pkce_replacements | engine.pkce_waivers) & token.details.keys():
         if verifier is not None:
             raise InvalidGrant(_REFUSED, reason="verifier-without-challenge", failed_token=token)
         return

@@ -64,6 +64,7 @@ class Parent:
         ancestors: the grants that this one was derived from, its parent first.
         actor: who acts by it, the present one outermost; None: the subject or its client itself.
         details: of the new grant: how and when the person signed in, and who vouched for them.
+        new_user: whether the user is not stored yet.
     """
 
     user: User | None
@@ -74,6 +75,7 @@ class Parent:
     ancestors: tuple[Grant, ...] = ()
     actor: Actor | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    new_user: bool = False
 
     @property
     def chain(self) -> tuple[Grant, ...]:
@@ -113,6 +115,8 @@ def of_assertion(
     user: User | None,
     issuer: str,
     *,
+    of_client: bool = False,
+    new_user: bool = False,
     scopes: tuple[str, ...] | None = None,
     resources: tuple[str, ...] | None = None,
     expires_at: datetime | None = None,
@@ -122,20 +126,24 @@ def of_assertion(
 
     Args:
         user: whom it names; None if that is nobody.
-        issuer: who signed it. What comes of it ends with `authserver end --issuer`.
+        issuer: who signed it. What comes of it ends with `authserver end issuer`.
+        of_client: whether it says who the client is, and names no person.
+        new_user: whether the user is not stored yet.
         scopes, resources, expires_at: what the assertion itself limits.
         details: of the sign-in, as claims.
 
     Raises:
         NotLive: the user is unknown or disabled.
     """
-    if user is None:
+    if user is None and not of_client:
         raise NotLive("user-unknown")
-    engine.journal.user_id = user.user_id
-    if not user.is_enabled:
+    if user is not None and not new_user:
+        engine.journal.user_id = user.user_id
+    if user is not None and not user.is_enabled:
         raise NotLive("user-disabled")
     return Parent(
         user=user,
+        new_user=new_user,
         scopes=scopes,
         resources=resources,
         expires_at=expires_at,
@@ -205,6 +213,7 @@ def derive(
         bound=bound,
         bound_refusal=bound_refusal,
         hangs_on=parent.chain,
+        new_user=parent.new_user,
         noted=noted,
     )
 

@@ -56,9 +56,16 @@ class FollowedSigningKeys:
         self._aging_at = self._old_at = 0.0
 
     def sign(self, claims: Mapping[str, Any], *, typ: str, algorithm: str | None = None) -> str:
+        """A JWT of these claims, signed with the active key (RFC 7515, 3.1).
+
+        Args:
+            typ: the `typ` of its header, `at+jwt` for example.
+            algorithm: another one than that of access tokens; there is an active key of it.
+        """
         return self._current().sign(claims, typ=typ, algorithm=algorithm)
 
     def jwks(self) -> Mapping[str, Any]:
+        """The JWK set that is published (RFC 7517, 5): public keys alone."""
         return self._current().jwks()
 
     def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""What people see and end by themselves: applications with access, sessions, their password.
+"""What people see and end on their own account pages: applications with access, sessions, their password.
 
 Operators do it for them, too. What ends here is refused from the next request on, because every rule reads
 grants and sessions again (R-09).
@@ -56,7 +56,7 @@ PASSWORD_CHANGED = "password-changed"
 class ConnectedApp:
     """A client with live grants of one user, newest first, or with a remembered consent, or with both.
 
-    `client` is None when it does not exist any more.
+    `client` is None when it was deleted.
     """
 
     client_id: str
@@ -66,17 +66,17 @@ class ConnectedApp:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """All that it may do now; nothing without a live grant."""
+        """The scopes of its live grants."""
         return tuple(dict.fromkeys(scope for grant in self.grants for scope in grant.scopes))
 
     @property
     def resources(self) -> tuple[str, ...]:
-        """Everywhere that it may do something now."""
+        """The resources of its live grants."""
         return tuple(dict.fromkeys(resource for grant in self.grants for resource in grant.resources))
 
     @property
     def remembered_scopes(self) -> tuple[str, ...]:
-        """What the user agreed to, beyond what it may do now."""
+        """The scopes of the remembered consent that no live grant has."""
         return (
             tuple(scope for scope in self.consent.scopes if scope not in self.scopes) if self.consent else ()
         )
@@ -113,9 +113,9 @@ class OwnSession:
 
 
 def user_id_of(engine: Engine, name: str) -> str | None:
-    """The id of a person: this id itself, also when nobody has it any more, or that of this name; None for neither.
+    """The id of the user of this id or name; a text that looks like an id, also if no user has it. None for neither.
 
-    An id that somebody has counts first: nobody comes in between by a name that is an id.
+    An existing id comes first, so that a user whose name is the id of another one is not found instead.
     """
     if name.startswith("user_") and engine.stores.users.find(name):
         return name
@@ -191,7 +191,7 @@ def disconnect(engine: Engine, user: User, client_id: str) -> Ended:
 
 
 def disconnect_all(engine: Engine, user: User) -> Ended:
-    """End all that a user agreed to for anybody."""
+    """End all grants of a user and all remembered consents."""
     ended = _end_agreements(engine, user, DISCONNECTED)
     engine.journal.user_id = user.user_id
     return _record_disconnected(engine, ended)
@@ -224,7 +224,7 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
         details = {
             "scopes": list(grant.scopes),
             "resources": list(grant.resources),
-            # There may be any number: a service may exchange a token for each call.
+            # The number is not bounded: a service may exchange a token for each call.
             **({"derived": along} if along else {}),
         }
         engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)
@@ -363,6 +363,7 @@ def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
 
 
 def same_password() -> PasswordRefused:
+    """The refusal of a new password that is the current one."""
     return PasswordRefused(
         "Choose another password than the current one.", reason="new-password-same", field="new_password"
     )
@@ -385,7 +386,7 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
 
 
 def end_with_password(engine: Engine, user: User) -> Ended:
-    """End all that somebody could do who knew the password from before, and record that there is another one (I-14)."""
+    """End sessions, grants, consents and links of a user whose password was replaced, and record the change (I-14)."""
     ended = _end_everything(engine, user, PASSWORD_CHANGED, EventType.PASSWORD_CHANGED)
     if user.password_hash is not None:
         mail.write(engine, user, LetterKind.PASSWORD_CHANGED)
@@ -393,7 +394,7 @@ def end_with_password(engine: Engine, user: User) -> Ended:
 
 
 def enable_user(engine: Engine, user: User) -> Ended | None:
-    """Let a disabled person sign in again; what was theirs before they were disabled ends, and does not come back.
+    """Enable a disabled user; sessions and grants from before end, and are not restored.
 
     Returns:
         what ended; None if the person was not disabled.
@@ -470,7 +471,7 @@ def _end_everything(engine: Engine, user: User, reason: str, event: EventType, *
 def _end_agreements(engine: Engine, user: User, reason: str) -> Ended:
     """End all grants of a user.
 
-    Somebody else who knew the password may have agreed to anything, so the consents are deleted, too.
+    Another person who knew the password may have given consents, so they are deleted, too.
     """
     consents = engine.stores.consents.forget(user.user_id)
     grants = engine.stores.grants.revoke_of_user(user.user_id, engine.now, reason)

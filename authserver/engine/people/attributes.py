@@ -98,7 +98,7 @@ def change(
     groups: Iterable[str] | None = None,
     attributes: Mapping[str, Iterable[str]] | None = None,
 ) -> User:
-    """Replace what is given of a person; it counts from the next question on.
+    """Replace the given fields of a user; policies see them from the next question on.
 
     Raises:
         BadAttributes: they cannot be kept.
@@ -119,7 +119,7 @@ def change(
 
 
 def record_change(engine: Engine, before: User, after: User, *, reason: str = "", **details: Any) -> None:
-    """Write the event of a change: groups by name, and of attributes the names alone; values may say anything."""
+    """Write the event of a change: the groups, and the names of attributes without their values, which may be private."""
     names = before.attributes.keys() | after.attributes.keys()
     changes = {
         "groups_added": sorted(set(after.groups) - set(before.groups)),

@@ -1,7 +1,7 @@
-"""A browser in which somebody signed in before is known for that: strangers who guess cannot lock that person out there.
+"""Recognise the browsers in which a user signed in before, so that guesses from elsewhere do not lock the user out there.
 
-Its cookie holds an id, and a MAC for each of the last people who signed in there. It proves that, and nothing else: whoever
-has it must sign in like everybody.
+Its cookie holds an id, and a MAC for each of the last people who signed in there. The cookie proves this
+alone; its browser must sign in like any other.
 """
 
 from __future__ import annotations

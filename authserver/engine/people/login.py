@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
@@ -25,7 +26,7 @@ from authserver.engine.people.attributes import (
 from authserver.engine.people.known_devices import device_id_of
 from authserver.engine.people.usernames import BadUsername, check_username, normalise_username
 from authserver.engine.questions import Counted, Identity, LoginQuestion, RateQuestion
-from authserver.engine.records import ENDED_SESSIONS, NOTHING, EventType, FoundSession, Session, User
+from authserver.engine.records import ENDED_SESSIONS, NOTHING, THROUGH, EventType, FoundSession, Session, User
 from authserver.engine.session_handles import HANDLE, session_handle
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import SpanKind, note
@@ -108,19 +109,60 @@ def sign_in(
         refused.reason = "username-unusable" if nameless else ruling.reason
         raise refused
     identity = ruling.allowed_value
-    if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
-        raise engine.wrong_value(ruling, f"more than {MAXIMUM_METHODS} methods, or a long one")
+    if problem := methods_problem(identity):
+        raise engine.wrong_value(ruling, problem)
     try:
         if user is None or identity.username != user.username:
             user = _known(engine, identity)
         present = as_identified(user, identity)
-    except (BadUsername, BadAttributes) as problem:
-        raise engine.wrong_value(ruling, f"{identity.username[:MAXIMUM_USERNAME]!r}: {problem}") from None
+    except (BadUsername, BadAttributes) as bad:
+        raise engine.wrong_value(ruling, f"{identity.username[:MAXIMUM_USERNAME]!r}: {bad}") from None
     if not user.is_enabled:
         refused.reason = "user-disabled"
         raise refused
     # Asked before the first write, as every policy is: a shared store may be slow.
     rates.give_back(engine, claimed)
+    return enter(
+        engine,
+        user,
+        identity,
+        present,
+        reason=ruling.reason,
+        previous_session_id=previous_session_id,
+    )
+
+
+def methods_problem(identity: Identity) -> str:
+    """Why these methods cannot be kept; "" if they can."""
+    if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
+        return f"more than {MAXIMUM_METHODS} methods, or a long one"
+    return ""
+
+
+def enter(
+    engine: Engine,
+    user: User,
+    identity: Identity,
+    present: User,
+    *,
+    reason: str,
+    previous_session_id: str | None,
+    authenticated_at: datetime | None = None,
+    details: Mapping[str, Any] = NOTHING,
+) -> SignedIn:
+    """Begin a session of somebody who was recognised, with a new id (E-17), and keep what is new about them.
+
+    Args:
+        user: as they were read.
+        present: as they are from now on (`as_identified`).
+        reason: why they are let in.
+        authenticated_at: when they proved who they are, if that was not just now.
+        details: what the session keeps besides.
+
+    Raises:
+        SignInRefused: they got another password, or were removed, meanwhile.
+    """
+    refused = SignInRefused("The user name or password is not right.", reason="password-changed")
     # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
     before = user
     while present != before and not engine.stores.users.change(present, instead_of=before):
@@ -132,14 +174,15 @@ def sign_in(
     # Checking a password takes time; a session must not begin with one that was replaced meanwhile (I-14).
     if not engine.stores.users.hold(user):
         engine.stores.undo()
-        refused.reason = "password-changed"
         raise refused
-    session_id = _begin_session(engine, user, identity, previous_session_id)
+    session_id = _begin_session(
+        engine, user, identity, previous_session_id, authenticated_at or engine.now, details
+    )
     _acts(engine, user)
     engine.journal.user_id = user.user_id
     if present != before:
-        record_change(engine, before, present, reason=ruling.reason)
-    engine.record(EventType.SIGNED_IN, reason=ruling.reason)
+        record_change(engine, before, present, reason=reason)
+    engine.record(EventType.SIGNED_IN, reason=reason, details=_told(details))
     return SignedIn(session_id=session_id, user=present)
 
 
@@ -193,7 +236,19 @@ def hidden_name(engine: Engine, username: str) -> str:
     return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
 
 
-def _begin_session(engine: Engine, user: User, identity: Identity, previous_session_id: str | None) -> str:
+def _told(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the event of a sign-in says of the session: through which server it came."""
+    return {THROUGH: details[THROUGH]["issuer"]} if THROUGH in details else NOTHING
+
+
+def _begin_session(
+    engine: Engine,
+    user: User,
+    identity: Identity,
+    previous_session_id: str | None,
+    authenticated_at: datetime,
+    details: Mapping[str, Any],
+) -> str:
     """The id of a new session, in the place of the one that the browser had.
 
     Of the same person it goes on under its name: they signed in again, and no application lost them.
@@ -213,10 +268,11 @@ def _begin_session(engine: Engine, user: User, identity: Identity, previous_sess
         Session(
             digest=digests.digest(SESSION_KIND, session_id),
             user_id=user.user_id,
-            authenticated_at=engine.now,
+            authenticated_at=authenticated_at,
             last_seen_at=engine.now,
             expires_at=engine.now + timedelta(seconds=engine.settings.session_lifetime),
             details={
+                **details,
                 "amr": list(identity.methods),
                 **({HANDLE: handle} if handle else {}),
                 "source": engine.caller.source,

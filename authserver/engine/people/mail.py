@@ -47,6 +47,6 @@ def check_address(engine: Engine, user: User) -> None:
 
 
 def _languages(engine: Engine, user: User) -> str:
-    """What the browser of the person asks for; nothing where somebody else acts, whose language may be another one."""
+    """The languages that the user's browser asks for; none if an operator acts, whose language may be another one."""
     is_own = engine.caller.actor == "stranger" and engine.journal.actor in (None, f"user:{user.user_id}")
     return engine.caller.headers.get("accept-language", "") if is_own else ""

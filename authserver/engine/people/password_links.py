@@ -48,7 +48,7 @@ class NoLink(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordLink:
-    """A link that was just made. Whoever has its address can set the password of this person; it is not stored."""
+    """A link that was just made. Its address is a credential that sets the password of this user; it is not stored."""
 
     user: User
     address: str = field(repr=False)
@@ -75,7 +75,7 @@ class OpenedLink:
 def make_link(
     engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
 ) -> PasswordLink:
-    """Make a link with which this person sets a password. The one before of its kind, if any, works no more.
+    """Make a link with which this person sets a password. It replaces the previous link of the same kind.
 
     Nothing else changes until it is used: the password from before lets the person in, too.
 
@@ -124,9 +124,9 @@ def make_link(
 
 
 def signs_in_elsewhere(engine: Engine, user: User) -> bool:
-    """Whether somebody without a password here has signed in, as far as events tell: by other means, such as a directory.
+    """Whether a user without a password here has signed in by other means, such as a directory, as far as events show.
 
-    What groups those bring along the next time, nobody here knows: a first password may then lead to a higher role.
+    The directory may name other groups at the next sign-in, so a first password here may lead to a higher role.
     """
     if user.password_hash is not None:
         return False
@@ -168,9 +168,9 @@ def ask_for_link(engine: Engine, username: str) -> str:
 
 
 def answer_forgotten(engine: Engine, username: str) -> None:
-    """Send a link to the person of this name, if there is one who has a password here and a mail address.
+    """Send a link to the user of this name, if that user exists and has a password here and a mail address.
 
-    Somebody without a password signs in by other means, which a password must not go around.
+    A user without a password here signs in by other means, which a password must not bypass.
     """
     user = engine.stores.users.find_by_name(username)
     if user is None:
@@ -194,13 +194,13 @@ def answer_forgotten(engine: Engine, username: str) -> None:
 
 
 def open_link(engine: Engine, presented: str) -> OpenedLink:
-    """Whose password a link sets; nothing is used up.
+    """The user whose password a link sets; the link is not used up.
 
     Args:
         presented: its address, or the fragment of that.
 
     Raises:
-        PasswordLinkRefused: it does not work; for a link that never was, too.
+        PasswordLinkRefused: it does not work; the same for an unknown link.
         TooManyRequests: there were too many that did not work.
     """
     _link, user, expires_at = _found(engine, presented)
@@ -225,13 +225,13 @@ def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -
                 raise same_password()
     password_hash = new_hash(engine, new, repeated)
     users = engine.stores.users
-    # In this order two that use it at the same time wait for each other here, and not for the person.
+    # The link is locked first: two uses at the same time wait for each other here, and not for the row of the user.
     if not engine.stores.kept.claim(link, engine.now):
         raise PasswordLinkRefused(reason="link-used")
     is_same = user.password_hash is not None or users.hold(user)
     if not is_same or not users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         raise PasswordLinkRefused(reason="link-password-changed")
-    # Whoever put the person into another group or disabled them at this moment was first, or waits for this write.
+    # A transaction that changes the groups of the user or disables them came first, or waits for this write.
     if reason := _problem_of_person(link, users.find(user.user_id)):
         raise PasswordLinkRefused(reason=reason)
     engine.record(EventType.PASSWORD_LINK_USED)
@@ -259,7 +259,7 @@ def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
     kept = (engine.stores.kept.find(LINK_KIND, place) for place in places)
     link = next((each for each in kept if each and digests.equal(each.details["link"], digest)), None)
     if link is None:
-        # Or a newer one has taken its place.
+        # Or a newer link has replaced it.
         raise PasswordLinkRefused(reason="link-unknown")
     engine.journal.user_id = user_id
     user = engine.stores.users.find(user_id)
@@ -276,7 +276,7 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     if link.claimed_at is not None:
         return "link-used"
     if engine.restored_at is not None and made_at < engine.restored_at:
-        # Whether it was used since the backup was made, nobody knows (T149).
+        # It is unknown whether it was used after the backup was made (T149).
         return "link-before-restore"
     if reason := _problem_of_person(link, user):
         return reason
@@ -295,5 +295,5 @@ def _problem_of_person(link: Kept, user: User | None) -> str:
 
 
 def _password_of(user: User) -> str:
-    """What changes with the password; it is worth nothing by itself."""
+    """A digest that changes with the password, and from which the password cannot be found."""
     return digests.digest(_PASSWORD_KIND, user.password_hash or "").hex()

@@ -1,19 +1,21 @@
 """What a derived grant hangs on: it is live only while each grant is live that it comes from (T163).
 
 Whoever ends a grant ends all that was derived from it in the same transaction (`ports.Grants.revoke`). Here that is looked
-at again whenever a derived grant is used, together with what ends nothing by itself: a client that is disabled while its
-grants are ended batch after batch (T164).
+at again whenever a derived grant is used, together with what ends nothing by itself: a client or an issuer that is
+disabled while the grants are ended batch after batch (T164).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from authserver.engine import issuer_registry
 from authserver.engine.context import Engine
 from authserver.engine.records import Grant
 
 # So many grants may hang one on another; more are a fault.
 MAXIMUM_DISTANCE = 64
+ISSUER_DISABLED = "issuer-disabled"
 
 
 def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
@@ -30,11 +32,15 @@ def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
 
 
 def why_ended(engine: Engine, grant: Grant, found: Sequence[Grant] | None = None) -> str | None:
-    """Why this derived grant is not live any more, though it may be so itself; None if it is, or was not derived.
+    """Why this grant is not live any more, though it may be so itself; None if it is.
+
+    It is not if an issuer vouched for its person that is disabled, or if something has ended that it was derived from.
 
     Args:
         found: its `ancestors`, if they were read already.
     """
+    if issuer_registry.is_disabled(engine, grant):
+        return ISSUER_DISABLED
     if grant.parent_id is None:
         return None
     found = ancestors(engine, grant) if found is None else found
@@ -50,6 +56,8 @@ def problem_with(engine: Engine, found: Sequence[Grant]) -> str | None:
             return "parent-grant-revoked"
         if grant.expires_at <= engine.now:
             return "parent-grant-expired"
+        if issuer_registry.is_disabled(engine, grant):
+            return ISSUER_DISABLED
     # A client that is kept elsewhere is not gone because that place does not answer.
     clients = engine.stores.clients.find_all(
         list(dict.fromkeys(grant.client_id for grant in found)), engine.now

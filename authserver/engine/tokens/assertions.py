@@ -103,31 +103,37 @@ def verify_assertion(
     keys_of: Callable[[str], TrustedKeys | None],
     *,
     typ: str,
+    untyped: bool = True,
     lifetime: int,
+    skew: timedelta = SKEW,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+    audiences: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
     Args:
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
-        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
+        typ: what its header may say it is.
+        untyped: whether `JWT` or no `typ` is accepted, too.
         lifetime: the most seconds from now to `exp`, clock skew apart.
+        skew: by how much its clock may differ from ours.
         algorithms: that it may be signed with.
+        audiences: other names of ours than the issuer, of which one may be its only audience.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
-    claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
+    claims = _verified(engine, text, keys_of, typ=typ, untyped=untyped, algorithms=algorithms)
     subject = claims.get("sub")
-    if claims.get("aud") not in (engine.settings.issuer, [engine.settings.issuer]):
+    if not any(claims.get("aud") in (name, [name]) for name in (engine.settings.issuer, *audiences)):
         raise BadAssertion("assertion-audience")
     if not isinstance(subject, str) or not subject:
         raise BadAssertion("assertion-subject-missing")
     times = _times(claims)
     if "exp" not in times:
         raise BadAssertion("assertion-times-malformed")
-    _check_times(engine, times)
-    if times["exp"] > (engine.now + timedelta(seconds=lifetime) + SKEW).timestamp():
+    _check_times(engine, times, skew)
+    if times["exp"] > (engine.now + timedelta(seconds=lifetime) + skew).timestamp():
         raise BadAssertion("assertion-lives-too-long")
     return claims
 
@@ -169,12 +175,48 @@ def verify_statement(
     return claims
 
 
+def verify_for_us(
+    engine: Engine,
+    text: str,
+    keys_of: Callable[[str], TrustedKeys | None],
+    *,
+    typ: str,
+    audience: str,
+    algorithms: Collection[str],
+) -> Mapping[str, Any]:
+    """The claims of a token that a trusted issuer made for us and nobody else, and that is in force (OIDC Core, 3.1.3.7).
+
+    Args:
+        keys_of: the keys of an issuer by its name, None for one that is not trusted.
+        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
+        audience: what that issuer calls us.
+        algorithms: that it may be signed with.
+
+    Raises:
+        BadAssertion: anything else. `iss` is a string of the claims returned, `exp` and `iat` are integers, and `sub`, if
+            there is one, is a text that is not empty.
+    """
+    claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
+    # Nobody else is trusted with it, so there is no other audience.
+    if claims.get("aud") not in (audience, [audience]) or claims.get("azp", audience) != audience:
+        raise BadAssertion("assertion-audience")
+    times = _times(claims)
+    if not {"exp", "iat"} <= times.keys():
+        raise BadAssertion("assertion-times-malformed")
+    _check_times(engine, times)
+    subject = claims.get("sub", " ")
+    if not isinstance(subject, str) or not subject:
+        raise BadAssertion("assertion-subject-missing")
+    return claims
+
+
 def _verified(
     engine: Engine,
     text: str,
     keys_of: Callable[[str], TrustedKeys | None],
     *,
     typ: str,
+    untyped: bool = True,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
 ) -> Mapping[str, Any]:
     """The claims of a JWT that a trusted issuer signed. Raises BadAssertion; `iss` is a string of the claims."""
@@ -185,7 +227,8 @@ def _verified(
     header, claims = jws.header, jws.claims
     if "alg" not in header or not header.keys() <= _HEADER_MEMBERS:
         raise BadAssertion("assertion-header")
-    if str(header.get("typ", "JWT")).lower().removeprefix("application/") not in ("jwt", typ):
+    named = str(header.get("typ", "JWT")).lower().removeprefix("application/")
+    if named != typ and not (untyped and named == "jwt"):
         raise BadAssertion("assertion-type")
     issuer = claims.get("iss")
     # Our own tokens are never assertions, even if we are listed as an issuer (JAG-11, T061).
@@ -203,12 +246,17 @@ def _verified(
 
 
 def single_use(
-    claims: Mapping[str, Any], *, lifetime: int, refusal: OAuthError, purpose: str = "assertion"
+    claims: Mapping[str, Any],
+    *,
+    lifetime: int,
+    refusal: OAuthError,
+    purpose: str = "assertion",
+    skew: timedelta = SKEW,
 ) -> SingleUse:
     """What using a verified assertion once means: by its `jti`, among those of its issuer (T051).
 
     Args:
-        lifetime: the same as for `verify_assertion`.
+        lifetime, skew: the same as for `verify_assertion`.
         refusal: what is raised when it was presented before, or may have been: before the database was restored.
         purpose: what it is presented for; the same `jti` for two purposes is two things.
 
@@ -221,10 +269,10 @@ def single_use(
     if len(jti) > MAXIMUM_IDENTIFIER:
         raise BadAssertion("assertion-malformed")
     # One minute longer than it could be presented (T052).
-    until = datetime.fromtimestamp(claims["exp"], UTC) + SKEW + timedelta(seconds=60)
+    until = datetime.fromtimestamp(claims["exp"], UTC) + skew + timedelta(seconds=60)
     # What `_check_times` would have refused earlier.
     begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))
-    since = datetime.fromtimestamp(begun, UTC) - SKEW
+    since = datetime.fromtimestamp(begun, UTC) - skew
     return SingleUse(
         purpose=purpose, text=f"{claims['iss']}\0{jti}", since=since, until=until, refusal=refusal
     )
@@ -238,12 +286,12 @@ def _times(claims: Mapping[str, Any]) -> dict[str, int]:
     return times
 
 
-def _check_times(engine: Engine, times: Mapping[str, int]) -> None:
+def _check_times(engine: Engine, times: Mapping[str, int], skew: timedelta = SKEW) -> None:
     """Refuse what is over, or has not begun."""
-    now, skew = engine.now.timestamp(), SKEW.total_seconds()
-    if "exp" in times and times["exp"] <= now - skew:
+    now, allowed = engine.now.timestamp(), skew.total_seconds()
+    if "exp" in times and times["exp"] <= now - allowed:
         raise BadAssertion("assertion-expired")
-    if max(times.get("nbf", 0), times.get("iat", 0)) > now + skew:
+    if max(times.get("nbf", 0), times.get("iat", 0)) > now + allowed:
         raise BadAssertion("assertion-not-yet-valid")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from authserver.engine import issuer_registry
 from authserver.engine.context import Binding, Engine, Issue
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import seal_under
@@ -28,6 +29,7 @@ from authserver.engine.records import (
     NOTHING,
     ON_ANOTHER_DEVICE,
     SESSION,
+    THROUGH,
     VOUCHED_BY,
     Client,
     EventType,
@@ -85,6 +87,7 @@ GRANT_DETAILS = frozenset(
     {
         *GRANT_CLAIMS,
         SESSION,
+        THROUGH,
         VOUCHED_BY,
         WIDENS,
         AUTHENTICATES,
@@ -119,6 +122,7 @@ class TokenResponse:
     added: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
     def as_json(self) -> dict[str, Any]:
+        """The members of the response; `refresh_token` only if there is one."""
         answer = {
             "access_token": self.access_token,
             "token_type": self.token_type,
@@ -171,8 +175,10 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     # From here on no plugin is asked.
     for use in (*order.uses, *(binding.uses if binding else ())):
         once.claim(engine, client, use)
-    # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires.
-    if order.is_new and (order.grant.user_id or kept or order.refreshable or order.hangs_on):
+    # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires. What it does
+    # not hold is whose word the grant hangs on.
+    hangs = order.hangs_on or VOUCHED_BY in order.grant.details
+    if order.is_new and (order.grant.user_id or kept or order.refreshable or hangs):
         _keep(engine, order)
     refresh_token = _spend(engine, client, order, binding)
     if kept:
@@ -343,9 +349,12 @@ def _keep(engine: Engine, order: Issue) -> None:
     """
     grant, stores = order.grant, engine.stores
     _hold_parents(engine, order)
+    _hold_issuer(engine, grant)
     if not stores.clients.hold(grant.client_id):
         raise InvalidClient("The client is disabled.", reason="client-disabled")
-    if grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
+    if order.new_user:
+        _add_user(engine, order)
+    elif grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
         raise InvalidGrant("The user may not sign in.", reason="user-disabled")
     _hold_resources(engine, grant)
     try:
@@ -372,6 +381,41 @@ def _hold_parents(engine: Engine, order: Issue) -> None:
         return
     if not grants.hold([parent.grant_id for parent in parents]):
         raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
+
+
+def _hold_issuer(engine: Engine, grant: Grant) -> None:
+    """Keep the issuer from being disabled that vouched for the person: whoever does that then finds this grant (T164).
+
+    Raises:
+        InvalidGrant: it was disabled meanwhile.
+    """
+    issuer = grant.details.get(VOUCHED_BY)
+    found = issuer_registry.hold(engine, issuer) if isinstance(issuer, str) else None
+    if found is not None and not found.is_enabled:
+        raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
+
+
+def _add_user(engine: Engine, order: Issue) -> None:
+    """Store the person for whom an issuer vouched for the first time.
+
+    Raises:
+        AlreadyClaimed: another request did so at the same time; the grant type finds them then.
+    """
+    user = order.user
+    assert user is not None  # `_check_person`
+    try:
+        engine.stores.users.add(user)
+    except AlreadyExists:
+        raise AlreadyClaimed from None
+    engine.record(
+        EventType.USER_ADDED,
+        details={
+            "groups": list(user.groups),
+            "attributes": sorted(user.attributes),
+            "password": False,
+            VOUCHED_BY: order.grant.details.get(VOUCHED_BY, ""),
+        },
+    )
 
 
 def _faulty(order: Issue, reason: str) -> ServerError:

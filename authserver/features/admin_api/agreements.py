@@ -1,4 +1,4 @@
-"""What people agreed to, and what clients may do on their own behalf: grants and remembered consents."""
+"""Grants, of users and of clients themselves, and remembered consents."""
 
 from __future__ import annotations
 
@@ -104,6 +104,7 @@ def _whose(call: Call) -> dict[str, str | None]:
 
 
 def list_grants(call: Call) -> Answer:
+    """Grants that are live and were used to issue tokens, of a user or of all, for a client or for all; newest first."""
     engine, names = call.engine, _Names(call.engine)
     wanted = GrantFilter(**_whose(call), live_at=engine.now, redeemed=True)
 
@@ -131,11 +132,17 @@ def _found(call: Call) -> dict[str, Any]:
 
 
 def show(call: Call) -> Answer:
+    """One grant, live or not, with its ETag."""
     record = _found(call)
     return Answer(body=record, etag=etag_of(record, without=["last_used_at"]))
 
 
 def revoke(call: Call) -> Answer:
+    """Revoke a grant, and with it every code and token of it.
+
+    Raises:
+        Problem: it was changed since it was read (If-Match), or is revoked already.
+    """
     record = _found(call)
     call.is_unchanged(etag_of(record, without=["last_used_at"]))
     ended = revoke_grant(call.engine, record["grant_id"])
@@ -145,6 +152,7 @@ def revoke(call: Call) -> Answer:
 
 
 def list_consents(call: Call) -> Answer:
+    """What users agreed to, of one user or of all, for one client or for all; by user and client."""
     engine, whose, names = call.engine, _whose(call), _Names(call.engine)
 
     def read(after: tuple[str, ...], limit: int) -> Sequence[Consent]:
@@ -162,6 +170,11 @@ def list_consents(call: Call) -> Answer:
 
 
 def end_consent(call: Call) -> Answer:
+    """End all that one user agreed to for one client: the consent and every grant.
+
+    Raises:
+        Problem: there is nothing to end.
+    """
     user = there(call.engine.stores.users.find(call.named("user_id")))
     ended = disconnect(call.engine, user, call.named("client_id"))
     if not (ended.grants or ended.consents):

@@ -56,7 +56,7 @@ SCOPES = {
     WRITE: "Add, change and disable applications, and give them secrets",
 }
 LINKS = ("client_uri", "policy_uri", "tos_uri")
-# What changes by being used.
+# Members that change when the client is used.
 USE = ("last_used_at", "state")
 MAXIMUM_OVERLAP = 90 * 86_400
 TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -154,11 +154,13 @@ def etag(record: Mapping[str, Any]) -> str:
 
 
 def show(call: Call) -> Answer:
+    """One client with its secrets (never their text), and its ETag."""
     record = shown(call.engine, find(call))
     return Answer(body=record, etag=etag(record))
 
 
 def list_clients(call: Call) -> Answer:
+    """Clients by id; `search` looks into ids and names, and `state` may be given several times."""
     engine, states = call.engine, call.query.all("state")
     if unknown := [state for state in states if state not in list(ClientState)]:
         raise invalid_parameter("state", f"{unknown[0]} is none; there are {', '.join(ClientState)}")
@@ -179,6 +181,12 @@ def list_clients(call: Call) -> Answer:
 
 
 def create(call: Call) -> Answer:
+    """Register a client. The answer has its secret if it gets one; the secret is not shown again.
+
+    Raises:
+        Problem: members that cannot be used, or scopes that the administrator does not have.
+        Refusal: metadata that registration refuses, too.
+    """
     engine, sent = call.engine, Sent(call.sent)
     ring.check_known(engine)
     metadata = fitting_metadata(
@@ -210,6 +218,12 @@ def create(call: Call) -> Answer:
 
 
 def change(call: Call) -> Answer:
+    """Change members of a client, as RFC 7396 merges them.
+
+    Raises:
+        Problem: it was changed since it was read (If-Match), or members that cannot be used.
+        Refusal: metadata that registration refuses, too.
+    """
     engine, before = call.engine, find(call)
     call.is_unchanged(etag(shown(engine, before)))
     ring.check_known(engine)
@@ -270,7 +284,7 @@ def _list(name: str, sent: Sent, values: tuple[str, ...], before: tuple[str, ...
 def _check_offered(
     engine: Engine, sent: Sent, grant_types: Iterable[str], scopes: Iterable[str], auth_method: str | None
 ) -> None:
-    """Note what is not offered here, with what it may have been meant for."""
+    """Note values that are not offered here, with a similar one that is."""
     for name, values, known in (
         ("grant_types", grant_types, engine.grant_types),
         ("scope", scopes, engine.scopes),
@@ -282,7 +296,7 @@ def _check_offered(
 
 
 def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """What plugins keep of the members that they know; None for what they keep nothing of."""
+    """The members that plugins know, as they keep them; None for a member that they do not keep."""
     own = {name: sent[name] for name in engine.client_metadata if name in sent}
     read = read_members(
         {name: value for name, value in own.items() if value is not None}, engine.client_metadata
@@ -291,10 +305,12 @@ def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_members(engine: Engine) -> Iterable[str]:
+    """The names of the client metadata that plugins of this server keep."""
     return engine.client_metadata
 
 
 def disable(call: Call) -> Answer:
+    """Disable a client for good: its grants and tokens end. Raises Problem when nothing is left to end."""
     client = find(call)
     done = carry_out(call.engine, Act(subject=Subject.client(client.client_id), for_good=True))
     if not client.is_enabled and not done.ended:
@@ -303,11 +319,18 @@ def disable(call: Call) -> Answer:
 
 
 def rotate(call: Call) -> Answer:
+    """Give a client another secret. The answer has it; it is not shown again.
+
+    The secret before ends after `overlap` seconds; a day by default.
+
+    Raises:
+        Problem: two secrets are live already, or the client has scopes that the administrator does not have.
+    """
     engine, client = call.engine, find(call)
     sent = Sent(call.sent)
     overlap = sent.number("overlap", 86_400, least=0, most=MAXIMUM_OVERLAP)
     sent.end()
-    # Whoever has its secret can do what it may do.
+    # With the secret one can do all that the client may do.
     call.administrator.refuse_beyond(client.scopes)
     ring.check_known(engine)
     try:
@@ -326,11 +349,13 @@ def rotate(call: Call) -> Answer:
 
 
 def list_secrets(call: Call) -> Answer:
+    """The live secrets of a client by their handles, never their text, with their times."""
     client = client_with_secrets(call.engine, find(call).client_id)
     return Answer(body={"items": operators.secrets(live_secrets(client, call.engine.now))})
 
 
 def end(call: Call) -> Answer:
+    """End one secret. Raises Problem for the last one, unless `last=true` is sent."""
     client, named = find(call), call.named("secret")
     live = operators.secrets(live_secrets(client, call.engine.now))
     if named not in [secret["secret"] for secret in live]:

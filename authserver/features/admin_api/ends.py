@@ -1,4 +1,4 @@
-"""Everything of somebody or something ends in one act, and the answer says how much that is (L-08)."""
+"""Ends everything of a user, client, resource, scope or issuer in one act; the answer has the numbers (L-08)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SCOPES = {
     WRITE: "End everything of a person, an application, an API or a scope at once",
 }
 
-# What ends with a person or a client is found by an index. A request, which is one transaction, ends it for so many
+# Grants of a user or client are found by an index. A request, which is one transaction, works for this many
 # seconds; the next request goes on.
 MAXIMUM_SECONDS = 5.0
-# For anything else all grants and consents are looked through. Where there are more of either, the command does it.
+# For other subjects all grants and consents are searched. If there are more than this, the command has to do it.
 MAXIMUM_RECORDS = 20_000
 _COUNTS: Mapping[str, str] = {
     "sessions": "Of browsers in which the person was signed in.",
@@ -150,11 +150,13 @@ def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
 
 
 def show(call: Call) -> Answer:
+    """How many grants, consents and sessions `end_all` would end; nothing changes."""
     act, is_known = _act(call, registrations=call.flag("registrations"))
     return _answer(act, carry_out(call.engine, act, dry_run=True), is_known=is_known)
 
 
 def end_all(call: Call) -> Answer:
+    """End all grants, consents and sessions of a user, client, resource, scope or issuer; the answer counts them."""
     sent = Sent(call.sent)
     registrations = sent.flag("registrations", False)
     sent.end()

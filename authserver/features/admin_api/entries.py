@@ -1,4 +1,4 @@
-"""What the API consists of: an `Entry` for each operation, and what its function is given and answers."""
+"""The parts of the API: an `Entry` for each operation, the `Call` that its function gets, and its `Answer`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Administrator:
-    """Who uses the API.
+    """The caller of the API.
 
     Attributes:
         client: whose access token it is.
@@ -69,7 +69,7 @@ class Administrator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request that was let in.
+    """An authorized request.
 
     Attributes:
         engine: in its transaction.
@@ -189,19 +189,19 @@ def read_id(segment: str) -> str:
 def nothing_there(
     detail: str = "There is nothing at this address. Look at the list for what there is.",
 ) -> NothingThere:
-    """The answer to whoever names something that is not there."""
+    """The refusal of a request that names a missing record: 404."""
     return NothingThere(detail)
 
 
 def there(found: Found | None) -> Found:
-    """What was found. Raises NothingThere for nothing."""
+    """The record itself. Raises NothingThere for None."""
     if found is None:
         raise nothing_there()
     return found
 
 
 def sentence(text: str) -> str:
-    """What the engine says, with its end; it may begin with an id, which stays as it is written."""
+    """A message of the engine as a sentence with a full stop; an id at its beginning stays as it is written."""
     return text if text.endswith((".", "?")) else f"{text}."
 
 
@@ -227,7 +227,7 @@ def invalid_parameter(name: str, text: str) -> Problem:
 
 
 def conflict(detail: str) -> Problem:
-    """The refusal of what is not possible as things are now."""
+    """The refusal of an operation that the present state does not allow: 409."""
     return Problem(problems.CONFLICT, detail)
 
 
@@ -242,10 +242,15 @@ class Sent:
         return name in self._members
 
     def is_null(self, name: str) -> bool:
-        """Whether it was sent as null, which takes it away (RFC 7396)."""
+        """Whether it was sent as null, which removes it (RFC 7396)."""
         return name in self._members and self._members[name] is None
 
     def text(self, name: str, default: str = "", *, required: bool = False) -> str:
+        """A text, or `default` where it is not sent.
+
+        Args:
+            required: a text of white space alone, and one that is not sent, are errors.
+        """
         value = self._members.get(name)
         if value is None:
             if required:
@@ -257,6 +262,7 @@ class Sent:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
+        """True or false, or `default` where it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default
@@ -266,6 +272,7 @@ class Sent:
         return value
 
     def number(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
+        """A whole number from `least` to `most`, or `default` where it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default

@@ -1,4 +1,4 @@
-"""What there is here, and who asks: the first page of the API."""
+"""The root of the API: who asks, and with which scopes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ SCOPES: dict[str, str] = {}
 
 
 def show(call: Call) -> Answer:
+    """Who asks, through which client and with which scopes of the API."""
     administrator = call.administrator
     return Answer(
         body={

@@ -78,6 +78,11 @@ def list_tokens(call: Call) -> Answer:
 
 
 def make(call: Call) -> Answer:
+    """Make an initial access token (RFC 7591, 3). The answer has its text, which is not shown again.
+
+    Raises:
+        Problem: an unknown policy, or another member that cannot be used.
+    """
     engine, sent = call.engine, Sent(call.sent)
     policy, note = sent.text("policy", required=True), sent.text("note")
     uses = None if sent.is_null("uses") else sent.number("uses", 1, least=1, most=MAXIMUM_USES)
@@ -98,6 +103,7 @@ def make(call: Call) -> Answer:
 
 
 def revoke(call: Call) -> Answer:
+    """Revoke an initial access token. Raises Problem when it is unknown or revoked already."""
     named = call.named("initial_token")
     if not revoke_initial_token(call.engine, named):
         if call.engine.stores.initial_tokens.find_by_id(named):

@@ -59,6 +59,7 @@ def _shown(call: Call, key: Any) -> dict[str, Any] | None:
 
 
 def list_keys(call: Call) -> Answer:
+    """The signing keys, oldest first; removed ones only with `all=true`."""
     keys = call.engine.stores.signing_keys.list()
     if not call.flag("all"):
         keys = [key for key in keys if key.state(call.engine.now) is not KeyState.REMOVED]
@@ -66,6 +67,11 @@ def list_keys(call: Call) -> Answer:
 
 
 def rotate(call: Call) -> Answer:
+    """Make the successor of the active key of an algorithm, which signs when it has been published for long enough.
+
+    Args:
+        call: `after` may name the seconds until it signs, and `algorithm` another than the configured one.
+    """
     engine, sent = call.engine, Sent(call.sent)
     algorithm = sent.text("algorithm") or None
     if algorithm is not None and algorithm not in ALGORITHMS:
@@ -92,16 +98,18 @@ def _found(call: Call) -> Any:
 
 
 def show(call: Call) -> Answer:
+    """One signing key: its state, times and public part."""
     return Answer(body=_shown(call, _found(call)))
 
 
 def revoke(call: Call) -> Answer:
+    """Remove a signing key at once, so that its tokens are refused. The answer names the key that signs now."""
     engine, kid, sent = call.engine, _found(call).kid, Sent(call.sent)
     reason = sent.text("reason") or rules.REVOKED_BY_OPERATOR
     if len(reason) > 100:
         sent.wrong("reason", "It may have up to 100 characters.")
     sent.end()
-    # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
+    # Only known keys are checked: after the loss of a key of the ring this is how to abandon what it sealed.
     ring.check_known(engine)
     revocation = rules.revoke(engine, kid, reason=reason)
     signs = rules.signing_key(

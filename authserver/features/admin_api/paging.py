@@ -20,7 +20,7 @@ LIMIT = Parameter(
 )
 AFTER = Parameter(description="The cursor of the page before: `next` of its answer.")
 DEFAULT_LIMIT, MAXIMUM_LIMIT = 50, 100
-# What the codes of cursors are for.
+# The purpose of the MAC of a cursor.
 CURSOR = "admin-api-cursor"
 
 
@@ -61,7 +61,7 @@ def place_of(call: Call, *, names: int = 1) -> tuple[str, ...] | None:
 
 
 Item = TypeVar("Item")
-# A search looks at so many at most for one page; the next one goes on from there.
+# A search reads at most this many records for one page; the next page continues there.
 LOOKED_AT, BATCH = 1_000, 100
 
 
@@ -74,7 +74,7 @@ def gathered(
     fits: Callable[[Item], bool] | None = None,
     start: tuple[str, ...] = ("",),
 ) -> Answer:
-    """A page of a list that is in the order of some texts.
+    """A page of a list that is ordered by some texts.
 
     Args:
         read: takes such texts and a number; the next so many, beginning after them.

@@ -1,4 +1,4 @@
-"""Links with which people set a password. Whoever has one gets into the account, so it has a scope of its own."""
+"""Links with which users set a password. A link gives access to the account, so it has a scope of its own."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ SHORTEST, LONGEST = (int(each.total_seconds()) for each in (MINIMUM_LIFETIME, MA
 
 
 def make(call: Call) -> Answer:
+    """Make a link with which a user sets a password. The answer has it, or it is sent by mail.
+
+    Raises:
+        Problem: the administrator may not act on this user, or there is no mail address to send it to.
+    """
     user, sent = find(call), Sent(call.sent)
     seconds = sent.number("lifetime", None, least=SHORTEST, most=LONGEST)
     by_mail = sent.flag("by_mail", False)
     sent.end()
-    # With a new password somebody else would have all that this person may do.
+    # With a new password the administrator could act as this user.
     refuse_operators(call, user.groups)
     if signs_in_elsewhere(call.engine, user):
-        # Their groups may be others the next time, and the password would stay.
+        # The directory may name other groups at the next sign-in, while the password stays.
         call.administrator.refuse_beyond(call.engine.scopes)
     lifetime = None if seconds is None else timedelta(seconds=seconds)
     try:

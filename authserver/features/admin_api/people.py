@@ -75,11 +75,13 @@ def find(call: Call) -> User:
 
 
 def show(call: Call) -> Answer:
+    """One user, with the ETag."""
     record = operators.user(find(call))
     return Answer(body=record, etag=etag_of(record))
 
 
 def list_users(call: Call) -> Answer:
+    """Users by user name; `search` looks into user and display names, `prefix` is how the user name begins."""
     users, wanted = call.engine.stores.users, (call.query.get("search") or "").casefold()
     begins = call.query.get("prefix")
     try:
@@ -100,6 +102,7 @@ def list_users(call: Call) -> Answer:
 
 
 def create(call: Call) -> Answer:
+    """Add a user without a password; a link sets one (`password_links`). Raises Problem."""
     sent = Sent(call.sent)
     username = sent.text("username", required=True)
     display_name, groups = sent.text("display_name"), sent.texts("groups")
@@ -114,6 +117,7 @@ def create(call: Call) -> Answer:
 
 
 def change(call: Call) -> Answer:
+    """Change display name, groups or attributes, as RFC 7396 merges them. Raises Problem."""
     before = find(call)
     call.is_unchanged(etag_of(operators.user(before)))
     sent = Sent(call.sent)
@@ -145,6 +149,7 @@ def refuse_operators(call: Call, groups: Iterable[str]) -> None:
 
 
 def disable(call: Call) -> Answer:
+    """Disable a user: sessions, grants and tokens end. Raises Problem when nothing is left to end."""
     user = find(call)
     done = carry_out(call.engine, Act(subject=Subject.user(user), for_good=True))
     if not user.is_enabled and not done.ended:
@@ -153,6 +158,7 @@ def disable(call: Call) -> Answer:
 
 
 def enable(call: Call) -> Answer:
+    """Let a disabled user sign in again. Raises Problem when the user is not disabled."""
     user = find(call)
     refuse_operators(call, user.groups)
     ended = enable_user(call.engine, user)
@@ -162,6 +168,7 @@ def enable(call: Call) -> Answer:
 
 
 def sign_out(call: Call) -> Answer:
+    """End all sessions and grants of a user, who may sign in again."""
     return _answer(call, carry_out(call.engine, Act(subject=Subject.user(find(call)))))
 
 

@@ -75,7 +75,7 @@ DRY_RUN = Parameter(description="Whether it was only counted.", schema={"type": 
 
 
 def shown(resource: Resource) -> dict[str, Any]:
-    """A resource as the API answers it: null where nothing of its own is said."""
+    """A resource as the API answers it: null for a member that has the default."""
     return {
         "resource": resource.uri,
         "name": resource.name,
@@ -125,11 +125,13 @@ def list_resources(call: Call) -> Answer:
 
 
 def show(call: Call) -> Answer:
+    """One resource, of the INI or of the store, with its ETag."""
     record = shown(find(call))
     return Answer(body=record, etag=etag_of(record))
 
 
 def create(call: Call) -> Answer:
+    """Add a resource to the store. Raises Problem when its URI cannot be one, or is taken."""
     engine, sent = call.engine, Sent(call.sent)
     uri = sent.text("resource", required=True)
     form = form_of(uri)
@@ -147,6 +149,7 @@ def create(call: Call) -> Answer:
 
 
 def change(call: Call) -> Answer:
+    """Change a resource of the store; tokens that were issued keep what they say. Raises Problem."""
     engine, before = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(before)))
     sent = Sent(call.sent)
@@ -188,6 +191,7 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
 
 
 def remove(call: Call) -> Answer:
+    """Remove a resource of the store and end its access; with `dry_run` only count what would end."""
     engine, resource = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(resource)))
     dry_run = call.flag("dry_run")

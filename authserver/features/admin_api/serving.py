@@ -1,4 +1,4 @@
-"""How requests to the API are answered: who asks, what was sent, the operation, and what comes back."""
+"""Answers requests to the API: authorization, reading, the operation, and the response."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ class Endpoint:
 
 
 def _response(request: Request, entry: Entry, call: Call) -> Response:
-    """Do it, and answer. Raises Problem, NothingThere."""
+    """Carry out the operation, and answer. Raises Problem, NothingThere."""
     answer = _done(entry, call)
     if answer.body is None:
         response = Response(status=204)
@@ -239,7 +239,7 @@ def _response(request: Request, entry: Entry, call: Call) -> Response:
 
 
 def _once(request: Request, entry: Entry, call: Call, key: str) -> Response:
-    """Do it unless it was done with this key, and answer as then.
+    """Carry out the operation unless it was done with this idempotency key; then answer as before.
 
     The key is claimed first, in the transaction of the act: a request with the same key waits for this one, and then
     gets the same answer. If the act is refused or fails, nothing was done, and the key is free again.
@@ -249,7 +249,7 @@ def _once(request: Request, entry: Entry, call: Call, key: str) -> Response:
         known = engine.stores.kept.find(mark.kind, mark.digest)
         if known is None or known.expires_at > engine.now:
             return _replayed(engine, mark, known)
-        # Clean-up has not come by yet.
+        # Clean-up has not deleted it yet.
         mark = replace(mark, created_at=known.created_at)
         if not engine.stores.kept.change(known, mark):
             return _replayed(engine, mark, engine.stores.kept.find(mark.kind, mark.digest))
@@ -277,7 +277,7 @@ def _done(entry: Entry, call: Call) -> Answer:
             "There is one with this id or name already. Choose another, or change that one."
         ) from error
     except (ChangedMeanwhile, ClientChangedMeanwhile) as error:
-        # Whoever named an ETag is told that it is not the present one.
+        # A request with an ETag is refused because that is not the present one.
         call.is_unchanged("")
         raise conflict("It was changed by somebody else at the same time. Try again.") from error
     except (ClientUnchanged, SecretsUnchanged, signing_keys.CannotChange) as error:
@@ -369,7 +369,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 def _mark(engine: Engine, call: Call, entry: Entry, key: str) -> Kept:
-    """What notes that this administrator used this key for this request."""
+    """The small record that says that this administrator used this key for this request."""
     who = f"{call.administrator.client.client_id}\0{call.administrator.actor}"
     request = [entry.method, call.path, sorted(call.query.pairs()), call.sent]
     return Kept(

@@ -87,6 +87,7 @@ def _times(call: Call, by: By | None = None) -> tuple[datetime, datetime]:
 
 
 def show(call: Call) -> Answer:
+    """How often each thing happened in a time, with a row for each value of `by`, highest first."""
     engine, query, by = call.engine, call.query, _named(call, "by", By)
     since, until = _times(call, by)
     found = totals(
@@ -112,6 +113,11 @@ def show(call: Call) -> Answer:
 
 
 def show_series(call: Call) -> Answer:
+    """The counts of one measure, or the values of one gauge, for each hour, day or month.
+
+    Raises:
+        Problem: neither a measure nor a gauge is named, or both are; a gauge with a client or a grant type.
+    """
     engine, query = call.engine, call.query
     measure, gauge, step = (
         _named(call, "measure", Measure),
@@ -149,6 +155,7 @@ def show_series(call: Call) -> Answer:
 
 
 def list_reasons(call: Call) -> Answer:
+    """The reasons of refusals in a time and how often each was given, most frequent first."""
     since, until = _times(call)
     found = refusal_reasons(call.engine, since, until, client_id=call.query.get("client"), limit=_limit(call))
     return Answer(
@@ -157,6 +164,7 @@ def list_reasons(call: Call) -> Answer:
 
 
 def show_figures(call: Call) -> Answer:
+    """The last sample of every gauge and its time; null before the first sample."""
     found = latest_figures(call.engine)
     values: Mapping[Gauge, int] = found.values if found else {}
     body: dict[str, Any] = {str(gauge): values.get(gauge) for gauge in Gauge}

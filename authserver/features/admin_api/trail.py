@@ -66,6 +66,11 @@ SHOWN: Mapping[str, Parameter] = {
 
 
 def list_events(call: Call) -> Answer:
+    """Events that fit all parameters, newest first.
+
+    Raises:
+        Problem: a parameter that cannot be read, or a user that does not exist.
+    """
     engine, query = call.engine, call.query
     types, name, source = types_of(query.all("event")), query.get("user"), query.get("source")
     user_id = user_id_of(engine, name) if name else None
@@ -93,6 +98,7 @@ def list_events(call: Call) -> Answer:
 
 
 def show(call: Call) -> Answer:
+    """One event, with the decisions that led to it."""
     return Answer(body=operators.event(there(call.engine.stores.events.find(call.named("event_id")))))
 
 

@@ -125,7 +125,7 @@ class AdminConsole:
 
     @property
     def access(self) -> Access:
-        """Whom the pages are for."""
+        """Which groups may use the pages."""
         return Access(
             groups={
                 Role.READ: frozenset(self.read),
@@ -138,13 +138,13 @@ class AdminConsole:
 
     @property
     def operator_groups(self) -> Mapping[str, str]:
-        """The groups whose members may administer this server, or see everything of it, and how."""
+        """The groups whose members have a role in the console, with what they may do, in words."""
         return dict.fromkeys((*self.read, *self.operate, *self.administer), "use the pages for operators")
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
         for page in PAGES:
             view = view_of(page, PAGES, self.access)
-            # Whoever may not see a page cannot tell it from none by another method either.
+            # A person who may not see a page cannot distinguish it from a missing one by another method.
             config.add_endpoint(page.route, view, otherwise=view)
         config.add_exception_view(refused_view(PAGES), context=Refused)

@@ -1,4 +1,4 @@
-"""Who may do what in the pages for operators, and how long ago they must have signed in."""
+"""Roles of the console, and how recent a sign-in each of them needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Whom the pages are for.
+    """Which groups may use the pages.
 
     Attributes:
         groups: whose members have a role; nobody else has it.
@@ -41,7 +41,7 @@ class Access:
     age_for_changing: int
 
     def role_of(self, user: User) -> Role | None:
-        """The highest role of this person; None for somebody to whom the pages do not exist."""
+        """The highest role of this person; None if they may see no page."""
         return max((role for role, groups in self.groups.items() if groups & {*user.groups}), default=None)
 
     def is_recent(self, session: Session, now: datetime, *, changes: bool) -> bool:

@@ -1,4 +1,4 @@
-"""How a decision came about, as pages show it."""
+"""The checks of a decision, as pages show them."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def _parted(remedy: str) -> tuple[str, str]:
 
 
 def outcome_of(told: Explanation) -> list[tuple[str, Any]]:
-    """What came out, by name, without what is empty."""
+    """The results by name, without empty ones."""
     outcome = told.outcome if isinstance(told.outcome, dict) else {"outcome": told.outcome}
     return [(name, value) for name, value in outcome.items() if value not in (None, "", [], {}, ())]

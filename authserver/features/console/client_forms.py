@@ -1,4 +1,4 @@
-"""Clients are added and changed: one form for both, by the rules of registration."""
+"""Add and change clients with one form, by the rules of registration."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def show_edit(visit: Visit) -> Mapping[str, Any]:
         "first_party": "yes" if client.first_party else "",
         "rotates_refresh_tokens": "yes" if client.rotates_refresh_tokens or client.is_public else "",
     }
-    # Where somebody else changed it meanwhile, the form that is shown again is about the client as it is now.
+    # If the client was changed meanwhile, the form is shown again with its present values.
     return {**_form(visit, now, client), "version": version(client)}
 
 
@@ -160,7 +160,7 @@ def show_logo(visit: Visit) -> Mapping[str, Any]:
 
 
 def change_logo(visit: Visit) -> Response:
-    """Give a client another logo, or take it away."""
+    """Replace or remove the logo of a client."""
     client = _with_logo(visit)
     content = b"" if visit.get("remove") else visit.file("logo")
     if not content and not visit.get("remove"):
@@ -179,7 +179,7 @@ def _with_logo(visit: Visit) -> Client:
 
 
 def version(client: Client) -> str:
-    """What tells whether a client was changed since its form was shown."""
+    """A digest that changes whenever the client does, so that a form that is out of date is noticed."""
     said = json.dumps(members(client), sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 

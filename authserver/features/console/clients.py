@@ -79,7 +79,7 @@ class Agreed:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The clients by id, as far as they fit the search."""
+    """The clients that match the search, by id."""
     sent = {name: visit.get(name) for name in ("search", "state", "by")}
     after = visit.get("after")
     found: Sequence[Client] = ()

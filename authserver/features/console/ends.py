@@ -1,4 +1,4 @@
-"""What pages that end something share: it is counted for the last step, and ended, in so much time as a page may take."""
+"""Counts and ends access for pages, within the time that a page may take."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from authserver.features.console.pages import Visit
 
 # Seconds. Whoever confirms waits for the count, and a server in front for the end; there are commands for more.
 COUNTING = 0.15
-# So many batches are done in any case: a page of grants, and one of consents, and what is looked at before.
+# This many batches are done in any case: a page of grants, one of consents, and the first step.
 FEW = 3
 ENDING = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """What ends or ended; `is_whole` says whether that is known to be all."""
+    """How much ends or ended; `is_whole` says whether that is all."""
 
     ended: Ended
     is_whole: bool
 
     @property
     def sentences(self) -> str:
-        """What ended, and what cannot be called back."""
+        """Sentences about what ended, and about JWTs, which cannot be revoked."""
         return " ".join(filter(None, (sentence(self.ended), jwt_sentence(self.ended))))
 
 
@@ -38,7 +38,7 @@ def count(visit: Visit, act: Act) -> Amount:
 
 
 def carry_out(visit: Visit, act: Act) -> Amount:
-    """End it: the first batches in any case, after which nothing new begins for good, and others while there is time."""
+    """End it: the first batches, after which nothing new is issued, and more while there is time."""
     part = end_part(visit.begin, act, Stage(), seconds=ENDING, batches=FEW)
     return Amount(ended=part.ended, is_whole=part.next is None)
 

@@ -1,4 +1,4 @@
-"""What several pages look up: whom something is about, and what people and clients are called."""
+"""Looks up users, and the names of users and clients, for several pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def this_person(visit: Visit) -> User:
 
 
 def user_named(visit: Visit, name: str) -> User | None:
-    """The person of this id, or of this name: nobody else comes in between by a name that is an id."""
+    """The user of this id or name; an id comes first, because a user's name may be the id of another one."""
     users = visit.engine.stores.users
     if user := users.find(name) if name.startswith("user_") else None:
         return user
@@ -43,7 +43,7 @@ def user_id_of(visit: Visit, name: str) -> str:
 def names_of(
     visit: Visit, client_ids: Iterable[str | None], user_ids: Iterable[str | None]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """What these clients and these people are called, by id; two statements."""
+    """The names of these clients and users, by id; two statements."""
     stores, now = visit.engine.stores, visit.engine.now
     of_users, of_clients = sorted(filter(None, set(user_ids))), sorted(filter(None, set(client_ids)))
     people = stores.users.find_all(of_users) if of_users else ()

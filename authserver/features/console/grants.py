@@ -1,4 +1,4 @@
-"""Grants: which there are, what was agreed in one of them and for whom, its codes and tokens, and its end."""
+"""Grants: the list, one grant with its codes and tokens, and its revocation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PAGE = 50
 # How many tokens and events of a grant are shown.
 MAXIMUM_TOKENS = 50
 MAXIMUM_EVENTS = 10
-# How many of those that hang on a grant.
+# How many derived grants of a grant are shown.
 MAXIMUM_DERIVED = 50
 _FIELDS = ("client", "user", "state")
 # The value of `state` for grants that are live or not.
@@ -131,6 +131,7 @@ def show_revoke(visit: Visit) -> Mapping[str, Any]:
 
 
 def revoke(visit: Visit) -> Response:
+    """Revoke the grant of the page and go to its page, which says what ended."""
     grant = _this(visit)
     told = revoke_grant(visit.engine, grant.grant_id).told
     done = f"Ended: {listed(told)}." if told else "This grant had ended already."
@@ -179,7 +180,7 @@ def _state_of_token(visit: Visit, grant: Grant, token: Token) -> str:
 
 
 def _signed_in(grant: Grant) -> datetime | None:
-    """When the person had signed in who agreed; None if that is not kept."""
+    """When the user who agreed had signed in; None if that was not stored."""
     at = grant.details.get("auth_time")
     return datetime.fromtimestamp(at, UTC) if isinstance(at, int) else None
 

@@ -1,4 +1,4 @@
-"""Initial access tokens: with which clients may register themselves, for which policy, and how often they did."""
+"""Initial access tokens (RFC 7591, 3): the list, a new one, and revocation."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def show_revoke(visit: Visit) -> Mapping[str, Any]:
 
 
 def revoke(visit: Visit) -> Response:
-    """Revoke a token: nobody registers with it any more."""
+    """Revoke a token, so that no client can register with it."""
     token = _token(visit)
     if not revoke_initial_token(visit.engine, token.token_id):
         raise BadInput("This token is revoked already.")

@@ -65,6 +65,7 @@ class Row:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
+    """The signing keys and the key ring: what each does now, and what happens to it next."""
     engine = visit.engine
     found, now = engine.stores.signing_keys.list(), engine.now
     signs = signing_keys.signing_key(found, engine.settings.signing_algorithm, now)
@@ -150,7 +151,7 @@ def revoke(visit: Visit) -> Response:
     if len(reason) > MAXIMUM_REASON or not reason.isprintable():
         raise BadInput(f"reason: up to {MAXIMUM_REASON} characters, none of them hidden")
     _confirmed(visit)
-    # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
+    # Only known keys are checked: after the loss of a key of the ring this is how to abandon what it sealed.
     ring.check_known(visit.engine)
     done = signing_keys.revoke(visit.engine, visit.get("kid"), reason=reason)
     said = [f"{done.revoked.kid} is out of use, and its private part is erased."]
@@ -164,14 +165,14 @@ def revoke(visit: Visit) -> Response:
 
 
 def _issued(visit: Visit) -> int:
-    """How many access tokens there can be at most that are not dead yet."""
+    """The greatest possible number of access tokens that have not expired."""
     now = visit.engine.now
     counts = totals(visit.engine, now - signing_keys.MAXIMUM_TOKEN_LIFETIME, now).counts
     return counts[Measure.ISSUED] + counts[Measure.REFRESHED]
 
 
 def _is_needed(key: ring.Standing) -> bool:
-    """Whether something is still under an older key."""
+    """Whether stored data still depends on a key that no longer seals."""
     return not key.seals and (key.proves_events or key.needed_by != ring.Dependents())
 
 

@@ -47,7 +47,7 @@ _KINDS = {
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The form; and once somebody or something is named, how much would end."""
+    """The form; and once a subject is named, how much would end."""
     values: dict[str, Any] = {
         "sent": {name: visit.get(name) for name in _KEYS},
         "kinds": [(str(kind), words) for kind, words in _KINDS.items()],
@@ -80,7 +80,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def end(visit: Visit) -> Mapping[str, Any]:
-    """End it, or a part of it, and say how much that was."""
+    """End it, or a part of it, and show how much ended."""
     act = _act(visit)
     before = _read(visit, act, "ended")
     part = end_part(visit.begin, act, before.next or Stage(), seconds=SECONDS)
@@ -128,7 +128,7 @@ def _act(visit: Visit) -> Act:
 
 
 def _subject(visit: Visit) -> Subject:
-    """Whom or what the page is about. Raises BadSearch and InvalidTarget."""
+    """The subject that the page is about. Raises BadSearch and InvalidTarget."""
     name = visit.get("name")
     if not name:
         raise BadSearch("say what is to end: type its name")
@@ -153,7 +153,7 @@ def _subject(visit: Visit) -> Subject:
 
 
 def _is_known(visit: Visit, act: Act) -> bool:
-    """Whether there is such a thing, although nothing of it would end."""
+    """Whether the subject exists, even if nothing of it would end."""
     engine, name = visit.engine, act.subject.identifier
     match act.subject.kind:
         case SubjectKind.CLIENT:
@@ -167,7 +167,7 @@ def _is_known(visit: Visit, act: Act) -> bool:
 
 
 def _seal(visit: Visit, act: Act, part: Part, what: str) -> str:
-    """How far it got and how much that was, so that this session can go on with this act, and nobody with another."""
+    """The progress, sealed: only this session can continue this act with it."""
     assert part.next is not None
     until = part.ended.jwts_until
     told = {

@@ -1,4 +1,4 @@
-"""How often what may be done, who has used up how much of it, and lifting it."""
+"""Rate limits: the rows, their counts, and resetting a count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAXIMUM_SHOWN = 200
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The limits, and what is used of them: by half or more, or of whoever is searched for all."""
+    """The limits, with counts of half the limit or more; for a search, all counts that match it."""
     found = _limiters(visit)
     wanted = visit.get("who")
     rows, used, unknown = _rows(found), [], ""
@@ -43,7 +43,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_lifting(visit: Visit) -> Mapping[str, Any]:
-    """How many counts would begin anew. Raises BadInput if there is no such limit."""
+    """How many counts would be reset. Raises BadInput if there is no such limit."""
     found, limit, who = _limiters(visit), visit.get("limit"), visit.get("who")
     row = next((row for row in _rows(found) if row["limit"] == limit), None)
     if row is None:

@@ -24,6 +24,7 @@ class Notice:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
+    """What an operator sees first: notices, the size of the server, refusals, and what ends soon."""
     refused = overview.refusals(visit.engine)
     key, staged = overview.keys(visit.engine)
     ending = overview.ending_secrets(visit.engine)

@@ -1,4 +1,4 @@
-"""What every page for operators has in common: who may see it, its form, its frame, and what is wrong with a request.
+"""The frame of every page for operators: role, sign-in, form token, errors.
 
 A page is a row of a table (`Page`). The one view of all of them (`view_of`) holds role, sign-in and form token, so that no
 page can forget them.
@@ -77,7 +77,7 @@ class RoleTooLow(ValueError):
     """An operator may see the page, and may not do this; the message says who may."""
 
 
-# What says that an operator's input cannot be used; each has a sentence that says what to do.
+# Errors that mean unusable input of an operator; the message of each says what to do.
 PROBLEMS = (
     AlreadyExists,
     BadAttributes,
@@ -100,7 +100,7 @@ PROBLEMS = (
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
-# The kind under which a form that makes something is remembered, and for how long: browsers reload what they showed last.
+# The kind of small records for forms that create something, and their lifetime: browsers reload the last page.
 _FORM = "console-form"
 _REMEMBERED = timedelta(days=30)
 # In the address of a page: the sealed sentence about what was just done.
@@ -146,6 +146,7 @@ class Page:
 
     @property
     def route(self) -> Route:
+        """Its row of the route table; POST is allowed only if it has something to do."""
         return Route(self.name, self.path, ("GET", "POST") if self.act else ("GET",), personal=True)
 
 
@@ -170,6 +171,7 @@ class Visit:
 
     @property
     def engine(self) -> Engine:
+        """What the rules get, in the transaction of this request."""
         return self.request.engine
 
     @property
@@ -191,15 +193,15 @@ class Visit:
         return self.request.application.begin(caller=caller)
 
     def role_of(self, user: User) -> Role | None:
-        """The role of somebody in these pages; None for none."""
+        """The role of a user in these pages; None for none."""
         return self.access.role_of(user)
 
     def may_act_on(self, user: User) -> bool:
-        """Whether somebody has no higher role, so that their password or their role is not out of reach."""
+        """Whether this user has no higher role than the operator, who may then change their password and groups."""
         return (self.role_of(user) or 0) <= self.role
 
     def check_acts_on(self, user: User) -> None:
-        """Raises RoleTooLow for somebody with a higher role: whoever took their place would have it, too."""
+        """Raises RoleTooLow for a user with a higher role: by acting as that user the operator would get it."""
         if not self.may_act_on(user):
             raise RoleTooLow("This person has a higher role than you. Ask somebody who has it, too.")
 
@@ -330,7 +332,7 @@ def refused_view(pages: Sequence[Page]) -> Callable[[Refused, Request], Response
             try:
                 response = _render(visit, visit.page.template, visit.page.show(visit), pages)
             except (*PROBLEMS, HTTPException):
-                response = None  # what the form was about is not there, or cannot be shown either
+                response = None  # the record of the form was deleted, or cannot be shown
         response = response or _render(visit, "problem.jinja2", {}, pages)
         response.status_int = refused.status
         return response

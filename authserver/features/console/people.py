@@ -352,6 +352,7 @@ def show_sessions(visit: Visit) -> Mapping[str, Any]:
 
 
 def end_sessions(visit: Visit) -> Response:
+    """End one session of a person, or all but the operator's own, and go to the person's page."""
     user, handle = this_person(visit), visit.get("session")
     if handle:
         ended = int(end_session(visit.engine, user, handle))
@@ -375,6 +376,7 @@ def show_app(visit: Visit) -> Mapping[str, Any]:
 
 
 def end_app(visit: Visit) -> Response:
+    """End all that a person agreed to for one application, and go to the person's page."""
     user, client_id = this_person(visit), visit.get("client_id")
     told = disconnect(visit.engine, user, client_id).told
     done = f"Ended: {listed(told)}." if told else "There was nothing to end any more."
@@ -382,6 +384,7 @@ def end_app(visit: Visit) -> Response:
 
 
 def show_enable(visit: Visit) -> Mapping[str, Any]:
+    """The person to be enabled, and whether this operator may do that."""
     user = this_person(visit)
     return {"user": user, "may": visit.may_act_on(user)}
 

@@ -76,11 +76,13 @@ class DeviceRequest:
 
     @classmethod
     def of(cls, record: Kept) -> DeviceRequest:
+        """The request that this record keeps."""
         ends = datetime.fromtimestamp(record.details["ends"], UTC)
         return cls(record=record, client_id=record.client_id or "", expires_at=ends)
 
     @property
     def state(self) -> State:
+        """Whether it waits for a person, or how one answered."""
         return State(self.record.details["state"])
 
     @property
@@ -90,6 +92,7 @@ class DeviceRequest:
 
     @property
     def resources(self) -> tuple[str, ...]:
+        """The resources that policies allowed when the device asked."""
         return tuple(self.record.details["resources"])
 
     @property
@@ -129,9 +132,11 @@ class DeviceRequest:
         return found
 
     def seen_by(self, user_id: str) -> DeviceRequest:
+        """The request once this user typed its code."""
         return self._with(person=user_id)
 
     def answered(self, state: State) -> DeviceRequest:
+        """The request once it was answered so."""
         return self._with(state=state)
 
     def _with(self, **details: Any) -> DeviceRequest:
@@ -176,6 +181,7 @@ def keep(
 
 
 def find_by_device_code(engine: Engine, device_code: str) -> DeviceRequest | None:
+    """The request of this device code; None for a text that is none, or that is not kept any more."""
     if not well_formed(PREFIX, device_code):
         return None
     record = engine.stores.kept.find(KIND, digest(KIND, device_code))

@@ -89,18 +89,21 @@ class OpenID:
         claims_in_id_token: whether ID tokens have all that UserInfo says, for clients that never ask there.
         require_pkce: whether confidential clients need PKCE even if they send a `nonce` (OAuth 2.1, 7.5.1); public ones
             always do. `nonce_replaces_pkce` in the metadata of a client is an exception for that client.
+        pkce_optional: whether any client may do without PKCE and without a `nonce`, as OpenID Connect has it. INSECURE: a
+            stolen code is worth tokens then. For a run of the conformance suite, most of whose requests have neither.
         pairwise_salt: what makes ids of people that differ from sector to sector; at least 32 characters, and never
             changed. Without it all clients know people by the same id.
     """
 
     immediate: ClassVar[bool] = True
-    details: ClassVar[frozenset[str]] = frozenset({"nonce", "by_nonce"})
+    details: ClassVar[frozenset[str]] = frozenset({"nonce", "by_nonce", "by_nothing"})
     grant_members: ClassVar[frozenset[str]] = frozenset({"claims_in_id_token", "subject"})
     members: ClassVar[frozenset[str]] = frozenset({"id_token"})
     implied: ClassVar[frozenset[str]] = frozenset({"acr_values", "max_age"})
     replaces_pkce: ClassVar[Mapping[str, str]] = {
         "by_nonce": "the client compares the nonce in the ID token with the one that it sent"
     }
+    waives_pkce: ClassVar[Mapping[str, str]] = {"by_nothing": "an operator tries the server, and says so"}
     proven_at_registration: ClassVar[Mapping[str, str]] = {
         registration.WITHOUT_PKCE: "an operator says so",
         subjects.SECTOR: "the document that it names",
@@ -168,6 +171,7 @@ class OpenID:
     id_token_lifetime: int = 300
     claims_in_id_token: bool = False
     require_pkce: bool = True
+    pkce_optional: bool = False
     pairwise_salt: Secret | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -181,6 +185,13 @@ class OpenID:
             raise ValueError(f"scopes_added: {unknown[0]}: the standard scopes are {' '.join(SENTENCES)}")
         if self.pairwise_salt is not None and len(self.pairwise_salt.value) < MINIMUM_SALT:
             raise ValueError(f"pairwise_salt must have at least {MINIMUM_SALT} characters")
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        problem = (
+            "pkce_optional: a stolen code is worth tokens; it is for a run of the conformance suite alone"
+        )
+        return (problem,) if self.pkce_optional else ()
 
     @property
     def signing_algorithms(self) -> Mapping[str, str]:
@@ -267,13 +278,16 @@ class OpenID:
         if "response_type" in parameters:
             parameters.require("redirect_uri")
             sign_in.check(parameters)
+        kept: dict[str, Any] = {"by_nothing": True} if self.pkce_optional else {}
         nonce = parameters.get("nonce")
         if nonce is None:
-            return None
+            return kept or None
         if len(nonce) > MAXIMUM_NONCE:
             raise InvalidRequest(f"nonce has more than {MAXIMUM_NONCE} characters.", reason="nonce-too-long")
         relaxed = not self.require_pkce or client.details.get(registration.WITHOUT_PKCE)
-        return {"nonce": nonce, **({"by_nonce": True} if relaxed and not client.is_public else {})}
+        if relaxed and not client.is_public:
+            kept["by_nonce"] = True
+        return {**kept, "nonce": nonce}
 
     @hookimpl
     def grant_details(

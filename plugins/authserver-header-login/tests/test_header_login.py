@@ -151,7 +151,7 @@ LONG = Secret("x" * 32)
 )
 def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError) as refusal:
-        HeaderLogin(**settings)  # type: ignore[arg-type]  # one of them is wrong
+        HeaderLogin(**settings)  # one of them is wrong
     assert message in str(refusal.value)
 
 
@@ -221,5 +221,5 @@ def test_groups_that_came_twice_are_refused(header: str) -> None:
 )
 def test_wrong_headers_of_groups_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError) as refusal:
-        HeaderLogin(proxy_secret=LONG, **settings)  # type: ignore[arg-type]  # one of them is wrong
+        HeaderLogin(proxy_secret=LONG, **settings)  # one of them is wrong
     assert message in str(refusal.value)

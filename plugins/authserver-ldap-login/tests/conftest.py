@@ -41,7 +41,7 @@ def make_policy(directory: slapd.Directory) -> Callable[..., LdapLogin]:
             "bind_password": Secret(slapd.SERVICE_PASSWORD),
             **settings,
         }
-        return LdapLogin(**values)  # type: ignore[arg-type]  # each test says which
+        return LdapLogin(**values)  # each test says which
 
     return make
 

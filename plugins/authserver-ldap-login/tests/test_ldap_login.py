@@ -327,7 +327,7 @@ def test_addresses_that_can_be_used(url: str) -> None:
 )
 def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError) as refusal:
-        replace(SETTINGS, **settings)  # type: ignore[arg-type]  # one of them is wrong
+        replace(SETTINGS, **settings)  # one of them is wrong
     assert message in str(refusal.value)
 
 

@@ -34,7 +34,7 @@ def make_policy(endpoint: Listener) -> Iterator[Callable[..., WebhookPolicy]]:
 
     def make(**settings: object) -> WebhookPolicy:
         values = {"hooks": HOOKS, "url": endpoint.url, "secret": Secret(SECRET), **settings}
-        policy = WebhookPolicy(**values)  # type: ignore[arg-type]  # each test says which
+        policy = WebhookPolicy(**values)  # each test says which
         policy.prepare()
         made.append(policy)
         return policy

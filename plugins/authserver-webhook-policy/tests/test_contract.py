@@ -53,7 +53,7 @@ def policy(endpoint: Listener, make_policy: Callable[..., WebhookPolicy]) -> Web
 TestWebhookPolicy = policy_contract(WebhookPolicy, examples=50, quick=1.0, reads=("clock",))
 
 
-class TestWebhookPolicyThatRemembers(TestWebhookPolicy):  # type: ignore[valid-type,misc]  # made by a function
+class TestWebhookPolicyThatRemembers(TestWebhookPolicy):  # made by a function
     """And serves a few hooks only."""
 
     @pytest.fixture

@@ -111,15 +111,30 @@ def server(
 def signing_in(resources: Resources, tmp_path: Path) -> Iterator[DevelopmentServer]:
     """The same with OpenID Connect, which has a line of its own in the file."""
     issuer = f"http://localhost:{free_port()}"
-    text = development_ini(issuer, resources)
-    for off, on in (
+    text = switched(
+        development_ini(issuer, resources),
         ("    # openid\n", "    openid\n"),
         ("# authserver.plugin.step_up.wished_with =\n", "authserver.plugin.step_up.wished_with = openid\n"),
-    ):
-        assert off in text
-        text = text.replace(off, on)
+    )
     with running(issuer, text, tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def exchanging(tmp_path: Path) -> Iterator[tuple[DevelopmentServer, Resources]]:
+    """Another with token exchange, and APIs of its own; the client `notes-service` is the service behind one of them."""
+    from tests.clients.programs.resources import Resources
+
+    issuer = f"http://localhost:{free_port()}"
+    with Resources(issuer=issuer, port=free_port()).serving() as resources:
+        services = "authserver.plugin.introspect_resource_servers.clients ="
+        text = switched(
+            development_ini(issuer, resources),
+            ("    # token_exchange\n", "    token_exchange\n"),
+            (f"# {services}\n", f"{services}\n    notes-service = {resources.notes}\n"),
+        )
+        with running(issuer, text, tmp_path) as server:
+            yield server, resources
 
 
 @contextmanager
@@ -202,6 +217,14 @@ def development_ini(issuer: str, resources: Resources) -> str:
         .replace("http://localhost:6543", issuer)
         .replace("localhost:6543", issuer.removeprefix("http://"))
     )
+
+
+def switched(text: str, *changes: tuple[str, str]) -> str:
+    """An INI file in which some lines are replaced by others."""
+    for off, on in changes:
+        assert off in text
+        text = text.replace(off, on)
+    return text
 
 
 def authserver(ini: Path, *words: str) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from playwright.sync_api import expect
 
 from authserver.testing.live import free_port
-from tests.clients.programs.steps import allow, started
+from tests.clients.programs.steps import allow, sign_in, started
+
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 
 def walk(page, server, command: Sequence[str]) -> dict:
@@ -73,3 +77,38 @@ def test_openid_client_signs_a_person_in(page, signing_in, npm, node):
     assert result["claims"]["aud"] == client_id
     assert result["claims"]["sub"] == result["person"]["sub"] == result["again"]
     assert result["person"]["preferred_username"] == "demo"
+
+
+def test_oauth4webapi_connects_a_device_and_its_api_exchanges_the_token(page, exchanging, npm, node):
+    """DEV-01, DEV-02, DEV-18, DEV-19, TX-03, TX-04, TX-13, G-01: it polls until its person has allowed it in a browser."""
+    server, resources = exchanging
+    device, _ = server.add_client(
+        "--name=Television",
+        "--auth-method=none",
+        f"--grant-type={DEVICE}",
+        "--grant-type=refresh_token",
+        "--scope=notes.read",
+        "--scope=profile",
+    )
+    service, secret = server.add_client(
+        "--name=Notes service",
+        "--client-id=notes-service",
+        f"--grant-type={TOKEN_EXCHANGE}",
+        "--scope=notes.read",
+    )
+    program = [node, str(npm / "device.js"), server.issuer, resources.notes, resources.mcp]
+    with started([*program, device, service, secret]) as running:
+        page.goto(running.address())
+        sign_in(page, server.password)
+        page.get_by_role("button", name="Go on").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Connect this device to your account?")
+        page.get_by_role("button", name="Allow").click()
+        page.get_by_role("heading", name="Your device is connected").wait_for()
+        result = running.result()
+    assert set(result["refusals"]) == {"authorization_pending"}
+    assert (result["device"]["client_id"], result["exchanged"]["client_id"]) == (device, service)
+    assert result["exchanged"]["sub"] == result["device"]["sub"]
+    assert result["exchanged"]["act"] == {"sub": service}
+    assert result["exchanged"]["scope"] == "notes.read"
+    assert result["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+    assert result["refused"] == "invalid_target"

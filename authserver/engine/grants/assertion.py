@@ -1,0 +1,253 @@
+"""The JWT bearer grant (RFC 7523, 2.1): a client presents what a trusted issuer signed about a person, or about a program.
+
+Here is what all of them have in common: the entry of the issuer is found by `iss`, and what it says of keys, algorithms,
+times, clients, scopes and resources is held. What an assertion means is a matter of its profile, which a plugin adds
+(`AssertionProfile`). What comes of it is derived like every other grant (`engine.grants.deriving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from authserver.engine import issuer_registry, uris
+from authserver.engine.asking import requested_scopes
+from authserver.engine.context import AssertionProfile, Engine, Issue, SingleUse, Vouched
+from authserver.engine.crypto.jose import read_jws
+from authserver.engine.documents import FetchFailed
+from authserver.engine.errors import (
+    InvalidGrant,
+    InvalidScope,
+    InvalidTarget,
+    OAuthError,
+    TemporarilyUnavailable,
+    UnauthorizedClient,
+)
+from authserver.engine.grants.deriving import NotLive, derive, of_assertion
+from authserver.engine.parameters import Parameters
+from authserver.engine.records import Client, TrustedIssuer
+from authserver.engine.tokens.ancestry import ISSUER_DISABLED
+from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
+from authserver.engine.tokens.issuer_keys import keys_of
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_REFUSED = "The assertion is not valid."
+# A newer key set may have the key: another one, or another under the same name.
+_KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
+# Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
+_WAIT = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """An assertion of a trusted issuer that is for us and in force.
+
+    Attributes:
+        issuer: its entry.
+        profile: that of the entry.
+        claims: what it says.
+    """
+
+    issuer: TrustedIssuer
+    profile: AssertionProfile
+    claims: Mapping[str, Any]
+
+
+def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
+    """An access token without refresh token for whom the assertion names (JAG-01, JAG-08).
+
+    Raises:
+        UnauthorizedClient: the client is public, and the issuer does not let it in.
+        InvalidRequest: `assertion` is missing.
+        InvalidGrant: it is not accepted, was used before, or its subject is not an enabled user.
+        InvalidScope, InvalidTarget: the entry, policies or floor refuse the scopes or resources.
+        TemporarilyUnavailable: the keys of the issuer cannot be fetched now.
+    """
+    text = parameters.require("assertion")
+    requested = requested_scopes(parameters)
+    facts: dict[str, str] = {}
+    try:
+        verified = verify(engine, client, text, facts)
+        issuer = verified.issuer
+        vouched = verified.profile.accept(engine, client, issuer, verified.claims)
+        _check_resources(issuer, vouched)
+        parent = of_assertion(
+            engine,
+            vouched.user,
+            issuer.issuer,
+            of_client=vouched.of_client,
+            new_user=vouched.new_user,
+            scopes=vouched.scopes,
+            resources=vouched.resources,
+            expires_at=vouched.expires_at,
+            details=vouched.details,
+        )
+        order = derive(
+            engine,
+            client,
+            parent,
+            grant_type=GRANT_TYPE,
+            scopes=requested,
+            resources=_wanted(parameters, issuer, vouched),
+            uses=_uses(issuer, vouched, verified.claims, facts),
+            bound=vouched.bound,
+            noted={**facts, **vouched.noted},
+        )
+        return _within(order, issuer)
+    except (BadAssertion, NotLive) as bad:
+        raise _refused(InvalidGrant(_REFUSED, reason=bad.reason), facts) from None
+    except FetchFailed as failure:
+        raise _without_keys(failure, facts) from None
+    except OAuthError as refusal:
+        raise _refused(refusal, facts) from None
+
+
+def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> Verified:
+    """This assertion, if its issuer is trusted and it may be presented by this client.
+
+    Args:
+        facts: what operators may know of it is added to these, as far as it is known.
+
+    Raises:
+        BadAssertion: it is not accepted.
+        UnauthorizedClient: the client is public, and the issuer does not let it in.
+        FetchFailed: the keys of the issuer cannot be fetched.
+    """
+    issuer, profile = named_issuer(engine, text)
+    facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
+    if not issuer.is_enabled:
+        raise BadAssertion(ISSUER_DISABLED)
+    if issuer.clients is not None and client.client_id not in issuer.clients:
+        raise BadAssertion("issuer-client-not-allowed")
+    if client.is_public and not profile.lets_in(issuer, client):
+        raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
+    claims = _claims(engine, issuer, profile, text)
+    facts |= told_of(engine, claims)
+    return Verified(issuer=issuer, profile=profile, claims=claims)
+
+
+def named_issuer(engine: Engine, text: str) -> tuple[TrustedIssuer, AssertionProfile]:
+    """The entry of the issuer that an assertion names, and its profile; nothing of it is verified.
+
+    Raises:
+        BadAssertion: it names none that is trusted, or a profile that no plugin has.
+    """
+    try:
+        named = read_jws(text).claims.get("iss")
+    except ValueError:
+        raise BadAssertion("assertion-malformed") from None
+    # Our own tokens are never assertions, even if we are among the issuers (JAG-11, T061).
+    is_other = isinstance(named, str) and named != engine.settings.issuer
+    issuer = issuer_registry.find(engine, str(named)) if is_other else None
+    if issuer is None:
+        raise BadAssertion("assertion-issuer-not-trusted")
+    profile = engine.assertion_profiles.get(issuer.profile)
+    if profile is None:
+        raise BadAssertion("issuer-profile-unknown")
+    return issuer, profile
+
+
+def told_of(engine: Engine, claims: Mapping[str, Any]) -> dict[str, str]:
+    """What operators may know of a verified assertion, so that they find it at its issuer (JAG-19).
+
+    The subject is there as a keyed digest: it may be a mail address.
+    """
+    told = {"subject": engine.ring.mac(str(claims["sub"]).encode(), purpose="assertion-subject").hex()[:32]}
+    jti = claims.get("jti")
+    return {"jti": jti, **told} if isinstance(jti, str) else told
+
+
+def _claims(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str) -> Mapping[str, Any]:
+    try:
+        return _verified(engine, issuer, profile, text)
+    except BadAssertion as bad:
+        if bad.reason not in _KEY_MAY_BE_NEW or not issuer.jwks_uri:
+            raise
+    # Once, and not more often than the kind allows: anybody can name a key that there is not (J-15).
+    return _verified(engine, issuer, profile, text, again=True)
+
+
+def _verified(
+    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str, *, again: bool = False
+) -> Mapping[str, Any]:
+    def keys(_: str) -> TrustedKeys:
+        try:
+            return keys_of(engine, issuer, again=again)
+        except ValueError:
+            raise BadAssertion("issuer-keys-refused") from None
+
+    return verify_assertion(
+        engine,
+        text,
+        keys,
+        typ=profile.typ,
+        untyped=profile.untyped,
+        lifetime=issuer.lifetime,
+        skew=timedelta(seconds=issuer.skew),
+        algorithms=issuer.algorithms,
+    )
+
+
+def _uses(
+    issuer: TrustedIssuer, vouched: Vouched, claims: Mapping[str, Any], facts: Mapping[str, str]
+) -> tuple[SingleUse, ...]:
+    if not vouched.is_single_use:
+        return ()
+    replayed = _refused(InvalidGrant(_REFUSED, reason="assertion-replayed"), facts)
+    skew = timedelta(seconds=issuer.skew)
+    return (single_use(claims, lifetime=issuer.lifetime, refusal=replayed, skew=skew),)
+
+
+def _check_resources(issuer: TrustedIssuer, vouched: Vouched) -> None:
+    """That the assertion names no resource which this issuer cannot speak of. Raises BadAssertion."""
+    if vouched.resources is not None and not _are_of(issuer, vouched.resources):
+        raise BadAssertion("issuer-resource-not-allowed")
+
+
+def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> tuple[str, ...]:
+    """For which resources the token is to be, where the assertion does not say it."""
+    named = tuple(parameters.all("resource"))
+    if named or vouched.resources is not None or not issuer.default_resource:
+        return named
+    return (issuer.default_resource,)
+
+
+def _within(order: Issue, issuer: TrustedIssuer) -> Issue:
+    """What is left of an order within the entry of the issuer. Raises InvalidTarget, InvalidScope."""
+    if not _are_of(issuer, order.resources):
+        raise InvalidTarget("The requested resource is not allowed.", reason="issuer-resource-not-allowed")
+    if issuer.scopes is None:
+        return order
+    scopes = tuple(scope for scope in order.scopes if scope in issuer.scopes)
+    if not scopes:
+        raise InvalidScope("The requested scope is not allowed.", reason="issuer-scope-not-allowed")
+    return replace(order, scopes=scopes, grant=replace(order.grant, scopes=scopes))
+
+
+def _are_of(issuer: TrustedIssuer, resources: tuple[str, ...]) -> bool:
+    if issuer.resources is None:
+        return True
+    allowed = set(map(uris.resource_form, issuer.resources))
+    return allowed.issuperset(map(uris.resource_form, resources))
+
+
+def _refused(refusal: OAuthError, facts: Mapping[str, str]) -> OAuthError:
+    refusal.facts = {**facts, **refusal.facts}
+    return refusal
+
+
+def _without_keys(failure: FetchFailed, facts: Mapping[str, str]) -> OAuthError:
+    """The refusal when the keys of an issuer cannot be had."""
+    refused: OAuthError
+    if failure.is_temporary:
+        refused = TemporarilyUnavailable(
+            "The assertion cannot be verified now. Try again later.",
+            reason="issuer-keys-unreachable",
+            retry_after=failure.seconds_to_wait or _WAIT,
+        )
+    else:
+        refused = InvalidGrant(_REFUSED, reason="issuer-keys-refused")
+    refused.facts = {**facts, **{name: str(fact) for name, fact in failure.facts().items()}}
+    return refused

@@ -1,0 +1,229 @@
+"""The trusted issuers of the store: added, changed, enabled and removed. `ending` disables one with all that came of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from authserver.engine import issuer_registry, uris
+from authserver.engine.context import Engine
+from authserver.engine.crypto import strict_json
+from authserver.engine.errors import InvalidTarget
+from authserver.engine.issuer_registry import as_setting, as_value
+from authserver.engine.records import NOTHING, Client, DeclaredKind, EventType, TrustedIssuer, is_address
+from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
+from authserver.engine.tokens.issuer_keys import keys_in
+from authserver.ini import did_you_mean
+from authserver.limits import MAXIMUM_JSON, MAXIMUM_URI
+
+# Seconds.
+LIFETIMES = (10, 86_400)
+MAXIMUM_SKEW = 300
+
+
+class BadIssuer(Exception):
+    """What keeps an issuer from being trusted so, as a sentence.
+
+    Attributes:
+        member: of `TrustedIssuer`, that is not right; "" where it is none of them.
+    """
+
+    def __init__(self, sentence: str, member: str = "") -> None:
+        super().__init__(sentence)
+        self.member = member
+
+
+def add(engine: Engine, issuer: TrustedIssuer) -> None:
+    """Trust an issuer. Raises BadIssuer."""
+    check(engine, issuer)
+    if engine.stores.stored_settings.hold(DeclaredKind.ISSUER, issuer.issuer) is not None:
+        raise BadIssuer(
+            f"{issuer.issuer}: it is trusted already; change it with `authserver issuer edit`", "issuer"
+        )
+    engine.stores.stored_settings.keep(as_setting(issuer, engine.now))
+    engine.record(EventType.ISSUER_ADDED, details=described(issuer))
+
+
+def change(engine: Engine, before: TrustedIssuer, after: TrustedIssuer) -> None:
+    """Change an issuer, which `before` is as it was read. Raises BadIssuer."""
+    check(engine, after)
+    _keep(engine, before, after, EventType.ISSUER_CHANGED)
+
+
+def enable(engine: Engine, before: TrustedIssuer) -> None:
+    """Trust an issuer again that was disabled. What came of it before has ended. Raises BadIssuer."""
+    check(engine, before)
+    _keep(engine, before, replace(before, is_enabled=True), EventType.ISSUER_ENABLED)
+
+
+def remove(engine: Engine, issuer: str) -> bool:
+    """Forget an issuer that is disabled already; False if there is none.
+
+    Raises:
+        BadIssuer: it is enabled, so something may come of it at this moment.
+    """
+    found = issuer_registry.hold(engine, issuer)
+    if found is None or not found.is_stored:
+        return False
+    if found.is_enabled:
+        raise BadIssuer(f"{issuer}: it was enabled meanwhile; nothing was removed")
+    engine.stores.stored_settings.remove(DeclaredKind.ISSUER, issuer)
+    engine.record(EventType.ISSUER_REMOVED, details=described(found))
+    return True
+
+
+def check(
+    engine: Engine,
+    issuer: TrustedIssuer,
+    *,
+    clients: Mapping[str, Client | None] = NOTHING,
+    resources: Collection[str] = (),
+) -> None:
+    """Raises BadIssuer for what cannot be trusted so.
+
+    Args:
+        clients: what clients will be when the issuer is trusted, by id, where that is not what they are now.
+        resources: the canonical forms of resources that there will be besides.
+    """
+    _check_name(engine, issuer)
+    _check_keys(issuer)
+    if not issuer.algorithms or not set(issuer.algorithms) <= set(TRUSTED_ALGORITHMS):
+        raise BadIssuer(f"it signs with some of {' '.join(TRUSTED_ALGORITHMS)}", "algorithms")
+    if not LIFETIMES[0] <= issuer.lifetime <= LIFETIMES[1]:
+        raise BadIssuer(f"an assertion lives {LIFETIMES[0]} to {LIFETIMES[1]} seconds at most", "lifetime")
+    if not 0 <= issuer.skew <= MAXIMUM_SKEW:
+        raise BadIssuer(f"its clock may differ by 0 to {MAXIMUM_SKEW} seconds", "skew")
+    _check_clients(engine, issuer, clients)
+    _check_resources(engine, issuer, resources)
+    for scope in issuer.scopes or ():
+        if scope not in engine.scopes:
+            raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}", "scopes")
+    for member in ("clients", "resources", "scopes"):
+        if getattr(issuer, member) == ():
+            raise BadIssuer(f"with no {member} nothing could come of it; disable it instead", member)
+    _check_profile(engine, issuer)
+
+
+def described(issuer: TrustedIssuer) -> dict[str, Any]:
+    """What operators are shown of it, and what an event says.
+
+    Of its keys only their ids. Of an option with a table, which may name people, how many lines it has, and a digest by
+    which a change is seen.
+    """
+    value = dict(as_value(issuer))
+    keys = value.pop("jwks")
+    return {
+        "issuer": issuer.issuer,
+        **value,
+        "keys": _key_ids(keys) if keys else None,
+        "options": {name: _told(option) for name, option in sorted(issuer.options.items())},
+    }
+
+
+def differences(before: TrustedIssuer, after: TrustedIssuer) -> Mapping[str, tuple[Any, Any]]:
+    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    was, now = described(before), described(after)
+    found = {name: (was[name], now[name]) for name in now if was[name] != now[name]}
+    if before.jwks != after.jwks and "keys" not in found:
+        found["keys"] = (was["keys"], now["keys"])
+    return found
+
+
+def _keep(engine: Engine, before: TrustedIssuer, after: TrustedIssuer, type: EventType) -> None:
+    if issuer_registry.hold(engine, before.issuer) != before:
+        raise BadIssuer(f"{before.issuer}: it was changed or removed meanwhile; nothing was changed here")
+    engine.stores.stored_settings.keep(as_setting(after, engine.now))
+    changed = {name: {"from": was, "to": now} for name, (was, now) in differences(before, after).items()}
+    engine.record(type, details={**described(after), "changed": changed})
+
+
+def _check_name(engine: Engine, issuer: TrustedIssuer) -> None:
+    name = issuer.issuer
+    if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
+        raise BadIssuer(
+            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
+            "issuer",
+        )
+    if name == engine.settings.issuer:
+        raise BadIssuer("this server accepts nothing that it signed itself", "issuer")
+    listed = engine.listed_issuers.get(name)
+    if listed is not None:
+        raise BadIssuer(
+            f"{name}: the INI names it, in authserver.plugin.{listed.profile}.issuers, and what is there counts; change it "
+            "there",
+            "issuer",
+        )
+
+
+def _check_keys(issuer: TrustedIssuer) -> None:
+    if bool(issuer.jwks) == bool(issuer.jwks_uri):
+        raise BadIssuer("it has its keys, or the https address where it publishes them", "jwks")
+    if issuer.jwks_uri and (problem := uris.fetched_problem(issuer.jwks_uri)):
+        raise BadIssuer(f"{issuer.jwks_uri}: {problem}", "jwks_uri")
+    if issuer.jwks:
+        try:
+            keys_in(issuer.jwks.encode())
+        except ValueError as error:
+            raise BadIssuer(f"its keys cannot be used: {error}", "jwks") from None
+
+
+def _check_clients(engine: Engine, issuer: TrustedIssuer, clients: Mapping[str, Client | None]) -> None:
+    for client_id in issuer.clients or ():
+        if is_address(client_id):
+            continue  # known when it comes for the first time, and not before
+        client = clients[client_id] if client_id in clients else engine.find_kept_client(client_id)
+        if client is None or not client.is_enabled:
+            raise BadIssuer(
+                f"{client_id}: no such client, or it is disabled; see `authserver client list`", "clients"
+            )
+
+
+def _check_resources(engine: Engine, issuer: TrustedIssuer, resources: Collection[str]) -> None:
+    named = [("resources", uri) for uri in issuer.resources or ()]
+    named += [("default_resource", issuer.default_resource)] if issuer.default_resource else []
+    for member, uri in named:
+        try:
+            form = uris.canonical_resource(uri)
+        except InvalidTarget:
+            raise BadIssuer(f"{uri}: expected an absolute URI without a fragment", member) from None
+        if form not in resources and engine.resources.find(uri) is None:
+            raise BadIssuer(f"{uri}: no such resource; register it with `authserver resource add`", member)
+    if issuer.default_resource and issuer.resources is not None:
+        forms = set(map(uris.resource_form, issuer.resources))
+        if uris.resource_form(issuer.default_resource) not in forms:
+            raise BadIssuer(
+                f"{issuer.default_resource}: it is not among the resources of this issuer", "default_resource"
+            )
+
+
+def _check_profile(engine: Engine, issuer: TrustedIssuer) -> None:
+    profile = engine.assertion_profiles.get(issuer.profile)
+    if profile is None:
+        raise BadIssuer(
+            f"{issuer.profile}: no plugin here has this profile; {did_you_mean(issuer.profile, engine.assertion_profiles, '')}",
+            "profile",
+        )
+    if not strict_json.comes_back(dict(issuer.options)) or (
+        len(strict_json.dumps(dict(issuer.options))) > MAXIMUM_JSON
+    ):
+        raise BadIssuer(f"its options are JSON of up to {MAXIMUM_JSON} bytes", "options")
+    try:
+        profile.check(issuer)
+    except ValueError as error:
+        raise BadIssuer(str(error), "options") from None
+
+
+def _key_ids(text: str) -> list[str]:
+    try:
+        return [kid or "-" for kid, _ in keys_in(text.encode()).keys]
+    except ValueError:
+        return []
+
+
+def _told(option: Any) -> Any:
+    if not isinstance(option, Mapping):
+        return option
+    digest = hashlib.sha256(strict_json.dumps(dict(option))).hexdigest()[:8]
+    return f"{len(option)} {'entry' if len(option) == 1 else 'entries'} ({digest})"

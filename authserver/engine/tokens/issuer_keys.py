@@ -1,0 +1,51 @@
+"""The keys of a trusted issuer: those that its entry has, or that it publishes at an address.
+
+The operator has chosen the address, so one that does not answer is not counted as a failure of whoever presents an
+assertion.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from authserver.engine.context import Engine
+from authserver.engine.documents import DocumentKind, Reply
+from authserver.engine.records import TrustedIssuer
+from authserver.engine.tokens.assertions import TrustedKeys
+from authserver.limits import MAXIMUM_KEY_SET
+
+
+def keys_of(engine: Engine, issuer: TrustedIssuer, *, again: bool = False) -> TrustedKeys:
+    """The keys that it signs with.
+
+    Args:
+        again: whether a fresh key set is fetched again, if its kind allows that by now.
+
+    Raises:
+        FetchFailed: they cannot be fetched.
+        ValueError: what the entry has is no JWK Set; it was written by hand.
+    """
+    if not issuer.jwks_uri:
+        return keys_in(issuer.jwks.encode())
+    return engine.fetcher.fetch(KEY_SET, issuer.jwks_uri, again=again).value
+
+
+@lru_cache(maxsize=1000)
+def keys_in(text: bytes) -> TrustedKeys:
+    """The keys of a JWK Set; they are kept, as importing them takes longer than verifying. Raises ValueError."""
+    return TrustedKeys.read(text)
+
+
+def _read(reply: Reply) -> TrustedKeys:
+    return keys_in(reply.body)
+
+
+# As for the keys of clients: a key that is withdrawn is refused an hour later at most, a day if nothing is published.
+KEY_SET = DocumentKind(
+    name="issuer key set",
+    read=_read,
+    accept="application/jwk-set+json, application/json",
+    maximum=MAXIMUM_KEY_SET,
+    maximum_age=3600,
+    last_good_for=86_400,
+)

@@ -1,0 +1,134 @@
+"""People sign in here through an OpenID provider of theirs: Entra, Okta, Google, Keycloak and any other (OIDC Core 1.0).
+
+This server is then a client of theirs. What they say decides who somebody is, and nothing else: an account here belongs to
+the issuer and the subject, never to a name or a mail address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from pyramid.config import Configurator
+
+from authserver.api import Decision, Identity, User, allow, hookimpl
+from authserver.features.upstream.account import AccountPage
+from authserver.features.upstream.pages import Pages
+from authserver.features.upstream.people import identity_of
+from authserver.features.upstream.providers import Provider
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Let people sign in through OpenID providers, beside passwords or in place of them.
+
+    Attributes:
+        providers: an entry for each, whose settings are `providers.NAME.SETTING`; a table below has them.
+    """
+
+    immediate: ClassVar[bool] = True
+    reasons: ClassVar[Mapping[str, str]] = {
+        "identity-mapped": "",
+        "identity-name-taken": (
+            "nobody is joined by a name: the person signs in to the account with that name in another way, and adds the "
+            "provider there under Ways to sign in"
+        ),
+        "identity-taken": "",
+        "identity-unknown": (
+            "set adds_people = true in the entry of the provider; or the person signs in in another way, and adds the provider "
+            "in their account"
+        ),
+        "identity-unusable": (
+            "the claims that username, groups_claim and attributes in the entry of the provider name must be there, and be "
+            "usable as such: the event says what is wrong"
+        ),
+        "provider-answer-issuer": "the answer came with the name of another provider (RFC 9207): nobody is signed in by that",
+        "provider-answer-malformed": "the provider must answer as OpenID Connect Core says, with one code and an ID token",
+        "provider-attempt-expired": "",
+        "provider-attempt-used": "",
+        "provider-code-refused": (
+            "client_id, client_secret and auth_method in the entry must be those that are registered at the provider, and so "
+            "must be the address that ends with /callback"
+        ),
+        "provider-configuration-refused": (
+            "the document at the issuer of the entry and /.well-known/openid-configuration cannot be used: the event says why"
+        ),
+        "provider-denied": "",
+        "provider-error": "the event says which error the provider answered with; its own log says why",
+        "provider-issuer-differs": "issuer in the entry must be what the provider calls itself, character by character",
+        "provider-keys-refused": "the key set of the provider cannot be used: the event says why",
+        "provider-login-required": "",
+        "provider-nonce": "",
+        "provider-off": "set enabled = true in the entry of the provider",
+        "provider-sign-in-old": (
+            "the provider did not let the person sign in again, or does not say when they did: it must support prompt=login "
+            "and max_age, and put auth_time into its ID tokens"
+        ),
+        "provider-sign-in-time": "auth_time in the ID token must be a number of seconds since 1970 that is over",
+        "provider-signed-out": "",
+        "provider-state-foreign": "",
+        "provider-subject": "sub in the ID token must be 1 to 255 visible characters",
+        "provider-token-algorithm": "alg of the ID token must be that of its key, and among algorithms in the entry",
+        "provider-token-audience": "aud of the ID token must be client_id in the entry, and nobody else",
+        "provider-token-expired": "the clock of this server or of the provider is wrong",
+        "provider-token-header": "the header of the ID token must have alg, kid and typ only",
+        "provider-token-issuer-not-trusted": "iss of the ID token must be issuer in the entry, character by character",
+        "provider-token-key-unknown": "kid of the ID token must be that of a key that the provider publishes",
+        "provider-token-malformed": "the ID token must be a signed JWT of at most 8,192 characters",
+        "provider-token-not-yet-valid": "the clock of this server or of the provider is wrong",
+        "provider-token-old": (
+            "the ID token was made before the person was sent to the provider: somebody may have kept it"
+        ),
+        "provider-token-signature": (
+            "the ID token was not signed with the key that the provider publishes under its kid"
+        ),
+        "provider-token-subject-missing": "sub of the ID token must be a text",
+        "provider-token-times-malformed": "exp and iat of the ID token must be whole numbers of seconds since 1970",
+        "provider-token-type": "typ in the header of the ID token must be JWT, or absent",
+        "provider-unavailable": "",
+        "provider-unreachable": "the event says why the provider could not be asked",
+        "provider-userinfo": (
+            "the provider must let this server ask UserInfo; or set asks_userinfo = false in the entry"
+        ),
+        "provider-userinfo-subject": "UserInfo of the provider must be about the person of the ID token",
+    }
+
+    providers: tuple[Provider, ...]
+
+    def __post_init__(self) -> None:
+        issuers = [provider.issuer for provider in self.providers]
+        if len(set(issuers)) < len(issuers):
+            raise ValueError("providers: two entries have the same issuer; keep one")
+
+    @property
+    def insecure(self) -> tuple[str, ...]:
+        return tuple(
+            f"providers.{provider.name}.issuer: plain http; give the https address of the provider"
+            for provider in self.providers
+            if provider.is_local
+        )
+
+    @cached_property
+    def _providers(self) -> Mapping[str, Provider]:
+        return {provider.name: provider for provider in self.providers}
+
+    @hookimpl
+    def identity_decision(
+        self, provider: str, issuer: str, claims: Mapping[str, Any], user: User | None
+    ) -> Decision[Identity] | None:
+        """As the entry of the provider says."""
+        entry = self._providers.get(provider)
+        if entry is None or entry.issuer != issuer:
+            return None
+        return allow("identity-mapped", identity_of(entry, claims, user))
+
+    @hookimpl
+    def includeme(self, config: Configurator) -> None:
+        pages = Pages(providers=self._providers)
+        pages.includeme(config)
+        AccountPage(pages=pages).includeme(config)
+
+
+__all__ = ["Upstream"]

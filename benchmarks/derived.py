@@ -1,0 +1,138 @@
+"""What a token costs that is derived, beside one that a client gets in the ordinary way.
+
+derived.py [--samples N] [--json]
+
+One server in this process, on SQLite. The requests of both are sent in turns, in a random order in each pair, so that what
+else the machine does falls on both. CPU time of the thread counts. The exit status is 1 if the median of one is more than
+its goal allows: an exchange (RFC 8693) 1.3 times a refresh, an assertion whose keys are known (RFC 7523) 1.5 times
+`client_credentials`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from timing import Compared, Send, compare, migrated
+
+from authserver.engine.records import Client
+from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
+from authserver.features.token_exchange import ACCESS_TOKEN
+from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
+from authserver.testing.server import RESOURCE, SETTINGS, Server
+from tests.client_keys import Key
+
+TRUSTED = "https://issuer.example"
+KEY = Key("ES256")
+MAXIMUM = {"an exchange, and a refresh": 1.3, "an assertion, and client_credentials": 1.5}
+READERS = "authserver.plugin.introspect_resource_servers.clients"
+
+
+def sending(server: Server, client: Client, secret: str | None, form: Callable[[], Mapping[str, Any]]) -> Any:
+    """Token requests of this client, each with a form made before."""
+
+    def prepare() -> Send:
+        made = form()
+
+        def send() -> object:
+            answer = server.token(client, secret, **made)
+            assert answer.status_int == 200, answer
+            return answer
+
+        return send
+
+    return prepare
+
+
+def exchanging(server: Server, samples: int) -> Compared:
+    """A service exchanges a token of a person; an application refreshes one. Both are on one grant."""
+    agent, agent_secret = server.add_client(client_id="agent")
+    gateway, secret = server.add_client(client_id="gateway", grant_types=(EXCHANGE,))
+    browser = server.browser()
+    subject = server.redeem(agent, agent_secret, server.code(agent, browser)).json["access_token"]
+    chain = [server.redeem(agent, agent_secret, server.code(agent, browser)).json["refresh_token"]]
+
+    def refresh() -> Send:
+        def send() -> object:
+            answer = server.refresh(agent, agent_secret, chain[-1])
+            chain.append(answer.json["refresh_token"])
+            return answer
+
+        return send
+
+    form = {"grant_type": EXCHANGE, "subject_token": subject, "subject_token_type": ACCESS_TOKEN}
+    exchange = sending(server, gateway, secret, lambda: form)
+    return compare("an exchange, and a refresh", refresh, exchange, samples)
+
+
+def vouching(server: Server, samples: int) -> Compared:
+    """A service presents an assertion, each time another one, with keys that are known; and asks for itself."""
+    client, secret = server.add_client(client_id="batch", grant_types=("client_credentials", JWT_BEARER))
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", "scope": "files.read"})
+    assertion = sending(
+        server,
+        client,
+        secret,
+        lambda: {
+            "grant_type": JWT_BEARER,
+            "assertion": KEY.assertion(TRUSTED, sub="ann"),
+            "scope": "files.read",
+        },
+    )
+    return compare("an assertion, and client_credentials", own, assertion, samples)
+
+
+def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
+    """All of them, the ordinary way first."""
+    server = Server(
+        migrated(folder / "derived.db"),
+        {
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer",
+            "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
+            READERS: f"gateway = {RESOURCE}",
+        },
+    )
+    try:
+        server.add_user("ann")
+        yield exchanging(server, samples)
+        yield vouching(server, samples)
+    finally:
+        server.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--samples", type=int, default=500, help="of each side")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="authserver-derived-"))
+    found = []
+    try:
+        if not options.json:
+            print(
+                f"{'microseconds of CPU':44}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
+            )
+        for compared in comparisons(folder, options.samples):
+            found.append(compared)
+            if not options.json:
+                print(
+                    f"{compared.name:44}{compared.samples:>8}{compared.first:>9.0f}{compared.second:>9.0f}"
+                    f"{compared.second / compared.first:>8.3f}{MAXIMUM[compared.name]:>8.1f}",
+                    flush=True,
+                )
+    finally:
+        shutil.rmtree(folder)
+    if options.json:
+        print(json.dumps([asdict(compared) for compared in found], indent=2))
+    return int(any(each.second > each.first * MAXIMUM[each.name] for each in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
