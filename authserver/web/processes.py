@@ -39,7 +39,7 @@ MAXIMUM_PAUSE = 30.0
 _LATE = 5.0
 # Seconds between two checks of the processes.
 _LOOK = 0.5
-_PSERVE = "import sys; from pyramid.scripts.pserve import main; sys.exit(main(sys.argv))"
+_PSERVE = "import sys; from authserver.web.starting import main; sys.exit(main(sys.argv))"
 log = logging.getLogger("authserver")
 _is_started_again = False
 
