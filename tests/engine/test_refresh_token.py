@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -358,3 +359,33 @@ def test_when_the_user_signed_in_does_not_change(family: TokenFamily, clock: tim
         assert second[name] == first[name]
     assert second["iat"] >= first["iat"] + 3600
     assert second["jti"] != first["jti"]
+
+
+# ---- What a client is told, and what the operator is --------------------------------------------------
+
+
+REFUSED = "The refresh token is not valid."
+WAYS: dict[str, Callable[[TokenFamily], Any]] = {
+    "refresh-token-malformed": lambda family: family.refresh("as_refresh_x"),
+    "refresh-token-unknown": lambda family: family.refresh(forged("as_refresh_")),
+    "grant-revoked": lambda family: _changed(family, "grants", revoked_at=family.server.now),
+    "grant-expired": lambda family: _changed(family, "grants", expires_at=family.server.now),
+    "user-disabled": lambda family: _changed(family, "users", disabled_at=family.server.now),
+    "refresh-token-idle": lambda family: _changed(family, "tokens", expires_at=family.server.now),
+}
+
+
+def _changed(family: TokenFamily, table: str, **fields: Any) -> Any:
+    family.server.change(table, **fields)
+    return family.refresh()
+
+
+@pytest.mark.parametrize("reason", WAYS)
+def test_every_refusal_reads_alike_and_its_reason_is_for_the_operator(
+    family: TokenFamily, reason: str, clock: time_machine.Traveller
+) -> None:
+    """I-02, I-12, I-13: nobody learns from the answer what became of a token."""
+    answer = WAYS[reason](family)
+    assert_refused(answer, "invalid_grant")
+    assert (answer.refusal.description, answer.refusal.reason) == (REFUSED, reason)
+    assert answer.refusal.revoke_grant is None
