@@ -369,7 +369,7 @@ def test_when_the_user_signed_in_does_not_change(family: TokenFamily, clock: tim
 # ---- What a client is told, and what the operator is --------------------------------------------------
 
 
-REFUSED = "The refresh token is not valid."
+NOT_VALID = "The refresh token is not valid."
 WAYS: dict[str, Callable[[TokenFamily], Any]] = {
     "refresh-token-malformed": lambda family: family.refresh("as_refresh_x"),
     "refresh-token-unknown": lambda family: family.refresh(forged("as_refresh_")),
@@ -392,7 +392,7 @@ def test_every_refusal_reads_alike_and_its_reason_is_for_the_operator(
     """I-02, I-12, I-13: nobody learns from the answer what became of a token."""
     answer = WAYS[reason](family)
     assert_refused(answer, "invalid_grant")
-    assert (answer.refusal.description, answer.refusal.reason) == (REFUSED, reason)
+    assert (answer.refusal.description, answer.refusal.reason) == (NOT_VALID, reason)
     assert answer.refusal.revoke_grant is None
 
 
