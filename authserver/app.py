@@ -131,7 +131,7 @@ class Application:
         self.mailer.put(journal.letters)
 
     def answer_forgotten(self, username: str, caller: Caller) -> None:
-        """Send this person a link, in the background: whoever asked for it waits as long for every name.
+        """Send this person a link, in the background: the request takes as long for every name.
 
         Args:
             caller: of the request in which somebody asked.

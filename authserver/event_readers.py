@@ -26,7 +26,7 @@ LEASE = 30.0
 ELSEWHERE = 10.0
 # Seconds of the longest pause after failures; the first is a second, and each is twice as long as the one before.
 MAXIMUM_PAUSE = 60.0
-# After so many failures in a row, events are tried one by one, so many at a time: what alone is not taken, while another
+# After this many failures in a row, events are tried one by one, this many at a time: an event that fails while another
 # one is, is set aside.
 ATTEMPTS = 10
 ALONE = 5

@@ -419,7 +419,7 @@ class SqlGrants:
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
         done = self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
-        # Afterwards: whoever derives a grant holds this one, so that grant is there now (`hold`).
+        # Afterwards: a transaction that derives a grant holds this one (`hold`), so its grant is stored by now.
         self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
         return done
 

@@ -84,8 +84,7 @@ class Granted:
         return (
             *("garbage", ".", "a.b.c", "\u00e9", "A" * 8000, unsigned),
             *(self.access[:-4] + "AAAA", self.refresh[:-1] + ("A" if self.refresh[-1] != "A" else "B")),
-            *(forged("as_access_"), forged("as_refresh_"), self.code),
-            *([self.secret] if self.secret else []),
+            *(forged("as_access_"), forged("as_refresh_"), self.code, self.secret or forged("as_secret_")),
         )
 
     def renew(self, token: str) -> TestResponse:

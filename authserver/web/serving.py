@@ -159,7 +159,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
             if number == signal.SIGINT:
                 running.end(accept=0, keep=0, limit=section.stop_time_limit)
             elif number == processes.REPLACED:
-                # Others accept connections at this address; whoever has one to this process is sent to them.
+                # Other processes accept connections at this address; those to this one are closed after their answers.
                 running.end(accept=0, keep=section.stop_delay, limit=section.stop_time_limit)
             else:
                 ending.has_begun = True

@@ -53,7 +53,7 @@ def test_of_a_request_that_cannot_be_read_its_refusal_is_carried() -> None:
     ids=["unreadable", "repeated", "beyond ASCII", "long"],
 )
 def test_a_state_that_cannot_come_back_is_left_out(state: bytes) -> None:
-    """B-25: nor is it taken for another one."""
+    """B-25.b: nor is it taken for another one."""
     sent = {name: SENT[name] for name in ("client_id", "redirect_uri")}
     short = carried(expanded(encoded(**sent) + state + b"&scope=%FF"), 4000)
     assert dict(short.parameters.pairs()) == sent
