@@ -78,6 +78,7 @@ class ServerParts(Parts):
 
     policies: PluginSet
     signer: FollowedSigningKeys
+    generation: FollowedGeneration
     offered: FollowedSettings
 
 
@@ -130,7 +131,7 @@ class Application:
         self.mailer.put(journal.letters)
 
     def answer_forgotten(self, username: str, caller: Caller) -> None:
-        """Send this person a link, in the background: whoever asked for it waits as long for every name.
+        """Send this person a link, in the background: the request takes as long for every name.
 
         Args:
             caller: of the request in which somebody asked.
@@ -431,10 +432,18 @@ def _build(
         Counting(),
         *deliveries(plugins, lambda: application.begin(caller=SERVER)),
     )
-    application = Application(
+    application: Application = Application(
         parts=parts,
         storage=storage,
-        caretaker=Caretaker(storage, sealing_keys, settings, floods),
+        caretaker=Caretaker(
+            storage,
+            sealing_keys,
+            settings,
+            floods,
+            partial(plugins.look_after, lambda: application.begin(caller=SERVER))
+            if plugins.serves("look_after")
+            else None,
+        ),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

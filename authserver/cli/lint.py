@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from authserver.app import Application
     from authserver.plugins.asking import PluginSet
 
-# So many clients are read at once.
+# How many clients are read at once.
 PAGE = 1000
 # A program that registered no port uses the one that its system gives it (RFC 8252, 7.3), such as this one.
 PORT = 49152
