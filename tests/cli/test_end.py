@@ -200,6 +200,8 @@ def test_what_is_not_known_is_said(run, command: tuple[str, ...], words: str) ->
     assert result.stdout == ""
 
 
-def test_an_issuer_is_refused_only_by_the_ini(run, used: Configuration) -> None:
-    result = run("end", "issuer", IDP)
-    assert "only when the INI does not name it any more" in " ".join(result.stdout.split())
+def test_how_the_next_assertions_of_an_issuer_are_refused_is_said(run, used: Configuration) -> None:
+    """L-08: what ends here may begin anew at once, until the issuer is disabled."""
+    said = " ".join(run("end", "issuer", IDP).stdout.split())
+    assert "`authserver issuer disable` refuses them, too" in said
+    assert "if the INI names it, take it out there" in said

@@ -17,7 +17,7 @@ from authserver.engine import issuer_registry, uris
 from authserver.engine.asking import requested_scopes
 from authserver.engine.clients.authentication import authenticates
 from authserver.engine.context import AssertionProfile, Engine, Issue, Redeem, SingleUse, Vouched
-from authserver.engine.crypto.jose import read_jws
+from authserver.engine.crypto.jose import Jws, read_jws
 from authserver.engine.documents import FetchFailed
 from authserver.engine.errors import (
     InvalidClient,
@@ -92,14 +92,15 @@ def named_client(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem
     facts: dict[str, str] = {}
     with _telling(facts):
         try:
-            issuer, profile = named_issuer(engine, text)
+            jws = _taken_apart(text)
+            issuer, profile = named_issuer(engine, jws)
         except BadAssertion:
             if client_id is not None:
                 return None
             raise
         if profile.names_client is None:
             return None
-        claims = _claims_of(engine, issuer, profile, text, facts)
+        claims = _claims_of(engine, issuer, profile, jws, facts)
         client = engine.find_kept_client(profile.names_client(issuer, claims, client_id))
         if client is None:
             raise BadAssertion("issuer-client-unknown")
@@ -171,14 +172,15 @@ def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> 
         UnauthorizedClient: the client is public, and the issuer does not let it in.
         FetchFailed: the keys of the issuer cannot be fetched.
     """
-    issuer, profile = named_issuer(engine, text)
+    jws = _taken_apart(text)
+    issuer, profile = named_issuer(engine, jws)
     facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
     _check_enabled(issuer)
     _check_client(issuer, client)
     # Where the assertion itself says whose it is, its client need prove nothing.
     if client.is_public and profile.names_client is None and not profile.lets_in(issuer, client):
         raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
-    claims = _claims_of(engine, issuer, profile, text, facts)
+    claims = _claims_of(engine, issuer, profile, jws, facts)
     return Verified(issuer=issuer, profile=profile, claims=claims)
 
 
@@ -194,26 +196,30 @@ def _check_client(issuer: TrustedIssuer, client: Client) -> None:
 
 
 def _claims_of(
-    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str, facts: dict[str, str]
+    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, jws: Jws, facts: dict[str, str]
 ) -> Mapping[str, Any]:
     """The claims of an assertion of this issuer, and facts about it. Raises BadAssertion, FetchFailed."""
     facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
     _check_enabled(issuer)
-    claims = _claims(engine, issuer, profile, text)
+    claims = _claims(engine, issuer, profile, jws)
     facts |= told_of(engine, claims)
     return claims
 
 
-def named_issuer(engine: Engine, text: str) -> tuple[TrustedIssuer, AssertionProfile]:
+def _taken_apart(text: str) -> Jws:
+    try:
+        return read_jws(text)
+    except ValueError:
+        raise BadAssertion("assertion-malformed") from None
+
+
+def named_issuer(engine: Engine, jws: Jws) -> tuple[TrustedIssuer, AssertionProfile]:
     """The entry of the issuer that an assertion names, and its profile; nothing of it is verified.
 
     Raises:
         BadAssertion: it names none that is trusted, or a profile that no plugin has.
     """
-    try:
-        named = read_jws(text).claims.get("iss")
-    except ValueError:
-        raise BadAssertion("assertion-malformed") from None
+    named = jws.claims.get("iss")
     # Our own tokens are never assertions, even if we are among the issuers (JAG-11, T061).
     is_other = isinstance(named, str) and named != engine.settings.issuer
     issuer = issuer_registry.find(engine, str(named)) if is_other else None
@@ -235,18 +241,18 @@ def told_of(engine: Engine, claims: Mapping[str, Any]) -> dict[str, str]:
     return {"jti": jti, **told} if isinstance(jti, str) else told
 
 
-def _claims(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str) -> Mapping[str, Any]:
+def _claims(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, jws: Jws) -> Mapping[str, Any]:
     try:
-        return _verified(engine, issuer, profile, text)
+        return _verified(engine, issuer, profile, jws)
     except BadAssertion as bad:
         if bad.reason not in _KEY_MAY_BE_NEW or not issuer.jwks_uri:
             raise
     # Once, and not more often than the kind allows: anybody can name a key that there is not (J-15).
-    return _verified(engine, issuer, profile, text, again=True)
+    return _verified(engine, issuer, profile, jws, again=True)
 
 
 def _verified(
-    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str, *, again: bool = False
+    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, jws: Jws, *, again: bool = False
 ) -> Mapping[str, Any]:
     def keys(_: str) -> TrustedKeys:
         try:
@@ -256,7 +262,7 @@ def _verified(
 
     return verify_assertion(
         engine,
-        text,
+        jws,
         keys,
         typ=profile.typ,
         untyped=profile.untyped,
@@ -287,7 +293,9 @@ def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> 
     """For which resources the token is to be, where the assertion does not say it. Raises InvalidTarget."""
     named = tuple(parameters.all("resource"))
     if vouched.needs_resource and not named:
-        raise InvalidTarget("The request must name a resource.", reason="resource-missing")
+        raise InvalidTarget(
+            "The request names no resource: the parameter resource is required.", reason="resource-missing"
+        )
     if named or vouched.resources is not None or not issuer.default_resource:
         return named
     return (issuer.default_resource,)

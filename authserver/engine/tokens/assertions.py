@@ -17,6 +17,7 @@ from authserver.engine.crypto import strict_json
 from authserver.engine.crypto.jose import (
     SECRET_MEMBERS,
     ForeignKey,
+    Jws,
     foreign_key,
     is_of_type,
     is_same_algorithm,
@@ -99,7 +100,7 @@ class TrustedKeys:
 
 def verify_assertion(
     engine: Engine,
-    text: str,
+    text: str | Jws,
     keys_of: Callable[[str], TrustedKeys | None],
     *,
     typ: str,
@@ -113,6 +114,7 @@ def verify_assertion(
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
 
     Args:
+        text: the assertion, which may have been taken apart already.
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
         typ: what its header may say it is.
         untyped: whether `JWT` or no `typ` is accepted, too.
@@ -215,7 +217,7 @@ def verify_for_us(
 
 def _verified(
     engine: Engine,
-    text: str,
+    text: str | Jws,
     keys_of: Callable[[str], TrustedKeys | None],
     *,
     typ: str,
@@ -224,7 +226,7 @@ def _verified(
 ) -> Mapping[str, Any]:
     """The claims of a JWT that a trusted issuer signed. Raises BadAssertion; `iss` is a string of the claims."""
     try:
-        jws = read_jws(text)
+        jws = text if isinstance(text, Jws) else read_jws(text)
     except ValueError:
         raise BadAssertion("assertion-malformed") from None
     header, claims = jws.header, jws.claims
