@@ -59,7 +59,8 @@ what somebody is there to the account that they are signed in to, unless it is a
 `remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
 reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and ends with `begin_and_go_on`, or `go_on`
 where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked` says whether it is the same one.
-`verify_for_us` verifies a token that the other server made for this one.
+`verify_for_us` verifies a token that the other server made for this one. `THROUGH` is where a session has who vouched, and
+`end_through` ends what came through that server.
 
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
@@ -218,6 +219,7 @@ from authserver.engine.crypto.sealing import Unsealable, from_text, to_text
 from authserver.engine.crypto.strict_json import object_of as read_json_object
 from authserver.engine.decisions import Decision, Wait, allow, deny, narrow
 from authserver.engine.documents import Document, DocumentKind, FetchFailed, FetchProblem, Reply
+from authserver.engine.ending import end_through
 from authserver.engine.errors import (
     AccessDenied,
     AuthenticationRefused,
@@ -282,6 +284,7 @@ from authserver.engine.rates import give_back as give_back_rate
 from authserver.engine.records import (
     ENDED_SESSIONS,
     ON_ANOTHER_DEVICE,
+    THROUGH,
     Client,
     ClientMetadata,
     Consent,
@@ -435,6 +438,7 @@ __all__ = [
     "SCOPE_PARAMETER",
     "SELF_REGISTERED",
     "TEXT",
+    "THROUGH",
     "TRUSTED_ALGORITHMS",
     "AccessDenied",
     "Agreement",
@@ -600,6 +604,7 @@ __all__ = [
     "did_you_mean",
     "digest",
     "display_host",
+    "end_through",
     "equal",
     "event_as_json",
     "fetch_named",

@@ -86,7 +86,7 @@ def remove_all(
     Args:
         ring: proves that events were deleted here.
         before: see `cutoffs`.
-        pause: waits so many seconds, twice as many as the batch before took, so that others can write.
+        pause: waits this many seconds, twice as long as the batch before took, so that others can write.
         places: where each kind continues; kept up to date, so that the next call continues where this one
         ended.
 
@@ -133,6 +133,7 @@ class Caretaker:
         ring: proves that events were deleted here.
         settings: how often, and how long what is kept.
         floods: what it stores at each turn.
+        look_after: what plugins do at each turn, and when the server starts; None if there is nothing.
 
     Attributes:
         removed: how many rows this process deleted, by kind, with their dependent rows.
@@ -140,7 +141,14 @@ class Caretaker:
         last_finished: when it last left nothing that could be deleted; None when it never did.
     """
 
-    def __init__(self, storage: Storage, ring: KeyRing, settings: Settings, floods: Floods) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        ring: KeyRing,
+        settings: Settings,
+        floods: Floods,
+        look_after: Callable[[], None] | None = None,
+    ) -> None:
         self.removed: Counter[Disposable] = Counter()
         self.last_run: datetime | None = None
         self.last_finished: datetime | None = None
@@ -148,6 +156,7 @@ class Caretaker:
         self._ring = ring
         self._settings = settings
         self._floods = floods
+        self._look_after = look_after
         self._interval = settings.cleanup_interval
         self._lease = max(2 * self._interval, SHORTEST_LEASE)
         self._holder = digests.new_identifier()
@@ -158,8 +167,8 @@ class Caretaker:
         self._sampled_at: datetime | None = None
 
     def start(self) -> None:
-        """Work until the process ends, unless `authserver.cleanup_interval` is 0."""
-        if self._interval:
+        """Work until the process ends; if `authserver.cleanup_interval` is 0, do only what plugins do at the start."""
+        if self._interval or self._look_after:
             self._thread.start()
             atexit.register(self.stop)
 
@@ -217,6 +226,16 @@ class Caretaker:
                 renewed = time.monotonic()
         self.last_finished = now
 
+    def _let_plugins(self) -> None:
+        """What plugins do, unless another process is at it."""
+        if self._look_after is None or not self._take_lease():
+            return
+        try:
+            self._look_after()
+        finally:
+            with self._storage.begin() as stores:
+                stores.upkeep.end_lease(LEASE, self._holder)
+
     def _take_sample(self, now: datetime) -> None:
         """Note how much there is, once an hour. If it takes longer than the database lets it, the rest is done anyway."""
         hour = counting.begin_of(Step.HOUR, now)
@@ -237,14 +256,23 @@ class Caretaker:
     def _run(self) -> None:
         # Processes that start together do not meet at every turn. The wait does not depend on a clock that
         # can be set.
-        while not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
+        if self._look_after:
+            self._turn(self._let_plugins)
+        while self._interval and not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
             self._floods.store()
-            try:
-                self.work()
-            except Exception as error:
-                self._tell(error)
-            else:
-                self._is_well = True
+            self._turn(self._work_and_let_plugins)
+
+    def _work_and_let_plugins(self) -> None:
+        self.work()
+        self._let_plugins()
+
+    def _turn(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._tell(error)
+        else:
+            self._is_well = True
 
     def _tell(self, error: Exception) -> None:
         """Log a failure once, until the work succeeds again."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from timing import Compared, Send, compare, migrated
 
@@ -36,7 +37,10 @@ MAXIMUM = {
     "an exchange, and a refresh": 1.3,
     "an assertion, and client_credentials": 1.5,
     "an identity assertion, and client_credentials": 1.5,
+    "a workload, and client_credentials": 1.5,
 }
+PLATFORM = "https://platform.example"
+FEATURES = "token_exchange jwt_bearer id_jag workload_identity"
 READERS = "authserver.plugin.introspect_resource_servers.clients"
 
 
@@ -107,12 +111,35 @@ def identifying(server: Server, samples: int) -> Compared:
     return compare("an identity assertion, and client_credentials", own, assertion, samples)
 
 
+def presenting(server: Server, samples: int) -> Compared:
+    """A workload presents what its platform signed, each time anew; a client with a secret asks for the same."""
+    client, secret = server.add_client(client_id="job", grant_types=("client_credentials", JWT_BEARER))
+    rule = {"name": "job", "client": "job", "claims": {"repository_id": "74"}}
+    rules = [{**rule, "resources": [RESOURCE], "scopes": ["files.read"]}]
+    platform = Issuer(PLATFORM, key=KEY, claims={"repository_id": "74"})
+    platform.trust(server, "workload_identity", options={"rules": rules})
+    wanted = {"resource": RESOURCE, "scope": "files.read"}
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", **wanted})
+
+    def prepare() -> Send:
+        body = urlencode({"grant_type": JWT_BEARER, "assertion": platform.assertion(), **wanted})
+
+        def send() -> object:
+            answer = server.post("/oauth/token", body)
+            assert answer.status_int == 200, answer
+            return answer
+
+        return send
+
+    return compare("a workload, and client_credentials", own, prepare, samples)
+
+
 def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
     """All of them, the ordinary way first."""
     server = Server(
         migrated(folder / "derived.db"),
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer id_jag",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} {FEATURES}",
             "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
             READERS: f"gateway = {RESOURCE}",
         },
@@ -122,6 +149,7 @@ def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
         yield exchanging(server, samples)
         yield vouching(server, samples)
         yield identifying(server, samples)
+        yield presenting(server, samples)
     finally:
         server.close()
 

@@ -34,6 +34,7 @@ from authserver.storage.tables import (
     events,
     gauge_samples,
     grants,
+    identities,
     kept,
     sessions,
     tokens,
@@ -60,31 +61,40 @@ class Family:
     last: str
 
 
-def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
-    """Fill a migrated, empty database. There are as many events and kept records as tokens, and a user for every four grants.
+def fill(
+    url: str, *, key_id: str, client_count: int, token_count: int, other_count: int | None = None
+) -> None:
+    """Fill a migrated, empty database, with a user for every four grants.
 
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
         key_id: the key of the server's key ring that the clients' secrets are said to need.
+        other_count: of events, kept records and statistics, each. None: as many as tokens.
     """
+    others = token_count if other_count is None else other_count
     engine = sa.create_engine(url)
     grant_count = max(token_count // TOKENS_OF_A_GRANT, 1)
     user_count = max(grant_count // GRANTS_OF_A_USER, 1)
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            # Keys come in no order: with the usual 2 MB of cache nearly each row would be read from the disk and written to it.
+            for pragma in ("synchronous = OFF", "cache_size = -500000"):
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
         put = _Putter(connection)
         put.rows(clients, client_count, _clients)
         put.rows(client_secrets, client_count, lambda n: _client_secrets(n, key_id))
         put.rows(client_origins, client_count, _client_origins)
         put.rows(client_logos, client_count, _client_logos)
         put.rows(users, user_count, _users)
+        put.rows(identities, user_count, _identities)
         put.rows(sessions, user_count, _sessions)
         put.rows(consents, user_count, lambda n: _consents(n, client_count))
         put.rows(grants, grant_count, lambda n: _grants(n, user_count, client_count))
         put.rows(tokens, grant_count * TOKENS_OF_A_GRANT, lambda n: _tokens(n, client_count))
-        put.rows(kept, token_count, _kept)
-        put.rows(events, token_count, lambda n: _events(n, client_count))
-        put.rows(event_counts, token_count, lambda n: _event_counts(n, client_count))
-        put.rows(gauge_samples, token_count, _gauge_samples)
+        put.rows(kept, others, _kept)
+        put.rows(events, others, lambda n: _events(n, client_count))
+        put.rows(event_counts, others, lambda n: _event_counts(n, client_count))
+        put.rows(gauge_samples, others, _gauge_samples)
     tidy(engine)
     engine.dispose()
 
@@ -298,6 +308,16 @@ def _users(n: _Numbers) -> Mapping[str, Any]:
         "groups": (),
         "attributes": {},
         "created_at": n.past(),
+    }
+
+
+def _identities(n: _Numbers) -> Mapping[str, Any]:
+    return {
+        "issuer": "https://login.example",
+        "subject": n.named("subject-"),
+        "user_id": n.named("user_"),
+        "label": n.named("user"),
+        "joined_at": n.past(),
     }
 
 

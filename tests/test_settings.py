@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from authserver import app
-from authserver.ini import convert, load, referred_file, referred_files
+from authserver.ini import Resolved, convert, load, read_fields, referred_file, referred_files, value_at
 from authserver.limits import MAXIMUM_SCOPE
+from authserver.plugins.variants import settings_of
 from authserver.settings import Environment, Secret, Settings, SettingsError, key_ring
 
 KEY = base64.b64encode(bytes((7 * n + 3) % 256 for n in range(32))).decode()
@@ -562,3 +563,69 @@ def test_an_unknown_grant_type_is_named_with_the_known_ones() -> None:
     ) as raised:
         app.build(ini(grant_types="authorization_code passwort"))
     assert "client_credentials" in str(raised.value)
+
+
+# ---- entries ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """An entry of settings."""
+
+    name: str
+    size: int
+    label: Secret | None = None
+
+    def __post_init__(self) -> None:
+        if self.size > 9:
+            raise ValueError("size: a shelf has at most 9")
+
+
+@dataclass(frozen=True)
+class Library:
+    """What has entries."""
+
+    shelves: tuple[Shelf, ...]
+    owner: str = ""
+
+
+def library(**texts: str) -> tuple[dict[str, object], list[str]]:
+    written = {name.replace("__", "."): Resolved(text, inline=True) for name, text in texts.items()}
+    return read_fields(Library, written, "authserver.plugin.library.")
+
+
+def test_entries_are_read_in_their_order() -> None:
+    values, problems = library(shelves__b__size="2", shelves__a__size="1", owner="ann", shelves__b__label="x")
+    assert problems == []
+    assert values == {
+        "owner": "ann",
+        "shelves": (Shelf(name="b", size=2, label=Secret("x")), Shelf(name="a", size=1)),
+    }
+    assert value_at(values, "shelves.b.label") == Secret("x")
+    assert value_at(values, "owner") == "ann"
+    assert value_at(values, "shelves.c.label") is value_at(values, "nothing") is None
+    assert settings_of(Library(**values)) == {  # type: ignore[arg-type]
+        "shelves.b.size": "2",
+        "shelves.b.label": "(secret)",
+        "shelves.a.size": "1",
+        "shelves.a.label": "None",
+        "owner": "ann",
+    }
+
+
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        ({}, "shelves: missing"),
+        ({"shelves": "a b"}, "shelves: "),
+        ({"shelves__a": "1"}, "shelves.a: no such setting"),
+        ({"shelves__a__label": "x"}, "shelves.a.size: missing"),
+        ({"shelves__a__size": "x"}, "shelves.a.size: "),
+        ({"shelves__a__size": "10"}, "shelves.a.size: a shelf has at most 9"),
+        ({"shelves__a__sise": "1"}, "shelves.a.sise: no such setting; did you mean"),
+        ({"shelves__a__size": "1", "shelves__a__name": "b"}, "shelves.a.name: no such setting"),
+    ],
+)
+def test_a_problem_of_an_entry_names_its_key(texts: dict[str, str], problem: str) -> None:
+    _, problems = library(**texts)
+    assert any(line.startswith(f"authserver.plugin.library.{problem}") for line in problems), problems

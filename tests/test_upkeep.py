@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -17,6 +19,7 @@ import time_machine
 
 from authserver import app, upkeep
 from authserver import ini as ini_reader
+from authserver.api import Begin, hookimpl
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.floods import Floods
 from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
@@ -34,7 +37,7 @@ from authserver.testing.records import (
     a_user,
     an_event,
 )
-from authserver.testing.server import SETTINGS, Server
+from authserver.testing.server import SETTINGS, Server, with_plugin
 from authserver.upkeep import Caretaker
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -353,6 +356,22 @@ def test_stopping_does_not_wait_for_the_rest_of_the_work(server: Server, monkeyp
     assert server.rows("leases") == []
 
 
+WATERED: list[str] = []
+
+
+@dataclass(frozen=True)
+class Gardener:
+    """Looks after something, and fails then."""
+
+    immediate: ClassVar[bool] = True
+
+    @hookimpl
+    def look_after(self, begin: Begin) -> None:
+        with begin() as engine:
+            WATERED.append(engine.settings.issuer)
+        raise RuntimeError("no water is left")
+
+
 # ---- the thread ---------------------------------------------------------------------------------------
 
 
@@ -377,6 +396,31 @@ def test_an_interval_of_0_switches_it_off(sqlite_url: str) -> None:
     served = app.wsgi({}, **ini).registry.application
     assert not running()
     served.caretaker.stop()
+    served.storage.close()
+
+
+@pytest.mark.parametrize("interval", ["0", "3600"])
+def test_plugins_look_after_what_is_theirs_when_the_server_starts(
+    sqlite_url: str, caplog: pytest.LogCaptureFixture, interval: str
+) -> None:
+    """Hook `look_after`, also without clean-up: in one process at a time, and a failure stops nothing."""
+    plugin = with_plugin(Gardener, {})
+    ini = {
+        **SETTINGS,
+        **plugin,
+        "authserver.database_url": sqlite_url,
+        "authserver.cleanup_interval": interval,
+    }
+    served = app.wsgi({}, **ini).registry.application
+    until(lambda: WATERED)
+    assert WATERED.pop() == served.parts.settings.issuer
+    until(lambda: any("failed in look_after" in message for message in caplog.messages))
+    served.caretaker.stop()
+    until(lambda: not running())
+    with served.storage.begin() as stores:
+        assert stores.upkeep.take_lease(
+            upkeep.LEASE, "another", datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=1)
+        ), "others may begin"
     served.storage.close()
 
 

@@ -115,10 +115,11 @@ def end_scope(
 @click.argument("issuer")
 @_ends
 def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """End the grants for whose person an issuer of assertions vouched (RFC 7523).
+    """End what an issuer vouched for: grants by its assertions (RFC 7523), and sessions and access of its people.
 
     ISSUER is what it calls itself in `iss`. Its further assertions are accepted: `authserver issuer disable` refuses them,
-    too, unless the INI names it, where it must be taken out.
+    too, unless the INI names it, where it must be taken out. People sign in through it again until its entry there is
+    switched off.
     """
     _end(
         configuration,

@@ -113,7 +113,7 @@ def resource(configuration: Configuration, client_id: str, resources: tuple[str,
 
 
 @explain.command()
-@click.argument("client_id")
+@click.argument("client_id", required=False)
 @click.option("--file", "file", type=click.File("rb"), required=True, help="The assertion; `-` is stdin.")
 @scope_option
 @resource_option
@@ -124,7 +124,7 @@ def resource(configuration: Configuration, client_id: str, resources: tuple[str,
 @click.pass_obj
 def assertion(
     configuration: Configuration,
-    client_id: str,
+    client_id: str | None,
     file: BinaryIO,
     scopes: tuple[str, ...],
     resources: tuple[str, ...],
@@ -133,7 +133,8 @@ def assertion(
 ) -> None:
     """What the assertion of a trusted issuer would give CLIENT_ID: by which entry, and what it lacks (RFC 7523).
 
-    It is kept nowhere, printed nowhere, and not used up.
+    Without CLIENT_ID: the client that it names itself, as that of a program on a platform does. It is kept nowhere, printed
+    nowhere, and not used up.
     """
     text = file.read(MAXIMUM_TOKEN + 2).strip().decode("ascii", "replace")
     known: dict[str, Any] = {}

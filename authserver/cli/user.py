@@ -20,6 +20,7 @@ from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Ended, Subject, plan
 from authserver.engine.people.account import enable_user, set_password
 from authserver.engine.people.attributes import change
+from authserver.engine.people.joining import remove
 from authserver.engine.people.login import add_user
 from authserver.engine.people.password_links import PasswordLink, SentLink, make_link, send_link
 from authserver.engine.people.usernames import normalise_username
@@ -184,12 +185,47 @@ def edit(
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, name: str, as_json: bool) -> None:
-    """Show a person, with groups and attributes, and how many sessions, live grants and remembered consents there are."""
+    """Show a person, with groups and attributes, and how many sessions, live grants and remembered consents there are.
+
+    `identities` are what the person is at other servers, through which they sign in.
+    """
     with configuration.engine(Plugins.UNUSED) as engine:
         found = find(engine, name)
+        identities = engine.stores.identities.of_user(found.user_id)
         theirs = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
     counts = {"sessions": theirs.sessions, "grants": theirs.grants, "consents": theirs.consents}
-    _print_user(found, counts, as_json=as_json)
+    if as_json:
+        joined = [operators.identity(each) for each in identities]
+        print_json(operators.user(found) | counts | {"identities": joined})
+    else:
+        labels = [
+            f"{each.issuer} {each.subject}{f' ({each.label})' if each.label else ''}" for each in identities
+        ]
+        _print_user(found, {**counts, "identities": labels}, as_json=False)
+
+
+@user.command("remove-identity")
+@click.argument("name")
+@click.argument("issuer")
+@click.argument("subject")
+@json_option
+@click.pass_obj
+def remove_identity(
+    configuration: Configuration, name: str, issuer: str, subject: str, as_json: bool
+) -> None:
+    """Take from a person what they are at another server: they cannot sign in through it any more.
+
+    ISSUER and SUBJECT are those that `authserver user show` shows. The sessions that came through that server end, and so
+    does the access that the person agreed to in them.
+    """
+    with configuration.engine(Plugins.OBSERVE) as engine:
+        found = find(engine, name)
+        if not remove(engine, found, issuer, subject):
+            raise click.ClickException(f"{found.username} has no such identity; {_SHOW}")
+    if as_json:
+        print_json({"username": found.username, "issuer": issuer, "subject": subject})
+    else:
+        say(f"{words(found.username)} cannot sign in through {words(issuer)} any more.")
 
 
 @user.command("list")
@@ -373,7 +409,7 @@ def _described_link(link: PasswordLink | SentLink) -> dict[str, Any]:
     return {**told, "expires_at": link.expires_at}
 
 
-def _print_user(user: User, counts: Mapping[str, int] = NOTHING, *, as_json: bool) -> None:
+def _print_user(user: User, counts: Mapping[str, Any] = NOTHING, *, as_json: bool) -> None:
     found = operators.user(user) | dict(counts)
     if as_json:
         print_json(found)

@@ -119,7 +119,8 @@ class Subject:
             case SubjectKind.SCOPE:
                 return _without_scope(record, self.identifier)
             case SubjectKind.ISSUER:
-                is_theirs = isinstance(record, Grant) and record.details.get(VOUCHED_BY) == self.identifier
+                details = record.details if isinstance(record, Grant) else NOTHING
+                is_theirs = self.identifier in (details.get(VOUCHED_BY), details.get(THROUGH))
                 return None if is_theirs else record
             case _:
                 own = record.user_id if self.kind is SubjectKind.USER else record.client_id
@@ -291,7 +292,7 @@ def plan(begin: Begin, act: Act) -> Generator[Ended]:
 def end(begin: Begin, act: Act) -> Generator[Ended]:
     """End it, a batch in each transaction; what ended in each.
 
-    Whoever is disabled or removed has an event at once, and a user all that ended in the first batch. What else ended is in
+    The event of disabling or removing is written at once; for a user it has what ended in the first batch. The rest is in
     one event at the end, also if the work is interrupted.
     """
     for part in _end(begin, act, Stage()):
@@ -359,6 +360,7 @@ def end_through(
     *,
     access: bool = True,
     session: str | None = None,
+    dry_run: bool = False,
 ) -> Ended:
     """End what somebody did here after they had signed in through another server.
 
@@ -366,6 +368,7 @@ def end_through(
         issuer: that server.
         access: whether what they agreed to in such sessions ends as well, as long ago as it may be.
         session: what that server calls the one session there of which those here end; None: all.
+        dry_run: only count.
     """
     stores = engine.stores
     since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
@@ -377,15 +380,17 @@ def end_through(
         and session in (None, through.get("session"))
     ]
     # First the sessions: this waits for an answer to the consent page that is being stored, and then ends that, too.
-    for each in sessions:
+    for each in () if dry_run else sessions:
         stores.sessions.end(each.digest)
     grants = list(_grants_through(engine, user_id, issuer)) if access else []
     ended = Ended(
         sessions=len(sessions),
-        grants=stores.grants.revoke_some(grants, engine.now, because) if grants else 0,
+        grants=stores.grants.revoke_some(grants, engine.now, because)
+        if grants and not dry_run
+        else len(grants),
         session_handles=tuple(map(session_handle, sessions)),
     )
-    if ended:
+    if ended and not dry_run:
         engine.journal.user_id = user_id
         details: dict[str, object] = {**ended.counts, SubjectKind.ISSUER: issuer}
         if sessions:
@@ -446,6 +451,8 @@ def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[P
     if act.for_good and act.subject.kind is not SubjectKind.USER:
         # A token request locks its grant before its client. So a transaction that disables a client must not lock grants.
         steps.insert(0, _no_page)
+    if act.subject.kind is SubjectKind.ISSUER:
+        steps.insert(0, _sessions)
     while stage.step < len(steps):
         is_first = stage.is_first
         with begin() as engine:
@@ -460,6 +467,21 @@ def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[P
         stage = Stage(step=stage.step + (page.next is None), after=page.next)
         if is_first or page.size:
             yield Part(ended=ended, next=stage if stage.step < len(steps) else None)
+
+
+def _sessions(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
+    """A page of the people of an issuer, whose sessions end that came through it."""
+    subject = act.subject
+    found = engine.stores.identities.page(subject.identifier, after=after or "", limit=BATCH)
+    ended = Ended()
+    for identity in found:
+        # Each person has an event of their own, by which applications are told.
+        theirs = end_through(
+            engine, identity.user_id, subject.identifier, act.reason, access=False, dry_run=dry_run
+        )
+        ended += Ended(sessions=theirs.sessions)
+    engine.journal.user_id = None
+    return _Page(ended=ended, size=len(found), next=found[-1].subject if len(found) == BATCH else None)
 
 
 def _no_page(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:

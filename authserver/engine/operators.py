@@ -22,6 +22,7 @@ from authserver.engine.records import (
     Event,
     Grant,
     InitialAccessToken,
+    JoinedIdentity,
     Resource,
     SigningKey,
     User,
@@ -67,6 +68,16 @@ def user(user: User) -> dict[str, Any]:
         "attributes": {name: list(values) for name, values in user.attributes.items()},
         "created_at": user.created_at,
         "disabled_at": user.disabled_at,
+    }
+
+
+def identity(identity: JoinedIdentity) -> dict[str, Any]:
+    """Of what a person is at another server."""
+    return {
+        "issuer": identity.issuer,
+        "subject": identity.subject,
+        "label": identity.label,
+        "joined_at": identity.joined_at,
     }
 
 

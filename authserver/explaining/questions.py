@@ -16,6 +16,7 @@ from authserver.engine import authorization_request, introspect, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import initial_tokens
 from authserver.engine.clients import registration as registration_rules
+from authserver.engine.clients.authentication import NOBODY_NAMED
 from authserver.engine.clients.client_metadata import read_object
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine, Journal
@@ -76,7 +77,7 @@ def scope(
 
 def assertion(
     engine: Engine,
-    client_id: str,
+    client_id: str | None,
     text: str,
     *,
     scopes: Sequence[str] = (),
@@ -86,21 +87,27 @@ def assertion(
     """What an assertion of a trusted issuer would give this client (RFC 7523). It is kept nowhere and not used up.
 
     Args:
+        client_id: None: the client that the assertion itself names.
         as_issued: as if it came when it was signed, and for the first time.
 
     Raises a Refusal.
     """
-    client = client_of(engine, client_id)
     if as_issued and (signed := _signed_at(text)) is not None:
         engine = replace(engine, now=signed)
-    token.allowed_grant_type(engine, client, assertions.GRANT_TYPE)
     pairs = [("assertion", text), *(("resource", uri) for uri in resources)]
     pairs += [("scope", " ".join(scopes))] if scopes else []
-    order = assertions.redeem(engine, client, Parameters.of(pairs))
+    parameters = Parameters.of(pairs)
+    named = assertions.named_client(engine, parameters) if client_id is None else None
+    if client_id is None and named is None:
+        raise InvalidClient("The assertion does not name its client.", reason=NOBODY_NAMED)
+    client, redeem = named or (client_of(engine, str(client_id)), assertions.redeem)
+    token.allowed_grant_type(engine, client, assertions.GRANT_TYPE)
+    order = redeem(engine, client, parameters)
     for use in () if as_issued else order.uses:
         if is_used(engine, use):
             raise use.refusal
     return {
+        "client_id": client.client_id,
         "user": None if order.user is None else order.user.username,
         "is_new": order.joins is not None,
         "scopes": list(order.scopes),

@@ -197,6 +197,7 @@ REMEDIES: Mapping[str, str] = {
     "issuer-disabled": "`authserver issuer enable ISSUER` lets it in again; what came of it before has ended",
     "issuer-profile-unknown": "list the plugin of the profile in authserver.plugins: `authserver issuer show ISSUER`",
     "issuer-client-not-allowed": "`authserver issuer edit ISSUER --client` names all that may present its assertions",
+    "issuer-client-unknown": "a rule of the issuer names a client that there is not: `authserver client add`, or name another",
     "issuer-resource-not-allowed": "`authserver issuer edit ISSUER --resource` names all for which its tokens may be",
     "issuer-scope-not-allowed": "`authserver issuer edit ISSUER --scope` names all that its tokens may have",
     "issuer-keys-refused": "the keys of the issuer cannot be used: `authserver issuer test ISSUER` says why",

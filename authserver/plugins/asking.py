@@ -407,6 +407,10 @@ class PluginSet:
                     "plugin %s failed in %s; the answer is not affected", implementation.plugin, hook
                 )
 
+    def look_after(self, begin: Begin) -> None:
+        """Let every plugin that wants to look after something of its own; a failure is logged, and it is called again."""
+        self._notify("look_after", begin)
+
     @property
     def delivering(self) -> tuple[str, ...]:
         """The names of the plugins that deliver events."""

@@ -25,10 +25,13 @@ START_SECONDS = 30.0
 
 
 @contextmanager
-def live_server(database_url: str, settings: Mapping[str, str | None] | None = None) -> Iterator[Server]:
+def live_server(
+    database_url: str, settings: Mapping[str, str | None] | None = None, *, host: str = "localhost"
+) -> Iterator[Server]:
     """Serve a migrated database with `pserve` at `http://localhost:PORT`, its issuer.
 
     Args:
+        host: what this machine is called in it; browsers keep the cookies of another name apart.
         settings: INI keys that differ from those of `authserver.testing.server`; `{issuer}` in a value
             becomes the issuer.
 
@@ -39,7 +42,7 @@ def live_server(database_url: str, settings: Mapping[str, str | None] | None = N
         RuntimeError: it did not start, or it failed to answer a request while it ran; with its log.
     """
     port = free_port()
-    issuer = f"http://localhost:{port}"
+    issuer = f"http://{host}:{port}"
     changes = {"authserver.issuer": issuer, **(settings or {})}
     changes = {key: value and value.replace("{issuer}", issuer) for key, value in changes.items()}
     server = Server(database_url, changes)

@@ -17,6 +17,7 @@ from authserver.engine.records import (
     EventType,
     Grant,
     InitialAccessToken,
+    JoinedIdentity,
     Kept,
     Resource,
     RingKey,
@@ -170,6 +171,18 @@ def a_count(**changes: Any) -> Count:
         "count": 1,
     }
     return Count(**values | changes)
+
+
+def an_identity(**changes: Any) -> JoinedIdentity:
+    """Ada at another server."""
+    values: dict[str, Any] = {
+        "issuer": "https://login.example",
+        "subject": "248289761001",
+        "user_id": "user_ada",
+        "label": "ada@login.example",
+        "joined_at": NOW,
+    }
+    return JoinedIdentity(**values | changes)
 
 
 def a_session(**changes: Any) -> Session:

@@ -65,6 +65,7 @@ from authserver.testing.records import (
     a_user,
     an_event,
     an_event_seal,
+    an_identity,
     an_initial_token,
 )
 
@@ -395,6 +396,32 @@ def test_the_clients_of_a_policy_are_counted(stores: Stores) -> None:
         policy: stores.clients.count_of_policy(policy) for policy in ("partners", "others", "nobody", "")
     }
     assert counts == {"partners": 2, "others": 1, "nobody": 0, "": 0}
+
+
+def test_an_identity_is_joined_to_one_person(stores: Stores) -> None:
+    """UP-03: by issuer and subject together."""
+    for number in (1, 2):
+        stores.users.add(a_user(user_id=f"user_{number}", username=f"u{number}"))
+    first = an_identity(user_id="user_1", subject="b", label="Änne")
+    others = [
+        an_identity(user_id="user_2", subject="a"),
+        an_identity(user_id="user_1", issuer="https://other.example", subject="b"),
+    ]
+    for identity in (first, *others):
+        stores.identities.add(identity)
+    assert stores.identities.find(first.issuer, "b") == first
+    assert stores.identities.find(first.issuer, "B") is None
+    assert stores.identities.find("https://nobody.example", "b") is None
+    assert list(stores.identities.of_user("user_1")) == [first, others[1]]
+    assert list(stores.identities.of_user("user_3")) == []
+    assert list(stores.identities.page(first.issuer, limit=1)) == [others[0]]
+    assert list(stores.identities.page(first.issuer, after="a", limit=9)) == [first]
+    with pytest.raises(AlreadyExists):
+        stores.identities.add(an_identity(user_id="user_2", subject="b"))
+    assert stores.identities.find(first.issuer, "b") == first, "and the transaction goes on"
+    assert stores.identities.remove(first.issuer, "b")
+    assert not stores.identities.remove(first.issuer, "b")
+    assert list(stores.identities.of_user("user_1")) == [others[1]]
 
 
 def test_initial_access_tokens_are_kept_and_listed(stores: Stores) -> None:
@@ -1715,7 +1742,10 @@ def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) 
         assert stores.events.following(0, limit=9) == []
     for event_id, at in (("late", LATER), ("early", NOW), ("last", LATER)):
         with storage.begin() as stores:
-            stores.events.add(an_event(event_id=event_id, at=at, request_id=f"request of {event_id}"))
+            event = an_event(
+                event_id=event_id, at=at, request_id=f"request of {event_id}", decisions=({"slot": "login"},)
+            )
+            stores.events.add(event)
     with storage.begin() as stores:
         found = stores.events.following(0, limit=9)
         assert [event.event_id for _, event in found] == ["late", "early", "last"]
@@ -1724,6 +1754,8 @@ def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) 
         assert numbers == sorted(set(numbers))
         assert stores.events.last_number() == numbers[-1]
         assert [number for number, _ in stores.events.following(numbers[0], limit=1)] == numbers[1:2]
+        undecided = [(number, replace(event, decisions=())) for number, event in found]
+        assert stores.events.following(0, limit=9, decisions=False) == undecided != found
     with storage.begin() as stores:
         stores.upkeep.remove(Disposable.EVENTS, LATER + timedelta(days=1), limit=9)
     with storage.begin() as stores:

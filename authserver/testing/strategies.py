@@ -258,6 +258,21 @@ def _is_of_resources(name: str, hint: Any) -> bool:
     return name == "registered" and hint is not bool
 
 
+# What another server says of a person, who may have written it.
+ISSUER = "https://login.example"
+_claims = st.fixed_dictionaries(
+    {"iss": st.just(ISSUER), "sub": st.text(min_size=1, max_size=20)},
+    optional={
+        name: st.none()
+        | st.booleans()
+        | st.integers()
+        | st.text(max_size=20)
+        | st.lists(st.text(max_size=9), max_size=3)
+        for name in ("preferred_username", "name", "email", "email_verified", "groups", "acr", "amr", "hd")
+    },
+)
+
+
 @st.composite
 def _registered(draw: st.DrawFn, hint: Any, values: Mapping[str, Any]) -> Any:
     """What the database says of the resources among these values: of some of them nothing."""
@@ -304,12 +319,18 @@ def _of_name(name: str, hint: Any, client: Client, user: User | None) -> st.Sear
             return st.none() | st.sampled_from(("silver", "gold"))
         case "bearer":
             return st.none() | st.sampled_from(("malformed", "t" * 43, "é")).map(Secret)
+        case "claims":
+            return _claims
         case "client_id":
             return st.sampled_from(("client_1", "reports", "", "../reports", "%41", "c" * 200))
         case "grant_type":
             return st.sampled_from(GRANT_TYPES)
         case "headers":
             return headers()
+        case "issuer":
+            return st.sampled_from((ISSUER, "https://other.example"))
+        case "provider":
+            return st.sampled_from(("staff", "other"))
         case "redirect_uri":
             return _redirect_uris(client)
         case "requested":

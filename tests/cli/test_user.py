@@ -16,7 +16,7 @@ from authserver.engine.errors import PasswordLinkRefused
 from authserver.engine.people.password_links import use_link
 from authserver.engine.records import Event, EventType
 from authserver.settings import Secret
-from authserver.testing.records import a_consent, a_grant, a_session, a_user
+from authserver.testing.records import a_consent, a_grant, a_session, a_user, an_identity
 from tests.mail_servers import MailServer, mail_server
 
 PASSWORD = "correct horse battery"
@@ -444,3 +444,30 @@ def test_without_a_plugin_that_sends_mail_the_command_says_what_to_do(run) -> No
     assert result.exit_code == 1 and "no plugin sends mail" in result.stderr
     alone = run("user", "add", "ada", "--mail", "--password-stdin")
     assert alone.exit_code == 2 and "give --link, too" in alone.stderr
+
+
+def test_what_a_person_is_elsewhere_is_shown_and_taken_away(run, in_use: Configuration) -> None:
+    """UP-03: with the sessions that came through it."""
+    through = {"issuer": "https://login.example", "subject": "7"}
+    with in_use.engine() as engine:
+        user = engine.stores.users.find_by_name("ada")
+        for digest, details in ((b"11", {"through": through}), (b"12", {})):
+            times = {"last_seen_at": engine.now, "expires_at": engine.now + timedelta(hours=1)}
+            engine.stores.sessions.add(
+                a_session(digest=digest, user_id=user.user_id, details=details, **times)
+            )
+        engine.stores.identities.add(an_identity(user_id=user.user_id, subject="7"))
+    shown = json.loads(run("user", "show", user.username, "--json").stdout)
+    (identity,) = shown["identities"]
+    assert (identity["issuer"], identity["subject"]) == ("https://login.example", "7")
+    assert "https://login.example 7 (ada@login.example)" in run("user", "show", user.username).stdout
+    wrong = run("user", "remove-identity", user.username, "https://login.example", "8")
+    assert wrong.exit_code == 1 and "no such identity" in wrong.stderr
+    done = run("user", "remove-identity", user.username, "https://login.example", "7")
+    assert done.exit_code == 0, done.output
+    assert "cannot sign in through https://login.example any more" in done.stdout
+    left = json.loads(run("user", "show", user.username, "--json").stdout)
+    assert (left["identities"], left["sessions"]) == ([], 2), "two are no others' business"
+    with in_use.engine() as engine:
+        types = [event.type for event in engine.stores.events.latest()]
+    assert {EventType.SESSION_ENDED, EventType.IDENTITY_REMOVED} <= set(types)

@@ -21,9 +21,17 @@ from authserver.engine.ending import Act, Ended, Subject, SubjectKind, end_at_on
 from authserver.engine.errors import InvalidClient, InvalidGrant, UnauthorizedClient
 from authserver.engine.people import account
 from authserver.engine.people.login import disable_user
-from authserver.engine.records import VOUCHED_BY, Consent, Grant, TokenKind
+from authserver.engine.records import (
+    ENDED_SESSIONS,
+    THROUGH,
+    VOUCHED_BY,
+    Consent,
+    EventType,
+    Grant,
+    TokenKind,
+)
 from authserver.engine.tokens.issuing import issue, issue_code
-from authserver.testing.records import a_client, a_consent, a_grant, a_session, a_token, a_user
+from authserver.testing.records import a_client, a_consent, a_grant, a_session, a_token, a_user, an_identity
 from authserver.testing.rules import Rules, assert_inactive, assert_refused
 from authserver.testing.server import RESOURCE
 from authserver.testing.stories import Granted, stored
@@ -499,3 +507,42 @@ def test_an_act_that_cannot_be_is_refused() -> None:
         if subject.kind is not SubjectKind.SCOPE:
             with pytest.raises(ValueError, match="no client is registered for"):
                 Act(subject=subject, registrations=True)
+
+
+def test_an_issuer_ends_with_what_its_people_did_after_signing_in_through_it(rules: Rules) -> None:
+    """UP-04: sessions, each with its event, and what was agreed to in them; nothing of others, and nothing of a dry run."""
+    issuer, other = ISSUERS
+    with rules.stores.begin() as stores:
+        for number, through in enumerate((issuer, issuer, other, None)):
+            user_id = f"user_{number}"
+            stores.users.add(a_user(user_id=user_id, username=user_id))
+            if through:
+                stores.identities.add(an_identity(user_id=user_id, issuer=through, subject=user_id))
+            details = {THROUGH: {"issuer": through, "subject": user_id}} if through else {}
+            now = datetime.now(UTC)
+            times = {"last_seen_at": now, "expires_at": now + timedelta(hours=1)}
+            stores.sessions.add(a_session(digest=bytes([number]), user_id=user_id, details=details, **times))
+            stores.grants.add(
+                a_grant(
+                    grant_id=f"grant_{number}",
+                    user_id=user_id,
+                    created_at=now,
+                    expires_at=now + timedelta(hours=1),
+                    details={THROUGH: through} if through else {},
+                )
+            )
+    act = Act(subject=Subject.issuer(issuer))
+    counted = sum(ending.plan(rules.begin, act), Ended())
+    assert (counted.sessions, counted.grants) == (2, 2)
+    assert len(rules.stores.tables.sessions) == 4
+    done = sum(ending.end(rules.begin, act), Ended())
+    assert (done.sessions, done.grants) == (2, 2)
+    assert sorted(session.user_id for session in rules.stores.tables.sessions.values()) == [
+        "user_2",
+        "user_3",
+    ]
+    live = [grant.grant_id for grant in rules.stores.tables.grants.values() if grant.revoked_at is None]
+    assert sorted(live) == ["grant_2", "grant_3"]
+    told = [event for event in rules.stores.tables.events.values() if event.type is EventType.SESSION_ENDED]
+    assert sorted(event.user_id or "" for event in told) == ["user_0", "user_1"]
+    assert all(len(event.details[ENDED_SESSIONS]) == 1 for event in told)

@@ -87,6 +87,7 @@ WORDS = {
         "provider_callback",
         "asks_userinfo",
     ],
+    "workload_identity": ["workload", "workloads", "kubernetes", "github", "gitlab", "spiffe"],
     "webhook_events": ["webhook", "whsec"],
     "syslog_events": ["syslog"],
     "otlp_events": ["otlp"],
@@ -104,7 +105,10 @@ LISTING = {
         "testing/hostile.py",
         "testing/strategies.py",
         # It speaks to other servers in the words of OpenID Connect, as a client of theirs.
-        *(f"features/upstream/{name}.py" for name in ("__init__", "documents", "providers", "tokens")),
+        *(
+            f"features/upstream/{name}.py"
+            for name in ("__init__", "documents", "ending", "providers", "tokens")
+        ),
     },
     "playground": {"cli/demo.py", "testing/live.py"},
     # A request says in the words of OpenID Connect, too, which level of sign-in it needs.

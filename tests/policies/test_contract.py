@@ -10,6 +10,7 @@ import pytest
 from authserver.api import Secret
 from authserver.engine.clients.client_metadata import read_metadata, read_object
 from authserver.engine.errors import Refusal
+from authserver.features.upstream.providers import Provider
 from authserver.hooks import is_implemented
 from authserver.hookspecs import DECIDING
 from authserver.plugins.loading import GROUP
@@ -27,6 +28,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "introspect_resource_servers": {"clients": (("reports", " ".join(strategies.RESOURCES[:2])),)},
     "client_id_documents": {"scopes": ("profile", "files.read")},
     "registration_open": {"scopes": ("profile", "files.read")},
+    "upstream": {
+        "providers": (
+            Provider(
+                name="staff",
+                issuer=strategies.ISSUER,
+                groups_claim="groups",
+                attributes=(("email", "email"),),
+                trusts_email=True,
+                trusts_methods=True,
+                client_id="authserver",
+                client_secret=Secret("secret"),
+            ),
+        )
+    },
     "step_up": {
         "levels": (("silver", "pwd"), ("gold", "pwd+otp, 900")),
         "scopes": (("files.write", "gold"),),

@@ -9,7 +9,7 @@ So it is here once, and each grant type says only what its parent is.
 - Never widen: scopes and resources of the parent are a ceiling; the policies of today are asked below it.
 - Never extend: it ends no later than the parent.
 
-A grant that is derived from another hangs on it (`Grant.parent_id`): whoever ends one ends both.
+A grant that is derived from another depends on it (`Grant.parent_id`): the end of one ends both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
 from authserver.engine.tokens.issuing import ACTOR, SIGN_IN_CLAIMS
 
-# How a grant says who acts for its subject: `sub` is a client, and `act` whoever acted before it (RFC 8693, 4.1).
+# How a grant says who acts for its subject: `sub` is a client, and `act` the client that acted before it (RFC 8693, 4.1).
 Actor = Mapping[str, Any]
 
 

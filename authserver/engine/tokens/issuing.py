@@ -292,7 +292,7 @@ def keep_approved(
 
 
 def _hold_resources(engine: Engine, grant: Grant) -> None:
-    """Lock the resources of a new grant that are in the database: whoever removes one then finds this grant (L-08).
+    """Lock the resources of a new grant that are in the database: a removal of one then finds this grant (L-08).
 
     Raises:
         InvalidTarget: one was removed after it was looked up for this request.
@@ -343,7 +343,7 @@ def _check_person(order: Issue) -> None:
 def _keep(engine: Engine, order: Issue) -> None:
     """Store a new grant, so that it can be listed and revoked like every other.
 
-    Whoever disables its client or user, or removes a resource, waits for it and finds it (L-08).
+    A transaction that disables its client or user, or removes a resource, waits for it and finds it (L-08).
 
     Raises:
         InvalidClient, InvalidGrant, InvalidTarget: one of them was disabled or removed meanwhile.
@@ -365,7 +365,7 @@ def _keep(engine: Engine, order: Issue) -> None:
 
 
 def _hold_parents(engine: Engine, order: Issue) -> None:
-    """Keep the grants from ending that a new one hangs on: whoever ends one waits, and then ends this, too (T163).
+    """Lock the grants that a new one depends on: a transaction that ends one waits, and then ends this, too (T163).
 
     Before the client is locked: a token request locks its grant before its client.
 

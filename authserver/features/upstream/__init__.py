@@ -13,8 +13,20 @@ from typing import Any, ClassVar
 
 from pyramid.config import Configurator
 
-from authserver.api import Decision, Identity, User, allow, hookimpl
+from authserver.api import (
+    THROUGH,
+    AuthenticationStep,
+    Begin,
+    Decision,
+    Identity,
+    Session,
+    SignIn,
+    User,
+    allow,
+    hookimpl,
+)
 from authserver.features.upstream.account import AccountPage
+from authserver.features.upstream.ending import BackChannel, end_all_through
 from authserver.features.upstream.pages import Pages
 from authserver.features.upstream.people import identity_of
 from authserver.features.upstream.providers import Provider
@@ -60,6 +72,10 @@ class Upstream:
         "provider-issuer-differs": "issuer in the entry must be what the provider calls itself, character by character",
         "provider-keys-refused": "the key set of the provider cannot be used: the event says why",
         "provider-login-required": "",
+        "provider-logout-event": "the logout token must have the event of Back-Channel Logout, and no nonce",
+        "provider-logout-jti": "the logout token must have a jti of its own",
+        "provider-logout-nobody": "the logout token must have sub, sid or both, as texts",
+        "provider-logout-replayed": "",
         "provider-nonce": "",
         "provider-off": "set enabled = true in the entry of the provider",
         "provider-sign-in-old": (
@@ -125,10 +141,34 @@ class Upstream:
         return allow("identity-mapped", identity_of(entry, claims, user))
 
     @hookimpl
+    def authentication_decision(
+        self, session: Session | None
+    ) -> Decision[AuthenticationStep | SignIn] | None:
+        """Nobody goes on in a session that came through a provider which is off (UP-04)."""
+        through = session.details.get(THROUGH) if session else None
+        if through is not None and through["issuer"] in self._ended:
+            return allow("provider-off", AuthenticationStep.SIGN_IN_AGAIN)
+        return None
+
+    @hookimpl
+    def look_after(self, begin: Begin) -> None:
+        """End what came through providers that are off (UP-04)."""
+        for issuer in self._ended:
+            end_all_through(begin, issuer)
+
+    @cached_property
+    def _ended(self) -> frozenset[str]:
+        """The issuers of the providers that are off, and with which what came through them ends."""
+        return frozenset(
+            provider.issuer for provider in self.providers if provider.ends_access and not provider.enabled
+        )
+
+    @hookimpl
     def includeme(self, config: Configurator) -> None:
         pages = Pages(providers=self._providers)
         pages.includeme(config)
         AccountPage(pages=pages).includeme(config)
+        BackChannel(providers=self._providers).includeme(config)
 
 
 __all__ = ["Upstream"]

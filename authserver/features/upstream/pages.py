@@ -45,6 +45,7 @@ from authserver.api import (
 from authserver.features.upstream import attempts
 from authserver.features.upstream.attempts import Attempt
 from authserver.features.upstream.documents import Endpoints, NotUsable, endpoints_of
+from authserver.features.upstream.ending import remember_session
 from authserver.features.upstream.providers import Provider
 from authserver.features.upstream.tokens import Refused, redeem
 
@@ -167,7 +168,7 @@ class Pages:
             provider=provider.name,
             handle=requester.handle if requester else browser_handle(request),
             began_at=request.engine.now.timestamp(),
-            maximum_age=0 if purpose.must_sign_in else _maximum_age(asked),
+            maximum_age=0 if purpose.must_sign_in or "login" in _prompts(asked) else _maximum_age(asked),
             levels=tuple(
                 dict.fromkeys(
                     provider.acr_of.get(level, level) for level in (asked.get("acr_values") or "").split()
@@ -181,6 +182,8 @@ class Pages:
             name: next(iter(asked.all(name)), "")[:200]
             for name in ("login_hint", "domain_hint", "ui_locales")
         }
+        if "select_account" in _prompts(asked):
+            hints["prompt"] = "select_account"
         return see_other(self.way_there(request, provider, attempt, purpose, hints))
 
     def way_there(
@@ -202,11 +205,11 @@ class Pages:
             "nonce": attempt.nonce,
             "code_challenge": attempt.challenge,
             "code_challenge_method": "S256",
-            # Both, because some know one of them only.
-            "prompt": "login" if attempt.maximum_age == 0 else "",
             "max_age": "" if attempt.maximum_age is None else str(attempt.maximum_age),
             "acr_values": " ".join(attempt.levels),
             **hints,
+            # A new sign-in asks for more than the choice of an account does, and some take one value only.
+            **({"prompt": "login"} if attempt.maximum_age == 0 else {}),
         }
         return with_query(endpoints.authorization, [(name, text) for name, text in sent.items() if text])
 
@@ -238,6 +241,8 @@ class Pages:
             raise SignInFailed(refused.reason, told, provider, purpose, detail=detail) from None
         if not attempts.use(engine, attempt):
             raise SignInFailed("provider-attempt-used", USED, provider, purpose)
+        if vouched.session:
+            remember_session(engine, provider, vouched.subject, vouched.session)
         return begin_and_go_on(request, signed_in, purpose)
 
     def _provider(self, request: Request) -> Provider:
@@ -380,6 +385,11 @@ def _away(problem: NotUsable, provider: Provider, purpose: Purpose) -> SignInFai
     if problem.is_temporary:
         return Unavailable(problem.reason, BUSY, provider, purpose, detail=problem.detail)
     return SignInFailed(problem.reason, BROKEN, provider, purpose, detail=problem.detail)
+
+
+def _prompts(asked: Parameters) -> list[str]:
+    """What the application wants the person to be asked (OIDC Core, 3.1.2.1)."""
+    return next(iter(asked.all("prompt")), "").split(" ")
 
 
 def _maximum_age(asked: Parameters) -> int | None:
