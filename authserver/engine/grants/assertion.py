@@ -207,6 +207,7 @@ def _claims_of(
 
 
 def _taken_apart(text: str) -> Jws:
+    """An assertion taken apart, once for all that is done with it. Raises BadAssertion."""
     try:
         return read_jws(text)
     except ValueError:
