@@ -83,8 +83,8 @@ timing: $(VENV)/developing ## compare how long refusals take that must not be to
 	@PYTHONPATH=. $(BIN)/python benchmarks/timing.py
 
 mutants: $(VENV)/developing ## change the rules in one place after the other, and see which change no test notices
-	HYPOTHESIS_PROFILE=few $(BIN)/mutmut run --max-children $(WORKERS)
-	@$(BIN)/mutmut results
+	HYPOTHESIS_PROFILE=few $(BIN)/python -m tests.mutants run --max-children $(WORKERS)
+	@$(BIN)/python -m tests.mutants results
 
 bench: $(VENV)/developing ## measure the server (benchmarks/README.md)
 	$(BIN)/python benchmarks/run.py

@@ -33,33 +33,34 @@ def database_url() -> str:
 def run(connection: Connection) -> None:
     """One process at a time, and everything in one transaction, unless a migration alone says that it must not be."""
     is_sqlite = connection.dialect.name == "sqlite"
-    if not context.config.attributes.get("transactional", True):
-        with alone(connection, is_sqlite=is_sqlite):
+    is_transactional = context.config.attributes.get("transactional", True)
+    if is_sqlite and is_transactional:
+        with connection.begin():
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             configure(connection)
         return
-    with connection.begin():
-        if is_sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
+    with alone(connection, is_sqlite=is_sqlite):
+        if not is_transactional:
+            configure(connection)
+            return
+        # Of SQLAlchemy's: the database has none, each statement so far was committed by itself.
+        connection.commit()
+        with connection.begin():
             connection.exec_driver_sql("BEGIN")
-            # A migration may take longer than a request, and wait for another process's.
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-        configure(connection)
+            configure(connection)
 
 
 @contextmanager
 def alone(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
-    """Without a transaction: each statement is committed, and other processes that migrate ask again and again.
+    """While no other process migrates; those ask again and again.
 
-    They must not wait in the database: CREATE INDEX CONCURRENTLY would wait for them.
+    They must not wait in the database, with a transaction or without: CREATE INDEX CONCURRENTLY would wait for them.
     """
     if is_sqlite:
         with folder_locked(connection.engine.url):
             yield
         return
+    # A migration may take longer than a request.
     connection.exec_driver_sql("SET statement_timeout = 0")
     connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar_one():

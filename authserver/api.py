@@ -147,7 +147,8 @@ refuses one, and `is_used` says early that a `SingleUse` was used before. `verif
 are for assertions that clients sign.
 
 For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
-`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile.
+`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile. `vouched_user` and
+`new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
 
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
@@ -254,7 +255,7 @@ from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
 from authserver.engine.issuer_registry import options_of as issuer_options
 from authserver.engine.letters import Mail, MailFailed, mail_address_problem
-from authserver.engine.parameters import Parameters
+from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.pending import Browser, is_marked
 from authserver.engine.people.joining import (
     IdentityTaken,
@@ -265,6 +266,7 @@ from authserver.engine.people.joining import (
 from authserver.engine.people.joining import join as join_identity
 from authserver.engine.people.joining import remove as remove_identity
 from authserver.engine.people.usernames import normalise_username
+from authserver.engine.people.vouched import new_vouched_user, vouched_user
 from authserver.engine.questions import (
     AuthenticationStep,
     Counted,
@@ -333,7 +335,16 @@ from authserver.engine.uris import origin as origin_of
 from authserver.fetching.service import Service
 from authserver.hookspecs import DECIDING, hookimpl
 from authserver.ini import did_you_mean
-from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD, MAXIMUM_IDENTIFIER, MAXIMUM_PARAMETER
+from authserver.limits import (
+    MAXIMUM_BODY,
+    MAXIMUM_HEAD,
+    MAXIMUM_IDENTIFIER,
+    MAXIMUM_LEVEL,
+    MAXIMUM_METHOD,
+    MAXIMUM_METHODS,
+    MAXIMUM_PARAMETER,
+    MAXIMUM_RESOURCES,
+)
 from authserver.protocols import (
     AssertionProfilesHook,
     AuthenticationDecisionHook,
@@ -414,7 +425,11 @@ __all__ = [
     "MAXIMUM_BODY",
     "MAXIMUM_HEAD",
     "MAXIMUM_IDENTIFIER",
+    "MAXIMUM_LEVEL",
+    "MAXIMUM_METHOD",
+    "MAXIMUM_METHODS",
     "MAXIMUM_PARAMETER",
+    "MAXIMUM_RESOURCES",
     "METADATA_DOCUMENT",
     "OFFLINE_ACCESS",
     "ON_ANOTHER_DEVICE",
@@ -628,6 +643,7 @@ __all__ = [
     "network_of",
     "new_credential",
     "new_identifier",
+    "new_vouched_user",
     "normalise_username",
     "object_schema",
     "of_this_generation",
@@ -663,6 +679,7 @@ __all__ = [
     "required_sign_in",
     "same_loopback_redirect_uri",
     "scope_sentences",
+    "scope_set",
     "see_login",
     "see_other",
     "see_own",
@@ -677,6 +694,7 @@ __all__ = [
     "verify_for_us",
     "verify_password",
     "verify_statement",
+    "vouched_user",
     "well_formed",
     "with_query",
 ]

@@ -26,7 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
-from authserver.engine import grants, rates
+from authserver.engine import grants, issuers, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.context import SERVER, AssertionProfile, Caller, Engine, Journal, Parts
@@ -78,6 +78,7 @@ class ServerParts(Parts):
 
     policies: PluginSet
     signer: FollowedSigningKeys
+    generation: FollowedGeneration
     offered: FollowedSettings
 
 
@@ -130,7 +131,7 @@ class Application:
         self.mailer.put(journal.letters)
 
     def answer_forgotten(self, username: str, caller: Caller) -> None:
-        """Send this person a link, in the background: whoever asked for it waits as long for every name.
+        """Send this person a link, in the background: the request takes as long for every name.
 
         Args:
             caller: of the request in which somebody asked.
@@ -303,6 +304,7 @@ def start(ini: Mapping[str, str], *, folder: Path | None = None) -> Router:
     try:
         application.storage.check_file()
         application.prepare()
+        announce_issuers(application)
         return make_wsgi_app(application, ini)
     except BaseException:
         application.close()
@@ -525,6 +527,13 @@ def announce(application: Application) -> None:
         log.debug("%s: %s", row["hook"], asked)
     for line in application.insecure:
         log.warning("insecure (development only): %s", line)
+
+
+def announce_issuers(application: Application) -> None:
+    """Log what operators should know of the issuers that are trusted."""
+    with application.begin() as engine:
+        for issuer, sentence in issuers.warnings(engine):
+            log.warning("trusted issuer %s: %s", issuer, sentence)
 
 
 def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:

@@ -26,7 +26,7 @@ LEASE = 30.0
 ELSEWHERE = 10.0
 # Seconds of the longest pause after failures; the first is a second, and each is twice as long as the one before.
 MAXIMUM_PAUSE = 60.0
-# After so many failures in a row, events are tried one by one, so many at a time: what alone is not taken, while another
+# After this many failures in a row, events are tried one by one, this many at a time: an event that fails while another
 # one is, is set aside.
 ATTEMPTS = 10
 ALONE = 5
@@ -57,6 +57,10 @@ class Reader(Protocol):
     def may_miss_events(self) -> bool:
         """Whether an event that it never takes is set aside, so that those after it need not wait for ever."""
 
+    @property
+    def needs_decisions(self) -> bool:
+        """Whether it gets the events with their decisions, which are most of what there is to read."""
+
     def take(self, events: Sequence[Numbered]) -> None:
         """Do with these events what takes time, such as sending them. No transaction is open.
 
@@ -85,7 +89,7 @@ class Reading:
         self._clock = clock
         self._fails_since = 0.0
         self._storage = storage
-        self._stream = EventStream()
+        self._stream = EventStream(decisions=reader.needs_decisions)
         self._holder = digests.new_identifier()
         self._lease = f"events: {reader.name}"
         self._held_until = 0.0

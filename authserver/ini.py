@@ -288,6 +288,45 @@ def _instead(name: str, used: Collection[str]) -> str:
     return f"write it where it belongs, such as `listen = 127.0.0.1:%({name})s` in [server:main]"
 
 
+def unreadable(path: str | os.PathLike[str], error: Exception) -> str:
+    """Why an INI file cannot be read, where, and what to do; without the text of the line, which may be a secret.
+
+    Args:
+        error: what was raised when the file was opened or parsed, or when PasteDeploy looked for a section in it.
+    """
+    match error:
+        case OSError():
+            return f"{path}: {error.strerror}; name a file that this server may read"
+        case UnicodeDecodeError():
+            return f"{path}: is no UTF-8 text from byte {error.start} on; save it in that encoding"
+        case configparser.MissingSectionHeaderError():
+            return f"{path}, line {error.lineno}: is in no section; begin the file with [app:main]"
+        case configparser.ParsingError():
+            return (
+                f"{path}, line {error.errors[0][0]}: is no `name = value`; write it so, begin a comment with #, or indent "
+                "what continues the line before"
+            )
+        case configparser.DuplicateSectionError():
+            return f"{path}, line {error.lineno}: [{error.section}] is there already; join the two sections"
+        case configparser.DuplicateOptionError():
+            return f"{path}, line {error.lineno}: {error.option} is in [{error.section}] already; remove one of the two"
+        case configparser.InterpolationMissingOptionError():
+            return (
+                f"{path}: {error.option} in [{error.section}] refers to %({error.reference})s, which is not there; give it "
+                f"on the command line ({error.reference}=…) or in [DEFAULT], or write %% for a percent sign"
+            )
+        case configparser.InterpolationError():
+            return f"{path}: {error.option} in [{error.section}] has a % that begins no %(name)s; write %% for a percent sign"
+        case ModuleNotFoundError():
+            return (
+                f"{path}: a section uses {error.name}, which is not installed; write `use = egg:authserver`"
+            )
+    return (
+        f"{path}: {' '.join(str(error).split())}; the server needs [app:main] and [server:main], each with "
+        "`use = egg:authserver`"
+    )
+
+
 def resolve(key: str, raw: str) -> Resolved:
     """Follow `env:` and `file:`. Raises SettingsError when the variable or file is not there."""
     text = raw.strip()

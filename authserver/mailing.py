@@ -36,7 +36,7 @@ class Mailer:
     """Sends letters.
 
     Args:
-        in_background: whether whoever puts a letter goes on at once, and a thread sends it, several times if need be.
+        in_background: whether `put` returns at once and a thread sends the letter, several times if need be.
         failed: is told of each letter that was not sent in the end, and why.
     """
 
@@ -130,7 +130,7 @@ class Mailer:
                 raise
 
     def _drop(self, letter: Letter) -> None:
-        """Tell of a letter that nobody will try to send; whoever wrote it has done their part."""
+        """Log a letter that will not be sent; the request that wrote it has succeeded."""
         try:
             self._failed(letter, "too much mail waits, or the process ends")
         except Exception:

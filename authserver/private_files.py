@@ -30,7 +30,7 @@ def create(path: Path, text: str = "") -> None:
 
 
 def begin(path: Path) -> TextIO:
-    """A new file as `create` makes it, still empty and open; whoever fails to fill it decides what becomes of it.
+    """A new file as `create` makes it, still empty and open; a caller that cannot fill it may have to delete it.
 
     Raises:
         FileExistsError: it is there.

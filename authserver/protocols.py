@@ -191,12 +191,14 @@ class AuthenticationDecisionHook(Protocol):
         Answers:
             allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence. `SIGN_IN_AGAIN` shows the
                 sign-in page even to somebody who is signed in; a sign-in since the request began is enough, so nobody is
-                asked for a second one. If another person signs in instead, the request begins anew for them. A `SignIn` says
+                asked for a second one. If another person signs in instead, the request starts again for them. A `SignIn` says
                 more than a step: why, which level the sign-in reached, and whether a page may or must be shown. What one
                 plugin demands counts, whatever others say.
             deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
                 sees no page, unless the client registered itself. Not even then if the request may show none: a plugin says
                 that it is `silent`, or the code is one that only such a request gets, such as `login_required`.
+                A plugin that makes requests silent has a mapping `silences`: what does so, and why. Then the account page says
+                of clients that registered themselves that they may get again what was agreed to.
             None: not mine.
         """
         ...

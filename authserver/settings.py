@@ -95,7 +95,7 @@ class ForwardingHeader(StrEnum):
 SCOPE_NAME = r"[\x21\x23-\x5B\x5D-\x7E]+"
 # The hosts of the machine itself, as a URI names them (RFC 8252, 7.3).
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "[::1]", "localhost"})
-# In `trusted_proxies`, whoever connects through a Unix socket.
+# In `trusted_proxies`: every peer that connects through a Unix socket.
 UNIX_PEER = "unix"
 # What the reference of an error takes the place of in `support_url`.
 REFERENCE = "{reference}"

@@ -86,7 +86,7 @@ def remove_all(
     Args:
         ring: proves that events were deleted here.
         before: see `cutoffs`.
-        pause: waits so many seconds, twice as many as the batch before took, so that others can write.
+        pause: waits this many seconds, twice as long as the batch before took, so that others can write.
         places: where each kind continues; kept up to date, so that the next call continues where this one
         ended.
 

@@ -19,19 +19,28 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from timing import Compared, Send, compare, migrated
 
+from authserver.engine.grants.assertion import GRANT_TYPE as JWT_BEARER
 from authserver.engine.records import Client
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from tests.client_keys import Key
+from tests.trusted_issuers import Issuer
 
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256")
-MAXIMUM = {"an exchange, and a refresh": 1.3, "an assertion, and client_credentials": 1.5}
+MAXIMUM = {
+    "an exchange, and a refresh": 1.3,
+    "an assertion, and client_credentials": 1.5,
+    "an identity assertion, and client_credentials": 1.5,
+    "a workload, and client_credentials": 1.5,
+}
+PLATFORM = "https://platform.example"
+FEATURES = "token_exchange jwt_bearer id_jag workload_identity"
 READERS = "authserver.plugin.introspect_resource_servers.clients"
 
 
@@ -89,12 +98,48 @@ def vouching(server: Server, samples: int) -> Compared:
     return compare("an assertion, and client_credentials", own, assertion, samples)
 
 
+def identifying(server: Server, samples: int) -> Compared:
+    """The same with an identity assertion (ID-JAG), whose issuer is in the database, for a resource and some scopes."""
+    client, secret = server.add_client(client_id="notes", grant_types=("client_credentials", JWT_BEARER))
+    claims = {"client_id": "notes", "resource": RESOURCE, "scope": "files.read"}
+    company = Issuer(key=KEY, typ="oauth-id-jag+jwt", claims=claims)
+    company.trust(server, "mcp", resources=(RESOURCE,), scopes=("files.read",), options={"usernames": True})
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", "scope": "files.read"})
+    assertion = sending(
+        server, client, secret, lambda: {"grant_type": JWT_BEARER, "assertion": company.assertion()}
+    )
+    return compare("an identity assertion, and client_credentials", own, assertion, samples)
+
+
+def presenting(server: Server, samples: int) -> Compared:
+    """A workload presents what its platform signed, each time anew; a client with a secret asks for the same."""
+    client, secret = server.add_client(client_id="job", grant_types=("client_credentials", JWT_BEARER))
+    rule = {"name": "job", "client": "job", "claims": {"repository_id": "74"}}
+    rules = [{**rule, "resources": [RESOURCE], "scopes": ["files.read"]}]
+    platform = Issuer(PLATFORM, key=KEY, claims={"repository_id": "74"})
+    platform.trust(server, "workload_identity", options={"rules": rules})
+    wanted = {"resource": RESOURCE, "scope": "files.read"}
+    own = sending(server, client, secret, lambda: {"grant_type": "client_credentials", **wanted})
+
+    def prepare() -> Send:
+        body = urlencode({"grant_type": JWT_BEARER, "assertion": platform.assertion(), **wanted})
+
+        def send() -> object:
+            answer = server.post("/oauth/token", body)
+            assert answer.status_int == 200, answer
+            return answer
+
+        return send
+
+    return compare("a workload, and client_credentials", own, prepare, samples)
+
+
 def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
     """All of them, the ordinary way first."""
     server = Server(
         migrated(folder / "derived.db"),
         {
-            "authserver.plugins": f"{SETTINGS['authserver.plugins']} token_exchange jwt_bearer",
+            "authserver.plugins": f"{SETTINGS['authserver.plugins']} {FEATURES}",
             "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
             READERS: f"gateway = {RESOURCE}",
         },
@@ -103,6 +148,8 @@ def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
         server.add_user("ann")
         yield exchanging(server, samples)
         yield vouching(server, samples)
+        yield identifying(server, samples)
+        yield presenting(server, samples)
     finally:
         server.close()
 
@@ -117,13 +164,13 @@ def main() -> int:
     try:
         if not options.json:
             print(
-                f"{'microseconds of CPU':44}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
+                f"{'microseconds of CPU':46}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
             )
         for compared in comparisons(folder, options.samples):
             found.append(compared)
             if not options.json:
                 print(
-                    f"{compared.name:44}{compared.samples:>8}{compared.first:>9.0f}{compared.second:>9.0f}"
+                    f"{compared.name:46}{compared.samples:>8}{compared.first:>9.0f}{compared.second:>9.0f}"
                     f"{compared.second / compared.first:>8.3f}{MAXIMUM[compared.name]:>8.1f}",
                     flush=True,
                 )

@@ -61,17 +61,25 @@ class Family:
     last: str
 
 
-def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
-    """Fill a migrated, empty database. There are as many events and kept records as tokens, and a user for every four grants.
+def fill(
+    url: str, *, key_id: str, client_count: int, token_count: int, other_count: int | None = None
+) -> None:
+    """Fill a migrated, empty database, with a user for every four grants.
 
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
         key_id: the key of the server's key ring that the clients' secrets are said to need.
+        other_count: of events, kept records and statistics, each. None: as many as tokens.
     """
+    others = token_count if other_count is None else other_count
     engine = sa.create_engine(url)
     grant_count = max(token_count // TOKENS_OF_A_GRANT, 1)
     user_count = max(grant_count // GRANTS_OF_A_USER, 1)
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            # Keys come in no order: with the usual 2 MB of cache nearly each row would be read from the disk and written to it.
+            for pragma in ("synchronous = OFF", "cache_size = -500000"):
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
         put = _Putter(connection)
         put.rows(clients, client_count, _clients)
         put.rows(client_secrets, client_count, lambda n: _client_secrets(n, key_id))
@@ -83,10 +91,10 @@ def fill(url: str, *, key_id: str, client_count: int, token_count: int) -> None:
         put.rows(consents, user_count, lambda n: _consents(n, client_count))
         put.rows(grants, grant_count, lambda n: _grants(n, user_count, client_count))
         put.rows(tokens, grant_count * TOKENS_OF_A_GRANT, lambda n: _tokens(n, client_count))
-        put.rows(kept, token_count, _kept)
-        put.rows(events, token_count, lambda n: _events(n, client_count))
-        put.rows(event_counts, token_count, lambda n: _event_counts(n, client_count))
-        put.rows(gauge_samples, token_count, _gauge_samples)
+        put.rows(kept, others, _kept)
+        put.rows(events, others, lambda n: _events(n, client_count))
+        put.rows(event_counts, others, lambda n: _event_counts(n, client_count))
+        put.rows(gauge_samples, others, _gauge_samples)
     tidy(engine)
     engine.dispose()
 

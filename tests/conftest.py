@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import settings
+from hypothesis import Phase, settings
 from sqlalchemy.util import LRUCache
 
 import authserver.testing.server  # noqa: F401 - importing it shows pkg_resources where templates are
@@ -29,8 +29,10 @@ from authserver.storage.tables import Base
 # `make fuzz` tries harder than a run that somebody waits for, and so does `HYPOTHESIS_PROFILE=thorough pytest tests/web`.
 settings.register_profile("modest", max_examples=100, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
-# `make mutants` runs each test very often, and a mutant must not die of another example than before.
-settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)
+# `make mutants` runs each test very often, and a mutant must not die of another example than before, nor be examined.
+settings.register_profile(
+    "few", max_examples=10, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "modest"))
 
 

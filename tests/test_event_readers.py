@@ -33,6 +33,7 @@ class Noting:
     taken: list[str] = field(default_factory=list)
     fails: bool = False
     may_miss_events: bool = True
+    needs_decisions: bool = True
     never: frozenset[str] = frozenset()
 
     def take(self, events: Sequence[Numbered]) -> None:

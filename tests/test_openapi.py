@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import authserver_resource
 from authserver.cli import main
-from authserver.engine.grants import CORE
+from authserver.engine.grants import CORE, assertion
 from authserver.features.admin_api import access
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.openapi import document
@@ -73,7 +73,8 @@ def test_every_json_endpoint_of_a_shipped_feature_says_it_for_each_of_its_method
 
 
 def test_every_grant_type_of_the_core_says_what_it_takes() -> None:
-    assert GRANT_FORMS.keys() == CORE.keys()
+    """Those that there always are, and that of assertions, which is offered with the first of their profiles."""
+    assert GRANT_FORMS.keys() == {*CORE, assertion.GRANT_TYPE}
 
 
 def test_a_server_without_features_has_none_in_its_document(plain: Server) -> None:

@@ -119,6 +119,20 @@ def of_providers() -> Iterator[str]:
                         yield text.replace("assertion", "provider-token")
 
 
+def of_issuers() -> Iterator[str]:
+    """Why an assertion of a trusted issuer is not accepted, and why nothing can be derived from it."""
+    engine = PACKAGE / "engine"
+    files = [
+        engine / "tokens" / "assertions.py",
+        engine / "grants" / "assertion.py",
+        engine / "grants" / "deriving.py",
+    ]
+    for node in [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]:
+        match node:
+            case ast.Call(func=ast.Name(id="BadAssertion" | "NotLive"), args=[first]):
+                yield from texts(first)
+
+
 def failures() -> Iterator[str]:
     """Why the answer of a plugin is none (`plugins.asking` and `hooks`)."""
     files = [PACKAGE / "plugins" / "copying.py", PACKAGE / "plugins" / "asking.py", PACKAGE / "hooks.py"]
@@ -159,6 +173,7 @@ REASONS = sorted(
         *assertions(),
         *of_providers(),
         UNUSABLE,
+        *of_issuers(),
         *failures(),
         *codes(),
         *(reason for path in SOURCES for reason in reasons_of(path)),

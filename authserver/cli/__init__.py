@@ -34,6 +34,7 @@ COMMANDS = (
     "plugins",
     "policy",
     "resource",
+    "serve",
     "stats",
     "user",
 )

@@ -63,12 +63,8 @@ class Configuration:
         named_elsewhere = self.path is None or os.environ.get("AUTHSERVER_CONFIG") == str(self.path)
         return "authserver" if named_elsewhere else f"authserver -c {shlex.quote(str(self.path))}"
 
-    def ini(self) -> Mapping[str, str]:
-        """The keys of `[app:main]`, as pserve gives them to the application.
-
-        Raises:
-            click.ClickException: there is no such file, or it cannot be read.
-        """
+    def file(self) -> Path:
+        """The INI file. Raises click.ClickException if none is named, or there is no such file."""
         if self.path is None:
             raise click.UsageError(
                 "which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment; "
@@ -76,10 +72,19 @@ class Configuration:
             )
         if not self.path.is_file():
             raise click.ClickException(f"{self.path}: no such file; name the server's INI file with -c FILE")
+        return self.path
+
+    def ini(self) -> Mapping[str, str]:
+        """The keys of `[app:main]`, as pserve gives them to the application.
+
+        Raises:
+            click.ClickException: there is no such file, or it cannot be read.
+        """
+        path = self.file()
         try:
-            section = appconfig(f"config:{self.path.resolve()}", name="main")
-        except (configparser.Error, LookupError, UnicodeDecodeError) as error:
-            raise click.ClickException(f"{self.path}: {' '.join(str(error).split())}") from error
+            section = appconfig(f"config:{path.resolve()}", name="main")
+        except (OSError, configparser.Error, LookupError, UnicodeDecodeError, ModuleNotFoundError) as error:
+            raise click.ClickException(ini_reader.unreadable(path, error)) from error
         own: Mapping[str, str] = section.local_conf
         return own
 

@@ -23,7 +23,7 @@ from authserver.doctor.wire import Wire
 from authserver.settings import SettingsError
 
 UNREACHABLE = 2
-# So many programs are named in one cell.
+# How many programs are named in one cell.
 NAMED = 4
 _TOLD = (Result.STUMBLES, Result.WARNING, Result.NOT_RUN)
 

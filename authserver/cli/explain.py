@@ -22,6 +22,7 @@ from authserver.engine.parameters import Parameters
 from authserver.engine.questions import AuthenticationStep
 from authserver.engine.records import Session, TokenKind, User
 from authserver.explaining import questions
+from authserver.limits import MAXIMUM_TOKEN
 
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
@@ -109,6 +110,43 @@ def resource(configuration: Configuration, client_id: str, resources: tuple[str,
         lambda engine: questions.resource(engine, client_id, resources=resources),
         lambda engine: questions.registered(engine, resources),
     )
+
+
+@explain.command()
+@click.argument("client_id", required=False)
+@click.option("--file", "file", type=click.File("rb"), required=True, help="The assertion; `-` is stdin.")
+@scope_option
+@resource_option
+@click.option(
+    "--as-issued", is_flag=True, help="As if it came when it was signed (`iat`), and for the first time."
+)
+@json_option
+@click.pass_obj
+def assertion(
+    configuration: Configuration,
+    client_id: str | None,
+    file: BinaryIO,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    as_issued: bool,
+    as_json: bool,
+) -> None:
+    """What the assertion of a trusted issuer would give CLIENT_ID: by which entry, and what it lacks (RFC 7523).
+
+    Without CLIENT_ID: the client that it names itself, as that of a program on a platform does. It is kept nowhere, printed
+    nowhere, and not used up.
+    """
+    text = file.read(MAXIMUM_TOKEN + 2).strip().decode("ascii", "replace")
+    known: dict[str, Any] = {}
+
+    def rule(engine: Engine) -> tuple[str, ...]:
+        given = questions.assertion(
+            engine, client_id, text, scopes=scopes, resources=resources, as_issued=as_issued
+        )
+        known.update(given)
+        return tuple(given["scopes"])
+
+    _tell(configuration, as_json, rule, lambda engine: known)
 
 
 @explain.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # How far the clock of the database may be from that of this machine before it is worth a look.
 NOTICEABLE = timedelta(seconds=2)
-# After which a key has signed for so long that whoever copied it unnoticed could use it for as long.
+# The age after which a signing key should be rotated: a thief who copied it unnoticed can use it as long as it signs.
 OLD_KEY, OLD_RING_KEY = timedelta(days=180), timedelta(days=730)
 # Events that wait for a reader: more than it takes in minutes.
 WAITING = 10_000

@@ -17,7 +17,7 @@ from authserver.cli import posture
 from authserver.cli.configuration import Configuration
 from authserver.cli.posture import Power, Remark, Severity
 from authserver.cli.printing import json_option, print_json, print_rows, say
-from authserver.engine import authorization_request, token, uris
+from authserver.engine import authorization_request, issuers, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
 from authserver.engine.records import Client, is_address
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from authserver.app import Application
     from authserver.plugins.asking import PluginSet
 
-# So many clients are read at once.
+# How many clients are read at once.
 PAGE = 1000
 # A program that registered no port uses the one that its system gives it (RFC 8252, 7.3), such as this one.
 PORT = 49152
@@ -95,6 +95,14 @@ class ResourceFinding:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerFinding:
+    """What operators should know of a trusted issuer."""
+
+    issuer: str
+    problem: str
+
+
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -121,7 +129,8 @@ def lint(
     Run it after a policy or a setting was tightened, too. It asks about every enabled client in the database: whether its
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
     It also lists the settings for single clients (`…@clients`) that name a client which does not exist, and resources that
-    are in the INI and in the database, or name a scope or client that does not exist.
+    are in the INI and in the database, or name a scope or client that does not exist. And it says what should be known of
+    trusted issuers, such as rules for programs by names that can come to be another's; that is a warning.
     Nothing is changed. The exit status is 0 when there is no error and no client or setting to list, else 1.
     """
     if file is not None:
@@ -144,6 +153,7 @@ def lint(
             "findings": [asdict(finding) for finding in looked.found],
             "settings": [asdict(one) for one in looked.unused],
             "resources": [asdict(one) for one in looked.resources],
+            "issuers": [asdict(one) for one in looked.issuers],
         }
         print_json({"checked": looked.checked, **listed})
     else:
@@ -151,7 +161,11 @@ def lint(
         if not offline and application is not None:
             _print_looked(looked)
     failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    if looked.is_something or any(remark.severity in failing for remark in remarks):
+    if (
+        looked.is_something
+        or (strict and looked.issuers)
+        or any(remark.severity in failing for remark in remarks)
+    ):
         context.exit(1)
 
 
@@ -163,6 +177,7 @@ class Looked:
     found: list[Finding] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     resources: list[ResourceFinding] = field(default_factory=list)
+    issuers: list[IssuerFinding] = field(default_factory=list)
 
     @property
     def is_something(self) -> bool:
@@ -186,6 +201,9 @@ def look(application: Application, *, quiet: bool) -> Looked:
     with application.begin() as engine:
         looked.unused = list(unused_settings(engine, application.parts.policies))
         looked.resources = list(resource_findings(engine, application.parts.policies))
+        looked.issuers = [
+            IssuerFinding(issuer=issuer, problem=problem) for issuer, problem in issuers.warnings(engine)
+        ]
     return looked
 
 
@@ -219,6 +237,9 @@ def _print_looked(looked: Looked) -> None:
     if looked.resources:
         say("\nResources")
         print_rows(map(asdict, looked.resources), ("resource", "member", "value", "remedy"), empty="")
+    if looked.issuers:
+        say("\nTrusted issuers")
+        print_rows(map(asdict, looked.issuers), ("issuer", "problem"), empty="")
 
 
 def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:

@@ -23,7 +23,7 @@ class Check:
     Attributes:
         step: the part of a connection that it belongs to.
         clause: the specification and section that it comes from.
-        remedy: what to change at a server of ours; "" where nothing of a server mends it.
+        remedy: what to change at a server of ours; "" if no change of a server helps.
     """
 
     step: str

@@ -144,13 +144,28 @@ def stands_for_a_silent_request(engine: Engine, agreement: Agreement, *, reaches
         reaches_client_alone: as for `silent_approval_is_safe`.
     """
     client = agreement.client
-    if client.is_public or client.is_known_by_address or not reaches_client_alone:
+    if not (reaches_client_alone and _proves_itself_later(client)):
         return False
     found = remembered(engine, client, agreement.user.user_id)
     return (
         found is not None
         and set(agreement.scopes) <= set(found.scopes)
         and set(agreement.resources) <= set(found.resources)
+    )
+
+
+def _proves_itself_later(client: Client) -> bool:
+    """Whether no other program can use a code that this client gets, whoever registered it."""
+    return not client.is_public and not client.is_known_by_address
+
+
+def may_pass_in_silence(engine: Engine, client: Client) -> bool:
+    """Whether what a user agreed to may give this client access once more without a page, at an address of its own.
+
+    Of a client that registered itself only where a plugin makes requests silent (`silences`).
+    """
+    return silent_approval_is_safe(client, reaches_client_alone=True) or (
+        _proves_itself_later(client) and bool(engine.policies.all_declared("silences"))
     )
 
 

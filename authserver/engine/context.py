@@ -36,6 +36,7 @@ from authserver.engine.records import (
     Event,
     EventType,
     Grant,
+    JoinedIdentity,
     Resource,
     Token,
     TrustedIssuer,
@@ -121,7 +122,7 @@ class Issue:
         uses: what else is used up by this, each once.
         hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
             ends before it is stored.
-        new_user: whether `user` is not stored yet, because an issuer vouched for them for the first time.
+        joins: what ties `user` to an issuer that vouched for them for the first time, so that neither is stored yet.
         noted: what the event says besides; nothing secret.
     """
 
@@ -139,7 +140,7 @@ class Issue:
     bound_refusal: type[OAuthError] = InvalidGrant
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
-    new_user: bool = False
+    joins: JoinedIdentity | None = None
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -185,10 +186,12 @@ class Vouched:
     Attributes:
         user: whom it is about; None if that is nobody here, which refuses it, unless it is `of_client`.
         of_client: whether it is about the client itself and no person.
-        new_user: whether `user` is not stored yet: it is stored when the token is issued.
+        joins: what ties `user` to the issuer, if neither is stored yet: both are when the token is issued.
         scopes, resources: the most that comes of it; None: it does not say.
         expires_at: nothing that comes of it ends later; None: it says only who somebody is.
-        details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`.
+        needs_resource: whether the request must name a resource.
+        details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`; and `subject`, what
+            its tokens call what the assertion is about.
         bound: the key that the client must prove, as a `cnf` (RFC 7800, 3.1); empty: none.
         is_single_use: whether it must have a `jti` and is accepted once.
         noted: what the event says besides; nothing secret, and nothing of the assertion but names.
@@ -196,10 +199,11 @@ class Vouched:
 
     user: User | None
     of_client: bool = False
-    new_user: bool = False
+    joins: JoinedIdentity | None = None
     scopes: tuple[str, ...] | None = None
     resources: tuple[str, ...] | None = None
     expires_at: datetime | None = None
+    needs_resource: bool = False
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     is_single_use: bool = True
@@ -222,6 +226,10 @@ class AssertionProfile:
         check: takes an entry that is to be kept. Raises ValueError, with a sentence, for `options` that it does not know,
             and for an entry that could let nobody in or too many.
         lets_in: takes the entry and a client that does not authenticate: whether it may present its assertions.
+        names_client: takes the entry, such claims, and the `client_id` of a request that authenticates no client, if it has
+            one. Returns the id of the client whose request it is, or raises an OAuth error. None: clients authenticate.
+        audience: takes the entry: what `aud` must be; empty: the issuer of this server.
+        warnings: takes the entry: what operators should know of it, a sentence each, for start and `authserver lint`.
         listed: issuers that the INI names in settings of the plugin, by their `iss`.
     """
 
@@ -230,6 +238,9 @@ class AssertionProfile:
     accept: Callable[[Engine, Client, TrustedIssuer, Mapping[str, Any]], Vouched]
     check: Callable[[TrustedIssuer], None]
     lets_in: Callable[[TrustedIssuer, Client], bool] = lambda issuer, client: False
+    names_client: Callable[[TrustedIssuer, Mapping[str, Any], str | None], str] | None = None
+    audience: Callable[[TrustedIssuer], str] = lambda issuer: ""
+    warnings: Callable[[TrustedIssuer], Sequence[str]] = lambda issuer: ()
     listed: Mapping[str, TrustedIssuer] = field(default_factory=lambda: NOTHING)
 
 

@@ -115,6 +115,7 @@ class Counting:
     name: str = READER
     begins_with_the_first: bool = True
     may_miss_events = False
+    needs_decisions = False
     interval: float = 5.0
     batch: int = BATCH
     _pause: float = 0.0
@@ -233,7 +234,7 @@ class _Day:
         """
         with self._storage.begin() as stores:
             reached = _reached(stores)
-            found = stores.events.following(position, limit=BATCH)
+            found = stores.events.following(position, limit=BATCH, decisions=False)
             later = [(number, event) for number, event in found if number <= reached]
             if later:
                 self._take(event for _, event in later if self._span.since <= event.at < self._span.until)

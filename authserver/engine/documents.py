@@ -57,7 +57,7 @@ class FetchFailed(Exception):
 
     Attributes:
         problem: the cause.
-        detail: a sentence for operators, with addresses and host names; never for whoever named the URL.
+        detail: a sentence for operators, with addresses and host names; never for the caller that named the URL.
         status: the HTTP status, if one came.
         seconds_to_wait: until another attempt may be made, as far as that is known.
         was_permanent: whether the failure after which this attempt waits was permanent.

@@ -292,7 +292,7 @@ def plan(begin: Begin, act: Act) -> Generator[Ended]:
 def end(begin: Begin, act: Act) -> Generator[Ended]:
     """End it, a batch in each transaction; what ended in each.
 
-    Whoever is disabled or removed has an event at once, and a user all that ended in the first batch. What else ended is in
+    The event of disabling or removing is written at once; for a user it has what ended in the first batch. The rest is in
     one event at the end, also if the work is interrupted.
     """
     for part in _end(begin, act, Stage()):

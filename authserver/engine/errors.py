@@ -215,7 +215,7 @@ class TemporarilyUnavailable(OAuthError):
 
 
 class TooBusy(TemporarilyUnavailable):
-    """So many do this at the same time that one more must come again. It leaves no event, as many come at once."""
+    """Too many do this at the same time: try again. It leaves no event, because many are refused at once."""
 
     def __init__(self) -> None:
         super().__init__("The server is busy. Try again in a moment.", reason="too-busy")

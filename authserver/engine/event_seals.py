@@ -126,7 +126,8 @@ def digest_of(number: int, event: Event, form: int = FORM) -> bytes:
     known = [_micros(event.at) if name == "at" else getattr(event, name) for name in texts]
     return hashlib.sha256(
         b"authserver event %d\0%b\0%b"
-        % (form, _written([number, *known]), _written([getattr(event, name) for name in values]))
+        # Only in what is JSON can there be numbers that databases write in several ways.
+        % (form, _encode([number, *known]), _written([getattr(event, name) for name in values]))
     ).digest()
 
 
@@ -177,6 +178,7 @@ class Sealer:
     name = READER
     begins_with_the_first = True
     may_miss_events = False
+    needs_decisions = True
     interval = INTERVAL
     batch = BATCH
 
@@ -363,7 +365,7 @@ def _written(value: Any) -> bytes:
         text = _encode(value)
     except (OverflowError, ValueError):
         return _encode(_plain(value))
-    # Few events have a number with a point or an exponent.
+    # Few events have a number with a point or an exponent; texts begin with a quotation mark.
     return _encode(_plain(value)) if _MAY_HAVE_FLOATS.search(text) else text
 
 
@@ -389,5 +391,5 @@ def _encodable(value: Any) -> Any:
 
 
 _encode = msgspec.json.Encoder(order="sorted", enc_hook=_encodable).encode
-_MAY_HAVE_FLOATS = re.compile(rb"[0-9][.eE]")
+_MAY_HAVE_FLOATS = re.compile(rb"[\[:,]-?[0-9]+[.eE]")
 _LARGE = 2**63

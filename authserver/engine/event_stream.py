@@ -26,10 +26,12 @@ class EventStream:
 
     Args:
         clock: seconds of a clock that nobody can set.
+        decisions: whether the events have their decisions.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, decisions: bool = True) -> None:
         self._clock = clock
+        self._decisions = decisions
         # Of numbers up to the first, all that will ever appear have appeared; and the second will be the next such number.
         self._settled = 0
         self._settling: tuple[float, int] | None = None
@@ -42,7 +44,7 @@ class EventStream:
         """
         # In this order: what is settled was so before the events are read.
         self._settle(stored)
-        found = stored.following(number, limit=limit)
+        found = stored.following(number, limit=limit, decisions=self._decisions)
         last = number
 
         def comes_next(item: Numbered) -> bool:

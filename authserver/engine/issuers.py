@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,17 @@ def check(
         if getattr(issuer, member) == ():
             raise BadIssuer(f"with no {member} nothing could come of it; disable it instead", member)
     _check_profile(engine, issuer)
+
+
+def warnings(engine: Engine) -> Iterator[tuple[str, str]]:
+    """What operators should know of issuers that are enabled: the name of one, and a sentence."""
+    if not engine.assertion_profiles:
+        return
+    for issuer in issuer_registry.all_issuers(engine):
+        profile = engine.assertion_profiles.get(issuer.profile)
+        if profile is not None and issuer.is_enabled:
+            for sentence in profile.warnings(issuer):
+                yield issuer.issuer, sentence
 
 
 def described(issuer: TrustedIssuer) -> dict[str, Any]:

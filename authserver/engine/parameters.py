@@ -208,7 +208,7 @@ def _decoded(part: bytes, maximum: int) -> str:
 
 
 def checked_text(sent: bytes, maximum: int) -> str:
-    """A name or value that was sent as these bytes, of at most so many characters. Raises InvalidRequest."""
+    """A name or value that was sent as these bytes, of at most `maximum` characters. Raises InvalidRequest."""
     try:
         text = sent.decode("utf-8")
     except UnicodeDecodeError:

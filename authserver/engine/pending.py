@@ -55,7 +55,7 @@ class Pending:
         as_sent: whether the browser sent these very parameters, and can send them again.
         sign_in_again: whether only a sign-in that was made for it will do; `why`, if a policy said so, and `user_id` of
             whom that was asked.
-        anew_at: when it began anew, because another person signed in than was asked to; None: it did not.
+        anew_at: when it started again, because another person signed in than was asked to; None: it did not.
         reference: what travels in place of the parameters, where a plugin keeps them (`Expanded`).
     """
 
@@ -84,7 +84,7 @@ class Pending:
         return session.authenticated_at.timestamp() >= began_at
 
     def for_user(self, user: User | None, now: datetime) -> Pending:
-        """The request as it is for this user: it begins anew for another one than was asked to sign in again."""
+        """The request for this user: it starts again if another user was asked to sign in again."""
         if user is None or self.user_id in (None, user.user_id):
             return self
         return replace(self, user_id=user.user_id, anew_at=now.timestamp())

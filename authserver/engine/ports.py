@@ -579,11 +579,14 @@ class Events(Protocol):
         types; by anything else all events of its time are read until there are enough.
         """
 
-    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
+    def following(self, number: int, *, limit: int, decisions: bool = True) -> Sequence[tuple[int, Event]]:
         """The next `limit` events after this number, each with its own, in the order in which they were stored.
 
         Numbers begin with 1 and are never used again. One of a transaction that is not committed yet is missing, and so is
         one of a transaction that failed (`engine.event_stream`).
+
+        Args:
+            decisions: whether the events have their decisions. These are most of what an event is, and dear to read.
         """
 
     def numbered(

@@ -48,7 +48,7 @@ class Limiter(Protocol):
         """What is used, as far as this process knows. Raises ValueError."""
 
     def lift(self, limit: str, who: str | None) -> int:
-        """Let somebody begin anew with a limit, or with None everybody; how many did.
+        """Reset the counts of a limit for one key, or for all with None. Returns how many counts were reset.
 
         Raises:
             ValueError: there is no such limit, or it cannot be lifted now; with a sentence.
@@ -101,7 +101,7 @@ def usage_of(found: Iterable[Limiter], *, everything: bool) -> Sequence[Usage]:
 
 
 def lift_of(found: Sequence[Limiter], limit: str, who: str | None) -> int:
-    """Let somebody begin anew with a limit, or with None everybody; how many did. Raises ValueError."""
+    """Reset the counts of a limit for one key, or for all with None; how many they were. Raises ValueError."""
     named = [item for item in found if any(row["limit"] == limit for row in table_of([item]))]
     # Any of them says how the limit may be spelt.
     return sum(_contained(item.lift, limit, who) for item in named or found)

@@ -315,7 +315,7 @@ class TrustedIssuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declaration:
-    """A mark: what was made because files declare it, and may be taken away when they do not any more.
+    """A mark: a record that was made because files declare it, and may be removed once they do not.
 
     `name` is what files call it. `target` identifies the record: a client id, the canonical form of a resource, the id of
     an initial access token, the name of a scope or limit, an issuer. `of_set` is the name of the set of files. `references`

@@ -23,6 +23,7 @@ from authserver.engine.errors import (
     UnauthorizedClient,
     UnsupportedGrantType,
 )
+from authserver.engine.grants import assertion
 from authserver.engine.parameters import MAY_REPEAT_FOR_TOKENS, Parameters
 from authserver.engine.questions import Counted
 from authserver.engine.records import NOTHING, Client, TokenKind
@@ -51,8 +52,9 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     """
     parameters.refuse_repeated(allowed=MAY_REPEAT_FOR_TOKENS)
     _foresee(engine, parameters)
+    named = _named_by_assertion(engine, parameters)
     try:
-        proven = proven_client(engine, parameters)
+        proven = ProvenClient(client=named[0]) if named else proven_client(engine, parameters)
     except InvalidClient as refused:
         if refused.reason == NOBODY_NAMED:
             # What is wrong with the request itself says more.
@@ -60,6 +62,8 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         raise
     client = proven.client
     redeem = allowed_grant_type(engine, client, _requested_grant_type(parameters))
+    if named:
+        redeem = named[1]
     try:
         order = _order(redeem, engine, proven, parameters)
     except InvalidGrant as refused:
@@ -80,6 +84,18 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         # Another request was first. Asked again, the grant sees the result: a replay, or a retry.
         engine.stores.undo()
         return issuing.issue(engine, client, _order(redeem, engine, proven, parameters), binding)
+
+
+def _named_by_assertion(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem] | None:
+    """As `assertion.named_client`; what is refused counts for its source and its issuer (R-20)."""
+    if parameters.get("grant_type") != assertion.GRANT_TYPE or assertion.GRANT_TYPE not in engine.grant_types:
+        return None
+    engine.journal.grant_type = assertion.GRANT_TYPE
+    try:
+        return assertion.named_client(engine, parameters)
+    except InvalidGrant as refused:
+        rates.claim(engine, Counted.FAILED_GRANT, client_id=refused.facts.get("issuer"))
+        raise
 
 
 def _foresee(engine: Engine, parameters: Parameters) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,16 +16,20 @@ from authserver.engine import authorization_request, introspect, token, uris
 from authserver.engine.asking import allowed_resources, allowed_scopes
 from authserver.engine.clients import initial_tokens
 from authserver.engine.clients import registration as registration_rules
+from authserver.engine.clients.authentication import NOBODY_NAMED
 from authserver.engine.clients.client_metadata import read_object
 from authserver.engine.consent import Agreement, consents_already, silent_approval_is_safe
 from authserver.engine.context import Engine, Journal
 from authserver.engine.crypto import digests
+from authserver.engine.crypto.jose import read_jws
 from authserver.engine.errors import AccessDenied, InvalidClient, InvalidRequest
+from authserver.engine.grants import assertion as assertions
 from authserver.engine.grants.client_credentials import refuse_public
 from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.people.usernames import BadUsername, normalise_username
 from authserver.engine.questions import IntrospectedToken
 from authserver.engine.records import Client, InitialAccessToken, TokenKind, User
+from authserver.engine.tokens.once import is_used
 
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
@@ -68,6 +73,47 @@ def scope(
         refuse_public(client)
     allowed = allowed_resources(engine, client, resources)
     return allowed_scopes(engine, client, person, kind, _scopes(scopes), allowed)
+
+
+def assertion(
+    engine: Engine,
+    client_id: str | None,
+    text: str,
+    *,
+    scopes: Sequence[str] = (),
+    resources: Sequence[str] = (),
+    as_issued: bool = False,
+) -> Mapping[str, Any]:
+    """What an assertion of a trusted issuer would give this client (RFC 7523). It is kept nowhere and not used up.
+
+    Args:
+        client_id: None: the client that the assertion itself names.
+        as_issued: as if it came when it was signed, and for the first time.
+
+    Raises a Refusal.
+    """
+    if as_issued and (signed := _signed_at(text)) is not None:
+        engine = replace(engine, now=signed)
+    pairs = [("assertion", text), *(("resource", uri) for uri in resources)]
+    pairs += [("scope", " ".join(scopes))] if scopes else []
+    parameters = Parameters.of(pairs)
+    named = assertions.named_client(engine, parameters) if client_id is None else None
+    if client_id is None and named is None:
+        raise InvalidClient("The assertion does not name its client.", reason=NOBODY_NAMED)
+    client, redeem = named or (client_of(engine, str(client_id)), assertions.redeem)
+    token.allowed_grant_type(engine, client, assertions.GRANT_TYPE)
+    order = redeem(engine, client, parameters)
+    for use in () if as_issued else order.uses:
+        if is_used(engine, use):
+            raise use.refusal
+    return {
+        "client_id": client.client_id,
+        "user": None if order.user is None else order.user.username,
+        "is_new": order.joins is not None,
+        "scopes": list(order.scopes),
+        "resources": list(order.resources),
+        **order.noted,
+    }
 
 
 def resource(engine: Engine, client_id: str, *, resources: Sequence[str] = ()) -> tuple[str, ...]:
@@ -186,6 +232,15 @@ def registration(
         f"authentication: {allowed.token_endpoint_auth_method}; "
         f"redirect URIs: {' '.join(allowed.redirect_uris) or 'none'}"
     )
+
+
+def _signed_at(text: str) -> datetime | None:
+    """When an assertion says that it was signed."""
+    try:
+        signed = read_jws(text).claims.get("iat")
+        return datetime.fromtimestamp(signed, UTC) if type(signed) is int else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def client_of(engine: Engine, client_id: str) -> Client:

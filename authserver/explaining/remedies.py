@@ -169,6 +169,44 @@ REMEDIES: Mapping[str, str] = {
     ),
     "parent-grant-expired": "as long as the access that this was derived from, and no longer: the client needs another token",
     "parent-grant-unknown": "the access that this was derived from is not kept any more: the client needs another token",
+    # Assertions of trusted issuers
+    "assertion-malformed": "the assertion must be one compact JWS of at most 8,192 characters (RFC 7523, 2.1)",
+    "assertion-header": "the header of the assertion must have alg, kid and typ only: no key, no address, no extension",
+    "assertion-type": "typ in the header of the assertion must be that of the profile of its issuer: `authserver issuer show`",
+    "assertion-issuer-not-trusted": (
+        "iss of the assertion must be a trusted issuer, character by character: `authserver issuer list` shows them, and "
+        "`authserver issuer add` adds one"
+    ),
+    "assertion-audience": "aud of the assertion must be the issuer of this server alone, and no address of an endpoint",
+    "assertion-subject-missing": "the assertion must have a sub",
+    "assertion-times-malformed": (
+        "exp, iat and nbf of the assertion must be whole numbers of seconds since 1970, and exp is required"
+    ),
+    "assertion-expired": "the client must get a new assertion of its issuer; or the clock of the issuer is slow (`--skew`)",
+    "assertion-not-yet-valid": (
+        "iat or nbf of the assertion is in the future: the clock of the issuer is fast; `authserver issuer edit ISSUER --skew`"
+    ),
+    "assertion-lives-too-long": "`authserver issuer edit ISSUER --lifetime` says how far ahead exp may be",
+    "assertion-key-unknown": (
+        "kid of the assertion must be that of a key of its issuer: `authserver issuer test ISSUER` fetches and shows them"
+    ),
+    "assertion-algorithm": "alg of the assertion must be that of its key, and one of its issuer: `authserver issuer show ISSUER`",
+    "assertion-signature": "the assertion was not signed with the key of its issuer: `authserver issuer test ISSUER`",
+    "assertion-jti-missing": "the assertion must have a jti of its own, because it is accepted once",
+    "assertion-replayed": "an assertion is accepted once: the client must get another one of its issuer",
+    "issuer-disabled": "`authserver issuer enable ISSUER` lets it in again; what came of it before has ended",
+    "issuer-profile-unknown": "list the plugin of the profile in authserver.plugins: `authserver issuer show ISSUER`",
+    "issuer-client-not-allowed": "`authserver issuer edit ISSUER --client` names all that may present its assertions",
+    "issuer-client-unknown": "a rule of the issuer names a client that there is not: `authserver client add`, or name another",
+    "issuer-resource-not-allowed": "`authserver issuer edit ISSUER --resource` names all for which its tokens may be",
+    "issuer-scope-not-allowed": "`authserver issuer edit ISSUER --scope` names all that its tokens may have",
+    "issuer-keys-refused": "the keys of the issuer cannot be used: `authserver issuer test ISSUER` says why",
+    "issuer-keys-unreachable": (
+        "the keys of the issuer could not be fetched: the event says why, and `authserver issuer test ISSUER` tries again"
+    ),
+    "user-unknown": (
+        "the issuer names somebody who is no user here: `authserver user add`, or an option of its entry says who is who"
+    ),
     "parent-client-disabled": (
         "a client is disabled through which this access came: `authserver client list` shows those that are"
     ),

@@ -1,7 +1,7 @@
 """Client ID Metadata Documents: a client whose id is the address of a document that describes it.
 
 A program that has never been here is known at once, and all its installations are one client
-(draft-ietf-oauth-client-id-metadata-document). Whoever can publish at the address says what the client is: so it is
+(draft-ietf-oauth-client-id-metadata-document). The publisher of the address says what the client is: so it is
 marked as unverified, and confined like a client that registered itself, unless the operator trusts the host.
 """
 

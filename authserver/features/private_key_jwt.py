@@ -76,7 +76,7 @@ class PrivateKeyJwt:
         algorithms: that assertions may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
         lifetime: how many seconds in the future `exp` may be.
         token_endpoint_audience: whether `aud` may also be the address of the token endpoint, as it was once.
-            INSECURE: whoever makes a client believe that our token endpoint is theirs can use its assertions here.
+            INSECURE: an attacker who makes a client believe that our token endpoint is theirs can use its assertions here.
     """
 
     # What it fetches has time limits of its own (`engine.fetcher`).

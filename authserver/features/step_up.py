@@ -97,7 +97,7 @@ class Level:
         return cls(name, ways, int(seconds) if comma else None)
 
     def is_reached(self, methods: frozenset[str], age: float) -> bool:
-        """Whether a sign-in by these methods, so many seconds ago, reaches it."""
+        """Whether a sign-in by these methods, of this age in seconds, reaches it."""
         return any(way <= methods for way in self.ways) and _is_within(age, self.seconds)
 
 
@@ -296,7 +296,7 @@ def _again(wanted: _Wanted, *, reason: str, why: str) -> Decision[SignIn]:
 
 
 def _is_within(age: float, seconds: int | None) -> bool:
-    """Whether a sign-in so many seconds ago is recent enough."""
+    """Whether a sign-in of this age in seconds is recent enough."""
     return seconds is None or -_APART <= age <= seconds
 
 

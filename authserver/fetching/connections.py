@@ -43,7 +43,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 # Raises FetchFailed unless this address may be reached.
 Check = Callable[[Address], None]
 
-# It warns of each malformed answer, with the URL and a traceback; whoever asked says it once.
+# It warns of each malformed answer, with the URL and a traceback; the caller reports it once.
 logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
 # At DEBUG it writes each path and query, which may hold a secret.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)

@@ -357,7 +357,7 @@ class Fetcher:
                         value=value,
                         size=size,
                         headers={name: headers[name] for name in _KEPT_HEADERS if name in headers},
-                        # What must not be kept is fetched anew each time, and serves after failures only.
+                        # A document that must not be kept is fetched each time; it is used again only after failures.
                         validators=freshness.validators(headers) if seconds is not None else {},
                         confirmed_at=now,
                         fresh_until=now + (seconds or 0),
@@ -503,7 +503,7 @@ class _Cache:
 
 
 class _Places:
-    """How many threads fetch at once, and how many may wait: so many others stay free."""
+    """How many threads fetch at once, and how many may wait: the others stay free."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -26,6 +26,7 @@ class Delivery:
     batch: ClassVar[int] = 50
     begins_with_the_first: ClassVar[bool] = False
     may_miss_events: ClassVar[bool] = True
+    needs_decisions: ClassVar[bool] = True
 
     plugins: PluginSet
     plugin: str

@@ -25,7 +25,7 @@ from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
 QUEUE = 1000
-# Strangers can cause differences, and each is stored: so many at once, and then so many a second.
+# Strangers can cause differences, and each is stored: at most this many at once, and then this many a second.
 RECORDS_AT_ONCE = 20.0
 RECORDS_A_SECOND = 1.0
 log = logging.getLogger(__name__)

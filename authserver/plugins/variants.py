@@ -178,7 +178,7 @@ def label_of(client: str | None, resource: str | None) -> str:
 
 
 def shown(value: Any) -> str:
-    """A setting as it stands in the INI; a secret is hidden."""
+    """A setting as it is written in the INI; a secret is hidden."""
     if isinstance(value, Secret):
         return "(secret)"
     if isinstance(value, bool):

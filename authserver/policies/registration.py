@@ -47,7 +47,7 @@ class RegistrationPolicy:
     clients: int | None = None
 
     def decide(self, metadata: ClientMetadata, others: int | None) -> Decision[ClientMetadata]:
-        """What a client gets: a new one besides so many others, or with None one that is there already."""
+        """Decide about a new client beside `others` unused ones, or with None about one that is registered already."""
         if others is not None and self.clients is not None and others >= self.clients:
             return deny("registration-policy-full")
         if self.auth_methods and metadata.token_endpoint_auth_method not in self.auth_methods:

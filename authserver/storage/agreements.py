@@ -159,6 +159,8 @@ _REDEEMED = ~sa.exists().where(
 _LIST_GRANTS = (
     select(*_GRANT.columns).where(*_LIVE, _REDEEMED).order_by(grants.c.created_at.desc(), grants.c.grant_id)
 )
+# Among those of a person, which are few: no index can be used, or SQLite would look through all grants to the client.
+_ALSO_TO_CLIENT = grants.c.client_id + "" == bindparam("to_client")
 _SEARCH_GRANTS = (
     select(*_GRANT.columns)
     .where(
@@ -417,19 +419,15 @@ class SqlGrants:
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """One row changes; its codes and tokens are dead because they are only ever read with it."""
         done = self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
-        # Afterwards: whoever derives a grant holds this one, so that grant is there now (`hold`).
+        # Afterwards: a transaction that derives a grant holds this one (`hold`), so its grant is stored by now.
         self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
         return done
 
     def list(
         self, now: datetime, *, user_id: str | None = None, client_id: str | None = None
     ) -> Sequence[Grant]:
-        statement: sa.Select[Any] = _LIST_GRANTS
-        parameters: dict[str, Any] = {"now": now}
-        if user_id is not None:
-            statement, parameters = statement.where(_OF_USER), parameters | {"of_user": user_id}
-        if client_id is not None:
-            statement, parameters = statement.where(_TO_CLIENT), parameters | {"to_client": client_id}
+        statement, parameters = _between(_LIST_GRANTS, user_id, client_id)
+        parameters["now"] = now
         return [_GRANT.record(row) for row in self._work.read(statement, parameters)]
 
     def revoke_of_user(
@@ -483,12 +481,8 @@ class SqlGrants:
 
     def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
         at, last_id = after or _END
-        statement: sa.Select[Any] = _SEARCH_GRANTS
-        parameters: dict[str, Any] = {"at": at, "last_id": last_id, "limit": limit}
-        if wanted.user_id is not None:
-            statement, parameters["of_user"] = statement.where(_OF_USER), wanted.user_id
-        if wanted.client_id is not None:
-            statement, parameters["to_client"] = statement.where(_TO_CLIENT), wanted.client_id
+        statement, parameters = _between(_SEARCH_GRANTS, wanted.user_id, wanted.client_id)
+        parameters |= {"at": at, "last_id": last_id, "limit": limit}
         if wanted.live_at is not None:
             statement, parameters["now"] = statement.where(*_LIVE), wanted.live_at
         if wanted.redeemed:
@@ -511,6 +505,19 @@ class SqlGrants:
             "and_says": after.details,
         }
         return self._work.write(_NARROW_GRANT, parameters) == 1
+
+
+def _between(
+    statement: sa.Select[Any], user_id: str | None, client_id: str | None
+) -> tuple[sa.Select[Any], dict[str, Any]]:
+    """A statement about grants, narrowed to those of a person, to a client or both; and its parameters so far."""
+    parameters: dict[str, Any] = {}
+    if user_id is not None:
+        statement, parameters["of_user"] = statement.where(_OF_USER), user_id
+    if client_id is not None:
+        is_theirs = _TO_CLIENT if user_id is None else _ALSO_TO_CLIENT
+        statement, parameters["to_client"] = statement.where(is_theirs), client_id
+    return statement, parameters
 
 
 class SqlTokens:

@@ -118,7 +118,7 @@ class EventDetails(TypeDecorator[Mapping[str, Any]]):
 
 
 class EventDecisions(EventDetails):
-    """The recorded decisions of an event, a list of JSON objects; what is none stands in one under `unreadable`."""
+    """The recorded decisions of an event, a list of JSON objects; other values are put into one under `unreadable`."""
 
     cache_ok = True
 

@@ -56,11 +56,13 @@ _EVENT = Rows(Event, events)
 # The database numbers it; nobody needs the number now.
 _ADD_EVENT = Prepared(insert(events).inline())
 _NUMBERED = Rows(Event, events, at=1)
-_FOLLOWING = (
-    select(events.c.number, *_NUMBERED.columns)
+_UNDECIDED = Rows(Event, events, at=1, without=("decisions",))
+_FOLLOWING, _FOLLOWING_UNDECIDED = (
+    select(events.c.number, *rows.columns)
     .where(events.c.number > bindparam("number"))
     .order_by(events.c.number)
     .limit(bindparam("limit", type_=Integer))
+    for rows in (_NUMBERED, _UNDECIDED)
 )
 _PLACE = tuple_(events.c.at, events.c.event_id)
 _NUMBERED_OF_TIME = (
@@ -170,9 +172,10 @@ class SqlEvents:
         found = self._work.read(statement, {**parameters, "limit": limit})
         return [_EVENT.record(row) for row in found]
 
-    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
-        found = self._work.read(_FOLLOWING, {"number": number, "limit": limit})
-        return [(row[0], _NUMBERED.record(row)) for row in found]
+    def following(self, number: int, *, limit: int, decisions: bool = True) -> Sequence[tuple[int, Event]]:
+        statement, rows = (_FOLLOWING, _NUMBERED) if decisions else (_FOLLOWING_UNDECIDED, _UNDECIDED)
+        found = self._work.read(statement, {"number": number, "limit": limit})
+        return [(row[0], rows.record(row)) for row in found]
 
     def numbered(
         self, since: datetime, until: datetime, *, after: Place | None = None, limit: int

@@ -18,11 +18,13 @@ Record = TypeVar("Record", bound="DataclassInstance")
 class Rows(Generic[Record]):
     """Records of one class as rows of one table.
 
-    `columns` are to be selected, in this order and together; `at` is where they begin in the row.
+    `columns` are to be selected, in this order and together; `at` is where they begin in the row. Members in `without` are
+    not selected: they are what they are by default.
     """
 
-    def __init__(self, kind: type[Record], table: Table, *, at: int = 0) -> None:
-        names = [item.name for item in fields(kind) if item.name in table.columns]
+    def __init__(self, kind: type[Record], table: Table, *, at: int = 0, without: Sequence[str] = ()) -> None:
+        kept = {column.name for column in table.columns}.difference(without)
+        names = [item.name for item in fields(kind) if item.name in kept]
         self.kind = kind
         self.columns: list[Column[Any]] = [table.columns[name] for name in names]
         self.start = at
@@ -31,7 +33,7 @@ class Rows(Generic[Record]):
         self._values = attrgetter(*names)
         # Records are frozen and have slots: their `__init__` takes three times as long as filling the slots.
         self._fill = [getattr(kind, name).__set__ for name in names]
-        others = [item for item in fields(kind) if item.name not in table.columns]
+        others = [item for item in fields(kind) if item.name not in kept]
         assert all(item.default is not MISSING for item in others), (
             f"{kind.__name__}: no default for a member"
         )

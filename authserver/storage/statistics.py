@@ -51,7 +51,7 @@ def _in_span(number: int = 0) -> tuple[ColumnElement[bool], ...]:
 
 
 def _sums(spans: int, condition: ColumnElement[bool], *by: str) -> tuple[sa.Select[Any], ColumnElement[int]]:
-    """The sums over so many spans, grouped by these columns. Each span is read by its own range of the index."""
+    """The sums over this number of spans, grouped by these columns. Each span is read by its own range of the index."""
     names = [*by, "count"]
     parts = [
         select(*(event_counts.c[name] for name in names)).where(*_in_span(number), condition)

@@ -17,6 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from authserver.app import Application
+
 # The tables that grow with use; the others always have few rows.
 GROWING = frozenset(
     {
@@ -93,8 +95,14 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
 
 
 @contextmanager
-def transcript_of(engine: sa.Engine) -> Iterator[list[str]]:
-    """Collects what is sent to the database within the block: each statement's verb and table, and COMMIT or ROLLBACK."""
+def transcript_of(application: Application) -> Iterator[list[str]]:
+    """Collects what is sent to the database within the block: each statement's verb and table, and COMMIT or ROLLBACK.
+
+    What a process reads again every few seconds, in whichever request comes then, is read before the block.
+    """
+    application.parts.generation.read()
+    application.parts.offered.read()
+    engine = application.storage.engine
     told: list[str] = []
     # Connections that are told of a BEGIN: one that goes along with its COMMIT is not sent when that is told.
     begun: set[Any] = set()

@@ -100,7 +100,7 @@ class Rules(Service[Answer]):
         return datetime.now(UTC) + self._ahead
 
     def wait(self, seconds: float) -> None:
-        """Let so many seconds pass."""
+        """Let this many seconds pass."""
         self._ahead += timedelta(seconds=seconds)
 
     @contextmanager

@@ -1742,7 +1742,10 @@ def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) 
         assert stores.events.following(0, limit=9) == []
     for event_id, at in (("late", LATER), ("early", NOW), ("last", LATER)):
         with storage.begin() as stores:
-            stores.events.add(an_event(event_id=event_id, at=at, request_id=f"request of {event_id}"))
+            event = an_event(
+                event_id=event_id, at=at, request_id=f"request of {event_id}", decisions=({"slot": "login"},)
+            )
+            stores.events.add(event)
     with storage.begin() as stores:
         found = stores.events.following(0, limit=9)
         assert [event.event_id for _, event in found] == ["late", "early", "last"]
@@ -1751,6 +1754,8 @@ def test_events_follow_in_the_order_in_which_they_were_stored(storage: Storage) 
         assert numbers == sorted(set(numbers))
         assert stores.events.last_number() == numbers[-1]
         assert [number for number, _ in stores.events.following(numbers[0], limit=1)] == numbers[1:2]
+        undecided = [(number, replace(event, decisions=())) for number, event in found]
+        assert stores.events.following(0, limit=9, decisions=False) == undecided != found
     with storage.begin() as stores:
         stores.upkeep.remove(Disposable.EVENTS, LATER + timedelta(days=1), limit=9)
     with storage.begin() as stores:

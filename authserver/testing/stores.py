@@ -887,8 +887,9 @@ class MemoryEvents(InMemory):
         found = [event for event in self.tables.events.values() if wanted.fits(event) and is_next(event)]
         return sorted(found, key=place_of, reverse=not oldest_first)[:limit]
 
-    def following(self, number: int, *, limit: int) -> Sequence[tuple[int, Event]]:
-        return [item for item in self._numbered() if item[0] > number][:limit]
+    def following(self, number: int, *, limit: int, decisions: bool = True) -> Sequence[tuple[int, Event]]:
+        found = [item for item in self._numbered() if item[0] > number][:limit]
+        return found if decisions else [(number, replace(event, decisions=())) for number, event in found]
 
     def numbered(
         self, since: datetime, until: datetime, *, after: Place | None = None, limit: int

@@ -13,7 +13,7 @@ from webtest import TestApp, TestResponse
 
 from authserver.engine.records import Client
 from authserver.hooks import DESCRIPTION
-from authserver.testing.server import Server, form_with
+from authserver.testing.server import Server, forged, form_with
 from authserver.testing.service import (
     CHALLENGE,
     ISSUER,
@@ -77,6 +77,15 @@ class Granted:
     def revoke(self, token: str, **form: Any) -> TestResponse:
         """Revocation by the client."""
         return self.server.revoke(self.client, self.secret, token, **form)
+
+    def never_issued(self) -> tuple[str, ...]:
+        """Texts that are no token of this server: garbage, forgeries, and credentials of other kinds."""
+        unsigned = "eyJhbGciOiJub25lIn0.e30."
+        return (
+            *("garbage", ".", "a.b.c", "\u00e9", "A" * 8000, unsigned),
+            *(self.access[:-4] + "AAAA", self.refresh[:-1] + ("A" if self.refresh[-1] != "A" else "B")),
+            *(forged("as_access_"), forged("as_refresh_"), self.code, self.secret or forged("as_secret_")),
+        )
 
     def renew(self, token: str) -> TestResponse:
         """A refresh with this token."""

@@ -9,7 +9,7 @@ from pyramid.i18n import TranslationStringFactory
 from pyramid.response import Response
 from pyramid.view import exception_view_config, view_config
 
-from authserver.engine.consent import silent_approval_is_safe
+from authserver.engine.consent import may_pass_in_silence
 from authserver.engine.errors import PasswordRefused, TooManyRequests
 from authserver.engine.people import account
 from authserver.engine.people.account import ConnectedApp, OwnSession
@@ -307,7 +307,7 @@ def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | 
         "may_be_silent": client is not None
         and client.is_enabled
         and app.consent.is_for(client)
-        and silent_approval_is_safe(client, reaches_client_alone=True),
+        and may_pass_in_silence(request.engine, client),
     }
 
 

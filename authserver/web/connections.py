@@ -5,9 +5,10 @@ What it adds to waitress:
 - a request that two servers could read differently is refused, and its connection is closed (RFC 9112, 11.2);
 - a path is what was sent: two slashes are not one, and an encoded slash is none;
 - its own refusals are JSON with the headers of all answers, and say nothing of what was sent or of what runs here;
-- a whole request has to arrive in time, not only some byte of it now and then;
+- a whole request has to arrive in time, not only some byte of it now and then, and no step of the clock on the wall is
+  taken for time that passed;
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
-  there are too many in all. Trusted proxies are left alone;
+  there are too many in all; if it waits for an answer on each of them, one more gets 503. Trusted proxies are left alone;
 - that requests wait for a thread is told once a minute, and not of each request;
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
@@ -18,14 +19,17 @@ import errno
 import logging
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
-from waitress.channel import HTTPChannel
+from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_wsgi
 from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
@@ -40,10 +44,15 @@ _ENDING_LOOK = 0.05
 TOLD_EVERY = 60.0
 # Connections kept free below the limit of waitress, at which it would stop accepting.
 _RESERVE = 8
+# Connections that are accepted between two looks at those that are there.
+_AT_ONCE = 64
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
-# Seconds after which a request that waits for a thread is refused, so that its client knows within three.
-QUEUE_SECONDS = 2.5
+# Seconds after which a request that waits for a thread is refused, so that its client knows within three; and those after
+# which requests that come are refused at once, because they would wait as long.
+QUEUE_SECONDS, BEHIND_SECONDS = 2.5, 1.5
+_TOO_MANY = "there are more requests than this process can answer, so some get 503"
+_ONE_TOO_MANY = "an address asks more at once than connections_per_address allows, so some of that gets 503"
 _ERRORS = {
     400: "This is not a request of HTTP/1.0 or HTTP/1.1 that can be read in one way only.",
     413: "The body is too long.",
@@ -57,6 +66,11 @@ _HEADERS = [
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
 ]
+_POSTPONED = [*_HEADERS, ("Retry-After", "2")]
+_POSTPONED_BODY = (
+    b'{"error":"temporarily_unavailable",'
+    b'"error_description":"The server has more requests than it can answer now. Try again later."}'
+)
 log = logging.getLogger(__name__)
 
 
@@ -135,23 +149,19 @@ class Task(WSGITask):
         The liveness endpoint is always answered.
         """
         waited = time.monotonic() - self.request.arrived
-        if waited > QUEUE_SECONDS and not self.request.path.endswith("/health/live"):
+        if waited > QUEUE_SECONDS and not asks_whether_alive(self.request):
             self._refuse()
         else:
             super().execute()
 
     def _refuse(self) -> None:
-        self.channel.server.tell("there are more requests than this process can answer, so some get 503")
-        body = (
-            b'{"error":"temporarily_unavailable",'
-            b'"error_description":"The server has more requests than it can answer now. Try again later."}'
-        )
+        self.channel.server.tell(_TOO_MANY)
         self.status = "503 Service Unavailable"
-        self.response_headers += [*_HEADERS, ("Retry-After", "2")]
-        self.content_length = len(body)
+        self.response_headers += _POSTPONED
+        self.content_length = len(_POSTPONED_BODY)
         # No application begins this answer.
         self.complete = True
-        self.write(b"" if self.request.command == "HEAD" else body)
+        self.write(b"" if self.request.command == "HEAD" else _POSTPONED_BODY)
 
     def build_response_header(self) -> bytes:
         """As waitress makes it; at the end of the process the connection is closed after it."""
@@ -184,24 +194,83 @@ class Channel(HTTPChannel):
     task_class = Task
     error_task_class = RefusingTask
     parser_class = Parser
+    requests: list[Parser]
+    close_when_flushed: bool
     _reading: Parser | None = None
-    _began = 0.0
+    _began = _active = 0.0
+
+    def __init__(
+        self, server: Any, connection: socket.socket, address: Any, *more: Any, **named: Any
+    ) -> None:
+        self.is_one_too_many: bool = server.accepts_one_too_many
+        self.network = network_of(address[0])
+        super().__init__(server, connection, address, *more, **named)
+
+    def add_channel(self, channels: Any = None) -> None:
+        super().add_channel(channels)
+        self.server.of_network[self.network].add(self)
+
+    def del_channel(self, channels: Any = None) -> None:
+        super().del_channel(channels)
+        of_network = self.server.of_network
+        of_network[self.network].discard(self)
+        if not of_network[self.network]:
+            del of_network[self.network]
+
+    @property
+    def last_activity(self) -> float:
+        """When something came or went here, in seconds of the monotonic clock.
+
+        waitress sets it to the time on the wall, which may be set an hour ahead while a request is on its way.
+        """
+        return self._active
+
+    @last_activity.setter
+    def last_activity(self, wall: float) -> None:
+        self._active = time.monotonic()
 
     def received(self, data: bytes) -> bool:
         done: bool = super().received(data)
         if self.request is not self._reading:
-            self._reading, self._began = self.request, time.time()
+            self._reading, self._began = self.request, time.monotonic()
         return done
+
+    def refuse(self) -> None:
+        """Refuse the request that has arrived, at once and in this thread; and close a connection that is one too many."""
+        if self.close_when_flushed:
+            return
+        self.server.tell(_ONE_TOO_MANY if self.is_one_too_many else _TOO_MANY)
+        request = self.requests[0]
+        # What was sent behind it, before this answer could be read, is not looked at.
+        self.close_when_flushed = (
+            self.is_one_too_many
+            or len(self.requests) > 1
+            or request.version != "1.1"
+            or request.headers.get("CONNECTION", "").lower() == "close"
+        )
+        with suppress(ClientDisconnected):
+            # In one piece: there may be thousands a second.
+            self.write_soon(_postponed(request.command == "HEAD", self.close_when_flushed))
+        request.close()
+        self.requests = []
 
     @property
     def waits_since(self) -> float | None:
         """Since when the server has been waiting for a request: for the rest of it, or for the next; None if it is not.
 
-        In seconds since the epoch.
+        In seconds of the monotonic clock.
         """
         if self.requests or self.will_close:
             return None
-        return self._began if self.request is not None else float(self.last_activity)
+        return self._began if self.request is not None else self.last_activity
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether something has arrived that the server has not read yet."""
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     @property
     def is_unused(self) -> bool:
@@ -210,8 +279,18 @@ class Channel(HTTPChannel):
             not self.requests
             and self.request is None
             and not self.total_outbufs_len
-            and time.time() - self.last_activity >= _SETTLING
+            and time.monotonic() - self.last_activity >= _SETTLING
         )
+
+
+@cache
+def _postponed(is_head: bool, is_last: bool) -> bytes:
+    """A whole answer 503."""
+    headers = [*_POSTPONED, ("Content-Length", str(len(_POSTPONED_BODY)))]
+    if is_last:
+        headers.append(("Connection", "close"))
+    lines = ["HTTP/1.1 503 Service Unavailable", *(f"{name}: {text}" for name, text in headers)]
+    return "\r\n".join([*lines, "", ""]).encode() + (b"" if is_head else _POSTPONED_BODY)
 
 
 class Listener:
@@ -219,12 +298,37 @@ class Listener:
 
     channel_class = Channel
     active_channels: dict[int, Channel]
+    accepting: bool
+    adj: Adjustments
     bounds: Bounds
+    task_dispatcher: Dispatcher
+    _map: dict[int, Any]
+    accepts_one_too_many = is_ending = False
     _told: Mapping[str, float] = MappingProxyType({})
-    is_ending = False
+    _cleans_at = 0.0
+
+    @cached_property
+    def of_network(self) -> defaultdict[str | None, set[Channel]]:
+        """The connections of each network that has some."""
+        return defaultdict(set)
+
+    def readable(self) -> bool:
+        """Whether connections are accepted; waitress asks each time before it waits for something to happen."""
+        now = time.monotonic()
+        if now >= self._cleans_at:
+            self._cleans_at = now + self.adj.cleanup_interval
+            self.maintenance(now)
+        if self.accepting and len(self._map) >= self.adj.connection_limit:
+            self.tell("all connections of connection_limit are taken, so others wait until they are accepted")
+            return False
+        return bool(self.accepting)
 
     def maintenance(self, now: float) -> None:
-        """Close what waits for too long; waitress calls this every `cleanup_interval` seconds."""
+        """Close what waits for too long.
+
+        Args:
+            now: seconds of the monotonic clock.
+        """
         super().maintenance(now)  # type: ignore[misc]  # of the class that this is mixed into
         for channel in self.active_channels.values():
             since = channel.waits_since
@@ -235,8 +339,26 @@ class Listener:
             ):
                 channel.will_close = True
 
+    def add_task(self, channel: Channel) -> None:
+        """Have a thread answer the request that has arrived here, unless it is better refused at once."""
+        request = channel.requests[0]
+        is_refused = channel.is_one_too_many or self.task_dispatcher.is_behind
+        if is_refused and not request.error and not asks_whether_alive(request):
+            channel.refuse()
+        else:
+            super().add_task(channel)  # type: ignore[misc]  # likewise
+
+    def handle_accept(self) -> None:
+        """Accept connections that wait, and not one alone between two looks at all others: they would wait unseen."""
+        for _ in range(_AT_ONCE):
+            before = len(self._map)
+            super().handle_accept()  # type: ignore[misc]  # likewise
+            if len(self._map) == before:
+                break
+
     def accept(self) -> Any:
         """A new connection, for which another one may be closed; None if there is none."""
+        self.accepts_one_too_many = False
         try:
             accepted = super().accept()  # type: ignore[misc]  # likewise
         except OSError as error:
@@ -246,7 +368,7 @@ class Listener:
             return None
         if accepted is None:
             return None
-        if len(self._map) >= self.adj.connection_limit - _RESERVE:  # type: ignore[attr-defined]  # likewise
+        if len(self._map) >= self.adj.connection_limit - _RESERVE:
             close_longest_waiting(
                 channel
                 for channel in self.active_channels.values()
@@ -255,16 +377,21 @@ class Listener:
         connection, address = accepted
         peer = self.fix_addr(address)[0]  # type: ignore[attr-defined]  # likewise
         if self.bounds.connections_per_address and not self.bounds.trusts(peer):
-            network = network_of(peer)
-            others = [
-                channel
-                for channel in self.active_channels.values()
-                if not channel.will_close and network_of(channel.addr[0]) == network
+            of_peer = [
+                channel for channel in self.of_network.get(network_of(peer), ()) if not channel.will_close
             ]
-            if len(others) >= self.bounds.connections_per_address and not close_longest_waiting(others):
-                connection.close()
-                return None
+            if not self._has_room(channel for channel in of_peer if not channel.is_one_too_many):
+                # On each of them an answer is awaited: as many again get one at once.
+                self.accepts_one_too_many = True
+                if not self._has_room(channel for channel in of_peer if channel.is_one_too_many):
+                    connection.close()
+                    return None
         return accepted
+
+    def _has_room(self, channels: Iterable[Channel]) -> bool:
+        """Whether an address that holds these may have one more; one that waits for a request is given up for it."""
+        channels = list(channels)
+        return len(channels) < self.bounds.connections_per_address or close_longest_waiting(channels)
 
     def tell(self, problem: str) -> None:
         """Log it, unless the same was logged less than a minute ago."""
@@ -295,14 +422,24 @@ class Dispatcher(ThreadedTaskDispatcher):
     """Gives requests to threads.
 
     Args:
+        longest: how many may wait for one; then others are refused at once, while there are connections left for that.
         clock: seconds since whenever.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, longest: int = 1_000, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
+        self._longest, self._clock = longest, clock
         self._waited = self._most = 0
         self._since = 0.0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so many requests wait, or one for so long, that no others should wait behind them."""
+        with self.lock:
+            if len(self.queue) >= self._longest:
+                return True
+            first: Sequence[Parser] = self.queue[0].requests if self.queue else ()
+        return bool(first) and time.monotonic() - first[0].arrived > BEHIND_SECONDS
 
     def add_task(self, task: Any) -> None:
         """Queue a request; count it if no thread is free."""
@@ -345,7 +482,7 @@ def listen(
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
-    dispatcher = Dispatcher()
+    dispatcher = Dispatcher(longest=max(1, adjustments.connection_limit // 4))
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
         (UnixListener if item.family == socket.AF_UNIX else TcpListener)(
@@ -456,10 +593,23 @@ class _Ending:
 
 
 def close_longest_waiting(channels: Iterable[Channel]) -> bool:
-    """Close the connection on which the server has been waiting for longest; False if it waits on none of them."""
-    waiting = [(since, channel) for channel in channels if (since := channel.waits_since) is not None]
-    if not waiting:
-        return False
-    _, longest = min(waiting, key=lambda pair: pair[0])
-    longest.will_close = True
-    return True
+    """Close the connection on which the server has been waiting for longest; False if it waits on none of them.
+
+    Whoever has just connected is left some time to send a request.
+    """
+    settled = time.monotonic() - _SETTLING
+    waiting = [
+        (since, channel)
+        for channel in channels
+        if (since := channel.waits_since) is not None and since < settled
+    ]
+    for _, channel in sorted(waiting, key=lambda pair: pair[0]):
+        if not channel.has_unread:
+            channel.will_close = True
+            return True
+    return False
+
+
+def asks_whether_alive(request: Parser) -> bool:
+    """Whether it is answered always."""
+    return bool(request.path.endswith("/health/live"))

@@ -42,6 +42,7 @@ class Endpoint:
 def tween_factory(
     handler: Callable[[Request], Response], registry: Registry
 ) -> Callable[[Request], Response]:
+    """A tween that answers the paths of such endpoints, and leaves every other request to the router."""
     endpoints = _endpoints(registry)
 
     def tween(request: Request) -> Response:

@@ -279,7 +279,7 @@ def go_on(request: Request, purpose: Purpose) -> Response:
 def _personal_page(request: Request, text: str) -> str:
     """The name of a page that asked for a sign-in, with its query; "" for anything else (E-18, T025).
 
-    A form leads nowhere else: the address is made from the route table, and what follows in it is encoded anew.
+    A form leads nowhere else: the address is made from the route table, and its query is encoded again.
     """
     name, _, query = text.partition("?")
     route = request.registry.routes.get(name)

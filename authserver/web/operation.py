@@ -103,8 +103,9 @@ class Described:
     """What a plugin adds to operations of others, for the OpenAPI document.
 
     A plugin has them in its class variable `described`, a mapping: by the name of a grant type, what a token request of it
-    takes; by the name of a hook (`token_binding`, `code_details`, `client_metadata`, `registration_response`), what it adds
-    to each operation that calls this hook; by that of `client_proofs`, what clients may authenticate with in a form.
+    takes; by the name of a hook (`token_binding`, `assertion_profiles`, `code_details`, `client_metadata`,
+    `registration_response`), what it adds to each operation that calls this hook; by that of `client_proofs`, what clients
+    may authenticate with in a form.
 
     Attributes:
         members: parameters of the form, or members of the JSON object.

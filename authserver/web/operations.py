@@ -137,7 +137,7 @@ TOKEN = Operation(
         UnsupportedGrantType,
     ),
     limited=True,
-    open_to=("token_binding",),
+    open_to=("token_binding", "assertion_profiles"),
 )
 
 INTROSPECT = Operation(

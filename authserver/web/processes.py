@@ -39,7 +39,7 @@ MAXIMUM_PAUSE = 30.0
 _LATE = 5.0
 # Seconds between two checks of the processes.
 _LOOK = 0.5
-_PSERVE = "import sys; from pyramid.scripts.pserve import main; sys.exit(main(sys.argv))"
+_PSERVE = "import sys; from authserver.web.starting import main; sys.exit(main(sys.argv))"
 log = logging.getLogger("authserver")
 _is_started_again = False
 
@@ -104,9 +104,8 @@ class Inherited:
         threading.Thread(target=self._follow, name="parent", daemon=True).start()
 
     def _follow(self) -> None:
-        os.read(
-            self._parent, 1
-        )  # the parent never writes: this returns when the parent has ended, even by kill -9
+        # The parent never writes: this returns when the parent has ended, even by kill -9.
+        os.read(self._parent, 1)
         # Without the delay: another server may be waiting for the addresses.
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -181,7 +181,7 @@ def record(request: Request, error: Exception) -> None:
 
 
 def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bool:
-    """Whether there are so many of a kind that this one is counted; the request then has the id that all of them share."""
+    """Whether this refusal is counted with others of its kind; the request then has the id that they share."""
     if isinstance(error, StorageUnavailable) or not is_of_stranger(request, error):
         return False
     caller, journal = request.caller, request.journal

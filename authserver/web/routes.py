@@ -330,7 +330,7 @@ def medium_of(request: Request) -> Medium:
 
 
 def _expected_medium(request: Request) -> Medium:
-    """At an unknown path it is JSON for whoever asks for that, and for whoever misspelt an endpoint that answers so."""
+    """At an unknown path it is JSON for clients that accept it, and for a misspelt endpoint that answers so."""
     accepted: str = request.environ.get("HTTP_ACCEPT", "").lower()
     if "application/json" in accepted and "text/html" not in accepted:
         return Medium.JSON

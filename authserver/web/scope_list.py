@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-# So many are in plain sight, and as many need no headings.
+# Up to this many scopes are all shown, without headings.
 IN_SIGHT = 8
 
 # What may be before a name, as in https://api.example.com/notes.read, and the name to its first separator.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import resource
@@ -158,13 +159,16 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
             if number == signal.SIGINT:
                 running.end(accept=0, keep=0, limit=section.stop_time_limit)
             elif number == processes.REPLACED:
-                # Others accept connections at this address; whoever has one to this process is sent to them.
+                # Other processes accept connections at this address; those to this one are closed after their answers.
                 running.end(accept=0, keep=section.stop_delay, limit=section.stop_time_limit)
             else:
                 ending.has_begun = True
                 running.end(accept=section.stop_delay, keep=0, limit=section.stop_time_limit)
 
         processes.on_signals(end)
+        # What there is now stays until the end: the collector need not look through it again and again.
+        gc.collect()
+        gc.freeze()
         if inherited:
             inherited.tell_ready()
         running.run()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.client_keys import Key
+from tests.trusted_issuers import Issuer
 
 IDP = "https://idp.example"
 KEY = Key()
@@ -185,6 +186,65 @@ def test_the_test_fetches_the_keys_and_says_what_is_wrong(add, told, run) -> Non
     problems = told("test", IDP, status=1)["problems"]
     assert problems[0].startswith("it is disabled")
     assert problems[1].startswith(f"{CLOSED}: ")
+
+
+@pytest.fixture
+def explained(run, tmp_path: Path):
+    """What `explain assertion` says of this assertion, which it repeats nowhere."""
+
+    def explained(text: str, *arguments: str, client: str = "robot") -> Any:
+        (tmp_path / "assertion.jwt").write_text(text)
+        command = ("explain", "assertion", client, "--file", str(tmp_path / "assertion.jwt"), *arguments)
+        result = run(*command, "--json")
+        assert result.exit_code == 0, result.output
+        for part in text.split("."):
+            assert part not in run(*command).output + result.output or len(part) < 20
+        return json.loads(result.stdout)
+
+    return explained
+
+
+def test_an_assertion_is_explained_and_kept_nowhere(add, run, explained, ini: Path) -> None:
+    """JAG-19: by which entry it is judged, what it lacks, and what would change it; nothing is used up."""
+    add()
+    grant_type = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    result = run(
+        "client",
+        "add",
+        "--client-id",
+        "robot",
+        "--name",
+        "Robot",
+        "--scope",
+        "profile",
+        "--grant-type",
+        grant_type,
+    )
+    assert result.exit_code == 0, result.output
+    idp = Issuer(IDP, key=KEY, claims={"sub": "demo", "aud": "http://localhost:6543"})
+    text = idp.assertion()
+    for _ in range(2):
+        told = explained(text)
+        assert told["verdict"] == "allowed"
+        assert (told["user"], told["outcome"]) == ("demo", ["profile"])
+        assert (told["issuer"], told["profile"]) == (IDP, "jwt_bearer")
+    for changes, reason in (
+        ({"aud": "https://other.example"}, "assertion-audience"),
+        ({"sub": "nobody"}, "user-unknown"),
+        ({"iss": "https://idp.exmaple"}, "assertion-issuer-not-trusted"),
+        ({"iat": 1_600_000_000, "exp": 1_600_000_100}, "assertion-expired"),
+    ):
+        told = explained(idp.assertion(**changes))
+        assert (told["verdict"], told["reason"]) == ("refused", reason)
+        assert told["checks"][-1]["remedies"], reason
+    assert told["checks"][-1]["facts"]["issuer"] == IDP
+    old = idp.assertion(iat=1_600_000_000, exp=1_600_000_100)
+    assert explained(old, "--as-issued")["verdict"] == "allowed"
+    assert explained("nonsense")["reason"] == "assertion-malformed"
+    assert explained(text, client="demo-service")["reason"] == "grant-type-not-registered"
+    with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection:
+        assert connection.execute("SELECT count(*) FROM grants WHERE client_id = 'robot'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM kept WHERE client_id = 'robot'").fetchone() == (0,)
 
 
 def test_files_declare_issuers(run, told, tmp_path: Path, ini: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_missing_ini_file_is_named(bare, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("no section\n", "File contains no section headers"),
+        ("no section\n", ", line 1: is in no section; begin the file with [app:main]"),
         ("[app:other]\nuse = egg:authserver\n", "main"),
         ("[app:main]\nuse = egg:authserver\nkey = %(nowhere)s\n", "nowhere"),
     ],
@@ -78,7 +78,7 @@ def test_an_ini_file_that_cannot_be_read_is_one_sentence(bare, tmp_path, text, e
     path.write_text(text)
     result = bare("user", "list", config=path)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: {path}: ") and expected in result.stderr
+    assert result.stderr.startswith(f"Error: {path}") and expected in result.stderr
     assert result.stderr.count("\n") == 1
 
 

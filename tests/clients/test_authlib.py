@@ -22,9 +22,12 @@ from joserfc.jwk import KeySet
 
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, VERIFIER, Server, with_plugin
 from tests.client_keys import ABSENT, Key
+from tests.trusted_issuers import GRANT_TYPE as JWT_BEARER
+from tests.trusted_issuers import Issuer
 
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+PLATFORM = Issuer("https://platform.example", key=Key("RS256"), claims={"sub": "repo:octo-org/app"})
 LOOPBACK = "http://127.0.0.1:49152/callback"
 
 
@@ -32,7 +35,7 @@ LOOPBACK = "http://127.0.0.1:49152/callback"
 def settings_of_running_server() -> Mapping[str, str]:
     """With keys in place of secrets, too; Authlib signs assertions for an hour. And with grants of other kinds."""
     settings = with_plugin("private_key_jwt", {"lifetime": "3600"})
-    plugins = f"device_grant\ntoken_exchange\n{settings['authserver.plugins']}"
+    plugins = f"device_grant\ntoken_exchange\nworkload_identity\n{settings['authserver.plugins']}"
     readers = "authserver.plugin.introspect_resource_servers.clients"
     return {
         **settings,
@@ -293,3 +296,27 @@ def test_authlib_connects_a_device_and_its_api_calls_the_next_one(running_server
     validator.validate_token(claims, ["profile"], None)
     assert claims["act"] == {"sub": "gateway"}
     assert claims["sub"] == validator.authenticate_token(tokens["access_token"])["sub"]
+
+
+def test_authlib_gets_a_token_for_a_workload_that_has_no_secret(running_server):
+    """WIF-02, WIF-06, WIF-07, WIF-12: the assertion of its platform says who it is; the second time it says nothing."""
+    records = running_server.records
+    client, _ = records.add_client(grant_types=(JWT_BEARER,), token_endpoint_auth_method="none")
+    claims = {"name": "deploy", "client": client.client_id, "claims": {"repository_id": "74"}}
+    rules = [{**claims, "resources": [RESOURCE], "scopes": ["files.read"]}]
+    PLATFORM.trust(records, "workload_identity", options={"platform": "github-actions", "rules": rules})
+    endpoint = discover(running_server.issuer)["token_endpoint"]
+    form = {"grant_type": JWT_BEARER, "resource": RESOURCE}
+    form["assertion"] = PLATFORM.assertion(aud=running_server.issuer, repository_id="74")
+    session = OAuth2Session(client.client_id, token_endpoint_auth_method="none")
+    tokens = session.fetch_token(endpoint, **form)
+    assert "refresh_token" not in tokens
+    found = Validator(running_server.issuer, RESOURCE).authenticate_token(tokens["access_token"])
+    assert (found["sub"], found["client_id"]) == ("workload:deploy", client.client_id)
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        session.fetch_token(endpoint, **form)
+    # Nothing else than the three members is needed.
+    form["assertion"] = PLATFORM.assertion(aud=running_server.issuer, repository_id="74")
+    assert requests.post(endpoint, data=form, timeout=10).status_code == 200
+    form["assertion"] = PLATFORM.assertion(aud=running_server.issuer, repository_id="75")
+    assert requests.post(endpoint, data=form, timeout=10).json()["error"] == "invalid_grant"

@@ -36,6 +36,7 @@ from mcp.client.auth.extensions.client_credentials import (
     PrivateKeyJWTOAuthProvider,
     SignedJWTParameters,
 )
+from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 from mcp.client.auth.utils import (
     build_oauth_authorization_server_metadata_discovery_urls,
     create_oauth_metadata_request,
@@ -56,12 +57,15 @@ from tests.client_keys import Key
 from tests.clients.conftest import Person, RunningServer
 from tests.clients.exchanges import BROWSER, Exchange, steps, transcript
 from tests.clients.programs.conftest import installed, path_of
+from tests.trusted_issuers import Issuer
 
 CHECKOUT = Path(__file__).parents[2]
 REDIRECT_URI = "http://127.0.0.1:49152/callback"
 SCOPES = ("notes.read", "notes.write")
 SECONDS = 60
 KEY = Key("ES256")
+COMPANY = Issuer("https://idp.example", typ="oauth-id-jag+jwt")
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class Way:
     Attributes:
         by: `document` (CIMD), `registration` (RFC 7591), or `operator` for a client that was registered beforehand.
         method: of client authentication.
-        grant: `client_credentials` for a program that acts for itself.
+        grant: `client_credentials` for a program that acts for itself, JWT_BEARER for one that its company lets in.
     """
 
     by: str
@@ -84,14 +88,19 @@ class Way:
             "registration": "registered by itself",
             "operator": "registered by an operator",
         }
-        ours = " for itself" if self.grant == "client_credentials" else ""
-        return f"{by[self.by]}{ours}, {self.method}"
+        whose = {"client_credentials": " for itself", JWT_BEARER: " for people of a company"}.get(
+            self.grant, ""
+        )
+        return f"{by[self.by]}{whose}, {self.method}"
 
     def steps(self) -> list[str]:
         """What happens, in this order."""
         first = ["refused", "resource metadata", "server metadata"]
         if self.grant == "client_credentials":
             return [*first, f"client_credentials {self.method}", "add_note", "list_notes"]
+        if self.grant == JWT_BEARER:
+            # Which authorization server is meant it has to know: its MCP server could name another.
+            return ["refused", "server metadata", f"{JWT_BEARER} {self.method}", "add_note", "list_notes"]
         if self.by == "registration":
             first.append(f"register {self.method}")
         redeemed, refreshed = (f"{grant} {self.method}" for grant in ("authorization_code", "refresh_token"))
@@ -107,6 +116,7 @@ PYTHON = [
         Way(by="operator", method=method, grant="client_credentials")
         for method in (*SECRETS, "private_key_jwt")
     ),
+    *(Way(by="operator", method=method, grant=JWT_BEARER) for method in SECRETS),
 ]
 TYPESCRIPT = [
     *(Way(by="document", method=method) for method in ("none", "private_key_jwt")),
@@ -166,7 +176,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def settings_of_running_server(address: str, authority: Authority) -> dict[str, str]:
     """The MCP server is the one resource; a token asked for without naming it would be good for nothing."""
     return {
-        "authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents private_key_jwt",
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']} client_id_documents private_key_jwt id_jag",
         "authserver.scopes": "notes.read = Read your notes\nnotes.write = Write your notes",
         "authserver.hidden_scopes": "",
         "authserver.plugin.scopes_default.scopes": "",
@@ -240,6 +250,12 @@ def documents(authority: Authority) -> Iterator[Documents]:
         yield documents
 
 
+@pytest.fixture(scope="module")
+def company(running_server: RunningServer, address: str) -> None:
+    """A company whose people use the MCP server: what it calls ann is the name of the user here."""
+    COMPANY.trust(running_server.records, "mcp", resources=(address,), options={"subjects": {"ann": "ann"}})
+
+
 def registered_by_operator(running_server: RunningServer, way: Way) -> dict[str, str]:
     """A client that this way needs, as `authserver client add` adds it; what it is told."""
     interactive = way.grant == "authorization_code"
@@ -247,7 +263,7 @@ def registered_by_operator(running_server: RunningServer, way: Way) -> dict[str,
     client, secret = running_server.records.add_client(
         client_name="MCP client",
         redirect_uris=("http://127.0.0.1/callback",),
-        grant_types=("authorization_code", "refresh_token") if interactive else ("client_credentials",),
+        grant_types=("authorization_code", "refresh_token") if interactive else (way.grant,),
         token_endpoint_auth_method=way.method,
         application_type="native",
         scopes=SCOPES,
@@ -318,7 +334,25 @@ class PythonSdk:
         )
         return PrivateKeyJWTOAuthProvider(assertion_provider=signing.create_assertion_provider(), **common)
 
-    async def call(self, provider: OAuthClientProvider, tool: str, **arguments: str) -> list[str]:
+    def company_provider(self, way: Way, memory: Memory, client: dict[str, str]) -> Any:
+        """Of an agent that its company lets in, for the people who are signed in there."""
+
+        async def assertion(audience: str, resource: str) -> str:
+            return COMPANY.assertion(
+                aud=audience, resource=resource, client_id=client["client_id"], scope=" ".join(SCOPES)
+            )
+
+        return IdentityAssertionOAuthProvider(
+            self.address,
+            memory,
+            client["client_id"],
+            client["client_secret"],
+            self.issuer,
+            assertion,
+            token_endpoint_auth_method=way.method,
+        )
+
+    async def call(self, provider: Any, tool: str, **arguments: str) -> list[str]:
         """What the tool answers."""
         hooks = {"response": [self._record]}
         async with (
@@ -357,9 +391,12 @@ class PythonSdk:
 
 @pytest.mark.parametrize("way", PYTHON, ids=str)
 def test_the_python_sdk_goes_from_401_to_a_tool_call_and_refreshes(
-    running_server, mcp_server, address, documents, check_walk, ann, way
+    running_server, mcp_server, address, documents, company, check_walk, ann, way
 ):
-    """A-05, A-10, A-14, A-15, K-01, K-12, B-01, CIMD-01, CIMD-15, F-07, G-01, ISS: it knows nothing but the address."""
+    """A-05, A-10, A-14, A-15, K-01, K-12, B-01, CIMD-01, CIMD-15, F-07, G-01, ISS: it knows nothing but the address.
+
+    JAG-01, JAG-03, JAG-04, JAG-13: an agent that its company lets in knows its authorization server, too (EMA, 5).
+    """
     client = registered_by_operator(running_server, way) if way.by == "operator" else {}
     document = documents.publish(way) if way.by == "document" else None
     sdk, memory = PythonSdk(address, running_server.issuer, ann), Memory()
@@ -371,9 +408,11 @@ def test_the_python_sdk_goes_from_401_to_a_tool_call_and_refreshes(
             **client,
         )
 
-    def provider() -> OAuthClientProvider:
+    def provider() -> Any:
         if way.grant == "client_credentials":
             return sdk.own_provider(way, memory, client)
+        if way.grant == JWT_BEARER:
+            return sdk.company_provider(way, memory, client)
         return sdk.provider(way, memory, document)
 
     async def story() -> None:
@@ -381,11 +420,14 @@ def test_the_python_sdk_goes_from_401_to_a_tool_call_and_refreshes(
         note = f"python {way}"
         assert note in await sdk.call(authorization, "add_note", text=note)
         first = memory.tokens
-        authorization.context.token_expiry_time = time.time() - 1
+        if way.grant == JWT_BEARER:
+            authorization._expiry = time.time() - 1
+        else:
+            authorization.context.token_expiry_time = time.time() - 1
         notes = await sdk.call(authorization, "list_notes")
         assert note in notes
         # A program that acts for itself has notes of its own.
-        assert way.grant == "authorization_code" or notes == [note]
+        assert way.grant != "client_credentials" or notes == [note]
         assert first is not None and memory.tokens is not None
         assert first.scope == "notes.read notes.write"
         assert memory.tokens.access_token != first.access_token
@@ -545,6 +587,7 @@ def test_the_documentation_lists_what_is_walked() -> None:
     ways = [
         *((by, "authorization_code") for by in ("document", "registration", "operator")),
         ("operator", "client_credentials"),
+        ("operator", JWT_BEARER),
     ]
     for (by, grant), (_, *told) in zip(ways, rows, strict=True):
         for walked, methods in zip((PYTHON, TYPESCRIPT), told, strict=True):

@@ -144,7 +144,7 @@ def test_all_that_is_wrong_in_all_files_is_named_at_once(tmp_path: Path) -> None
     ) == [
         "a.toml:2:1: clients.a.x: no such key; the nearest of 18 known: tos_uri, token_endpoint_auth_method, software_version",
         "a.toml:4:1: clients.b.client_name: Expected `str`, got `int`",
-        "a.toml:7:2: z: no such key; known: clients, initial_tokens, limits, resources, scopes, trusted_issuers",
+        "a.toml:7:2: z: no such key; known: clients, initial_tokens, issuers, limits, resources, scopes, trusted_issuers",
         "b.toml:1:1: Invalid statement",
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from authserver.engine.tokens.assertions import TrustedKeys
+from authserver.engine.errors import InvalidGrant
+from authserver.engine.tokens.assertions import SKEW, BadAssertion, TrustedKeys, single_use
+from authserver.limits import MAXIMUM_IDENTIFIER
 
 EC = ECKey.generate_key("P-256")
 RSA = RSAKey.generate_key(2048)
@@ -144,3 +147,68 @@ def test_no_key_set_causes_a_fault(base: Any, changes: dict[str, Any], other: An
         except ValueError:
             continue
         assert all(key.algorithm in ("ES256", "RS256", "PS256", "EdDSA") for _, key in keys)
+
+
+# ---- What using an assertion once means (T051) --------------------------------------------------------
+
+
+NOW = 1_800_000_000
+CLAIMS = {"iss": "https://issuer.example", "jti": "one", "exp": NOW + 100}
+USED = InvalidGrant("It was used.")
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@pytest.mark.parametrize("jti", [None, "", 7, ["one"]])
+def test_an_assertion_without_an_identifier_cannot_be_used_once(jti: Any) -> None:
+    """T051"""
+    with pytest.raises(BadAssertion) as caught:
+        single_use({**CLAIMS, "jti": jti}, lifetime=300, refusal=USED)
+    assert caught.value.reason == str(caught.value) == "assertion-jti-missing"
+
+
+def test_an_identifier_of_an_assertion_has_a_limit() -> None:
+    """T051"""
+    longest = "j" * MAXIMUM_IDENTIFIER
+    assert longest in single_use({**CLAIMS, "jti": longest}, lifetime=300, refusal=USED).text
+    with pytest.raises(BadAssertion) as caught:
+        single_use({**CLAIMS, "jti": longest + "j"}, lifetime=300, refusal=USED)
+    assert caught.value.reason == "assertion-malformed"
+
+
+def test_an_assertion_is_one_of_its_issuer_and_its_purpose() -> None:
+    """T051: another issuer, identifier or purpose is another assertion."""
+    use = single_use(CLAIMS, lifetime=300, refusal=USED)
+    assert (use.purpose, use.text, use.refusal) == ("assertion", "https://issuer.example\0one", USED)
+    other = single_use(CLAIMS, lifetime=300, refusal=USED, purpose="client_assertion")
+    assert (other.purpose, other.text) == ("client_assertion", use.text)
+
+
+def test_a_use_is_kept_a_minute_longer_than_the_assertion_can_be_presented() -> None:
+    """T052: by a clock that goes wrong by as much as `skew` allows."""
+    assert single_use(CLAIMS, lifetime=300, refusal=USED).until == moment(NOW + 100) + SKEW + timedelta(
+        minutes=1
+    )
+    exact = single_use(CLAIMS, lifetime=300, refusal=USED, skew=timedelta(0))
+    assert exact.until == moment(NOW + 160)
+
+
+@pytest.mark.parametrize(
+    ("claims", "begun"),
+    [
+        ({}, NOW - 200),
+        ({"nbf": NOW - 300, "iat": NOW - 300}, NOW - 200),
+        ({"nbf": NOW - 50}, NOW - 50),
+        ({"iat": NOW - 40}, NOW - 40),
+        ({"nbf": NOW - 50, "iat": NOW - 40}, NOW - 40),
+    ],
+)
+def test_an_assertion_can_be_known_to_be_new_from_when_it_is_accepted_first(
+    claims: dict[str, Any], begun: int
+) -> None:
+    """T051, T149: an earlier restore of the database has lost no use of it."""
+    exact = single_use({**CLAIMS, **claims}, lifetime=300, refusal=USED, skew=timedelta(0))
+    assert exact.since == moment(begun)
+    assert single_use({**CLAIMS, **claims}, lifetime=300, refusal=USED).since == moment(begun) - SKEW

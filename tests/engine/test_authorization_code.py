@@ -9,8 +9,10 @@ import pytest
 import time_machine
 
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.grants.authorization_code import redeem
+from authserver.engine.parameters import Parameters
 from authserver.engine.people.login import disable_user
-from authserver.engine.records import Client
+from authserver.engine.records import Client, TokenKind
 from authserver.testing.rules import (
     Rules,
     assert_code,
@@ -340,3 +342,21 @@ def test_a_scope_withdrawn_since_the_consent_is_not_given(rules: Rules) -> None:
     assert stored(rules) == before
     rules.change("clients", scopes=("profile",))
     assert rules.redeem(client, secret, code).json["scope"] == "profile"
+
+
+def test_an_order_of_a_code_says_what_it_spends_and_what_it_is_bound_to(rules: Rules) -> None:
+    """OAuth 2.1, 4.1.3; RFC 9449, 5: the code, and the key that was proven for it; policies know the user and the grant type."""
+    client, _ = rules.add_client()
+    code = rules.code(client)
+    for key in ({}, {"jkt": "thumbprint"}):
+        details = {**next(iter(rules.stores.tables.tokens.values())).details, **({"cnf": key} if key else {})}
+        rules.change("tokens", details=details)
+        sent = [("code", code), ("redirect_uri", REDIRECT_URI), ("code_verifier", VERIFIER)]
+        with rules.begin() as engine:
+            order = redeem(engine, client, Parameters.of(sent))
+            asked = [each.question for each in engine.journal.decisions if each.hook == "scope_decision"]
+        assert order.spends is not None
+        assert order.spends.kind is TokenKind.CODE
+        assert (order.bound, order.is_new, order.keeps) == (key, False, None)
+        assert order.user is not None
+        assert [(each.user, each.grant_type) for each in asked] == [(order.user, "authorization_code")]

@@ -15,10 +15,12 @@ from authserver.api import Decision, deny, hookimpl
 from authserver.engine.consent import (
     Agreement,
     agree,
+    changed_since,
     consents_already,
     decline,
     hold_session,
     problem_with,
+    seen,
     sentences,
     silent_approval_is_safe,
     stands_for_a_silent_request,
@@ -378,3 +380,50 @@ def test_a_grant_type_without_a_redirect_asks_remembers_and_grants(
     assert consents_already(engine, agreement)
     kept = engine.stores.grants.list(NOW, user_id=ADA.user_id)
     assert sorted(grant.scopes for grant in kept) == [("profile",), ("profile", "files.read")]
+
+
+# ---- what a client that is known by its address says of itself ---------------------------------------
+
+
+PROGRAM = a_client(
+    client_id="https://program.example/client.json",
+    name="Program",
+    redirect_uris=("https://program.example/cb",),
+    auth_method="none",
+    details={"policy_uri": "https://program.example/privacy"},
+)
+AGREED = Consent(
+    user_id=ADA.user_id,
+    client_id=PROGRAM.client_id,
+    client_name=PROGRAM.name,
+    scopes=("profile",),
+    resources=(API,),
+    redirect_uris=PROGRAM.redirect_uris,
+    granted_at=NOW,
+    seen=seen(PROGRAM),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({}, ()),
+        ({"scopes": ("files.read",), "first_party": True}, ()),
+        ({"name": "Other"}, ("client_name",)),
+        ({"redirect_uris": ()}, ("redirect_uris",)),
+        ({"auth_method": "private_key_jwt", "name": "Other"}, ("client_name", "token_endpoint_auth_method")),
+        ({"details": {}}, ("policy_uri",)),
+        ({"details": {**PROGRAM.details, "logo_uri": "https://program.example/x.png"}}, ("logo_uri",)),
+    ],
+)
+def test_what_a_program_says_otherwise_than_when_the_user_agreed(
+    changes: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    """E-20: by the names of the members, in a stable order; also one that came or went."""
+    assert changed_since(AGREED, replace(PROGRAM, **changes)) == names
+
+
+def test_of_a_consent_that_noted_nothing_nothing_has_changed() -> None:
+    """E-20: an older one; and an operator vouches for what a client of the database is called."""
+    assert changed_since(replace(AGREED, seen={}), replace(PROGRAM, name="Other")) == ()
+    assert seen(replace(PROGRAM, client_id="program")) == {}

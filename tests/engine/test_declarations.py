@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from authserver.engine.declarations.export import export
 from authserver.engine.declarations.forms import (
     DeclaredClient,
     DeclaredInitialToken,
+    DeclaredIssuer,
     DeclaredLimit,
     DeclaredResource,
     Forms,
@@ -40,6 +42,7 @@ from authserver.settings import Secret
 from authserver.testing.records import a_consent, a_grant, a_resource, a_stored_setting
 from authserver.testing.rules import Rules
 from authserver.testing.server import SETTINGS
+from tests.client_keys import Key
 
 SECRET = "a secret of thirty-two characters"
 OTHER = "another one of thirty-two characters"
@@ -834,3 +837,103 @@ def test_a_client_that_a_plugin_keeps_is_changed_there(tmp_path: Path) -> None:
     assert server.problems(declared({"theirs": a_form()})) == [
         (("clients", "theirs"), "a plugin keeps this client: change it there")
     ]
+
+
+# ---- Issuers of assertions
+
+
+IDP = "https://idp.example"
+
+
+def an_issuer(**changes: Any) -> DeclaredIssuer:
+    values: dict[str, Any] = {"profile": "jwt_bearer", "jwks": Reference(file="idp.json")}
+    return DeclaredIssuer(**values | changes)
+
+
+def with_issuer(form: DeclaredIssuer, *, key: Key, **kinds: Any) -> Declared:
+    """These forms, with an issuer whose keys are in a file."""
+    files = {("issuers", IDP, "jwks"): json.dumps(key.jwks()).encode()} if form.jwks else {}
+    return replace(declared(**kinds, issuers={IDP: form}), files=files)
+
+
+@pytest.fixture
+def trusting() -> Applied:
+    return Applied(few_plugins("client_secret_basic jwt_bearer resources_registered"))
+
+
+def test_an_issuer_is_declared_with_the_clients_and_resources_that_it_names(trusting: Applied) -> None:
+    """R-17, JAG-16: all in one transaction; its keys by file, so another content is a change."""
+    key = Key()
+    kinds: dict[str, Any] = {
+        "clients": {"billing": a_form()},
+        "resources": {API: DeclaredResource()},
+    }
+    form = an_issuer(clients=("billing",), resources=(API,), default_resource=API, scopes=("profile",))
+    what = with_issuer(form, key=key, **kinds)
+    assert steps(trusting.apply(what)) == [
+        ("add", "clients", "billing"),
+        ("add", "resources", API),
+        ("add", "issuers", IDP),
+    ]
+    assert trusting.plan(what).is_settled
+    plan = trusting.apply(with_issuer(form, key=Key(kid="next"), **kinds))
+    assert plan.steps[0].changes == {"keys": (["one"], ["next"])}
+    same_name = with_issuer(form, key=Key(kid="next"), **kinds)
+    assert trusting.plan(same_name).steps[0].changes == {"keys": (["next"], ["next"])}
+    with trusting.begin() as engine:
+        exported = export(engine, kinds=["issuers"])
+    assert exported.forms.issuers == {IDP: form}
+    assert [event for event in trusting.events() if event.startswith("issuer.")] == [
+        "issuer.added",
+        "issuer.changed",
+    ]
+
+
+def test_an_issuer_that_goes_is_disabled_with_all_that_came_of_it(trusting: Applied) -> None:
+    """R-17, L-08: and is removed in the end, also after an interruption."""
+    what = with_issuer(an_issuer(), key=Key())
+    trusting.apply(what)
+    with trusting.begin() as engine:
+        engine.stores.grants.add(
+            a_grant(
+                details={"vouched_by": IDP}, created_at=engine.now, expires_at=engine.now + timedelta(days=1)
+            )
+        )
+    none = declared()
+    assert trusting.plan(none).left == (("issuers", IDP),)
+    plan = trusting.plan(none, PRUNE)
+    ended = ends_of(trusting.begin, plan)[0]
+    assert ended is not None
+    assert ended.grants == 1
+    with trusting.begin() as engine:
+        apply(engine, none, PRUNE, plan, plugins=trusting.plugins)
+    assert steps(trusting.plan(none, PRUNE)) == [("end", "issuers", IDP)], "it was interrupted"
+    ((path, text),) = trusting.problems(what)
+    assert path == ("issuers", IDP)
+    assert "has not ended to the last" in text
+    trusting.apply(none, PRUNE)
+    assert trusting.rules.stores.tables.stored_settings == {}
+    assert trusting.plan(none, PRUNE).is_settled
+
+
+@pytest.mark.parametrize(
+    ("changes", "member", "text"),
+    [
+        ({"profile": "jwt"}, "profile", "no plugin here has this profile"),
+        ({"jwks_uri": "https://idp.example/jwks"}, "jwks", "its keys, or the https address"),
+        ({"jwks": None}, "jwks", "its keys, or the https address"),
+        ({"jwks": None, "jwks_uri": "http://idp.example/"}, "jwks_uri", "must be a complete https URI"),
+        ({"algorithms": ("none",)}, "algorithms", "it signs with some of"),
+        ({"clients": ("nobody",)}, "clients", "no such client"),
+        ({"resources": (API,)}, "resources", "no such resource"),
+        ({"scopes": ("nothing",)}, "scopes", "no such scope"),
+        ({"options": {"subject": "listed"}}, "options", "neither works without the other"),
+    ],
+)
+def test_an_issuer_that_cannot_be_is_named_with_its_member(
+    trusting: Applied, changes: dict[str, Any], member: str, text: str
+) -> None:
+    """R-17, T058"""
+    ((path, told),) = trusting.problems(with_issuer(an_issuer(**changes), key=Key()))
+    assert path == ("issuers", IDP, member)
+    assert text in told

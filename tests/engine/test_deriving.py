@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authserver.api import hookimpl
-from authserver.engine.context import Engine, Issue
-from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError, ServerError
+from authserver.engine.context import Engine, Issue, SingleUse
+from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, ServerError
 from authserver.engine.grants.deriving import (
     NotLive,
+    Parent,
     acted,
     actors_of,
     derive,
@@ -26,6 +27,7 @@ from authserver.engine.records import Grant
 from authserver.engine.tokens.issued import find_issued
 from authserver.engine.tokens.issuing import TokenResponse, issue
 from authserver.settings import SettingsError
+from authserver.testing.records import a_grant
 from authserver.testing.rules import Rules
 from authserver.testing.server import RESOURCE, with_plugin
 
@@ -201,20 +203,23 @@ def test_a_parent_that_is_not_kept_any_more_is_no_parent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("change", "reason"),
     [
-        (lambda order: replace(order, grant=replace(order.grant, parent_id=None)), ServerError),
-        (lambda order: replace(order, hangs_on=()), ServerError),
+        (
+            lambda order: replace(order, grant=replace(order.grant, parent_id=None)),
+            "grant-without-its-parent",
+        ),
+        (lambda order: replace(order, hangs_on=()), "grant-without-its-parent"),
         (
             lambda order: replace(
                 order, grant=replace(order.grant, expires_at=order.grant.expires_at + timedelta(days=9))
             ),
-            ServerError,
+            "grant-longer-than-its-parent",
         ),
     ],
     ids=["no-parent", "hangs-on-nothing", "longer"],
 )
-def test_an_order_that_breaks_the_rule_issues_nothing(change: Any, error: type[OAuthError]) -> None:
+def test_an_order_that_breaks_the_rule_issues_nothing(change: Any, reason: str) -> None:
     """T163: a faulty plugin that makes its own order cannot extend or unhook a derived grant."""
     chain = Chain()
     token = chain.first()
@@ -226,7 +231,9 @@ def test_an_order_that_breaks_the_rule_issues_nothing(change: Any, error: type[O
         order = derive(engine, client, of_token(engine, issued), grant_type="test")
         return issue(engine, client, change(order))
 
-    assert isinstance(chain.at("token", step), error)
+    refused = chain.at("token", step)
+    assert isinstance(refused, ServerError)
+    assert refused.reason == reason
     assert len(chain.rows("grants")) == 1
 
 
@@ -245,7 +252,10 @@ def test_a_parent_that_ends_while_its_child_is_issued_leaves_no_child() -> None:
 
     refused = chain.at("token", step)
     assert isinstance(refused, InvalidGrant)
-    assert refused.reason == "parent-grant-revoked"
+    assert (refused.description, refused.reason) == (
+        "What this was derived from has ended.",
+        "parent-grant-revoked",
+    )
 
 
 @pytest.mark.parametrize("user", ["nobody", "disabled"])
@@ -319,4 +329,140 @@ def test_a_derived_grant_notes_that_only_its_clients_key_protects_it(method: str
     token = chain.first()
     order = chain.at("token", step)
     assert isinstance(order, Issue)
-    assert ("authenticates" in order.grant.details) is (method != "none")
+    assert order.grant.details.get("authenticates") is (None if method == "none" else True)
+
+
+# ---- what an order says, member by member ------------------------------------------------------------
+
+
+def order_of(chain: Chain, parent: Parent, *, number: int = 1, **wanted: Any) -> Issue:
+    def step(engine: Engine) -> Issue:
+        return derive(engine, chain.clients[number], parent, grant_type="urn:example:test", **wanted)
+
+    order = chain.at("token", step)
+    assert isinstance(order, Issue), order
+    return order
+
+
+def test_an_order_says_what_the_parent_and_the_caller_say() -> None:
+    """T163: whose the new grant is, what it hangs on, what it spends, and what the client must prove."""
+    chain = Chain()
+    parents = tuple(a_grant(grant_id=name, client_id="c0", created_at=chain.now) for name in ("near", "far"))
+    parent = Parent(
+        user=chain.ann,
+        scopes=SCOPES,
+        resources=RESOURCES,
+        grant=parents[0],
+        ancestors=parents[1:],
+        details={"amr": ("pwd",), "vouched_by": "https://issuer.example"},
+        new_user=True,
+    )
+    once = SingleUse(
+        purpose="test", text="one", since=chain.now, until=chain.now, refusal=InvalidGrant("No.")
+    )
+    order = order_of(
+        chain,
+        parent,
+        scopes=("files.read",),
+        resources=(FILES,),
+        actor={"sub": "c1"},
+        uses=(once,),
+        bound={"jkt": "key"},
+        bound_refusal=InvalidTarget,
+        noted={"rule": "own"},
+    )
+    grant = order.grant
+    assert (grant.client_id, grant.user_id, grant.parent_id) == ("c1", chain.ann.user_id, "near")
+    assert (grant.scopes, grant.resources) == (order.scopes, order.resources) == (("files.read",), (FILES,))
+    assert grant.details == {
+        "amr": ("pwd",),
+        "vouched_by": "https://issuer.example",
+        "act": {"sub": "c1"},
+        "grant_type": "urn:example:test",
+    }
+    assert (order.user, order.new_user, order.is_new, order.refreshable) == (chain.ann, True, True, False)
+    assert (order.uses, order.bound, order.bound_refusal) == ((once,), {"jkt": "key"}, InvalidTarget)
+    assert (order.hangs_on, order.noted) == (parents, {"rule": "own"})
+    assert order.spends is None
+    assert order.keeps is None
+
+
+def test_an_order_without_a_parent_of_this_server_hangs_on_nothing() -> None:
+    """T163: an assertion says who somebody is; policies and the settings say the rest."""
+    chain = Chain()
+    order = order_of(chain, Parent(user=None))
+    assert (order.grant.user_id, order.grant.parent_id, order.hangs_on) == (None, None, ())
+    assert order.grant.details == {"grant_type": "urn:example:test"}
+    assert (order.bound_refusal, order.bound, order.uses, order.noted) == (InvalidGrant, {}, (), {})
+    lifetime = order.grant.expires_at - order.grant.created_at
+    assert lifetime == timedelta(seconds=chain.parts.settings.access_token_lifetime)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_derived_grant_lasts_longer_only_for_a_client_that_may_refresh(registered: bool) -> None:
+    """T163: as long as its access token, or as a grant; never longer than its parent."""
+    chain = Chain()
+    types = ("authorization_code", "refresh_token") if registered else ("authorization_code",)
+    chain.clients[1] = chain.add_client(client_id="service", scopes=SCOPES, grant_types=types)[0]
+    order = order_of(chain, Parent(user=chain.ann), refreshable=True)
+    settings = chain.parts.settings
+    seconds = settings.grant_lifetime if registered else settings.access_token_lifetime
+    assert order.refreshable is registered
+    assert order.grant.expires_at - order.grant.created_at == timedelta(seconds=seconds)
+    ending = Parent(user=chain.ann, expires_at=chain.now + timedelta(seconds=5))
+    assert order_of(chain, ending, refreshable=True).grant.expires_at == ending.expires_at
+
+
+def test_what_is_left_of_a_token_is_its_parent() -> None:
+    """T163: the scopes and audience of the token itself, its actor, and how its person signed in."""
+    chain = Chain()
+    details = {
+        "auth_time": 7,
+        "acr": "gold",
+        "amr": ("pwd",),
+        "vouched_by": "issuer",
+        "grant_type": "x",
+        "own": 1,
+    }
+    first = chain.first(scopes=("files.read", "files.write"), resources=(FILES,))
+    second = token_of(chain.derived(first, 1, scopes=("files.read",)))
+    grant = chain.grant_of(second)
+    chain.stores.tables.grants[grant.grant_id] = replace(grant, details={**grant.details, **details})
+    with chain.begin() as engine:
+        issued = find_issued(engine, second)
+        assert issued is not None
+        parent = of_token(engine, issued)
+    assert (parent.user, parent.scopes, parent.resources) == (chain.ann, ("files.read",), (FILES,))
+    assert parent.actor == {"sub": "c1"}
+    assert parent.details == {"auth_time": 7, "acr": "gold", "amr": ("pwd",), "vouched_by": "issuer"}
+    assert [each.grant_id for each in parent.chain] == [grant.grant_id, grant.parent_id]
+    assert not parent.new_user
+    chain.wait(chain.parts.settings.access_token_lifetime)
+    ended = chain.derived(second, 2)
+    assert isinstance(ended, NotLive)
+    assert ended.reason == "subject-token-ended"
+
+
+def test_a_scope_that_the_parent_does_not_have_is_refused_in_words() -> None:
+    """T163"""
+    chain = Chain()
+    refused = chain.derived(chain.first(scopes=("profile",)), 1, scopes=("files.write",))
+    assert isinstance(refused, InvalidScope)
+    assert (refused.description, refused.reason) == (
+        "The requested scope was not granted.",
+        "scope-beyond-parent",
+    )
+
+
+def test_policies_know_the_grant_type_by_which_something_is_derived() -> None:
+    """T163: with a ceiling as without one."""
+    for parent in (Parent(user=None), Parent(user=None, scopes=SCOPES)):
+        chain = Chain()
+
+        def step(engine: Engine, chain: Chain = chain, parent: Parent = parent) -> TokenResponse:
+            order = derive(engine, chain.clients[1], parent, grant_type="urn:example:test")
+            return issue(engine, chain.clients[1], order)
+
+        token_of(chain.at("token", step))
+        asked = [each for each in chain.events()[-1]["decisions"] if each["slot"] == "scope_decision"]
+        assert [each["facts"]["grant_type"] for each in asked] == ["urn:example:test"]

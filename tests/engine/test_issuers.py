@@ -536,7 +536,7 @@ def test_an_outage_is_bridged_for_a_day_and_then_said_to_be_one(published: Publi
     answer = published.present()
     assert_refused(answer, "temporarily_unavailable", status=503)
     assert answer.refusal is not None
-    assert answer.refusal.retry_after > 0  # type: ignore[attr-defined]
+    assert answer.refusal.retry_after > 0
     assert published.rules.events("token.refused")[-1]["reason"] == "issuer-keys-unreachable"
     published.origin.reply = sending(b"nonsense")
     published.now += 86_400

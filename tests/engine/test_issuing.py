@@ -82,13 +82,17 @@ def test_an_order_that_leaves_nothing_to_revoke_is_a_fault(
     grant = replace(what.grant, details={"grant_type": "urn:example:own"})
     refusal = refused(engine, replace(what, grant=grant))
     assert (type(refusal), refusal.reason) == (ServerError, reason)
-    assert "grant type urn:example:own" in caplog.text
+    assert refusal.description == "The server could not answer this request."
+    assert caplog.messages == [
+        f"the grant type urn:example:own ordered what cannot be issued ({reason}): refusing; fix or remove it"
+    ]
     assert engine.stores.grants.list(NOW) == []
 
 
-def test_a_grant_that_is_there_already_is_not_new(engine: Engine) -> None:
+def test_a_grant_that_is_there_already_is_not_new(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.stores.grants.add(GRANT)
     assert refused(engine, order()).reason == "grant-kept-already"
+    assert "the grant type of the core ordered" in caplog.text
 
 
 def test_a_grant_that_has_ended_gives_nothing(engine: Engine) -> None:
@@ -107,6 +111,15 @@ def test_a_disabled_person_gets_nothing(engine: Engine) -> None:
     """R-09: whatever the grant type looked at."""
     refusal = refused(engine, order(user=replace(ANN, disabled_at=NOW)))
     assert (type(refusal), refusal.reason) == (InvalidGrant, "user-disabled")
+    assert refusal.description == "The user may not sign in."
+
+
+def test_a_person_who_is_disabled_meanwhile_gets_nothing(engine: Engine) -> None:
+    """R-09, L-08: the grant type has read the user before."""
+    engine.stores.users.disable(ANN.user_id, NOW)
+    refusal = refused(engine, order())
+    assert (type(refusal), refusal.reason) == (InvalidGrant, "user-disabled")
+    assert refusal.description == "The user may not sign in."
 
 
 def test_what_counts_once_counts_once(engine: Engine) -> None:

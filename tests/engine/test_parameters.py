@@ -257,3 +257,57 @@ def _scopes(text: str) -> tuple[str, ...] | InvalidScope:
         return scope_set(text)
     except InvalidScope as refusal:
         return refusal
+
+
+SENT = Parameters.parse("scope=a&resource=b&resource=c&state=&client_id=d")
+
+
+@pytest.mark.parametrize(
+    ("kept", "pairs"),
+    [
+        (SENT.without("scope", "state"), [("resource", "b"), ("resource", "c"), ("client_id", "d")]),
+        (SENT.only("resource", "client_id"), [("resource", "b"), ("resource", "c"), ("client_id", "d")]),
+        (SENT.without("nothing"), list(SENT.pairs())),
+        (SENT.only("nothing"), []),
+    ],
+)
+def test_a_part_of_the_parameters_is_as_it_was_sent(kept: Parameters, pairs: list[tuple[str, str]]) -> None:
+    """B-04: in the same order; what repeats, repeats still, and what is left out is as if it had not been sent."""
+    assert list(kept.pairs()) == pairs
+    assert kept == Parameters.of(pairs)
+    assert kept.names() == {name for name, _ in pairs}
+    assert ("resource" in kept) == ("resource" in dict(pairs))
+    if "resource" in kept:
+        with pytest.raises(InvalidRequest, match="resource"):
+            kept.get("resource")
+    assert kept.get("client_id") == dict(pairs).get("client_id")
+
+
+def test_the_names_are_those_that_were_sent_without_a_value_and_unreadable_too() -> None:
+    assert SENT.names() == {"scope", "resource", "state", "client_id"}
+    assert Parameters.parse_readable(b"state=%FF&scope=a").names() == {"state", "scope"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "pairs"),
+    [
+        ("scope=a", [("scope", "a"), ("resource", "r")]),
+        ("scope=&state=s", [("state", "s"), ("scope", "d"), ("resource", "r")]),
+        ("scope=a&resource=b", [("scope", "a"), ("resource", "b")]),
+        ("", [("scope", "d"), ("resource", "r")]),
+    ],
+)
+def test_a_default_stands_for_what_was_not_sent_or_is_empty(sent: str, pairs: list[tuple[str, str]]) -> None:
+    parameters = Parameters.parse(sent).with_defaults({"scope": "d", "resource": "r"})
+    assert list(parameters.pairs()) == pairs
+    assert parameters == Parameters.of(pairs)
+
+
+def test_defaults_take_nothing_from_what_repeats_or_cannot_be_read() -> None:
+    """B-04, B-25.b"""
+    repeated = Parameters.parse("scope=a&scope=b&state=s").with_defaults({"resource": "r"})
+    unreadable = Parameters.parse_readable(b"scope=%FF&state=s").with_defaults({"resource": "r"})
+    for parameters in (repeated, unreadable):
+        assert (parameters.get("state"), parameters.get("resource")) == ("s", "r")
+        with pytest.raises(InvalidRequest):
+            parameters.get("scope")

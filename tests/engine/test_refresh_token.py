@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -12,8 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authserver.engine.clients.authentication import disable_client
+from authserver.engine.context import Issue
+from authserver.engine.grants.refresh_token import redeem
+from authserver.engine.parameters import Parameters
 from authserver.engine.people.login import disable_user
-from authserver.engine.records import Client
+from authserver.engine.questions import ScopeQuestion
+from authserver.engine.records import Client, TokenKind
 from authserver.testing.rules import (
     Rules,
     assert_refused,
@@ -358,3 +364,96 @@ def test_when_the_user_signed_in_does_not_change(family: TokenFamily, clock: tim
         assert second[name] == first[name]
     assert second["iat"] >= first["iat"] + 3600
     assert second["jti"] != first["jti"]
+
+
+# ---- What a client is told, and what the operator is --------------------------------------------------
+
+
+NOT_VALID = "The refresh token is not valid."
+WAYS: dict[str, Callable[[TokenFamily], Any]] = {
+    "refresh-token-malformed": lambda family: family.refresh("as_refresh_x"),
+    "refresh-token-unknown": lambda family: family.refresh(forged("as_refresh_")),
+    "grant-revoked": lambda family: _changed(family, "grants", revoked_at=family.server.now),
+    "grant-expired": lambda family: _changed(family, "grants", expires_at=family.server.now),
+    "user-disabled": lambda family: _changed(family, "users", disabled_at=family.server.now),
+    "refresh-token-idle": lambda family: _changed(family, "tokens", expires_at=family.server.now),
+}
+
+
+def _changed(family: TokenFamily, table: str, **fields: Any) -> Any:
+    family.server.change(table, **fields)
+    return family.refresh()
+
+
+@pytest.mark.parametrize("reason", WAYS)
+def test_every_refusal_reads_alike_and_its_reason_is_for_the_operator(
+    family: TokenFamily, reason: str, clock: time_machine.Traveller
+) -> None:
+    """I-02, I-12, I-13: nobody learns from the answer what became of a token."""
+    answer = WAYS[reason](family)
+    assert_refused(answer, "invalid_grant")
+    assert (answer.refusal.description, answer.refusal.reason) == (NOT_VALID, reason)
+    assert answer.refusal.revoke_grant is None
+
+
+def ordered(family: TokenFamily, token: str, **changes: Any) -> tuple[Issue, ScopeQuestion]:
+    """What a refresh may issue, and what policies were asked about its scopes."""
+    client = replace(family.client, **changes)
+    with family.server.begin() as engine:
+        order = redeem(engine, client, Parameters.of([("refresh_token", token)]))
+        (asked,) = (ruling.question for ruling in engine.journal.decisions if ruling.hook == "scope_decision")
+    assert isinstance(asked, ScopeQuestion)
+    return order, asked
+
+
+def test_an_order_of_a_refresh_says_what_it_spends(family: TokenFamily) -> None:
+    """I-04, I-05: the token, so that it is rotated, with what its successor is sealed under."""
+    order, asked = ordered(family, family.token)
+    assert order.spends is not None
+    assert order.spends.kind is TokenKind.REFRESH
+    assert (order.presented, order.keeps, order.refresh_token) == (family.token, None, None)
+    assert (order.refreshable, order.is_new, order.bound) == (True, False, {})
+    assert order.scopes == ("profile", "files.read")
+    assert set(order.resources) == {RESOURCE, FILES}
+    assert order.user is not None
+    assert (asked.user, asked.grant_type) == (order.user, "refresh_token")
+    assert order.grant.user_id == order.user.user_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "keeps"),
+    [
+        ({"rotates_refresh_tokens": False}, True),
+        ({"rotates_refresh_tokens": False, "auth_method": "none"}, False),
+        ({"rotates_refresh_tokens": True}, False),
+    ],
+)
+def test_a_confidential_client_may_keep_its_refresh_token(
+    family: TokenFamily, changes: dict[str, Any], keeps: bool
+) -> None:
+    """I-04: never a public one; what is kept is not spent, and no other refresh token is issued."""
+    order, _ = ordered(family, family.token, **changes)
+    assert (order.keeps is not None, order.spends is not None) == (keeps, not keeps)
+    assert order.refreshable is not keeps
+    assert order.presented == (None if keeps else family.token)
+
+
+def test_an_order_of_a_retry_spends_nothing(family: TokenFamily, clock: time_machine.Traveller) -> None:
+    """I-08: it has the same successor, also for a client that keeps its tokens by now."""
+    successor = family.refresh().json["refresh_token"]
+    for changes in ({}, {"rotates_refresh_tokens": False}):
+        order, _ = ordered(family, family.token, **changes)
+        assert (order.refresh_token, order.spends, order.keeps, order.presented) == (
+            successor,
+            None,
+            None,
+            None,
+        )
+        assert order.refreshable
+
+
+def test_a_refresh_is_bound_to_the_key_of_its_token(family: TokenFamily) -> None:
+    """RFC 9449, 5: whatever binds tokens here; the key must be proven again."""
+    key = {"jkt": "thumbprint"}
+    family.server.change("tokens", details={"cnf": key})
+    assert ordered(family, family.token)[0].bound == key

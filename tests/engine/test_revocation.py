@@ -45,6 +45,7 @@ def test_any_token_of_a_grant_ends_all_of_it(kind: str, granted: Granted) -> Non
     assert granted.grant()["revoked_reason"] == "token-revoked"
     (event,) = granted.server.events("grant.revoked")
     assert (event["client_id"], event["grant_id"]) == (granted.client.client_id, granted.grant_id)
+    assert event["details"] == {"kind": kind}
     assert (event["reason"], event["user_id"]) == (
         "token-revoked",
         granted.server.rows("users")[0]["user_id"],
@@ -230,6 +231,8 @@ def test_other_credentials_cannot_be_revoked(granted: Granted) -> None:
     """L-06.b: `unsupported_token_type` for a code, a client secret or a session; they stay as they are."""
     before = records(granted.server)
     for text in (granted.code, granted.secret, forged("as_code_"), forged("as_session_")):
-        assert_refused(granted.revoke(text or ""), "unsupported_token_type")
+        answer = granted.revoke(text or "")
+        assert_refused(answer, "unsupported_token_type")
+        assert answer.refusal.description == "Only access tokens and refresh tokens can be revoked."
     assert records(granted.server) == before
     assert len(granted.server.events("request.refused")) == 4

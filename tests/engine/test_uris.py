@@ -769,3 +769,13 @@ def test_an_origin_that_is_accepted_names_one_place(text: str) -> None:
         assert separator
         assert re.fullmatch(r"[A-Za-z0-9._\[\]:-]+", rest)
         assert scheme == scheme.lower()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]"])
+def test_a_document_is_fetched_by_https_or_from_this_machine(host: str) -> None:
+    """Whether anything is fetched from this machine, a setting says."""
+    assert uris.fetched_problem(f"http://{host}/client.json") is None
+    assert uris.fetched_problem(f"https://{host}/client.json") is None
+    assert uris.fetched_problem("https://client.example/client.json") is None
+    for uri in ("http://client.example/client.json", f"ftp://{host}/client.json", f"http://{host}.example/x"):
+        assert uris.fetched_problem(uri) == "It must be a complete https URI with a valid host."

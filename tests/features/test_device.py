@@ -597,7 +597,7 @@ def test_wrong_guesses_are_limited_from_one_address_and_from_many() -> None:
     limits = "from = typed_code, source, 3, 10 minutes\nall = typed_code, all, 6, hour"
     devices = Devices(
         **{
-            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",  # type: ignore[operator]
+            "authserver.plugins": with_plugin("rate_limits", {})["authserver.plugins"] + "\ndevice_grant",
             "authserver.plugin.rate_limits.limits": limits,
         }
     )
@@ -670,7 +670,7 @@ def test_a_person_connects_a_device_by_the_pages(server: Server) -> None:
     poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
     assert_json_error(server.token(device, **poll), "authorization_pending")
     # A poll that is refused leaves its mark, in spite of the refusal; this is all that a waiting device costs.
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert_json_error(server.token(device, **poll), "slow_down")
     assert seen == ["SELECT clients", "SELECT kept", "BEGIN", "UPDATE kept", "COMMIT"]
     assert not server.events("token.refused")

@@ -341,7 +341,7 @@ def test_nobody_inside_the_network_is_asked(origin: Origin) -> None:
     ],
 )
 def test_addresses_that_cannot_be_registered(uri: Any) -> None:
-    """OUT-12: https, without fragment, placeholder or pattern."""
+    """OUT-12, T170 (Keycloak CVE-2026-4874): https, without fragment, placeholder or pattern."""
     sent = {
         "redirect_uris": ["https://client.example/cb"],
         "token_endpoint_auth_method": "none",

@@ -72,7 +72,7 @@ def test_an_id_token_names_client_and_session_also_when_it_has_expired(rules: Ru
     ["none", "hs256 of our key", "another's key", "changed", "access token", "other type", "issuer", "text"],
 )
 def test_what_is_no_id_token_of_ours_is_refused(rules: Rules, forged: str) -> None:
-    """OUT-02, OUT-06: unsigned, with our public key as a secret (algorithm confusion), foreign, changed, another token."""
+    """OUT-02, OUT-06, T061, T106: unsigned, with our public key as a secret (algorithm confusion), foreign, changed, another token."""
     client, secret = a_client_of(rules)
     answer = tokens(rules, client, secret)
     claims = id_claims(rules, answer["id_token"])
@@ -236,7 +236,7 @@ def signed_in(server: Server) -> TestApp:
 
 
 def test_an_application_signs_the_person_out(server: Server) -> None:
-    """OUT-01, OUT-02, OUT-05, OUT-06, OUT-07, OUT-08: at once with an ID token of this session, else after a question."""
+    """OUT-01, OUT-02, OUT-05, OUT-06, OUT-07, OUT-08, T106: at once with an ID token of this session, else after a question."""
     assert server.http.get("/.well-known/openid-configuration").json["end_session_endpoint"] == ISSUER + PATH
     client, secret = server.add_client(client_name="Board", scopes=SCOPES, details=REGISTERED)
 

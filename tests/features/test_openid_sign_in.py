@@ -76,7 +76,7 @@ def a_known_client(rules: Rules, **changes: Any) -> tuple[Client, str | None]:
 def test_what_a_prompt_leads_to(
     settings: Any, prompt: str | None, nobody: str, agreed: str, new: str
 ) -> None:
-    """OIDC-05, OIDC-06, OIDC-19, OIDC-20: with nobody, with somebody who agreed before, and with somebody who did not."""
+    """OIDC-05, OIDC-06, OIDC-19, OIDC-20, T024: with nobody, with somebody who agreed before, and with somebody who did not."""
     rules = a_server(settings)
     known, _ = a_known_client(rules)
     assert came_of(rules, STRANGER, known, prompt=prompt) == nobody
@@ -320,7 +320,7 @@ def forged_hints(rules: Rules, client: Client, token: str) -> dict[str, str]:
 
 
 def test_a_hint_that_is_none_is_refused(rules: Rules) -> None:
-    """OIDC-21, T057, T060: whatever is wrong with it, and `none` is no algorithm."""
+    """OIDC-21, T057, T060, T061: whatever is wrong with it, and `none` is no algorithm."""
     client, secret = a_known_client(rules)
     token = tokens(rules, client, secret)["id_token"]
     for kind, hint in forged_hints(rules, client, token).items():

@@ -14,6 +14,7 @@ from webtest import TestResponse
 
 from authserver.testing.rules import Rules
 from authserver.testing.server import CHALLENGE, ISSUER, REDIRECT_URI, Server, form_with
+from authserver.testing.stories import register
 from tests.features.openid_steps import ATTRIBUTES, ON, SCOPES, a_client_of, a_server, outcome_of
 
 AT = {
@@ -253,3 +254,20 @@ def test_people_see_what_applications_see(server: Server) -> None:
     assert "Phone number" not in text and "078-05-1120" not in page.text
     assert page.html.find("a", attrs={"aria-current": "page"}).get_text() == "What is shared"
     assert "What is shared" in browser.get("/account/apps").text
+
+
+def test_people_are_told_that_a_client_may_come_back_in_silence(sqlite_url: str) -> None:
+    """E-12, E-16: also one that registered itself, if it is confidential: with `prompt=none` it gets what was agreed to."""
+    server = Server(sqlite_url, ON)
+    server.add_user("ann")
+    browser = server.browser()
+    for method, words in (
+        ("client_secret_basic", "It may get access again without asking you"),
+        ("none", "You are asked before it gets access again."),
+    ):
+        client = register(server, token_endpoint_auth_method=method)
+        server.code(client, browser)
+        page = browser.get("/account/apps")
+        assert words in page.text
+        form_with(page, "disconnect").submit("disconnect")
+    server.close()

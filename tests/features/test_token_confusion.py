@@ -7,24 +7,29 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from webtest import TestResponse
 
 from authserver.engine.crypto.digests import new_identifier
 from authserver.features.device.protocol import GRANT_TYPE as DEVICE
-from authserver.features.jwt_bearer import GRANT_TYPE as JWT_BEARER
 from authserver.features.openid.back_channel import EVENT
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server
 from authserver.testing.stories import assert_json_error, stored
 from tests.client_keys import ASSERTION_TYPE, Key
+from tests.trusted_issuers import Issuer
 
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256", kid="trusted")
+COMPANY = Issuer("https://idp.example", typ="oauth-id-jag+jwt")
+PLATFORM = Issuer("https://platform.example", claims={"sub": "job", "repository_id": "74"})
 SERVICE = ("client_credentials", "refresh_token", EXCHANGE, JWT_BEARER)
 
 
@@ -36,7 +41,7 @@ class Doors:
     """
 
     def __init__(self, database_url: str) -> None:
-        features = "openid device_grant token_exchange jwt_bearer private_key_jwt"
+        features = "openid device_grant token_exchange jwt_bearer id_jag workload_identity private_key_jwt"
         readers = "authserver.plugin.introspect_resource_servers.clients"
         self.server = Server(
             database_url,
@@ -54,6 +59,10 @@ class Doors:
             client_id="device", grant_types=(DEVICE,), token_endpoint_auth_method="none"
         )
         self.signing = KEY.client(self.server, client_id="signing")
+        COMPANY.trust(self.server, "mcp", options={"usernames": True})
+        rule = {"name": "job", "client": "gateway", "claims": {"repository_id": "74"}}
+        rules = [{**rule, "resources": [RESOURCE], "scopes": ["files.read"]}]
+        PLATFORM.trust(self.server, "workload_identity", options={"rules": rules})
         self.tokens = dict(self._tokens())
 
     def _tokens(self) -> Iterator[tuple[str, str]]:
@@ -81,6 +90,11 @@ class Doors:
         yield "logout token", self._ours(ours, "logout+jwt", aud="gateway", events={EVENT: {}})
         yield "own ID-JAG", self._ours(ours, "oauth-id-jag+jwt", aud=ISSUER)
         yield "assertion", KEY.assertion(TRUSTED, sub="ann")
+        yield "ID-JAG", COMPANY.assertion(client_id="gateway", resource=RESOURCE, scope="files.read")
+        yield "assertion of a workload", PLATFORM.assertion()
+        for issuer in (COMPANY, PLATFORM):
+            for typ in ("at+jwt", "logout+jwt", "oauth-id-jag+jwt" if issuer is PLATFORM else "JWT"):
+                yield f"{typ} of {issuer.name}", issuer.assertion(header={"typ": typ}, client_id="gateway")
         yield "client assertion", KEY.assertion(self.signing)
         for typ in ("at+jwt", "logout+jwt", "dpop+jwt", "secevent+jwt"):
             claims = {**KEY.claims(TRUSTED, sub="ann", scope="profile"), "client_id": "gateway"}
@@ -92,7 +106,7 @@ class Doors:
         signed: str = self.server.application.parts.signer.sign({**claims, **times, **others}, typ=typ)
         return signed
 
-    # ---- the doors: what is presented there, and with what error another kind is refused -----------------
+    # ---- the doors -----------------------------------------------------------------------------------
 
     def subject(self, token: str) -> TestResponse:
         form = {"subject_token": token, "subject_token_type": ACCESS_TOKEN}
@@ -104,7 +118,13 @@ class Doors:
         return self.server.token(self.gateway, self.secret, grant_type=EXCHANGE, **form)
 
     def assertion(self, token: str) -> TestResponse:
-        return self.server.token(self.gateway, self.secret, grant_type=JWT_BEARER, assertion=token)
+        form = {"grant_type": JWT_BEARER, "assertion": token, "resource": RESOURCE}
+        return self.server.token(self.gateway, self.secret, **form)
+
+    def workload(self, token: str) -> TestResponse:
+        """The same without client."""
+        form = {"grant_type": JWT_BEARER, "assertion": token, "resource": RESOURCE}
+        return self.server.post("/oauth/token", urlencode(form))
 
     def client_assertion(self, token: str) -> TestResponse:
         form = {"client_assertion": token, "client_assertion_type": ASSERTION_TYPE}
@@ -124,16 +144,36 @@ class Doors:
         return self.server.browser().get("/oauth/userinfo", headers=headers, expect_errors=True)
 
 
-# What each takes is left out, and so is what a door says about a token that it knows, and that is not for it.
-DOORS: Mapping[str, tuple[Callable[[Doors, str], TestResponse], str, int, frozenset[str]]] = {
-    "subject_token": (Doors.subject, "invalid_request", 400, frozenset({"access token"})),
-    "actor_token": (Doors.actor, "invalid_request", 400, frozenset({"client's own access token"})),
-    "assertion": (Doors.assertion, "invalid_grant", 400, frozenset({"assertion"})),
-    "client_assertion": (Doors.client_assertion, "invalid_client", 401, frozenset({"client assertion"})),
-    "refresh_token": (Doors.refresh, "invalid_grant", 400, frozenset({"refresh token"})),
-    "code": (Doors.code, "invalid_grant", 400, frozenset({"code"})),
-    "device_code": (Doors.device_code, "invalid_grant", 400, frozenset({"device code"})),
-    "bearer": (Doors.userinfo, "invalid_token", 401, frozenset({"access token"})),
+BAD_REQUEST, BAD_GRANT = ("invalid_request", 400), ("invalid_grant", 400)
+BAD_CLIENT, BAD_TOKEN = ("invalid_client", 401), ("invalid_token", 401)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a token is presented.
+
+    Attributes:
+        present: sends it there.
+        refused: the errors, with their status, for what is not of its kind.
+        takes: what it takes, the first of which is used there.
+    """
+
+    present: Callable[[Doors, str], TestResponse]
+    refused: tuple[tuple[str, int], ...]
+    takes: tuple[str, ...]
+
+
+DOORS: Mapping[str, Door] = {
+    "subject_token": Door(Doors.subject, (BAD_REQUEST,), ("access token",)),
+    "actor_token": Door(Doors.actor, (BAD_REQUEST,), ("client's own access token",)),
+    "assertion": Door(Doors.assertion, (BAD_GRANT,), ("assertion", "ID-JAG", "assertion of a workload")),
+    # Other issuers than platforms are only for clients that authenticate.
+    "assertion without client": Door(Doors.workload, (BAD_GRANT, BAD_CLIENT), ("assertion of a workload",)),
+    "client_assertion": Door(Doors.client_assertion, (BAD_CLIENT,), ("client assertion",)),
+    "refresh_token": Door(Doors.refresh, (BAD_GRANT,), ("refresh token",)),
+    "code": Door(Doors.code, (BAD_GRANT,), ("code",)),
+    "device_code": Door(Doors.device_code, (BAD_GRANT,), ("device code",)),
+    "bearer": Door(Doors.userinfo, (BAD_TOKEN,), ("access token",)),
 }
 
 
@@ -158,18 +198,18 @@ def used(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield doors
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_door_takes_another_kind_of_token(doors: Doors, door: str) -> None:
-    """T163, TX-02, TX-11, TX-12, JAG-01, JAG-02, JAG-11, JAG-20, DEV-03: in every pairing, with the error of that door."""
-    present, error, status, takes = DOORS[door]
-    assert takes <= doors.tokens.keys()
+@pytest.mark.parametrize("name", DOORS)
+def test_no_door_takes_another_kind_of_token(doors: Doors, name: str) -> None:
+    """T163, TX-02, TX-11, TX-12, JAG-01, JAG-02, JAG-11, JAG-20, WIF-10, DEV-03: in every pairing, with the error of that door."""
+    door = DOORS[name]
+    assert set(door.takes) <= doors.tokens.keys()
     before = stored(doors.server)
-    for name in doors.tokens.keys() - takes:
-        answer = present(doors, doors.tokens[name])
-        assert answer.status_int == status, (name, answer.text)
-        assert_json_error(answer, error, status=status)
-        assert doors.tokens[name] not in answer.text
-        assert stored(doors.server) == before, name
+    for kind in doors.tokens.keys() - set(door.takes):
+        answer = door.present(doors, doors.tokens[kind])
+        assert (answer.json["error"], answer.status_int) in door.refused, (kind, answer.text)
+        assert_json_error(answer, answer.json["error"], status=answer.status_int)
+        assert doors.tokens[kind] not in answer.text
+        assert stored(doors.server) == before, kind
 
 
 def test_introspection_tells_of_access_tokens_alone(doors: Doors) -> None:
@@ -182,11 +222,10 @@ def test_introspection_tells_of_access_tokens_alone(doors: Doors) -> None:
     assert active == {"access token", "client's own access token"}
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_each_door_takes_its_own_kind(used: Doors, door: str) -> None:
+@pytest.mark.parametrize("name", DOORS)
+def test_each_door_takes_its_own_kind(used: Doors, name: str) -> None:
     """T163: what is refused elsewhere is right at its own door; a test of refusals alone could not fail."""
-    present, _, _, takes = DOORS[door]
-    (name,) = takes
-    answer = present(used, used.tokens[name])
-    wanted = (400, "authorization_pending") if door == "device_code" else (200, None)
+    door = DOORS[name]
+    answer = door.present(used, used.tokens[door.takes[0]])
+    wanted = (400, "authorization_pending") if name == "device_code" else (200, None)
     assert (answer.status_int, answer.json.get("error")) == wanted, answer.text

@@ -578,7 +578,7 @@ def test_an_exchange_reads_its_chain_once(sqlite_url: str) -> None:
     token = server.redeem(agent, agent_secret, server.code(agent)).json["access_token"]
     form = {"grant_type": GRANT_TYPE, "subject_token_type": ACCESS_TOKEN}
     first = server.token(gateway, secret, subject_token=token, **form).json["access_token"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.token(gateway, secret, subject_token=first, **form).status_int == 200
     reads = ["SELECT clients", "SELECT grants", "SELECT grants", "SELECT clients", "SELECT clients"]
     holds = ["SELECT grants", "SELECT clients", "SELECT users"]

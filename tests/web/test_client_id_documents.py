@@ -179,7 +179,7 @@ def test_a_cached_document_costs_no_more_than_a_stored_client(server: Server, pu
             if agreed:
                 server.code(client, browser)
             browser.get(url)
-            with transcript_of(server.application.storage.engine) as seen, reading() as read:
+            with transcript_of(server.application) as seen, reading() as read:
                 assert "Notes" in browser.get(url).text
             assert seen and not read
             cost.append(seen)

@@ -116,7 +116,7 @@ def test_nothing_is_looked_up_before_the_answer(server: Server) -> None:
         form["username"] = username
         settled(server)
         server.application.mailer.stop()
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             form.submit()
         statements.append(list(seen))
     assert statements[0] == statements[1] and not any("users" in each for each in statements[0])

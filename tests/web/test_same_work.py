@@ -67,7 +67,7 @@ def counted() -> Iterator[Counter[str]]:
 
 def work_of(server: Server, send: Callable[[], TestResponse], status: int) -> Work:
     """What a request costs that is answered with this status."""
-    with transcript_of(server.application.storage.engine) as seen, counted() as calls:
+    with transcript_of(server.application) as seen, counted() as calls:
         answer = send()
     assert answer.status_int == status, answer.text
     assert calls, "the request needs cryptography"

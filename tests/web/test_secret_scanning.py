@@ -70,7 +70,7 @@ def garbage(prefix: str) -> list[str]:
 @pytest.mark.parametrize("wrong", garbage(digests.CODE), ids=lambda text: text[:24])
 def test_what_is_no_code_is_not_looked_up(server: Server, known: tuple[Client, str], wrong: str) -> None:
     """T038, R-03."""
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert_json_error(server.redeem(*known, wrong), "invalid_grant")
     assert seen == ["SELECT clients", *OWN_EVENT]
 
@@ -80,7 +80,7 @@ def test_what_is_no_refresh_token_is_not_looked_up(
     server: Server, known: tuple[Client, str], wrong: str
 ) -> None:
     """T038, I-15."""
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert_json_error(server.refresh(*known, wrong), "invalid_grant")
     assert seen == ["SELECT clients", *OWN_EVENT]
 
@@ -94,10 +94,10 @@ JWTS = ["a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzI1NiJ9." + "A" * 8_0
 @pytest.mark.parametrize("wrong", [*TOKENS, *JWTS], ids=lambda text: text[:24])
 def test_what_is_no_token_is_not_looked_up(server: Server, known: tuple[Client, str], wrong: str) -> None:
     """T077, T078, L-03, M-03: neither to introspect it nor to revoke it."""
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.introspect(*known, wrong).json == {"active": False}
     assert seen == ["SELECT clients"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         answer = server.revoke(*known, wrong)
     if any(digests.well_formed(prefix, wrong) for prefix in KINDS.values()):
         assert_json_error(answer, "unsupported_token_type")
@@ -119,13 +119,13 @@ def test_what_is_no_client_secret_is_not_looked_up(
     """T047, R-02: not even who it was said to be of."""
     client, _ = known
     form = {"grant_type": "client_credentials", "token": "x"}
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         headers = {"Authorization": basic(client.client_id, wrong)}
         answer = server.http.post(path, form, headers=headers, expect_errors=True)
     assert_json_error(answer, "invalid_client", status=401)
     assert seen == OWN_EVENT
     if wrong:
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             form |= {"client_id": client.client_id, "client_secret": wrong}
             assert_json_error(server.http.post(path, form, expect_errors=True), "invalid_client", status=401)
         assert seen == OWN_EVENT
@@ -135,7 +135,7 @@ def test_what_is_no_client_secret_is_not_looked_up(
 def test_what_is_no_session_is_not_looked_up(server: Server, wrong: str) -> None:
     """T098: nor is one without the code that proves that we made it."""
     for cookie in (wrong, f"{wrong}.", f"{wrong}.{'A' * 43}", f"{forged(digests.SESSION)}.{'A' * 43}"):
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert not is_signed_in(server, server.browser(), cookie=f"__Host-authserver-session={cookie}")
         assert seen == []
 
@@ -147,7 +147,7 @@ def test_what_is_no_pushed_request_is_not_looked_up(make_server: Callable[..., S
     """PAR-05: its reference has a checksum, so it shows without a query whether it is one."""
     server = make_server({"authserver.plugins": SETTINGS["authserver.plugins"] + "pushed_requests"})
     client, _ = server.add_client()
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         answer = server.http.get(
             "/oauth/authorize", {"client_id": client.client_id, "request_uri": wrong}, expect_errors=True
         )

@@ -34,7 +34,7 @@ def add_client(server, **metadata):
 def test_a_token_for_a_client_itself_costs_one_lookup_and_one_event(server):
     """The floor: nothing else is needed, so nothing else is asked."""
     client, secret = add_client(server, grant_types=("client_credentials",))
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.token(client, secret, grant_type="client_credentials").status_int == 200
     # A statement alone is a transaction by itself, in one round trip.
     assert seen == ["SELECT clients", "INSERT events"]
@@ -47,7 +47,7 @@ def test_the_first_use_of_a_secret_costs_one_update_more(server):
         engine.stores.clients.touch(client.client_id, engine.now)
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         for noted in (True, False, True):
-            with transcript_of(server.application.storage.engine) as seen:
+            with transcript_of(server.application) as seen:
                 assert server.token(client, secret, grant_type="client_credentials").status_int == 200
             if noted:
                 assert seen == [
@@ -71,7 +71,7 @@ def test_the_first_use_of_a_client_in_a_day_costs_one_update_more(server):
         for _ in range(2):
             for noted in (True, False):
                 server.introspect(client, secret, "x")
-                with transcript_of(server.application.storage.engine) as seen:
+                with transcript_of(server.application) as seen:
                     assert server.token(client, secret, grant_type="client_credentials").status_int == 200
                 update = ["BEGIN", "UPDATE clients", "INSERT events", "COMMIT"]
                 assert seen == ["SELECT clients", *(update if noted else ["INSERT events"])]
@@ -82,7 +82,7 @@ def test_a_redemption_costs_two_lookups_a_claim_a_token_and_an_event(server):
     """The code comes with its grant and user in one statement."""
     client, secret = add_client(server)
     code = server.code(client)
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.redeem(client, secret, code).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -99,7 +99,7 @@ def test_a_refresh_costs_what_a_redemption_costs(server):
     """And a retry of it costs one lookup more and no token."""
     client, secret = add_client(server)
     token = server.redeem(client, secret, server.code(client)).json["refresh_token"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.refresh(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -110,7 +110,7 @@ def test_a_refresh_costs_what_a_redemption_costs(server):
         "INSERT events",
         "COMMIT",
     ]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.refresh(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -127,7 +127,7 @@ def test_a_refresh_without_rotation_moves_an_end_and_stores_nothing(server):
     with server.application.storage.engine.begin() as connection:
         connection.execute(sa.update(clients).values(rotates_refresh_tokens=False))
     for _ in range(3):
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert server.refresh(client, secret, token).status_int == 200
         assert seen == [
             "SELECT clients",
@@ -149,7 +149,7 @@ def test_the_use_of_a_grant_is_noted_once_a_minute(server, rotates):
     with time_machine.travel(datetime.now(UTC), tick=False) as clock:
         for seconds, noted in ((60, True), (59, False), (1, True), (0, False)):
             clock.shift(timedelta(seconds=seconds))
-            with transcript_of(server.application.storage.engine) as seen:
+            with transcript_of(server.application) as seen:
                 answer |= server.refresh(client, secret, answer["refresh_token"]).json
             assert ("UPDATE grants" in seen) == noted
             assert len(seen) == 6 + rotates + noted
@@ -173,10 +173,10 @@ def test_an_introspection_costs_two_lookups(make_server, database_url, token_for
         server.redeem(client, secret, server.code(client)).json["access_token"],
         server.token(client, secret, grant_type="client_credentials").json["access_token"],
     ):
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert server.introspect(client, secret, token).json["active"]
         assert seen == ["SELECT clients", looked_up]
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert server.introspect(api, api_secret, token).json["active"]
         assert seen == ["SELECT clients", looked_up, "SELECT clients"]
 
@@ -186,11 +186,11 @@ def test_garbage_is_not_looked_up(server):
     client, secret = add_client(server)
     garbage = ("x", "a.b.c", forged("as_refresh_")[:-1] + "!", server.code(client))
     for token in garbage:
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert server.introspect(client, secret, token).json == {"active": False}
         assert seen == ["SELECT clients"]
     for token in garbage[:-1]:
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             assert server.revoke(client, secret, token).status_int == 200
         assert seen == ["SELECT clients"]
 
@@ -201,7 +201,7 @@ def test_who_scans_for_tokens_costs_one_event(make_server):
     client, secret = add_client(server)
     statuses, events = [], []
     for _ in range(8):
-        with transcript_of(server.application.storage.engine) as seen:
+        with transcript_of(server.application) as seen:
             statuses.append(server.introspect(client, secret, "x").status_int)
         assert seen[0] == "SELECT clients"
         events += seen[1:]
@@ -213,7 +213,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
     """A second one costs the lookups alone."""
     client, secret = add_client(server)
     token = server.redeem(client, secret, server.code(client)).json["access_token"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.revoke(client, secret, token).status_int == 200
     assert seen == [
         "SELECT clients",
@@ -225,7 +225,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
         "INSERT events",
         "COMMIT",
     ]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.revoke(client, secret, token).status_int == 200
     assert seen == ["SELECT clients", "SELECT grants"]
 
@@ -233,7 +233,7 @@ def test_a_revocation_costs_two_lookups_an_update_and_an_event(server):
 def test_a_refused_token_request_costs_a_lookup_and_its_own_event(server):
     """The request itself has written nothing."""
     client, _ = add_client(server, grant_types=("client_credentials",))
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.token(client, forged("as_secret_"), grant_type="client_credentials").status_int == 401
     assert seen == ["SELECT clients", "INSERT events"]
 
@@ -245,13 +245,13 @@ def test_the_account_pages_cost_the_same_however_many_they_show(server, many):
         client, secret = server.add_client()
         server.redeem(client, secret, server.code(client))
     browser = signed_in(server)
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert browser.get("/account/apps").text.count('name="disconnect"') == many
     assert seen == ["SELECT sessions", "SELECT grants", "SELECT consents", "SELECT clients"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert browser.get("/account/sessions").text.count("<section") == many + 1
     assert seen == ["SELECT sessions", "SELECT sessions"]
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         browser.get("/account/password")
     assert seen == ["SELECT sessions"]
 
@@ -266,7 +266,7 @@ def test_a_changed_password_costs_the_same_however_much_ends_with_it(server, man
     form = form_with(browser.get("/account/password"), "repeated")
     form["current_password"] = PASSWORD
     form["new_password"] = form["repeated"] = "another good password"
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert form.submit().status_int == 303
     assert seen == [
         "SELECT sessions",
@@ -295,6 +295,6 @@ def test_a_changed_password_costs_the_same_however_much_ends_with_it(server, man
 )
 def test_what_no_request_changes_asks_the_database_nothing(server, path):
     """T114: these answer whatever state the database is in."""
-    with transcript_of(server.application.storage.engine) as seen:
+    with transcript_of(server.application) as seen:
         assert server.http.get(path).status_int == 200
     assert seen == []

@@ -177,6 +177,11 @@ def _is_registered_for(client: Client, presented: str) -> bool:
     return not secrets.needs_secret(presented)
 
 
+def authenticates(authorization: str | None, parameters: Parameters) -> bool:
+    """Whether a request has something that is to prove who its client is, right or wrong."""
+    return authorization is not None or "client_secret" in parameters or ASSERTION in parameters
+
+
 def read_credentials(authorization: str | None, parameters: Parameters) -> Presented:
     """Read exactly one method of client authentication (J-04, T042, T043).
 

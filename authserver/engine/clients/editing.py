@@ -8,7 +8,7 @@ What it means for what was given out before:
 
 - A consent counts while the client has the name and no other redirect URIs than the person agreed to
   (`records.Consent.is_for`); an open consent page is shown again. So a client does not come to more silently.
-- Codes, refresh tokens and pending requests are checked against the client at each use, so what is taken away counts
+- Codes, refresh tokens and pending requests are checked against the client at each use, so what is removed counts
   from the next request on. Access tokens that were issued stay as they are.
 - The grants to a client that becomes public are revoked: its tokens were protected by a credential that it no
   longer has.

@@ -1,7 +1,7 @@
 """Initial access tokens: an operator makes them, each for a named registration policy (RFC 7591, 3).
 
 A token says who may register; what they may register is up to the policy, which belongs to a plugin
-(`registration_decision`). Whoever has the token can use it, so each has an end, and may have a number of uses.
+(`registration_decision`). Anyone who has the token can use it, so each has an end, and may have a number of uses.
 """
 
 from __future__ import annotations

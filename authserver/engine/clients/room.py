@@ -40,7 +40,7 @@ def make_room(engine: Engine, metadata: ClientMetadata) -> list[str]:
     """Delete what gives way to one more client of this network; their ids.
 
     An equal client of this network that was never used goes in any case, unless it manages its registration: a program
-    that registers anew whenever it starts would else leave one behind each time. It gets an id of its own
+    that registers again whenever it starts would otherwise leave one behind each time. It gets an id of its own
     nevertheless, because several people may share a network, and one of them must not get the client of another.
     Strangers can manage what they register, so where there are too many, that alone keeps no client; it only goes last.
 
@@ -85,7 +85,7 @@ def _count(engine: Engine, most: int, *, network: str | None = None) -> int:
 
 
 def _refusal(engine: Engine, *, in_all: bool) -> TooManyRequests:
-    """For whoever comes while all are spared: until one of them is so no longer."""
+    """The refusal while no client may be deleted, with the seconds until one may."""
     spared_for: dict[str | None, timedelta] = {network_here(engine): SPARED}
     if in_all:
         spared_for[None] = SPARED_BY_OTHERS

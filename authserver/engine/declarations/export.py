@@ -33,7 +33,7 @@ from authserver.engine.records import (
 )
 
 KINDS = tuple(item.name for item in fields(Forms))
-# Clients are read so many at a time.
+# How many clients are read at a time.
 PAGE = 1000
 
 

@@ -7,17 +7,20 @@ times, clients, scopes and resources is held. What an assertion means is a matte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from authserver.engine import issuer_registry, uris
 from authserver.engine.asking import requested_scopes
-from authserver.engine.context import AssertionProfile, Engine, Issue, SingleUse, Vouched
+from authserver.engine.clients.authentication import authenticates
+from authserver.engine.context import AssertionProfile, Engine, Issue, Redeem, SingleUse, Vouched
 from authserver.engine.crypto.jose import read_jws
 from authserver.engine.documents import FetchFailed
 from authserver.engine.errors import (
+    InvalidClient,
     InvalidGrant,
     InvalidScope,
     InvalidTarget,
@@ -66,42 +69,95 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
         TemporarilyUnavailable: the keys of the issuer cannot be fetched now.
     """
     text = parameters.require("assertion")
-    requested = requested_scopes(parameters)
     facts: dict[str, str] = {}
+    with _telling(facts):
+        return _order(engine, client, parameters, verify(engine, client, text, facts), facts)
+
+
+def named_client(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem] | None:
+    """The client whose request this is because its assertion says so, and what redeems that; None: clients authenticate.
+
+    Only where a request authenticates no client, and the profile of its issuer names one (`AssertionProfile.names_client`).
+    A request that has not even a `client_id` is told nothing of which issuers are trusted.
+
+    Raises:
+        InvalidGrant: the assertion is not accepted.
+        InvalidClient: the client is disabled.
+        TemporarilyUnavailable: the keys of the issuer cannot be fetched now.
+    """
+    text, client_id = parameters.get("assertion"), parameters.get("client_id")
+    naming = any(profile.names_client for profile in engine.assertion_profiles.values())
+    if text is None or not naming or authenticates(engine.caller.authorization, parameters):
+        return None
+    facts: dict[str, str] = {}
+    with _telling(facts):
+        try:
+            issuer, profile = named_issuer(engine, text)
+        except BadAssertion:
+            if client_id is not None:
+                return None
+            raise
+        if profile.names_client is None:
+            return None
+        claims = _claims_of(engine, issuer, profile, text, facts)
+        client = engine.find_kept_client(profile.names_client(issuer, claims, client_id))
+        if client is None:
+            raise BadAssertion("issuer-client-unknown")
+        engine.journal.client_id = client.client_id
+        if not client.is_enabled:
+            raise InvalidClient("The client is disabled.", reason="client-disabled")
+        _check_client(issuer, client)
+    verified = Verified(issuer=issuer, profile=profile, claims=claims)
+
+    def redeem_named(engine: Engine, client: Client, parameters: Parameters) -> Issue:
+        with _telling(facts):
+            return _order(engine, client, parameters, verified, facts)
+
+    return client, redeem_named
+
+
+@contextmanager
+def _telling(facts: Mapping[str, str]) -> Iterator[None]:
+    """Make what is wrong with an assertion the refusal that its client gets, with these facts for operators."""
     try:
-        verified = verify(engine, client, text, facts)
-        issuer = verified.issuer
-        vouched = verified.profile.accept(engine, client, issuer, verified.claims)
-        _check_resources(issuer, vouched)
-        parent = of_assertion(
-            engine,
-            vouched.user,
-            issuer.issuer,
-            of_client=vouched.of_client,
-            new_user=vouched.new_user,
-            scopes=vouched.scopes,
-            resources=vouched.resources,
-            expires_at=vouched.expires_at,
-            details=vouched.details,
-        )
-        order = derive(
-            engine,
-            client,
-            parent,
-            grant_type=GRANT_TYPE,
-            scopes=requested,
-            resources=_wanted(parameters, issuer, vouched),
-            uses=_uses(issuer, vouched, verified.claims, facts),
-            bound=vouched.bound,
-            noted={**facts, **vouched.noted},
-        )
-        return _within(order, issuer)
+        yield
     except (BadAssertion, NotLive) as bad:
         raise _refused(InvalidGrant(_REFUSED, reason=bad.reason), facts) from None
     except FetchFailed as failure:
         raise _without_keys(failure, facts) from None
     except OAuthError as refusal:
         raise _refused(refusal, facts) from None
+
+
+def _order(
+    engine: Engine, client: Client, parameters: Parameters, verified: Verified, facts: Mapping[str, str]
+) -> Issue:
+    issuer, requested = verified.issuer, requested_scopes(parameters)
+    vouched = verified.profile.accept(engine, client, issuer, verified.claims)
+    _check_resources(issuer, vouched)
+    parent = of_assertion(
+        engine,
+        vouched.user,
+        issuer.issuer,
+        of_client=vouched.of_client,
+        joins=vouched.joins,
+        scopes=vouched.scopes,
+        resources=vouched.resources,
+        expires_at=vouched.expires_at,
+        details=vouched.details,
+    )
+    order = derive(
+        engine,
+        client,
+        parent,
+        grant_type=GRANT_TYPE,
+        scopes=requested,
+        resources=_wanted(parameters, issuer, vouched),
+        uses=_uses(issuer, vouched, verified.claims, facts),
+        bound=vouched.bound,
+        noted={**facts, **vouched.noted},
+    )
+    return _within(order, issuer)
 
 
 def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> Verified:
@@ -117,15 +173,35 @@ def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> 
     """
     issuer, profile = named_issuer(engine, text)
     facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
+    _check_enabled(issuer)
+    _check_client(issuer, client)
+    # Where the assertion itself says whose it is, its client need prove nothing.
+    if client.is_public and profile.names_client is None and not profile.lets_in(issuer, client):
+        raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
+    claims = _claims_of(engine, issuer, profile, text, facts)
+    return Verified(issuer=issuer, profile=profile, claims=claims)
+
+
+def _check_enabled(issuer: TrustedIssuer) -> None:
     if not issuer.is_enabled:
         raise BadAssertion(ISSUER_DISABLED)
+
+
+def _check_client(issuer: TrustedIssuer, client: Client) -> None:
+    """That this client may present assertions of the issuer. Raises BadAssertion."""
     if issuer.clients is not None and client.client_id not in issuer.clients:
         raise BadAssertion("issuer-client-not-allowed")
-    if client.is_public and not profile.lets_in(issuer, client):
-        raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
+
+
+def _claims_of(
+    engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, text: str, facts: dict[str, str]
+) -> Mapping[str, Any]:
+    """The claims of an assertion of this issuer, and facts about it. Raises BadAssertion, FetchFailed."""
+    facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
+    _check_enabled(issuer)
     claims = _claims(engine, issuer, profile, text)
     facts |= told_of(engine, claims)
-    return Verified(issuer=issuer, profile=profile, claims=claims)
+    return claims
 
 
 def named_issuer(engine: Engine, text: str) -> tuple[TrustedIssuer, AssertionProfile]:
@@ -187,6 +263,7 @@ def _verified(
         lifetime=issuer.lifetime,
         skew=timedelta(seconds=issuer.skew),
         algorithms=issuer.algorithms,
+        audience=profile.audience(issuer),
     )
 
 
@@ -207,8 +284,10 @@ def _check_resources(issuer: TrustedIssuer, vouched: Vouched) -> None:
 
 
 def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> tuple[str, ...]:
-    """For which resources the token is to be, where the assertion does not say it."""
+    """For which resources the token is to be, where the assertion does not say it. Raises InvalidTarget."""
     named = tuple(parameters.all("resource"))
+    if vouched.needs_resource and not named:
+        raise InvalidTarget("The request must name a resource.", reason="resource-missing")
     if named or vouched.resources is not None or not issuer.default_resource:
         return named
     return (issuer.default_resource,)

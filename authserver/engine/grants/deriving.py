@@ -9,7 +9,7 @@ So it is here once, and each grant type says only what its parent is.
 - Never widen: scopes and resources of the parent are a ceiling; the policies of today are asked below it.
 - Never extend: it ends no later than the parent.
 
-A grant that is derived from another hangs on it (`Grant.parent_id`): whoever ends one ends both.
+A grant that is derived from another depends on it (`Grant.parent_id`): the end of one ends both.
 """
 
 from __future__ import annotations
@@ -31,12 +31,21 @@ from authserver.engine.asking import (
 from authserver.engine.context import Engine, Issue, SingleUse
 from authserver.engine.crypto import digests
 from authserver.engine.errors import InvalidGrant, InvalidScope, InvalidTarget, OAuthError
-from authserver.engine.records import AUTHENTICATES, NOTHING, VOUCHED_BY, Client, FoundToken, Grant, User
+from authserver.engine.records import (
+    AUTHENTICATES,
+    NOTHING,
+    VOUCHED_BY,
+    Client,
+    FoundToken,
+    Grant,
+    JoinedIdentity,
+    User,
+)
 from authserver.engine.tokens import ancestry
 from authserver.engine.tokens.issued import Issued
 from authserver.engine.tokens.issuing import ACTOR, SIGN_IN_CLAIMS
 
-# How a grant says who acts for its subject: `sub` is a client, and `act` whoever acted before it (RFC 8693, 4.1).
+# How a grant says who acts for its subject: `sub` is a client, and `act` the client that acted before it (RFC 8693, 4.1).
 Actor = Mapping[str, Any]
 
 
@@ -64,7 +73,7 @@ class Parent:
         ancestors: the grants that this one was derived from, its parent first.
         actor: who acts by it, the present one outermost; None: the subject or its client itself.
         details: of the new grant: how and when the person signed in, and who vouched for them.
-        new_user: whether the user is not stored yet.
+        joins: what ties the user to an issuer, if neither is stored yet.
     """
 
     user: User | None
@@ -75,7 +84,7 @@ class Parent:
     ancestors: tuple[Grant, ...] = ()
     actor: Actor | None = None
     details: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    new_user: bool = False
+    joins: JoinedIdentity | None = None
 
     @property
     def chain(self) -> tuple[Grant, ...]:
@@ -116,7 +125,7 @@ def of_assertion(
     issuer: str,
     *,
     of_client: bool = False,
-    new_user: bool = False,
+    joins: JoinedIdentity | None = None,
     scopes: tuple[str, ...] | None = None,
     resources: tuple[str, ...] | None = None,
     expires_at: datetime | None = None,
@@ -128,7 +137,7 @@ def of_assertion(
         user: whom it names; None if that is nobody.
         issuer: who signed it. What comes of it ends with `authserver end issuer`.
         of_client: whether it says who the client is, and names no person.
-        new_user: whether the user is not stored yet.
+        joins: what ties the user to the issuer, if neither is stored yet.
         scopes, resources, expires_at: what the assertion itself limits.
         details: of the sign-in, as claims.
 
@@ -137,13 +146,13 @@ def of_assertion(
     """
     if user is None and not of_client:
         raise NotLive("user-unknown")
-    if user is not None and not new_user:
+    if user is not None and not joins:
         engine.journal.user_id = user.user_id
     if user is not None and not user.is_enabled:
         raise NotLive("user-disabled")
     return Parent(
         user=user,
-        new_user=new_user,
+        joins=joins,
         scopes=scopes,
         resources=resources,
         expires_at=expires_at,
@@ -213,7 +222,7 @@ def derive(
         bound=bound,
         bound_refusal=bound_refusal,
         hangs_on=parent.chain,
-        new_user=parent.new_user,
+        joins=parent.joins,
         noted=noted,
     )
 

@@ -150,7 +150,7 @@ def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _change_user(engine: Engine, event: LoggedEvent) -> Redone:
-    """The groups are as they were after it. The log has no values: an attribute that was changed is taken away."""
+    """The groups are as they were after it. The log has no values: an attribute that was changed is removed."""
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)

@@ -1,6 +1,6 @@
 """What a derived grant hangs on: it is live only while each grant is live that it comes from (T163).
 
-Whoever ends a grant ends all that was derived from it in the same transaction (`ports.Grants.revoke`). Here that is looked
+The end of a grant ends all that was derived from it in the same transaction (`ports.Grants.revoke`). Here that is looked
 at again whenever a derived grant is used, together with what ends nothing by itself: a client or an issuer that is
 disabled while the grants are ended batch after batch (T164).
 """
@@ -13,7 +13,7 @@ from authserver.engine import issuer_registry
 from authserver.engine.context import Engine
 from authserver.engine.records import Grant
 
-# So many grants may hang one on another; more are a fault.
+# A chain of derived grants may have this length; a longer one is a fault.
 MAXIMUM_DISTANCE = 64
 ISSUER_DISABLED = "issuer-disabled"
 

@@ -107,6 +107,7 @@ def verify_assertion(
     lifetime: int,
     skew: timedelta = SKEW,
     algorithms: Collection[str] = TRUSTED_ALGORITHMS,
+    audience: str = "",
     audiences: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """The claims of an assertion that a trusted issuer made for us and that is in force (RFC 7523, 3).
@@ -118,14 +119,16 @@ def verify_assertion(
         lifetime: the most seconds from now to `exp`, clock skew apart.
         skew: by how much its clock may differ from ours.
         algorithms: that it may be signed with.
-        audiences: other names of ours than the issuer, of which one may be its only audience.
+        audience: what it calls us; empty: our issuer.
+        audiences: other names of ours, of which one may be its only audience.
 
     Raises:
         BadAssertion: anything else. `iss` and `sub` are strings of the claims returned; `exp` is an integer.
     """
     claims = _verified(engine, text, keys_of, typ=typ, untyped=untyped, algorithms=algorithms)
     subject = claims.get("sub")
-    if not any(claims.get("aud") in (name, [name]) for name in (engine.settings.issuer, *audiences)):
+    ours = (audience or engine.settings.issuer, *audiences)
+    if not any(claims.get("aud") in (name, [name]) for name in ours):
         raise BadAssertion("assertion-audience")
     if not isinstance(subject, str) or not subject:
         raise BadAssertion("assertion-subject-missing")

@@ -34,6 +34,7 @@ from authserver.engine.records import (
     Client,
     EventType,
     Grant,
+    JoinedIdentity,
     Token,
     TokenKind,
 )
@@ -291,7 +292,7 @@ def keep_approved(
 
 
 def _hold_resources(engine: Engine, grant: Grant) -> None:
-    """Lock the resources of a new grant that are in the database: whoever removes one then finds this grant (L-08).
+    """Lock the resources of a new grant that are in the database: a removal of one then finds this grant (L-08).
 
     Raises:
         InvalidTarget: one was removed after it was looked up for this request.
@@ -342,7 +343,7 @@ def _check_person(order: Issue) -> None:
 def _keep(engine: Engine, order: Issue) -> None:
     """Store a new grant, so that it can be listed and revoked like every other.
 
-    Whoever disables its client or user, or removes a resource, waits for it and finds it (L-08).
+    A transaction that disables its client or user, or removes a resource, waits for it and finds it (L-08).
 
     Raises:
         InvalidClient, InvalidGrant, InvalidTarget: one of them was disabled or removed meanwhile.
@@ -352,8 +353,8 @@ def _keep(engine: Engine, order: Issue) -> None:
     _hold_issuer(engine, grant)
     if not stores.clients.hold(grant.client_id):
         raise InvalidClient("The client is disabled.", reason="client-disabled")
-    if order.new_user:
-        _add_user(engine, order)
+    if order.joins is not None:
+        _add_user(engine, order, order.joins)
     elif grant.user_id is not None and not stores.users.hold_enabled(grant.user_id):
         raise InvalidGrant("The user may not sign in.", reason="user-disabled")
     _hold_resources(engine, grant)
@@ -364,7 +365,7 @@ def _keep(engine: Engine, order: Issue) -> None:
 
 
 def _hold_parents(engine: Engine, order: Issue) -> None:
-    """Keep the grants from ending that a new one hangs on: whoever ends one waits, and then ends this, too (T163).
+    """Lock the grants that a new one depends on: a transaction that ends one waits, and then ends this, too (T163).
 
     Before the client is locked: a token request locks its grant before its client.
 
@@ -395,27 +396,24 @@ def _hold_issuer(engine: Engine, grant: Grant) -> None:
         raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
 
 
-def _add_user(engine: Engine, order: Issue) -> None:
+def _add_user(engine: Engine, order: Issue, joins: JoinedIdentity) -> None:
     """Store the person for whom an issuer vouched for the first time.
 
     Raises:
         AlreadyClaimed: another request did so at the same time; the grant type finds them then.
+        ServerError: the grant type ties somebody else.
     """
     user = order.user
-    assert user is not None  # `_check_person`
+    if user is None or joins.user_id != user.user_id:
+        raise _faulty(order, "identity-of-somebody-else")
     try:
         engine.stores.users.add(user)
+        engine.stores.identities.add(joins)
     except AlreadyExists:
         raise AlreadyClaimed from None
-    engine.record(
-        EventType.USER_ADDED,
-        details={
-            "groups": list(user.groups),
-            "attributes": sorted(user.attributes),
-            "password": False,
-            VOUCHED_BY: order.grant.details.get(VOUCHED_BY, ""),
-        },
-    )
+    details = {"groups": list(user.groups), "attributes": sorted(user.attributes), "password": False}
+    engine.record(EventType.USER_ADDED, details=details)
+    engine.record(EventType.IDENTITY_JOINED, details={"issuer": joins.issuer})
 
 
 def _faulty(order: Issue, reason: str) -> ServerError:

@@ -89,7 +89,7 @@ class Guard:
         self._kids: tuple[str, ...] = ()
         self.protected = ProtectedResource(
             url,
-            # The name and the secret are those of nobody: `_answer` looks at neither.
+            # Name and secret are placeholders: `_answer` looks at neither.
             Issuer(
                 issuer,
                 client_id="admin-api",

@@ -52,7 +52,7 @@ class Administrator:
     def refuse_beyond(self, scopes: Iterable[str]) -> None:
         """Refuse what would give somebody these scopes, unless this administrator has those of the API among them.
 
-        Otherwise whoever may write clients could make one that may do everything. Raises Problem.
+        Otherwise an administrator who may write clients could make one that may do everything. Raises Problem.
         """
         beyond = sorted({scope for scope in scopes if scope.startswith(PREFIX)} - self.scopes)
         if beyond:

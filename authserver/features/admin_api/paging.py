@@ -77,7 +77,7 @@ def gathered(
     """A page of a list that is ordered by some texts.
 
     Args:
-        read: takes such texts and a number; the next so many, beginning after them.
+        read: takes such texts and a number: the next records after them, at most this number.
         place: those texts of one.
         shown: what is answered of one.
         fits: whether one is meant; None for all.

@@ -96,7 +96,7 @@ _MAXIMUM_AGE = 31_536_000
 class AdminConsole:
     """Serve the pages for operators at `/admin`, to signed-in people in these groups.
 
-    Whoever is in none of the groups gets 404 there. Nobody is, until an operator puts somebody into one: `authserver
+    A person in none of the groups gets 404 there. Nobody is in one until an operator adds them: `authserver
     user edit NAME --add-group authserver-admins`. A sign-in plugin that brings groups along, such as that for LDAP,
     decides who is.
 

@@ -233,7 +233,7 @@ def _form(visit: Visit, now: Mapping[str, Any], client: Client | None) -> Mappin
 
 
 def _details(visit: Visit) -> dict[str, Any]:
-    """What was typed of the links and of what plugins keep; None for what is taken away. Raises InvalidClientMetadata."""
+    """What was typed of the links and of what plugins keep; None for what is removed. Raises InvalidClientMetadata."""
     known = visit.engine.client_metadata
     typed = {name: value_of(text) for name in known if (text := visit.get(f"{MEMBER}{name}"))}
     if all(name in typed for name in KEYS):

@@ -11,7 +11,7 @@ from authserver.administration import Act, Ended, Stage, end_part, plan_part
 from authserver.explaining.ends import jwt_sentence, sentence
 from authserver.features.console.pages import Visit
 
-# Seconds. Whoever confirms waits for the count, and a server in front for the end; there are commands for more.
+# Seconds that an operator waits for the count, and a proxy in front for the end; commands can do more.
 COUNTING = 0.15
 # This many batches are done in any case: a page of grants, one of consents, and the first step.
 FEW = 3

@@ -23,7 +23,7 @@ from authserver.features.console.access import Role
 from authserver.features.console.ages import distance, length
 from authserver.features.console.pages import BadInput, Page, Visit
 
-# Of ended keys so many are shown, the latest.
+# How many ended keys are shown, the latest first.
 MAXIMUM_REMOVED = 20
 MAXIMUM_REASON = 100
 _KINDS = {

@@ -32,7 +32,7 @@ from authserver.features.console.finding import user_named
 from authserver.features.console.pages import BadInput, Page, Visit
 
 # How long a part may take in a request, in seconds; a batch that has begun is finished. The first count is quick, as every
-# page is; whoever wants more goes on.
+# page is; an operator who wants more continues.
 FIRST_SECONDS = 0.15
 SECONDS = 5.0
 _PURPOSE = "kill-switch"

@@ -14,7 +14,7 @@ from authserver.api import Usage, network_of
 from authserver.features.console.access import Role
 from authserver.features.console.pages import BadInput, Page, Visit
 
-# So many counts are shown at most, the fullest.
+# How many counts are shown at most, the fullest first.
 MAXIMUM_SHOWN = 200
 
 
@@ -67,7 +67,7 @@ def show_lifting(visit: Visit) -> Mapping[str, Any]:
 
 
 def lift(visit: Visit) -> Response:
-    """Let somebody begin anew with a limit, or everybody. Raises BadInput."""
+    """Reset the counts of a limit for one key, or for all. Raises BadInput."""
     limit, who = visit.get("limit"), visit.get("who")
     if visit.get("confirm") != "yes":
         raise BadInput("Nothing was lifted: confirm it with the button.")

@@ -16,7 +16,7 @@ from authserver.features.console.pages import Page, Visit
 # How many events are read at most, the newest; and how many recorded questions are asked again at most.
 MAXIMUM_EVENTS = 1_000
 MAXIMUM_ASKED = 200
-# After so many seconds no further question is asked: plugins may be slow.
+# Seconds after which no further question is asked: plugins may be slow.
 MAXIMUM_SECONDS = 2.0
 # How many clients of a kind of difference are named.
 MAXIMUM_CLIENTS = 10

@@ -189,7 +189,7 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
     claimed = claim_rate(engine, Counted.TYPED_CODE, account=person.username)
     found = requests.find_by_user_code(engine, typed)
     code = requests.read_user_code(typed)
-    # Whoever types a code after somebody else learns no more than whoever guesses one.
+    # A person who types a code after somebody else learns no more than one who guesses.
     if found is None or code is None or found.person_id not in (None, person.user_id):
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
@@ -223,7 +223,7 @@ def allow(
     found, client = asked.found, asked.agreement.client
     if not requests.answer_once(engine, found, State.APPROVED):
         raise _answered()
-    # It is not remembered for the next request: whoever holds the next device is somebody else, perhaps.
+    # It is not remembered for the next request, whose device another person may hold.
     grant = agree(engine, chosen, session, asked=False, acr=asked.acr, kept=asked.kept)
     grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE, ON_ANOTHER_DEVICE: True})
     engine.journal.grant_id = grant.grant_id

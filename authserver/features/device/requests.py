@@ -35,7 +35,7 @@ LENGTH = 8
 _LOOK_ALIKES = str.maketrans({"2": "Z", "5": "S", "6": "G", "8": "B", "U": "V", "Y": "V"})
 # So long the record stays, so that a late poll hears that the code has expired, and not that there is none.
 _REMEMBERED = timedelta(minutes=15)
-# Each poll that comes too early makes the interval longer by so many seconds (RFC 8628, 3.5).
+# Seconds by which each poll that comes too early makes the interval longer (RFC 8628, 3.5).
 SLOWER = 5
 # How often a change is tried again that another one was before.
 _TRIES = 5
@@ -119,8 +119,9 @@ class DeviceRequest:
         """The request after a poll now, and whether that came too early."""
         details = self.record.details
         last, interval = details.get("polled_at"), details["interval"]
-        # A poll in the future was before the clock was set back, and nobody knows how long ago that was.
-        too_early = last is not None and 0 <= now.timestamp() - last < interval
+        # Of two polls at once the later one may have been written first. A poll further in the future was before the clock
+        # was set back, and nobody knows how long ago that was.
+        too_early = last is not None and abs(now.timestamp() - last) < interval
         return self._with(
             polled_at=now.timestamp(), interval=interval + SLOWER if too_early else interval
         ), too_early

@@ -103,6 +103,7 @@ class OpenID:
     replaces_pkce: ClassVar[Mapping[str, str]] = {
         "by_nonce": "the client compares the nonce in the ID token with the one that it sent"
     }
+    silences: ClassVar[Mapping[str, str]] = {"prompt": "a request with `none` shows no page"}
     waives_pkce: ClassVar[Mapping[str, str]] = {"by_nothing": "an operator tries the server, and says so"}
     proven_at_registration: ClassVar[Mapping[str, str]] = {
         registration.WITHOUT_PKCE: "an operator says so",

@@ -89,6 +89,7 @@ class Attempt:
 
     @property
     def began(self) -> datetime:
+        """When the person was sent to the other server."""
         return datetime.fromtimestamp(self.began_at, UTC)
 
 

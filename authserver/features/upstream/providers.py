@@ -104,6 +104,7 @@ class Provider:
 
     @cached_property
     def groups_here(self) -> dict[str, str]:
+        """The groups here, by the name that the provider gives them."""
         return dict(self.groups)
 
     @cached_property

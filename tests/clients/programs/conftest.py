@@ -114,6 +114,8 @@ def signing_in(resources: Resources, tmp_path: Path) -> Iterator[DevelopmentServ
     text = switched(
         development_ini(issuer, resources),
         ("    # openid\n", "    openid\n"),
+        ("    # claims_groups\n", "    claims_groups\n"),
+        ("# authserver.fetch_loopback = false\n", "authserver.fetch_loopback = true\n"),
         ("# authserver.plugin.step_up.wished_with =\n", "authserver.plugin.step_up.wished_with = openid\n"),
     )
     with running(issuer, text, tmp_path) as server:
@@ -197,6 +199,16 @@ def node(npm: Path) -> str:
 def go_program() -> str:
     """The program in Go."""
     return str(installed("go", [path_of("go"), "build", "-mod=readonly", "-o", "program", "."]) / "program")
+
+
+@pytest.fixture(scope="session")
+def oauth2_proxy() -> str:
+    """oauth2-proxy, compiled."""
+    module = "github.com/oauth2-proxy/oauth2-proxy/v7"
+    return str(
+        installed("oauth2-proxy", [path_of("go"), "build", "-mod=readonly", "-o", "program", module])
+        / "program"
+    )
 
 
 @pytest.fixture(scope="session")

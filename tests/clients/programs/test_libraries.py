@@ -57,8 +57,9 @@ def test_go_gets_uses_and_refreshes_tokens(page, server, resources, go_program, 
     walk(page, server, [go_program, server.issuer, resources.notes, client_id, secret])
 
 
-def test_openid_client_signs_a_person_in(page, signing_in, npm, node):
-    """OIDC-02, OIDC-08, OIDC-09, OIDC-16, OIDC-22, OIDC-38, OIDC-49: it checks all that OpenID Connect has a client check."""
+@pytest.mark.parametrize("script", ["sign-in.js", "sign-in-oauth4webapi.js"])
+def test_a_library_of_openid_connect_signs_a_person_in(page, signing_in, npm, node, script):
+    """openid-client, and oauth4webapi: OIDC-02, OIDC-08, OIDC-09, OIDC-16, OIDC-22, OIDC-38, OIDC-49: it checks all that OpenID Connect has a client check."""
     port = str(free_port())
     client_id, secret = signing_in.add_client(
         "--name=Board",
@@ -70,7 +71,7 @@ def test_openid_client_signs_a_person_in(page, signing_in, npm, node):
         "--scope=profile",
         "--scope=email",
     )
-    with started([node, str(npm / "sign-in.js"), signing_in.issuer, client_id, secret, port]) as program:
+    with started([node, str(npm / script), signing_in.issuer, client_id, secret, port]) as program:
         allow(page, program.address(), signing_in.password)
         page.get_by_text("Done.").wait_for()
         result = program.result()

@@ -1,20 +1,25 @@
 package program;
 
 import java.time.Duration;
+import java.util.Map;
 import org.springframework.beans.factory.annotation.Value;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.context.annotation.Bean;
 import org.springframework.security.config.Customizer;
 import org.springframework.security.config.annotation.web.builders.HttpSecurity;
 import org.springframework.security.core.Authentication;
+import org.springframework.security.core.annotation.AuthenticationPrincipal;
 import org.springframework.security.oauth2.client.OAuth2AuthorizeRequest;
 import org.springframework.security.oauth2.client.OAuth2AuthorizedClient;
 import org.springframework.security.oauth2.client.OAuth2AuthorizedClientProviderBuilder;
 import org.springframework.security.oauth2.client.annotation.RegisteredOAuth2AuthorizedClient;
+import org.springframework.security.oauth2.client.oidc.web.logout.OidcClientInitiatedLogoutSuccessHandler;
 import org.springframework.security.oauth2.client.registration.ClientRegistrationRepository;
 import org.springframework.security.oauth2.client.web.DefaultOAuth2AuthorizedClientManager;
 import org.springframework.security.oauth2.client.web.OAuth2AuthorizedClientRepository;
+import org.springframework.security.oauth2.core.oidc.user.OidcUser;
 import org.springframework.security.web.SecurityFilterChain;
 import org.springframework.web.bind.annotation.GetMapping;
 import org.springframework.web.bind.annotation.RestController;
@@ -53,10 +58,32 @@ public class Application {
     }
 
     @Bean
+    @ConditionalOnProperty(name = "sign-in", havingValue = "false", matchIfMissing = true)
     static SecurityFilterChain chain(HttpSecurity http) throws Exception {
         return http.authorizeHttpRequests(requests -> requests.anyRequest().permitAll())
                 .oauth2Client(Customizer.withDefaults())
                 .build();
+    }
+
+    /** The application signs people in and out (OpenID Connect), and is told when they signed out elsewhere. */
+    @Bean
+    @ConditionalOnProperty(name = "sign-in", havingValue = "true")
+    static SecurityFilterChain signingIn(HttpSecurity http, ClientRegistrationRepository registrations)
+            throws Exception {
+        var signedOut = new OidcClientInitiatedLogoutSuccessHandler(registrations);
+        signedOut.setPostLogoutRedirectUri("{baseUrl}/ready");
+        return http.authorizeHttpRequests(requests ->
+                        requests.requestMatchers("/ready").permitAll().anyRequest().authenticated())
+                .oauth2Login(Customizer.withDefaults())
+                .oidcLogout(logout -> logout.backChannel(Customizer.withDefaults()))
+                .logout(logout -> logout.logoutSuccessHandler(signedOut))
+                .build();
+    }
+
+    /** What the ID token and UserInfo say of the person. */
+    @GetMapping("/me")
+    Map<String, Object> me(@AuthenticationPrincipal OidcUser person) {
+        return person.getClaims();
     }
 
     @GetMapping("/ready")
