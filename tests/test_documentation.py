@@ -462,11 +462,12 @@ def test_the_documentation_speaks_of_no_setting_that_is_not_there() -> None:
     """A key in an INI example is a setting, of the server or of a plugin."""
     known = {f"authserver.{field.name}" for field in dataclasses.fields(Settings)}
     for name, kind in PLUGINS.items():
-        known |= {f"authserver.plugin.{name}.{field.name}" for field in dataclasses.fields(kind)}
+        known |= {f"authserver.plugin.{name}.{setting}" for setting in settings_of(kind)}
     known |= {"authserver.plugin.read_only.clients", "authserver.plugin.release_freeze.exempt"}
     known |= {"authserver.plugin.group_scopes.scopes"}
     named = {
-        (path.name, key)
+        # The name of an entry is the reader's.
+        (path.name, re.sub(r"(?<=\.providers\.)\w+", "NAME", key))
         for path in (README, *PAGES)
         for key in re.findall(
             r"^ *(authserver\.[\w.]+)(?:@clients|@resources)? =", path.read_text(), re.MULTILINE

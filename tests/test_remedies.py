@@ -16,9 +16,11 @@ from authserver.engine.clients.authentication import NOBODY_NAMED
 from authserver.engine.clients.registration import INITIAL_ACCESS_TOKEN_REQUIRED, REGISTRATION_POLICY_UNKNOWN
 from authserver.engine.clients.room import TOO_MANY
 from authserver.engine.errors import OAuthError
+from authserver.engine.people.joining import UNUSABLE
 from authserver.engine.questions import ScopeQuestion
 from authserver.engine.records import MADE_PUBLIC, InitialTokenState
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY, filled, remedy_of, words_of
+from authserver.features.upstream.account import NOTICES
 from authserver.hooks import deciding
 from authserver.hookspecs import DECIDING
 from authserver.plugins.loading import GROUP
@@ -44,6 +46,7 @@ MADE = {
     TOO_MANY,
     "admin-api",
     "client-assertion-verified",
+    "identity-mapped",
     "link-before-restore",
     # Why a grant cannot be derived any more (`NotLive`).
     "parent-client-disabled",
@@ -100,6 +103,22 @@ def assertions() -> Iterator[str]:
                 yield from (f"client-{text}" for text in texts(first))
 
 
+def of_providers() -> Iterator[str]:
+    """Why somebody is not signed in through a provider: each is a text there, and those of its tokens as of assertions."""
+    names = {"provider-attempt", "provider-logout", "provider-token"}
+    for path in (PACKAGE / "features" / "upstream").glob("*.py"):
+        if path.name != "__init__.py":
+            found = re.findall(r'"((?:provider|identity)-[a-z-]+)"', path.read_text(encoding="utf-8"))
+            yield from (reason for reason in found if reason not in {*names, *NOTICES})
+    of_clients = {"client-assertion-lives-too-long", "client-assertion-jti-missing"}
+    for node in ast.walk(ast.parse((PACKAGE / "engine" / "tokens" / "assertions.py").read_text())):
+        match node:
+            case ast.Call(func=ast.Name(id="BadAssertion"), args=[first]):
+                for text in texts(first):
+                    if f"client-{text}" not in of_clients:
+                        yield text.replace("assertion", "provider-token")
+
+
 def of_issuers() -> Iterator[str]:
     """Why an assertion of a trusted issuer is not accepted, and why nothing can be derived from it."""
     engine = PACKAGE / "engine"
@@ -152,6 +171,8 @@ ALL = [*REMEDIES.values(), *DECLARED.values(), *(hook.remedy for hook in DECIDIN
 REASONS = sorted(
     {
         *assertions(),
+        *of_providers(),
+        UNUSABLE,
         *of_issuers(),
         *failures(),
         *codes(),

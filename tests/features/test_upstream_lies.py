@@ -103,7 +103,7 @@ CLAIMS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("claims", "reason"), CLAIMS, ids=str)
+@pytest.mark.parametrize(("claims", "reason"), CLAIMS, ids=[reason for _, reason in CLAIMS])
 def test_a_claim_that_is_not_for_us_signs_nobody_in(
     server: Server, liar: Liar, claims: dict[str, Any], reason: str
 ) -> None:
