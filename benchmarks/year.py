@@ -5,7 +5,7 @@
     benchmarks/year.py --clients 20     a quick look
 
 On a SQLite file and on a PostgreSQL of its own. Prints how many rows there are, and how long each question takes: the
-median, the fastest and the slowest of 20 times. Exit status 1 when a median is 50 ms or more.
+median, the fastest and the slowest of 20 times, and by which index. Exit status 1 when a median is 50 ms or more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from authserver.engine.records import Step
 from authserver.engine.statistics import By, Measure
 from authserver.storage import migrate
 from authserver.storage.tables import event_counts
+from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.server import Server
 
 # Milliseconds.
@@ -118,6 +119,17 @@ def _insert(
     """
 
 
+def how(server: Server, question: Callable[[Engine], object]) -> str:
+    """By which indexes the database finds the rows, and which tables it reads as a whole."""
+    found: set[str] = set()
+    with server.application.begin() as engine, statements_of(server.application.storage.engine) as sent:
+        question(engine)
+    for statement in sent:
+        plan = plan_of(server.application.storage.engine, statement)
+        found |= {*plan.indexes, *plan.scans}
+    return ", ".join(sorted(found))
+
+
 def measured(server: Server, question: Callable[[Engine], object]) -> tuple[float, float, float]:
     """Milliseconds: the least, the median and the most."""
     times = []
@@ -155,7 +167,10 @@ def main() -> None:
             for name, question in QUESTIONS.items():
                 least, median, most = measured(server, question)
                 is_slow = is_slow or median >= LIMIT
-                print(f"  {name:30} {median:6.1f} ms ({least:.1f} to {most:.1f})", flush=True)
+                print(
+                    f"  {name:30} {median:6.1f} ms ({least:.1f} to {most:.1f})  {how(server, question)}",
+                    flush=True,
+                )
             server.close()
     sys.exit(is_slow)
 

@@ -50,6 +50,8 @@ class Metrics:
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
     registry: CollectorRegistry = field(init=False, repr=False)
     events: Counter = field(init=False, repr=False)
+    # By type: looking a label up costs more than counting.
+    _events_of: dict[str, Counter] = field(init=False, repr=False)
     requests: Requests = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class Metrics:
         self.events = Counter(
             "authserver_events", "What happened, by type.", ["type"], registry=self.registry
         )
+        self._events_of = {}
         self.requests = Requests(self.registry)
 
     @property
@@ -97,7 +100,10 @@ class Metrics:
 
     @hookimpl
     def observe(self, event: Event) -> None:
-        self.events.labels(event.type).inc()
+        counter = self._events_of.get(event.type)
+        if counter is None:
+            counter = self._events_of[event.type] = self.events.labels(event.type)
+        counter.inc()
 
     @hookimpl
     def observe_request(self, timeline: Timeline) -> None:
