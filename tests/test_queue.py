@@ -129,11 +129,8 @@ def test_an_address_that_awaits_as_many_answers_as_it_may_gets_503_at_once(
     assert caplog.text.count("more at once than connections_per_address") == 1
 
 
-def test_a_request_that_has_arrived_is_not_given_up_for_another_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_request_that_has_arrived_is_not_given_up_for_another_connection() -> None:
     """T111: that connection goes on which nothing has come, and not the one that was not read yet."""
-    monkeypatch.setattr(connections, "_SETTLING", 0.0)
     with ExitStack() as stack:
         # Nobody reads: its `run` is not called.
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -145,9 +142,9 @@ def test_a_request_that_has_arrived_is_not_given_up_for_another_connection(
         first.sendall(REQUEST)
         running._accept_all(running._listeners[0])
         channels = {channel.addr: channel for channel in running._connections()}
-        assert connections.close_longest_waiting(channels.values())
+        assert connections.close_longest_waiting(channels.values(), 0.0)
         assert not channels[first.getsockname()].will_close and channels[second.getsockname()].will_close
-        assert not connections.close_longest_waiting(channels.values())
+        assert not connections.close_longest_waiting(channels.values(), 0.0)
         running._dispatcher.shutdown()
         connections.wasyncore.close_all(running._channels)
 

@@ -44,8 +44,6 @@ _ENDING_LOOK = 0.05
 TOLD_EVERY = 60.0
 # Connections kept free below the limit of waitress, at which it would stop accepting.
 _RESERVE = 8
-# Connections that are accepted between two looks at those that are there.
-_AT_ONCE = 64
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
 # Seconds after which a request that waits for a thread is refused, so that its client knows within three; and those after
@@ -348,14 +346,6 @@ class Listener:
         else:
             super().add_task(channel)  # type: ignore[misc]  # likewise
 
-    def handle_accept(self) -> None:
-        """Accept connections that wait, and not one alone between two looks at all others: they would wait unseen."""
-        for _ in range(_AT_ONCE):
-            before = len(self._map)
-            super().handle_accept()  # type: ignore[misc]  # likewise
-            if len(self._map) == before:
-                break
-
     def accept(self) -> Any:
         """A new connection, for which another one may be closed; None if there is none."""
         self.accepts_one_too_many = False
@@ -391,7 +381,7 @@ class Listener:
     def _has_room(self, channels: Iterable[Channel]) -> bool:
         """Whether an address that holds these may have one more; one that waits for a request is given up for it."""
         channels = list(channels)
-        return len(channels) < self.bounds.connections_per_address or close_longest_waiting(channels)
+        return len(channels) < self.bounds.connections_per_address or close_longest_waiting(channels, 0.0)
 
     def tell(self, problem: str) -> None:
         """Log it, unless the same was logged less than a minute ago."""
@@ -405,7 +395,7 @@ class Listener:
         self.tell(
             f"{error.strerror}: connections that wait are closed for new ones; let this process open more files (LimitNOFILE)"
         )
-        if not close_longest_waiting(self.active_channels.values()):
+        if not close_longest_waiting(self.active_channels.values(), 0.0):
             # The new connection is accepted at the next attempt, at once.
             time.sleep(_PAUSE)
 
@@ -592,12 +582,13 @@ class _Ending:
     ends_at: float
 
 
-def close_longest_waiting(channels: Iterable[Channel]) -> bool:
+def close_longest_waiting(channels: Iterable[Channel], settling: float = _SETTLING) -> bool:
     """Close the connection on which the server has been waiting for longest; False if it waits on none of them.
 
-    Whoever has just connected is left some time to send a request.
+    Args:
+        settling: seconds that whoever has just connected is left to send a request.
     """
-    settled = time.monotonic() - _SETTLING
+    settled = time.monotonic() - settling
     waiting = [
         (since, channel)
         for channel in channels

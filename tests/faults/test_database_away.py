@@ -73,6 +73,13 @@ def assert_recovers(faulty, load, since, longest=REFUSED_WITHIN):
     return recovery
 
 
+def wait_until_refused(load):
+    end = time.monotonic() + 10
+    while not load.ledger.statuses()[503]:
+        assert time.monotonic() < end, "nobody is refused"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_postgresql_is_restarted(away, postgresql, mode, is_long, report):
     """F3: no dead connection stays in the pool, and nobody has to do anything."""
@@ -83,6 +90,8 @@ def test_postgresql_is_restarted(away, postgresql, mode, is_long, report):
             if mode == "fast":
                 time.sleep(20 if is_long else 1)
                 assert_goes_on_without_its_database(away)
+            # Else nobody may have asked meanwhile.
+            wait_until_refused(load)
             postgresql.start()
             since = time.monotonic()
             recovery = assert_recovers(away, load, since)
