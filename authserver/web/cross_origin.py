@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pyramid.config import Configurator
 from pyramid.response import Response
 
 from authserver.engine.origins import REMEMBERED, may_read
+from authserver.engine.records import NOTHING
 from authserver.web.request import Request
 from authserver.web.route import CrossOrigin, Origins, Route
 
@@ -30,7 +31,7 @@ def add_cross_origin_headers(
 
 
 def or_preflight(otherwise: Callable[[Request], Response], request: Request) -> Response:
-    """Answer a CORS preflight; `add_cross_origin` adds the headers that say what this origin may do.
+    """Answer a CORS preflight; `cross_origin_headers` are the headers that say what this origin may do.
 
     Args:
         otherwise: answers a request that is none.
@@ -38,27 +39,30 @@ def or_preflight(otherwise: Callable[[Request], Response], request: Request) -> 
     return Response(status=204) if request.method == "OPTIONS" else otherwise(request)
 
 
-def add_cross_origin(request: Request, route: Route, response: Response) -> None:
+def cross_origin_headers(request: Request, route: Route, response: Response) -> Mapping[str, str]:
     """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes.
 
     What every origin may read says so in every answer, since a cache may keep the answer to a request without origin; and
-    what depends on the origin says that it does.
+    what depends on the origin says that it does, in `Vary` of the response.
     """
     if route.origins is Origins.NONE:
-        return
+        return NOTHING
     allowed = "*"
     if route.origins is Origins.CLIENTS:
         response.headers.add("Vary", "Origin")
         allowed = request.environ.get("HTTP_ORIGIN", "")
         if not allowed or not _may_read(request, allowed):
-            return
+            return NOTHING
     what = request.registry.cross_origin
-    response.headers["Access-Control-Allow-Origin"] = allowed
-    response.headers["Access-Control-Expose-Headers"] = what.readable
+    headers = {
+        "Access-Control-Allow-Origin": allowed,
+        "Access-Control-Expose-Headers": what.readable,
+    }
     if request.method == "OPTIONS":
-        response.headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
-        response.headers["Access-Control-Allow-Headers"] = what.sendable
-        response.headers["Access-Control-Max-Age"] = str(REMEMBERED.seconds)
+        headers["Access-Control-Allow-Methods"] = ", ".join(route.methods)
+        headers["Access-Control-Allow-Headers"] = what.sendable
+        headers["Access-Control-Max-Age"] = str(REMEMBERED.seconds)
+    return headers
 
 
 def _may_read(request: Request, origin: str) -> bool:

@@ -12,9 +12,9 @@ from pyramid.response import Response
 
 from authserver.engine.timeline import request_id
 from authserver.engine.uris import is_loopback
-from authserver.web.cross_origin import add_cross_origin
+from authserver.web.cross_origin import cross_origin_headers
 from authserver.web.forwarding import UNREADABLE
-from authserver.web.json import json_response
+from authserver.web.json import json_response, put_headers
 from authserver.web.request import Request
 from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
 from authserver.web.request_log import note_answer, note_refusal
@@ -76,9 +76,7 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
 def add_headers(request: Request, response: Response) -> Response:
     """The same answer with the headers that every one has, and those of pages and of cross-origin calls."""
     note_answer(request, response)
-    headers = response.headers
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers[REQUEST_ID_HEADER] = request_id()
+    headers = {"X-Content-Type-Options": "nosniff", REQUEST_ID_HEADER: request_id()}
     # Over plain http the header has no place (RFC 6797, 7.2), and an issuer on plain http would never be reached again.
     if request.scheme == "https" and _is_https(request):
         headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -89,9 +87,10 @@ def add_headers(request: Request, response: Response) -> Response:
         )
         headers["X-Frame-Options"] = "DENY"
         headers["Referrer-Policy"] = "no-referrer"
-        headers.setdefault("Cache-Control", "no-store")
+        response.headers.setdefault("Cache-Control", "no-store")
     if request.route:
-        add_cross_origin(request, request.route, response)
+        headers |= cross_origin_headers(request, request.route, response)
+    put_headers(response, headers)
     return response
 
 

@@ -19,7 +19,13 @@ def json_response(
         content_type="application/json",
         charset=None,
     )
-    response.headers["Cache-Control"] = cache_control
-    for name, text in headers.items():
-        response.headers[name.replace("_", "-")] = text
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    put_headers(response, {"Cache-Control": cache_control, **named})
     return response
+
+
+def put_headers(response: Response, headers: Mapping[str, str]) -> None:
+    """Set these headers, in place of those of the same names; WebOb would look at all of them for each."""
+    names = {name.lower() for name in headers}
+    kept = [pair for pair in response.headerlist if pair[0].lower() not in names]
+    response.headerlist = [*kept, *headers.items()]
