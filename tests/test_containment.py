@@ -113,6 +113,10 @@ class Breaks:
         return self.act("login_decision")
 
     @hookimpl
+    def identity_decision(self) -> Any:
+        return self.act("identity_decision")
+
+    @hookimpl
     def registration_decision(self) -> Any:
         return self.act("registration_decision")
 

@@ -106,6 +106,10 @@ class Acts:
         return self.act(locals())
 
     @hookimpl
+    def identity_decision(self, provider: Any, issuer: Any, claims: Any, user: Any) -> Any:
+        return self.act(locals())
+
+    @hookimpl
     def registration_decision(self, metadata: Any, bearer: Any, token: Any, source: Any, client: Any) -> Any:
         return self.act(locals())
 

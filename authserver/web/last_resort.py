@@ -68,7 +68,7 @@ def retry_attempts(request: Request) -> int | None:
 def wait_before_retry(event: BeforeRetry) -> None:
     """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111).
 
-    Rate limits that the attempt counted are given back: a request counts once, however often it is repeated (R-20).
+    Limits that the attempt counted against are given back: a request counts once, however often it is repeated (R-20).
     """
     engine = event.request.__dict__.get("engine")
     if engine is not None:

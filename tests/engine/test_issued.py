@@ -73,7 +73,7 @@ INACTIVE: dict[str, Issued] = {
 
 @pytest.mark.parametrize("issued", ACTIVE.values(), ids=ACTIVE)
 def test_a_token_is_valid_until_it_or_its_grant_expires(issued: Issued) -> None:
-    """M-02, R-09: to the moment, whichever is first."""
+    """M-03, R-09: to the moment, whichever is first."""
     assert issued.is_active(LATER - MOMENT)
     assert not issued.is_active(LATER)
     assert not replace(issued, expires_at=NOW).is_active(NOW)
@@ -82,7 +82,7 @@ def test_a_token_is_valid_until_it_or_its_grant_expires(issued: Issued) -> None:
 
 @pytest.mark.parametrize("issued", INACTIVE.values(), ids=INACTIVE)
 def test_a_token_is_not_valid(issued: Issued) -> None:
-    """M-02, M-03, R-09, L-08"""
+    """M-03, R-09, L-08"""
     assert not issued.is_active(NOW)
 
 

@@ -389,7 +389,7 @@ def _changed(family: TokenFamily, table: str, **fields: Any) -> Any:
 def test_every_refusal_reads_alike_and_its_reason_is_for_the_operator(
     family: TokenFamily, reason: str, clock: time_machine.Traveller
 ) -> None:
-    """I-02, I-12, I-13: nobody learns from the answer what became of a token."""
+    """I-02, I-12.a, I-13.b: nobody learns from the answer what became of a token."""
     answer = WAYS[reason](family)
     assert_refused(answer, "invalid_grant")
     assert (answer.refusal.description, answer.refusal.reason) == (NOT_VALID, reason)

@@ -1,4 +1,4 @@
-"""Rate limits: the rows, their counts, and resetting a count."""
+"""Limits: the rows, their counts, and resetting a count."""
 
 from __future__ import annotations
 
