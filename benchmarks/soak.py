@@ -3,6 +3,7 @@
 
     benchmarks/soak.py                     30 minutes on PostgreSQL
     benchmarks/soak.py --minutes 5 --database sqlite
+    benchmarks/soak.py --connections 0     the second part with a new connection for each request that finds none unused
 
 Two server processes, people who sign in and agree, and applications that redeem, refresh, introspect and revoke
 (tests/faults/load.py). Afterwards every invariant of docs/faults.rst is checked. The exit status is 1 when an answer was
@@ -86,14 +87,18 @@ def run(faulty: Faulty, seconds: float, per_second: float | None) -> tuple[Load,
     return load, samples
 
 
-def overload(faulty: Faulty, per_second: float, seconds: float) -> list[tuple[int, float]]:
-    """Token requests at this rate, whatever becomes of those before: status (0 for none) and seconds of each."""
-    asking, answers = Asking(faulty), []
+def overload(faulty: Faulty, per_second: float, seconds: float, connections: int) -> list[tuple[int, float]]:
+    """Token requests at this rate, whatever becomes of those before: status (0 for none) and seconds of each.
+
+    The seconds count from when a request has a connection: those before are spent in the client, as in a proxy.
+    """
+    asking, answers = Asking(faulty, connections), []
 
     async def send(number: int, due: float) -> None:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        sent = time.monotonic()
-        answers.append((await asking.status(number), time.monotonic() - sent))
+        async with asking.places:
+            sent = time.monotonic()
+            answers.append((await asking.status(number), time.monotonic() - sent))
 
     async def send_all() -> None:
         began = time.monotonic()
@@ -126,9 +131,14 @@ def capacity_alone(faulty: Faulty, seconds: float, senders: int = 16) -> float:
 
 
 class Asking:
-    """Asks for tokens from several addresses, on connections that stay open, as a proxy or a library does."""
+    """Asks for tokens from several addresses, on connections that stay open, as a proxy or a library does.
 
-    def __init__(self, faulty: Faulty) -> None:
+    Args:
+        connections: how many it has at most; 0 for any number.
+    """
+
+    def __init__(self, faulty: Faulty, connections: int = 0) -> None:
+        self.places = asyncio.Semaphore(connections or sys.maxsize)
         of = faulty.applications[0]
         body = urlencode({"grant_type": "client_credentials", "scope": "profile"})
         self._ports = [process.port for process in faulty.processes]
@@ -172,7 +182,7 @@ def recovery(faulty: Faulty) -> float:
     """Seconds until five token requests in a row are answered, each within a second."""
     began = time.monotonic()
     while time.monotonic() < began + 60:
-        answers = overload(faulty, 5, 1)
+        answers = overload(faulty, 5, 1, 0)
         if all(status == 200 and seconds < 1 for status, seconds in answers):
             return max(0.0, time.monotonic() - began - 1)
     return 60.0
@@ -200,6 +210,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--database", choices=("postgresql", "sqlite"), default="postgresql")
+    parser.add_argument("--connections", type=int, default=400, help="of the client of the second part")
     options = parser.parse_args(arguments)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -215,7 +226,7 @@ def main(arguments: Sequence[str]) -> int:
 
         alone = capacity_alone(faulty, CALIBRATION / 2)
         began = time.monotonic()
-        answers = overload(faulty, 3 * alone, OVERLOAD)
+        answers = overload(faulty, 3 * alone, OVERLOAD, options.connections)
         goodput = sum(status == 200 for status, _ in answers) / (time.monotonic() - began)
         statuses = Counter(status for status, _ in answers)
         late = sum(status in (429, 503) and seconds > 3 for status, seconds in answers)
@@ -236,6 +247,7 @@ def main(arguments: Sequence[str]) -> int:
         "memory growth, %": round((second / first - 1) * 100, 2),
         "descriptors, first and last": [samples[0][1], samples[-1][1]],
         "token requests alone, a second": round(alone, 1),
+        "connections of the second part": options.connections,
         "goodput at three times that, %": round(100 * goodput / alone, 1),
         "answers at three times that, 0 for none": {
             str(status): count for status, count in sorted(statuses.items())
