@@ -31,7 +31,7 @@ from authserver.storage.prepared import LINE, Line
 from authserver.storage.sqlite_line import SqliteLine, read_any_text
 from authserver.storage.stores import stores_of
 from authserver.storage.tables import migrations
-from authserver.storage.turns import Shifts, Turns
+from authserver.storage.turns import Turns
 from authserver.storage.work import Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
@@ -285,8 +285,7 @@ def _create(path: Path) -> None:
 def _keep_lines(engine: Engine) -> None:
     """With each connection its `Line`, as long as it lives: a server keeps statements prepared for a connection."""
     if engine.dialect.name == "sqlite":
-        path = file_of(engine.url)
-        turns = Turns(Shifts(path.with_name(f"{path.name}-turns")) if path else None)
+        turns = Turns()
 
         def line_of(connection: Any) -> Line:
             return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)

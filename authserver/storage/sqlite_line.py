@@ -1,9 +1,8 @@
 """Prepared statements on SQLite: through the driver's connection, which keeps them compiled.
 
 SQLite has one writer at a time. Who finds another one sleeps a while and tries again, longer each time, and whoever comes
-just when the lock is free has it: under load some wait for a second and others never. So the threads of a process queue up,
-processes have shifts (`turns`), and only one thread of all tries. Cold statements come in between too, because `work` sends
-their BEGIN here.
+just when the lock is free has it: under load some wait for a second and others never. So the threads of a process queue up
+(`turns`), and only the first of them tries. Cold statements come in between too, because `work` sends their BEGIN here.
 """
 
 from __future__ import annotations

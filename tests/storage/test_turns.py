@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.storage import database as storage
-from authserver.storage import turns as turns_module
 from authserver.storage.database import Database, StorageBusy, StorageSlow
-from authserver.storage.turns import Shifts, Turns
+from authserver.storage.turns import Turns
 from authserver.testing.records import NOW, a_grant, an_event
 
 
@@ -105,55 +103,3 @@ def test_a_connection_that_cannot_be_made_anew_is_not_lost_to_the_pool(sqlite_ur
     aside.rename(file)
     database.ping()
     database.close()
-
-
-def test_a_process_ends_its_shift_when_none_of_its_threads_waits(tmp_path: Path) -> None:
-    """Nobody waits for another process for longer than it wants to."""
-    first, second = Turns(Shifts(tmp_path / "turns")), Turns(Shifts(tmp_path / "turns"))
-    assert first.take(0)
-    assert not second.take(0.01)
-    first.leave()
-    assert second.take(0)
-    second.leave()
-    assert first.take(0)
-    assert stat.S_IMODE((tmp_path / "turns").stat().st_mode) == 0o600
-
-
-def test_threads_follow_each_other_in_a_shift_until_it_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Then another process is first, although a thread of this one has waited for longer."""
-    order = list[str]()
-    first, second = Turns(Shifts(tmp_path / "turns")), Turns(Shifts(tmp_path / "turns"))
-
-    def wait(turns: Turns, name: str) -> None:
-        assert turns.take(10)
-        order.append(name)
-
-    with ThreadPoolExecutor(3) as threads:
-        assert first.take(0)
-        one = threads.submit(wait, first, "one")
-        wait_until_waiting(first, 1)
-        two = threads.submit(wait, first, "two")
-        wait_until_waiting(first, 2)
-        other = threads.submit(wait, second, "another process")
-        monkeypatch.setattr(turns_module, "SHIFT", 1000.0)
-        first.leave()
-        one.result(10)
-        assert not other.done()
-        monkeypatch.setattr(turns_module, "SHIFT", 0.0)
-        monkeypatch.setattr(turns_module, "_TRY_EVERY", 0.05)
-        time.sleep(0.01)
-        first.leave()
-        other.result(10)
-        assert not two.done()
-        second.leave()
-        two.result(10)
-    assert order == ["one", "another process", "two"]
-
-
-def test_a_folder_that_cannot_be_locked_makes_nobody_wait(tmp_path: Path) -> None:
-    turns = Turns(Shifts(tmp_path / "missing" / "turns"))
-    assert turns.take(0)
-    turns.leave()
-    assert turns.take(0)
