@@ -23,6 +23,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX IF EXISTS ix_events_at")
-    op.create_index("ix_events_at", "events", ["at"], postgresql_concurrently=True)
-    op.drop_index("ix_events_at_source", "events", postgresql_concurrently=True)
+    op.create_index("ix_events_at", "events", ["at"])
+    op.drop_index("ix_events_at_source", "events")

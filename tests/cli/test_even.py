@@ -22,7 +22,8 @@ LISTS = [words for words in TREE if words.split()[-1] in ("list", "search", "con
 # Whose name says that something ends, and these.
 ENDING = re.compile(r"^end |\b(disable|end-secret|remove|restored|revoke|sign-out)$")
 ENDS = [words for words in TREE if ENDING.search(words)] + ["user password"]
-# What they print is no answer: files, what files declare, a text to be pasted, or an audit trail in JSON Lines.
+# What they print is no answer: files, what files declare, a text to be pasted, an audit trail in JSON Lines, or the log of
+# a server.
 WITHOUT_JSON = {
     "audit export",
     "db upgrade",
@@ -32,6 +33,7 @@ WITHOUT_JSON = {
     "keys secret",
     "openapi",
     "plugin new",
+    "serve",
 }
 
 

@@ -259,7 +259,7 @@ def test_scopes_grant_types_and_methods_that_are_gone(run, ini, change, linted) 
     ):
         added = run("client", "add", "--name", name, "--client-id", name.lower(), *options)
         assert added.exit_code == 0, added.output
-    assert linted() == {"checked": 5, "findings": [], "settings": [], "resources": []}
+    assert linted() == {"checked": 5, "findings": [], "settings": [], "resources": [], "issuers": []}
     change(
         ("\n    notes.write = Write and delete your notes\n", "\n"),
         ("scopes = profile notes.read notes.write", "scopes = profile notes.read"),
@@ -349,7 +349,7 @@ def test_disabled_clients_are_left_out(run, ini, change, linted) -> None:
     kept(ini, client_id="gone", redirect_uris=(CURSOR,))
     assert run("client", "disable", "gone").exit_code == 0
     change(without("mcp_clients"))
-    assert linted() == {"checked": 2, "findings": [], "settings": [], "resources": []}
+    assert linted() == {"checked": 2, "findings": [], "settings": [], "resources": [], "issuers": []}
 
 
 def test_nothing_is_written_even_with_shadow_plugins(run, ini, change, linted) -> None:

@@ -12,28 +12,35 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.cli.configuration import Configuration
+from authserver.engine import issuer_registry
 from authserver.engine.people.login import add_user
-from authserver.engine.records import Event, EventType
+from authserver.engine.records import Event, EventType, TrustedIssuer
 from authserver.testing.records import (
+    a_client,
     a_consent,
     a_grant,
     a_resource,
     a_session,
     an_event,
+    an_identity,
     an_initial_token,
 )
 from tests.cli.tree import commands
+from tests.client_keys import Key, encoded
+from tests.trusted_issuers import GRANT_TYPE
 
 # A window title, a cleared screen, a C1 sequence, the other direction, a hidden joiner, and a line of its own.
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e\u200d\r\nada  administrator"
 # In columns that hold several words.
 WORD = "https://client.example/\x1b]0;title\x07\x1b[2J\u009b31m\u202e\u200d"
+ISSUER = "https://issuer.example"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture
 def hostile(run, ini: Path) -> Configuration:
     """A server whose rows another program, or an older one, filled."""
+    ini.write_text(ini.read_text("utf-8").replace("    # jwt_bearer\n", "    jwt_bearer\n"), "utf-8")
     configuration = Configuration(ini)
     with configuration.engine() as engine:
         stores, now = engine.stores, engine.now
@@ -45,6 +52,22 @@ def hostile(run, ini: Path) -> Configuration:
             stores.grants.add(replace(grant, created_at=now, expires_at=now + timedelta(days=1)))
         stores.resources.add(a_resource(form="urn:shown", uri="urn:shown", scopes=None))
         stores.initial_tokens.add(an_initial_token())
+        stores.clients.add(a_client(client_id="robot", grant_types=(GRANT_TYPE,)))
+        stores.identities.add(an_identity(user_id=eve.user_id, label=HOSTILE))
+        for issuer in (ISSUER, HOSTILE):
+            trusted = TrustedIssuer(
+                issuer=issuer,
+                profile=HOSTILE,
+                is_enabled=False,
+                jwks=json.dumps(Key().jwks()),
+                algorithms=("ES256",),
+                clients=(HOSTILE,),
+                resources=(HOSTILE,),
+                scopes=(HOSTILE,),
+                default_resource=HOSTILE,
+                options={HOSTILE: HOSTILE},
+            )
+            stores.stored_settings.keep(issuer_registry.as_setting(trusted, now))
         stores.sessions.add(a_session(user_id=demo.user_id, details={"amr": ["pwd"], "user_agent": HOSTILE}))
         stores.grants.add(
             a_grant(
@@ -137,6 +160,7 @@ SHOWING: dict[str, list[str]] = {
     "db current": [],
     "db purge": ["--dry-run"],
     "explain": ["--error-id", "event_1"],
+    "explain assertion": ["robot", "--file", "-"],
     "explain client-auth": ["playground"],
     "explain consent": ["playground", "eve"],
     "explain origin": ["https://client.example"],
@@ -148,6 +172,9 @@ SHOWING: dict[str, list[str]] = {
     "grant consents": [],
     "grant list": [],
     "initial-token list": [],
+    "issuer list": [],
+    "issuer show": [ISSUER],
+    "issuer test": [ISSUER],
     "keys list": [],
     "limits": [],
     "lint": [],
@@ -158,10 +185,18 @@ SHOWING: dict[str, list[str]] = {
     "user list": [],
     "user show": ["eve"],
     "end scope": ["profile", "--dry-run"],
+    "issuer remove": [ISSUER, "--dry-run"],
     "resource remove": ["urn:shown", "--dry-run"],
     "end resource": ["urn:shown"],
-    "end issuer": ["https://issuer.example"],
+    "end issuer": [ISSUER],
+    "issuer edit": [
+        *(ISSUER, "--profile", "jwt_bearer", "--default-resource", "urn:shown"),
+        *("--every-client", "--every-resource", "--every-scope", "--option", f"{HOSTILE}="),
+    ],
+    "issuer enable": [ISSUER],
+    "issuer disable": [ISSUER],
     "grant revoke": ["grant_2"],
+    "user remove-identity": ["eve", an_identity().issuer, an_identity().subject],
     "user edit": ["eve", "--display-name", "Ada"],
     "end client": ["playground"],
     "client edit": ["demo-service", "--name", "Service"],
@@ -189,6 +224,7 @@ MAKING = {
     "explain registration",
     "initial-token add",
     "initial-token generate",
+    "issuer add",
     "keys revoke",
     "keys rotate",
     "limits lift",
@@ -199,6 +235,10 @@ MAKING = {
     "user add",
     "user reset-password",
 }
+# These do nothing, and say so, when they come again.
+ONCE = {"client disable", "issuer enable", "user disable", "user enable", "user remove-identity"}
+# What is on stdin in place of a password.
+TYPED = {"explain assertion": f"{encoded({'alg': 'ES256'})}.{encoded({'iss': ISSUER, 'sub': HOSTILE})}.AAAA"}
 # The hostile text is in the output of these.
 HOSTILE_IN = {
     "audit search",
@@ -209,6 +249,8 @@ HOSTILE_IN = {
     "grant consents",
     "grant list",
     "initial-token list",
+    "issuer list",
+    "issuer show",
     "policy shadow-report",
     "resource list",
     "resource show",
@@ -229,11 +271,19 @@ def test_what_is_stored_is_text_on_a_terminal(run, hostile: Configuration) -> No
     """T159: in tables and sentences, in JSON, and in what goes to stderr; and with --json there is nothing but JSON."""
     for command, arguments in SHOWING.items():
         for options in (["--json"], []):
-            if not options and command in ("user disable", "user enable", "client disable"):
+            if not options and command in ONCE:
                 continue  # it is done already
-            result = run(*command.split(), *arguments, *options, stdin="a good password\n")
+            result = run(
+                *command.split(), *arguments, *options, stdin=TYPED.get(command, "a good password\n")
+            )
             # What finds something says so with its status.
-            told = {"lint": 1, "grant revoke": 1, "initial-token revoke": 1, "audit verify": 2}
+            told = {
+                "lint": 1,
+                "issuer test": 1,
+                "grant revoke": 1,
+                "initial-token revoke": 1,
+                "audit verify": 2,
+            }
             assert result.exit_code in (0, told.get(command, 0)), (command, result.output)
             assert not CONTROL.search(result.output), (command, options)
             if options and result.stdout:

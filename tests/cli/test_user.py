@@ -247,7 +247,7 @@ def test_a_person_gets_groups_and_attributes(run, ini: Path) -> None:
     assert told["groups"] == ["Finance & Tax", "staff"]
     assert told["attributes"] == {"mail": ["ada@example.com"], "room": ["12", "14"]}
     shown = json.loads(run("user", "show", "ADA", "--json").stdout)
-    assert shown == told | {"sessions": 0, "grants": 0, "consents": 0}
+    assert shown == told | {"sessions": 0, "grants": 0, "consents": 0, "identities": []}
     shown = run("user", "show", "ada").stdout
     assert "Finance & Tax" in shown and "room = 12" in shown and "room = 14" in shown
     assert "Finance & Tax, staff" in run("user", "list").stdout

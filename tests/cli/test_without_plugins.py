@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,7 @@ from click.testing import Result
 
 from authserver.cli import configuration, main
 from authserver.storage.database import Database
-from authserver.testing.records import a_resource, an_event, an_initial_token
+from authserver.testing.records import a_resource, an_event, an_identity, an_initial_token
 
 CHECKOUT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -126,12 +128,16 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         initial_token = an_initial_token().token_id
         stores.initial_tokens.add(an_initial_token())
         stores.resources.add(a_resource())
+        demo = stores.users.find_by_name("demo")
+        assert demo is not None
+        stores.identities.add(an_identity(user_id=demo.user_id))
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
         "user edit": lambda: ["ann", "--add-group", "staff"],
         "user disable": lambda: ["ann"],
         "user enable": lambda: ["ann"],
         "user password": lambda: ["demo", "--password-stdin"],
+        "user remove-identity": lambda: ["demo", an_identity().issuer, an_identity().subject],
         "user reset-password": lambda: ["demo"],
         "user sign-out": lambda: ["demo"],
         "client disable": lambda: ["playground"],
@@ -224,6 +230,13 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "client edit": ["demo-service", "--name", "Notes"],
         "client pin": ["https://notes.example/client.json"],
         "initial-token add": ["--policy", "partners"],
+        "issuer add": ["https://idp.example", "--profile", "jwt_bearer", "--jwks", "https://idp.example/"],
+        "issuer disable": ["https://idp.example"],
+        "issuer edit": ["https://idp.example", "--lifetime", "2m"],
+        "issuer enable": ["https://idp.example"],
+        "issuer remove": ["https://idp.example"],
+        "issuer show": ["https://idp.example"],
+        "issuer test": ["https://idp.example"],
         "policy replay": ["--config", str(ini)],
         "policy try": ["scopes_default"],
         "limits lift": ["sign-ins-from-source"],
@@ -233,11 +246,24 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "explain": ["resource", "demo-service"],
     }
     for command in documented()["decide"]:
+        if command == "serve":
+            continue  # below
         done = broken(*command.split(), *arguments.get(command, []))
         assert done.exit_code == 1, command
         assert done.stderr.startswith(f"Error: {PROBLEM}"), done.stderr
         assert done.stderr.endswith("broken_beside.py, line 1)\n"), done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_server_says_why_it_cannot_start(broken: Run, ini: Path) -> None:
+    """In a process of its own, which sets up the log."""
+    program = Path(sys.executable).with_name("authserver")
+    done = subprocess.run(
+        [program, "-c", str(ini), "serve"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"authserver cannot start:\n  {PROBLEM}"), done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
 
 
 def test_a_plugin_that_hangs_does_not_keep_a_key_from_being_revoked(

@@ -27,7 +27,7 @@ from authserver.engine.records import Grant
 from authserver.engine.tokens.issued import find_issued
 from authserver.engine.tokens.issuing import TokenResponse, issue
 from authserver.settings import SettingsError
-from authserver.testing.records import a_grant
+from authserver.testing.records import a_grant, an_identity
 from authserver.testing.rules import Rules
 from authserver.testing.server import RESOURCE, with_plugin
 
@@ -355,7 +355,7 @@ def test_an_order_says_what_the_parent_and_the_caller_say() -> None:
         grant=parents[0],
         ancestors=parents[1:],
         details={"amr": ("pwd",), "vouched_by": "https://issuer.example"},
-        new_user=True,
+        joins=an_identity(user_id=chain.ann.user_id),
     )
     once = SingleUse(
         purpose="test", text="one", since=chain.now, until=chain.now, refusal=InvalidGrant("No.")
@@ -380,7 +380,12 @@ def test_an_order_says_what_the_parent_and_the_caller_say() -> None:
         "act": {"sub": "c1"},
         "grant_type": "urn:example:test",
     }
-    assert (order.user, order.new_user, order.is_new, order.refreshable) == (chain.ann, True, True, False)
+    assert (order.user, order.joins, order.is_new, order.refreshable) == (
+        chain.ann,
+        parent.joins,
+        True,
+        False,
+    )
     assert (order.uses, order.bound, order.bound_refusal) == ((once,), {"jkt": "key"}, InvalidTarget)
     assert (order.hangs_on, order.noted) == (parents, {"rule": "own"})
     assert order.spends is None
@@ -436,7 +441,7 @@ def test_what_is_left_of_a_token_is_its_parent() -> None:
     assert parent.actor == {"sub": "c1"}
     assert parent.details == {"auth_time": 7, "acr": "gold", "amr": ("pwd",), "vouched_by": "issuer"}
     assert [each.grant_id for each in parent.chain] == [grant.grant_id, grant.parent_id]
-    assert not parent.new_user
+    assert parent.joins is None
     chain.wait(chain.parts.settings.access_token_lifetime)
     ended = chain.derived(second, 2)
     assert isinstance(ended, NotLive)

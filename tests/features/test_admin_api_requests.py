@@ -191,17 +191,19 @@ def test_a_scope_is_good_for_its_own_operations_alone(
         assert answer.status_int in (200, 400, 404, 422, 428), answer.text
 
 
-_tokens: dict[str, str] = {}
+# By client, too: another part of these tests, later in the same process, has another server.
+_tokens: dict[tuple[str, str], str] = {}
 
 
 def token_with(admin: Administrator, scope: str) -> str:
     """A token of the same client with these scopes alone."""
-    if scope not in _tokens:
+    kept = (admin.client.client_id, scope)
+    if kept not in _tokens:
         answer = admin.server.token(
             admin.client, admin.secret, grant_type="client_credentials", resource=API, scope=scope
         )
-        _tokens[scope] = answer.json["access_token"]
-    return _tokens[scope]
+        _tokens[kept] = answer.json["access_token"]
+    return _tokens[kept]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.method} {entry.path}")

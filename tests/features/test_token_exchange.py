@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -481,11 +481,11 @@ def certified() -> Services:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"certificate": "another"}, {"dpop": proof(KEY)}],
+    [dict, lambda: {"certificate": "another"}, lambda: {"dpop": proof(KEY)}],
     ids=["none", "another", "of another kind"],
 )
 def test_a_token_of_a_certificate_needs_that_certificate(
-    certified: Services, headers: Mapping[str, str]
+    certified: Services, headers: Callable[[], Mapping[str, str]]
 ) -> None:
     """TX-17, RFC 8705, 3: none, another, or a key of another kind gets `invalid_request`, and nothing is issued."""
     client, secret = certified.clients["gateway"]
@@ -504,7 +504,7 @@ def test_a_token_of_a_certificate_needs_that_certificate(
         code_verifier=VERIFIER,
     )
     subject = redeemed.json["access_token"]
-    refused(exchange(headers, subject), "key-differs")
+    refused(exchange(headers(), subject), "key-differs")
     assert len(certified.rows("grants")) == 1
     answer = exchange({"certificate": "thumbprint"}, subject)
     assert certified.claims(answer.json["access_token"])["cnf"] == {"x5t#S256": "thumbprint"}
@@ -513,7 +513,7 @@ def test_a_token_of_a_certificate_needs_that_certificate(
     unbound = certified.subject(scope="profile")
     form = {"subject_token": unbound, "subject_token_type": ACCESS_TOKEN, "resource": NEXT, **actor}
     refused(
-        certified.ask("/oauth/token", client, secret, headers=headers, grant_type=GRANT_TYPE, **form),
+        certified.ask("/oauth/token", client, secret, headers=headers(), grant_type=GRANT_TYPE, **form),
         "key-differs",
     )
 

@@ -44,6 +44,7 @@ from authserver.testing.records import (
     a_user,
     an_event,
     an_event_seal,
+    an_identity,
     an_initial_token,
 )
 
@@ -106,6 +107,8 @@ WRITES: dict[str, Callable[[Stores], object]] = {
     "tokens.claim": lambda stores: stores.tokens.claim(a_token(), LATER),
     "tokens.note_failure": lambda stores: stores.tokens.note_failure(a_token(), LATER, limit=3),
     "tokens.extend": lambda stores: stores.tokens.extend(a_token(), LATER),
+    "identities.add": lambda stores: stores.identities.add(an_identity(subject="new")),
+    "identities.remove": lambda stores: stores.identities.remove(an_identity().issuer, an_identity().subject),
     "kept.add_once": lambda stores: stores.kept.add_once(a_kept_record(digest=b"new")),
     "kept.change": lambda stores: stores.kept.change(
         a_kept_record(), replace(a_kept_record(), client_id="reports")
@@ -166,6 +169,7 @@ def filled(database: Database) -> Database:
         stores.users.add(a_user())
         stores.users.add(a_user(user_id="user_gone", username="gone"))
         stores.users.disable("user_gone", NOW)
+        stores.identities.add(an_identity())
         stores.resources.add(a_resource())
         stores.consents.remember(a_consent())
         stores.signing_keys.add(a_signing_key())
@@ -215,7 +219,7 @@ def test_every_method_that_writes_is_tried_here(database: Database) -> None:
     reads |= {"deletions", "last", "newest", "ancestors", "derived", "foresee", "foresee_with_user"}
     reads |= {"with_ending_secret", "count_secrets", "count_live", "find_all", "hold", "hold_enabled", "page"}
     reads |= {"count_never_used", "count_of_policy", "hold_registrations", "never_used"}
-    reads |= {"find_by_id", "set_aside"}
+    reads |= {"find_by_id", "of_user", "set_aside"}
     with database.begin() as stores:
         methods = {
             f"{port.name}.{method}"

@@ -23,6 +23,7 @@ from authserver.testing.server import REDIRECT_URI, Server, form_with, query_of,
 from authserver.testing.stories import Granted, sign_in_at, signed_in
 from authserver.testing.threads import until
 from tests.client_keys import Key
+from tests.features.upstream_steps import a_liar, come_back, with_provider
 
 GRANT_TYPE = "urn:example:grant-type:thinks"
 # Asked once, at start.
@@ -91,6 +92,10 @@ class Thinks:
     @hookimpl
     def login_decision(self) -> None:
         self.think("login_decision")
+
+    @hookimpl
+    def identity_decision(self) -> None:
+        self.think("identity_decision")
 
     @hookimpl
     def registration_decision(self) -> None:
@@ -165,6 +170,10 @@ class Thinks:
     @hookimpl
     def deliver(self) -> None:
         self.think("deliver")
+
+    @hookimpl
+    def look_after(self) -> None:
+        self.think("look_after")
 
     @hookimpl
     def observe_request(self) -> None:
@@ -320,6 +329,23 @@ def tell_about_a_person(server: Server) -> None:
     asked.close()
 
 
+def sign_in_through_another_server(server: Server) -> None:
+    """Somebody who was never here: an account is made."""
+    with a_liar() as liar:
+        liar.claims["preferred_username"] = "eve"
+        provider = with_provider(liar.issuer, "authserver", "secret")
+        plugins = f"{server.ini['authserver.plugins']}\nupstream"
+        settings = {**server.ini, **provider, "authserver.plugins": plugins}
+        asked = Server(server.ini["authserver.database_url"], settings)
+        assert come_back(asked, liar).status_int == 303
+        asked.close()
+
+
+def look_after_what_is_theirs(server: Server) -> None:
+    """As the server does in the background."""
+    server.application.parts.policies.look_after(server.begin)
+
+
 def hand_events_on(server: Server) -> None:
     client_credentials(server)
     server.deliver()
@@ -355,6 +381,8 @@ STORIES: dict[Callable[[Server], None], set[str]] = {
     authenticate_with_a_key: {"client_auth_decision", "introspection_decision", "code_details"},
     ask_from_another_origin: {"origin_decision", "rate_decision"},
     account_and_refusals: {"find_client", "observe", "observe_request"},
+    sign_in_through_another_server: {"identity_decision"},
+    look_after_what_is_theirs: {"look_after"},
     hand_events_on: {"deliver"},
     forgotten_password: {"send_mail", "observe"},
 }

@@ -16,6 +16,7 @@ from babel.messages.pofile import read_po
 from pyramid.interfaces import IBeforeRender
 from webtest import TestApp, TestResponse
 
+from authserver.api import VouchedIdentity, join_identity, remove_identity
 from authserver.app import build
 from authserver.engine.clients.authentication import disable_client
 from authserver.engine.clients.editing import ClientEdit, edit
@@ -138,7 +139,8 @@ LINKS = {
     "tos_uri": "https://client.example/terms",
 }
 SITE = {
-    "authserver.plugins": SETTINGS["authserver.plugins"] + "playground pushed_requests device_grant openid",
+    "authserver.plugins": SETTINGS["authserver.plugins"]
+    + "playground pushed_requests device_grant openid upstream",
     "authserver.scopes": SETTINGS["authserver.scopes"] + "".join(f"{name} = Sentence\n" for name in MANY),
     "authserver.scope_groups": "calendar = Appointments",
     "authserver.resource_names": f"{RESOURCE} = The API of everything",
@@ -147,6 +149,17 @@ SITE = {
     "authserver.privacy_url": "https://site.example/privacy",
     "authserver.terms_url": "https://site.example/terms",
     "authserver.support_url": "mailto:help@site.example",
+    **{
+        f"authserver.plugin.upstream.providers.{name}.{setting}": text
+        for name in ("staff", "former")
+        for setting, text in {
+            "issuer": f"https://{name}.example",
+            "client_id": "authserver",
+            "client_secret": "secret",
+            "label": name.capitalize(),
+            "enabled": str(name == "staff").lower(),
+        }.items()
+    },
 }
 
 
@@ -180,6 +193,7 @@ def every_page(server: Server, browser: TestApp) -> Iterator[TestResponse]:
     yield from _long_consent(server, browser, stranger)
     yield from _device(server, browser)
     yield from _openid(server, browser)
+    yield from _upstream(server, browser)
     with time_machine.travel(datetime.now(UTC)) as clock:
         page = browser.get(server.authorization_url(register(server)))
         clock.shift(901)
@@ -251,6 +265,33 @@ def _openid(server: Server, browser: TestApp) -> Iterator[TestResponse]:
     yield page
     server.redeem(client, secret, page.forms[0]["code"].value)
     yield browser.get(server.path("/account/shared"))
+
+
+def _upstream(server: Server, browser: TestApp) -> Iterator[TestResponse]:
+    """Nobody comes back rightly from a provider; an account has none, then two, of which one is off."""
+    back = server.path("/login/staff/callback?state=x")
+    stranger = server.browser()
+    stranger.extra_environ |= browser.extra_environ
+    yield stranger.get(back, expect_errors=True)
+    yield browser.get(back, expect_errors=True)
+    own = server.path("/account/identities")
+    yield browser.get(own)
+    identities = [
+        VouchedIdentity(
+            provider=name, issuer=f"https://{name}.example", subject="1", label="ann@staff.example"
+        )
+        for name in ("staff", "former")
+    ]
+    for vouched in identities:
+        with server.begin() as engine:
+            user = engine.stores.users.find_by_name("ann")
+            join_identity(engine, user, vouched)
+        yield browser.get(own)
+    for notice in ("identity-joined", "identity-removed", "nothing-changed"):
+        yield browser.get(f"{own}?notice={notice}")
+    for vouched in identities:
+        with server.begin() as engine:
+            remove_identity(engine, user, vouched.issuer, vouched.subject)
 
 
 def _sign_out(server: Server, browser: TestApp, stranger: Client) -> Iterator[TestResponse]:

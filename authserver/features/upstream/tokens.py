@@ -30,7 +30,7 @@ from authserver.features.upstream.providers import BASIC, Provider
 MAXIMUM_ANSWER = 65_536
 MAXIMUM_SUBJECT = 255
 # By how much the clocks of providers may differ from ours (R-11, T150).
-SKEW = timedelta(seconds=60)
+SKEW = timedelta(seconds=30)
 # A newer key set may have the key: another one, or another under the same name.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from listener import SECRET, Listener, answering, dripping, hanging, raw, sending
 
+from authserver.api import ServerError, SignInRefused, VouchedIdentity, sign_in_vouched
 from authserver.settings import SettingsError
 from authserver.testing.live import free_port
 from authserver.testing.server import PASSWORD, VERIFIER, Server, query_of
@@ -19,6 +20,13 @@ from authserver_webhook_policy import HOOKS
 EVERYTHING = " ".join(HOOKS)
 SCOPES = ("profile", "files.read", "files.write")
 Make = Callable[..., Server]
+# What another server says of somebody who was never here.
+VOUCHED = VouchedIdentity(
+    provider="staff",
+    issuer="https://login.example",
+    subject="canary-subject",
+    claims={"sub": "canary-subject", "email": "canary@example.com"},
+)
 
 
 def machine(server: Server) -> tuple[Any, str | None]:
@@ -111,6 +119,10 @@ def test_with_nobody_at_the_address_no_decision_is_made(hook: str, make_server: 
     if hook == "login_decision":
         before = stored(server)
         assert server.sign_in(browser).status_int == 500
+    elif hook == "identity_decision":
+        before = stored(server)
+        with pytest.raises(ServerError), server.begin() as engine:
+            sign_in_vouched(engine, VOUCHED, None, adds_people=True)
     elif hook == "registration_decision":
         before = stored(server)
         body = {"redirect_uris": ["https://client.example/cb"]}
@@ -177,6 +189,9 @@ def test_no_secret_leaves_in_a_whole_story(make_server: Make, endpoint: Listener
     )
 
     server.http.options("/oauth/token", headers={"Origin": "https://client.example"})
+    # As the plugin for such sign-ins does when the other server has answered.
+    with pytest.raises(SignInRefused), server.begin() as engine:
+        sign_in_vouched(engine, VOUCHED, None, adds_people=True)
     assert {question["hook"] for question in endpoint.questions} == set(HOOKS)
     canaries = {
         PASSWORD,

@@ -77,6 +77,12 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
         "user": a_user(),
         "source": "192.0.2.1",
     },
+    "identity_decision": {
+        "provider": "staff",
+        "issuer": "https://login.example",
+        "claims": {"sub": "canary-subject", "email": "canary@example.com"},
+        "user": a_user(),
+    },
     "registration_decision": {
         "metadata": METADATA,
         "bearer": Secret(BEARER),
@@ -93,6 +99,10 @@ VALUES: Mapping[str, tuple[Any, Any]] = {
     "login_decision": (
         {"username": "ada", "display_name": "Ada"},
         Identity(username="ada", display_name="Ada"),
+    ),
+    "identity_decision": (
+        {"username": "ada", "display_name": "Ada"},
+        Identity(username="ada", display_name="Ada", methods=()),
     ),
     "registration_decision": ({"scopes": ["read"]}, replace(METADATA, scopes=("read",))),
 }
@@ -272,6 +282,17 @@ def test_reasons_that_are_known_are_recorded(
             {"user_id": "user_ada", "username": "ada", "source": "192.0.2.1"},
         ),
         (
+            "identity_decision",
+            {
+                "provider": "staff",
+                "issuer": "https://login.example",
+                "claims": ["email", "sub"],
+                "user_id": "user_ada",
+                "groups": [],
+                "attributes": {},
+            },
+        ),
+        (
             "registration_decision",
             {
                 "metadata": {
@@ -359,6 +380,16 @@ def test_who_has_not_seen_the_password_cannot_sign_anybody_in(
     assert ask(policy, "login_decision") is None
     endpoint.answers(verdict="deny", reason="known")
     assert ask(policy, "login_decision") == deny("known")
+
+
+def test_who_does_not_see_whom_another_server_means_makes_nobody(
+    endpoint: Listener, policy: WebhookPolicy
+) -> None:
+    """The facts have the names of the claims only, so an allow would give any stranger that name."""
+    endpoint.answers(verdict="allow", reason="known", value={"username": "ada"})
+    assert ask(policy, "identity_decision", user=None) is None
+    endpoint.answers(verdict="deny", reason="known")
+    assert ask(policy, "identity_decision", user=None) == deny("known")
 
 
 @pytest.mark.parametrize(
@@ -638,7 +669,7 @@ def test_only_allow_and_narrow_are_remembered_and_never_a_sign_in_or_a_count(
         endpoint.answers(verdict=verdict, reason="ok", value=value)
         for _ in range(3):
             ask(policy, hook)
-        kept = verdict == "allow" and hook not in ("login_decision", "rate_decision")
+        kept = verdict == "allow" and hook not in ("identity_decision", "login_decision", "rate_decision")
         assert len(endpoint.received) == (1 if kept else 3)
 
 

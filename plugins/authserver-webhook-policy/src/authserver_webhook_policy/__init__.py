@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from authserver.api import (
@@ -17,6 +17,7 @@ from authserver.api import (
     Identity,
     Question,
     Secret,
+    User,
     allow,
     deny,
     hookimpl,
@@ -34,7 +35,7 @@ HOOKS = tuple(DECIDING)
 # The recorded reasons for an endpoint's reason that is not among `known_reasons`.
 REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
 # A sign-in is decided each time, and what is counted must be counted each time.
-NEVER_REMEMBERED = frozenset({"login_decision", "rate_decision"})
+NEVER_REMEMBERED = frozenset({"identity_decision", "login_decision", "rate_decision"})
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -158,6 +159,16 @@ class WebhookPolicy:
         decision = self._ask(question, answers.identity, typed=typed)
         # An endpoint that has not seen the password may refuse but not allow.
         return decision if self.send_password else _only_refusing(decision)
+
+    @hookimpl
+    def identity_decision(self, user: User | None, question: Question[Identity]) -> Decision[Identity] | None:
+        def recognised(value: Any) -> Identity:
+            # No password was asked for here, and how else they were authenticated, the endpoint does not see.
+            return replace(answers.identity(value), methods=())
+
+        decision = self._ask(question, recognised)
+        # The facts do not say who somebody is who was never here, so the endpoint may refuse but not allow.
+        return decision if user is not None else _only_refusing(decision)
 
     @hookimpl
     def registration_decision(
