@@ -604,7 +604,7 @@ def test_entries_are_read_in_their_order() -> None:
     assert value_at(values, "shelves.b.label") == Secret("x")
     assert value_at(values, "owner") == "ann"
     assert value_at(values, "shelves.c.label") is value_at(values, "nothing") is None
-    assert settings_of(Library(**values)) == {  # type: ignore[arg-type]  # values of any type
+    assert settings_of(Library(**values)) == {
         "shelves.b.size": "2",
         "shelves.b.label": "(secret)",
         "shelves.a.size": "1",

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
@@ -286,7 +286,7 @@ def try_issuer(configuration: Configuration, issuer: str, as_json: bool) -> None
 def _end(
     configuration: Configuration, issuer: str, *, removes: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    application = configuration.application()
+    application = configuration.application(Plugins.OBSERVE)
     with closing(application):
         application.check_database()
         with application.begin() as engine:

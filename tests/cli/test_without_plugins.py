@@ -16,8 +16,10 @@ import pytest
 from click.testing import Result
 
 from authserver.cli import configuration, main
+from authserver.engine import issuer_registry
+from authserver.engine.records import TrustedIssuer
 from authserver.storage.database import Database
-from authserver.testing.records import a_resource, an_event, an_identity, an_initial_token
+from authserver.testing.records import NOW, a_resource, an_event, an_identity, an_initial_token
 
 CHECKOUT = Path(__file__).parents[2]
 Run = Callable[..., Result]
@@ -131,6 +133,11 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         demo = stores.users.find_by_name("demo")
         assert demo is not None
         stores.identities.add(an_identity(user_id=demo.user_id))
+        for issuer in ("https://one.example", "https://other.example"):
+            trusted = TrustedIssuer(
+                issuer=issuer, profile="jwt_bearer", jwks='{"keys": []}', algorithms=("ES256",)
+            )
+            stores.stored_settings.keep(issuer_registry.as_setting(trusted, NOW))
     arguments: dict[str, Callable[[], list[str]]] = {
         "user add": lambda: ["ann", "--password-stdin"],
         "user edit": lambda: ["ann", "--add-group", "staff"],
@@ -150,6 +157,8 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         "end issuer": lambda: ["https://idp.example"],
         "grant revoke": lambda: ["--user", "demo"],
         "initial-token revoke": lambda: [initial_token],
+        "issuer disable": lambda: ["https://one.example", "--yes"],
+        "issuer remove": lambda: ["https://other.example", "--yes"],
         "resource remove": lambda: [a_resource().uri, "--yes"],
         "keys rotate": lambda: ["--algorithm", "EdDSA"],
         "keys revoke": lambda: [kids()[0]],
@@ -231,10 +240,8 @@ def test_commands_that_need_decisions_say_why_they_cannot(broken: Run, ini: Path
         "client pin": ["https://notes.example/client.json"],
         "initial-token add": ["--policy", "partners"],
         "issuer add": ["https://idp.example", "--profile", "jwt_bearer", "--jwks", "https://idp.example/"],
-        "issuer disable": ["https://idp.example"],
         "issuer edit": ["https://idp.example", "--lifetime", "2m"],
         "issuer enable": ["https://idp.example"],
-        "issuer remove": ["https://idp.example"],
         "issuer show": ["https://idp.example"],
         "issuer test": ["https://idp.example"],
         "policy replay": ["--config", str(ini)],

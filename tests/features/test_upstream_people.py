@@ -635,7 +635,7 @@ def test_the_callback_of_one_provider_takes_no_answer_of_another(sqlite_url: str
 
 
 def test_a_callback_needs_its_browser(server: Server, liar: Liar) -> None:
-    """UP-01: another browser, no state, another one, two of them, an altered one."""
+    """UP-01, T166: another browser, no state, another one, two of them, an altered one."""
     browser = server.browser()
     sent = query_of(to_the_provider(browser))
     state = sent["state"]
@@ -659,7 +659,7 @@ def test_a_callback_needs_its_browser(server: Server, liar: Liar) -> None:
 
 
 def test_a_callback_works_once(server: Server, liar: Liar) -> None:
-    """UP-01, UP-06: a second one, as by the back button, is refused with a way on; the session is a new one each time."""
+    """UP-01, UP-06, T166: a second one, as by the back button, is refused with a way on; the session is a new one each time."""
     browser = server.browser()
     sent = query_of(to_the_provider(browser))
     liar.nonce = sent["nonce"]

@@ -48,7 +48,7 @@ class UntilHome(HTTPRedirectHandler):
 
     back = ""
 
-    def redirect_request(self, request, answer, code, message, headers, url):  # type: ignore[no-untyped-def]  # as the library has it
+    def redirect_request(self, request, answer, code, message, headers, url):
         if url.startswith(CALLBACK):
             self.back = url
             return None
