@@ -65,21 +65,13 @@ class Database:
         self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
-        """Stores that take part in the manager's current transaction, from their first statement on.
-
-        Joined as "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
-        """
-
-        session = Session(self.engine)
-
-        def connect() -> sa.Connection:
-            zope.sqlalchemy.mark_changed(session, transaction_manager)
-            return session.connection()
-
-        def before_commit(flush: Callable[[], None]) -> None:
-            transaction_manager.get().addBeforeCommitHook(flush)
-
-        return stores_of(Work(connect, session.rollback, before_commit))
+        """Stores that take part in the manager's current transaction, from their first write on."""
+        session, current = Session(self.engine), transaction_manager.get()
+        work = Work(session.connection, _Joined(session, transaction_manager))
+        # Until the first write nothing takes part that would give the connection back.
+        current.addAfterCommitHook(lambda _: work.close())
+        current.addAfterAbortHook(work.close)
+        return stores_of(work)
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
@@ -167,6 +159,29 @@ class Database:
             raise StorageSlow("no database connection became free in time") from error
         with connection:
             yield connection
+
+
+class _Joined:
+    """Implements `storage.work.Around`: a transaction that pyramid_tm begins and ends."""
+
+    def __init__(self, session: Session, manager: TransactionManager) -> None:
+        self._session = session
+        self._manager = manager
+
+    def join(self) -> None:
+        # As "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
+        zope.sqlalchemy.mark_changed(self._session, self._manager)
+
+    def before_commit(self, flush: Callable[[], None]) -> None:
+        self._manager.get().addBeforeCommitHook(flush)
+
+    def abandon(self) -> None:
+        # One that has not joined would not be missed at the end.
+        self.join()
+        self._session.rollback()
+
+    def release(self) -> None:
+        self._session.close()
 
 
 def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:

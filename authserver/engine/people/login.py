@@ -216,6 +216,8 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
     """
     began = time.perf_counter_ns()
     outcome = "turned-away"
+    # Others need the connection more than this request, which waits and then works for a while.
+    engine.stores.rest()
     try:
         with ExitStack() as turn:
             try:
