@@ -398,6 +398,7 @@ def _build(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
             assertion_profiles=profiles,
+            exchangeable_tokens=joined("type of token", {}, plugins, "exchangeable_tokens"),
             listed_issuers=_listed_issuers(profiles),
             offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
