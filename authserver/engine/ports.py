@@ -918,12 +918,13 @@ class Fetcher(Protocol):
     make it before the first write, so that no lock is held meanwhile.
     """
 
-    def fetch(self, kind: DocumentKind[F], url: str, *, again: bool = False) -> Document[F]:
+    def fetch(self, kind: DocumentKind[F], url: str, *, again: bool = False, ahead: int = 0) -> Document[F]:
         """The document at this URL, fetched or from the cache.
 
         Args:
             again: fetch it although it is fresh, because something was not found in it; not more often than its kind
                 allows.
+            ahead: fetch it although it is fresh, if it will not be in so many seconds. Meanwhile it serves others.
 
         Raises:
             FetchFailed: it could not be fetched, and no last good one may serve.

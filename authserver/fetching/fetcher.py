@@ -168,10 +168,10 @@ class Fetcher:
         # Reading the system's certificates takes a while, and many servers never fetch.
         self._context: SSLContext | None = trusting(limits.ca_file) if limits.ca_file else None
 
-    def fetch(self, kind: DocumentKind[T], url: str, *, again: bool = False) -> Document[T]:
+    def fetch(self, kind: DocumentKind[T], url: str, *, again: bool = False, ahead: int = 0) -> Document[T]:
         """See `engine.ports.Fetcher`."""
         with self._counting(kind.name, url) as outcome:
-            document = self._found(kind, url, again)
+            document = self._found(kind, url, again, ahead)
             outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
             return document
 
@@ -206,7 +206,7 @@ class Fetcher:
                     self._outcomes[each] += 1
             note(SpanKind.FETCH, name, began, {"host": _host_of(url), "outcome": "".join(outcome)})
 
-    def _found(self, kind: DocumentKind[T], url: str, again: bool) -> Document[T]:
+    def _found(self, kind: DocumentKind[T], url: str, again: bool, ahead: int) -> Document[T]:
         """The document, from the cache or elsewhere. Raises FetchFailed."""
         deadline = time.monotonic() + self._limits.seconds
         destination = self._destination(url)
@@ -214,7 +214,7 @@ class Fetcher:
         with self._lock:
             kept = self._cache.find(key)
             now = self._clock()
-            if kept is not None and kept.serves(now, again=again):
+            if kept is not None and kept.serves(now, again=again, ahead=ahead):
                 return kept.document(now)
             flight = self._flights.get(key)
             leads = flight is None
@@ -464,10 +464,10 @@ class _Kept(Generic[T]):
     serves_failures_only: bool
     is_suspended: bool = False
 
-    def serves(self, now: float, *, again: bool = False) -> bool:
+    def serves(self, now: float, *, again: bool = False, ahead: int = 0) -> bool:
         if again and now >= self.refetch_from:
             return False
-        return now < self.fresh_until and not self.is_suspended
+        return now + ahead < self.fresh_until and not self.is_suspended
 
     def is_last_good(self, now: float) -> bool:
         return self.fresh_until <= now < self.last_good_until and not self.is_suspended
