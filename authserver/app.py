@@ -60,7 +60,7 @@ from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
-from authserver.upkeep import Caretaker
+from authserver.upkeep import Caretaker, KeysAhead
 from authserver.web import TWEENS, languages
 from authserver.web.processes import Ending, is_started_again
 from authserver.web.request import Request, complete
@@ -90,6 +90,7 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
+        keys_ahead: fetches the keys of trusted issuers in the background; None if no plugin accepts what they sign.
         readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
         mailer: sends letters to people.
@@ -102,6 +103,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
+    keys_ahead: KeysAhead | None
     readings: tuple[Reading, ...]
     floods: Floods
     mailer: Mailer
@@ -177,6 +179,8 @@ class Application:
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
+        if self.keys_ahead is not None:
+            self.keys_ahead.stop()
         for reading in self.readings:
             reading.stop()
         self.mailer.stop()
@@ -262,6 +266,8 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         ) from None
     application: Application = router.registry.application
     application.caretaker.start()
+    if application.keys_ahead is not None:
+        application.keys_ahead.start()
     for reading in application.readings:
         reading.start()
     atexit.register(application.close)
@@ -398,6 +404,7 @@ def _build(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
             assertion_profiles=profiles,
+            exchangeable_tokens=joined("type of token", {}, plugins, "exchangeable_tokens"),
             listed_issuers=_listed_issuers(profiles),
             offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
@@ -444,6 +451,7 @@ def _build(
             if plugins.serves("look_after")
             else None,
         ),
+        keys_ahead=KeysAhead(lambda: application.begin(caller=SERVER)) if profiles else None,
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

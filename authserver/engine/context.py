@@ -232,6 +232,7 @@ class AssertionProfile:
         names_client: takes the entry, such claims, and the `client_id` of a request that authenticates no client, if it has
             one. Returns the id of the client whose request it is, or raises an OAuth error. None: clients authenticate.
         audience: takes the entry: what `aud` must be; empty: the issuer of this server.
+        exchanges: takes the entry: whether a client may exchange its assertions, too (RFC 8693, 2.1).
         warnings: takes the entry: what operators should know of it, a sentence each, for start and `authserver lint`.
         listed: issuers that the INI names in settings of the plugin, by their `iss`.
     """
@@ -243,8 +244,22 @@ class AssertionProfile:
     lets_in: Callable[[TrustedIssuer, Client], bool] = lambda issuer, client: False
     names_client: Callable[[TrustedIssuer, Mapping[str, Any], str | None], str] | None = None
     audience: Callable[[TrustedIssuer], str] = lambda issuer: ""
+    exchanges: Callable[[TrustedIssuer], bool] = lambda issuer: False
     warnings: Callable[[TrustedIssuer], Sequence[str]] = lambda issuer: ()
     listed: Mapping[str, TrustedIssuer] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeableToken:
+    """A type of token that clients exchange for another one (hook `exchangeable_tokens`; RFC 8693, 3).
+
+    Attributes:
+        read: takes the engine, the client that authenticated, and the text of a token. Returns a `Presented`, writes
+            nothing, and raises InvalidRequest for a text that is none, for one that this client may not exchange, and for
+            one that has ended.
+    """
+
+    read: Callable[[Engine, Client, str], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +333,7 @@ class Parts:
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
     assertion_profiles: Mapping[str, AssertionProfile]
+    exchangeable_tokens: Mapping[str, ExchangeableToken]
     listed_issuers: Mapping[str, TrustedIssuer]
     offered: Offered
     listed_resources: Mapping[str, Resource]
@@ -340,9 +356,15 @@ class _RestingFetcher:
     rest: Callable[[], None]
 
     def fetch(
-        self, kind: DocumentKind[F], url: str, *, again: bool = False, before: Callable[[], None] = do_nothing
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
     ) -> Document[F]:
-        return self.fetcher.fetch(kind, url, again=again, before=self.rest)
+        return self.fetcher.fetch(kind, url, again=again, ahead=ahead, before=self.rest)
 
     def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
         return self.fetcher.cached(kind, url)

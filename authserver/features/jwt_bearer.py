@@ -41,11 +41,13 @@ class Options:
         subject: whether `sub` is a user name of this server or is looked up in `subjects`.
         subjects: the user name of each `sub`; others are then refused.
         single_use: whether an assertion must have a `jti` and is accepted only once.
+        exchanged: whether clients may exchange its assertions, too (RFC 8693).
     """
 
     subject: Subject = Subject.USERNAME
     subjects: Mapping[str, str] = field(default_factory=dict)
     single_use: bool = True
+    exchanged: bool = False
 
 
 @dataclass(eq=False)
@@ -62,6 +64,7 @@ class JwtBearer:
         subjects: a line each, `issuer sub = user name`; other subjects are then refused.
         assertion_lifetime: how many seconds in the future `exp` may be.
         single_use: whether an assertion must have a `jti` and is accepted only once.
+        exchanged: whether clients may exchange these assertions, too (RFC 8693), if a plugin offers that.
     """
 
     immediate: ClassVar[bool] = True
@@ -71,6 +74,7 @@ class JwtBearer:
     subjects: tuple[tuple[str, str], ...] = ()
     assertion_lifetime: int = 300
     single_use: bool = True
+    exchanged: bool = False
     _listed: Mapping[str, TrustedIssuer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +97,14 @@ class JwtBearer:
 
     @hookimpl
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
-        profile = AssertionProfile(typ=TYPE, untyped=True, accept=accept, check=check, listed=self._listed)
+        profile = AssertionProfile(
+            typ=TYPE,
+            untyped=True,
+            accept=accept,
+            check=check,
+            exchanges=lambda issuer: issuer_options(issuer, Options).exchanged,
+            listed=self._listed,
+        )
         return {PROFILE: profile}
 
     def _entry(self, issuer: str, source: str) -> TrustedIssuer:
@@ -110,7 +121,12 @@ class JwtBearer:
             jwks=source if source.startswith("{") else Path(source).read_text("utf-8"),
             algorithms=TRUSTED_ALGORITHMS,
             lifetime=self.assertion_lifetime,
-            options={"subject": self.subject, "subjects": subjects, "single_use": self.single_use},
+            options={
+                "subject": self.subject,
+                "subjects": subjects,
+                "single_use": self.single_use,
+                "exchanged": self.exchanged,
+            },
             is_stored=False,
         )
 
