@@ -276,7 +276,7 @@ class IdentityDecisionHook(Protocol):
         its settings say; one that is listed before it answers first.
 
         Arguments:
-            provider: what the settings call that server.
+            provider: the name of that server in the settings.
             issuer: what it calls itself.
             claims: what it says of the person: `sub` and all others, as JSON.
             user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.

@@ -1,4 +1,4 @@
-"""Other servers for tests: real ones on loopback, with TLS from an authority of their own, that answer as a test says."""
+"""Other servers for tests: real ones on loopback, with TLS by an authority of their own; the test sets their answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-# What an origin does with one request.
+# A function that answers one request.
 Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -37,13 +37,13 @@ _SIGNS_CERTIFICATES = x509.KeyUsage(
 
 
 class Authority:
-    """Signs certificates for hosts. `ca_file` is what to trust.
+    """Signs certificates for hosts. A client trusts it with `ca_file`.
 
     Its certificates are as RFC 5280 wants them (4.2.1.1 to 4.2.1.3): Python 3.13 and later accept no others.
 
     Args:
         folder: where its files are written.
-        valid_for: how long its own certificate is.
+        valid_for: how long its own certificate is valid.
     """
 
     def __init__(self, folder: Path, *, valid_for: timedelta = timedelta(hours=1)) -> None:
@@ -61,7 +61,7 @@ class Authority:
         )
 
     def certificate(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> Path:
-        """A file with a key and its certificate for all of these hosts, names or addresses.
+        """A file with a key and its certificate for all these host names or addresses.
 
         `valid_for` may be negative: the certificate has expired then.
         """
@@ -82,7 +82,7 @@ class Authority:
         return path
 
     def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
-        """For a server that is all of these hosts, names or addresses."""
+        """The TLS context of a server with all these host names or addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate(*hosts, valid_for=valid_for))
         return context
@@ -109,7 +109,7 @@ class Authority:
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it arrived; `peer` is the port that it came from, so a connection of its own."""
+    """A received request; `peer` is the port of its sender, which identifies the connection."""
 
     method: str
     path: str
@@ -120,13 +120,13 @@ class Received:
 
 @dataclass
 class Origin:
-    """A server of somebody else.
+    """Another server.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: its port on 127.0.0.1.
         received: the requests that arrived.
-        script: replies that are given once each, before `reply`.
-        reply: what is answered.
+        script: the replies to the first requests, one each.
+        reply: the reply to every later request.
         names: the host names of TLS handshakes (SNI).
     """
 
@@ -139,7 +139,7 @@ class Origin:
 
 @contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
-    """An origin on a loopback port; with TLS where a context is given."""
+    """An origin on a loopback port; with TLS if a context is given."""
     origin = Origin()
 
     class Handler(BaseHTTPRequestHandler):
@@ -180,7 +180,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
         request_queue_size = 128  # many threads may connect at the same moment
 
         def finish_request(self, request: Any, address: Any) -> None:
-            # In the thread of the connection, so that a handshake that hangs holds up no other.
+            # In the thread of the connection, so that a handshake that hangs delays no other.
             if context is not None:
                 request = context.wrap_socket(request, server_side=True)
             try:
@@ -190,7 +190,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
                     request.close()
 
         def handle_error(self, request: Any, address: Any) -> None:
-            """A client that hangs up, or refuses the certificate, is what some tests are about."""
+            """Print nothing: in some tests the client hangs up or refuses the certificate on purpose."""
 
     if context is not None:
         context.sni_callback = lambda _socket, name, _context: origin.names.append(name)
@@ -219,7 +219,7 @@ def sending(body: bytes = b"{}", status: int = 200, **headers: str) -> Reply:
 
 
 def raw(text: bytes) -> Reply:
-    """These bytes, and the end of the connection."""
+    """Send these bytes, and close the connection."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(text)
@@ -229,7 +229,7 @@ def raw(text: bytes) -> Reply:
 
 
 def dripping(head: bytes, drop: bytes, *, seconds: float = 0.05) -> Reply:
-    """These bytes, and then a drop every so often for as long as somebody listens (at most 10 s)."""
+    """Send these bytes, and then a byte at intervals while the client listens (at most 10 s)."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(head)
@@ -243,7 +243,7 @@ def dripping(head: bytes, drop: bytes, *, seconds: float = 0.05) -> Reply:
 
 
 def holding(gate: threading.Event, then: Reply | None = None) -> Reply:
-    """Nothing until the gate opens (at most 10 s), then this."""
+    """Send nothing until the gate opens (at most 10 s), then this."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         gate.wait(10)
@@ -265,7 +265,7 @@ def proxying(ports: dict[str, int], *, refusal: bytes = b"") -> Iterator[Tunnels
     """A proxy that opens a tunnel to a loopback port for each of these hosts (CONNECT); others get 502.
 
     Args:
-        refusal: what every request is answered instead.
+        refusal: the answer to every request, instead of a tunnel.
     """
     tunnels = Tunnels()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -300,7 +300,7 @@ def proxying(ports: dict[str, int], *, refusal: bytes = b"") -> Iterator[Tunnels
     try:
         yield tunnels
     finally:
-        # Wakes the thread that accepts, which `close` alone does not.
+        # Wakes the accepting thread; `close` alone does not.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 
