@@ -375,7 +375,7 @@ class Doors:
 
     @hookimpl
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
-        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, is_stored=False)
+        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, setting="an INI")
         listed = {self.trusts: entry} if self.trusts else {}
         profile = AssertionProfile(typ="doors+jwt", accept=self.accept, check=self.check, listed=listed)
         return {self.profile: profile}
