@@ -151,7 +151,8 @@ For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` 
 `new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
 
 For types of tokens that clients exchange (`exchangeable_tokens`): an `ExchangeableToken` says how one is read, and returns
-a `Presented`; `parent_of_grant` and `parent_of_token` look at all that must be live.
+a `Presented`, and how one is made, as the `OtherToken` of an `Issue`; `parent_of_grant` and `parent_of_token` look at all
+that must be live.
 
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
@@ -196,6 +197,7 @@ from authserver.engine.context import (
     Engine,
     ExchangeableToken,
     Issue,
+    OtherToken,
     ReadMember,
     Redeem,
     Respond,
@@ -530,6 +532,7 @@ __all__ = [
     "Operation",
     "OriginDecisionHook",
     "Origins",
+    "OtherToken",
     "PageError",
     "Parameter",
     "Parameters",

@@ -26,6 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
+from authserver.declaring import issuers as declared_issuers
 from authserver.engine import grants, issuers, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
@@ -405,7 +406,7 @@ def _build(
             ),
             assertion_profiles=profiles,
             exchangeable_tokens=joined("type of token", {}, plugins, "exchangeable_tokens"),
-            listed_issuers=_listed_issuers(profiles),
+            listed_issuers=_listed_issuers(settings, profiles, scopes),
             offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
             client_forms=client_forms,
@@ -481,18 +482,22 @@ def _further_algorithms(plugins: PluginSet) -> tuple[str, ...]:
     return tuple(declared)
 
 
-def _listed_issuers(profiles: Mapping[str, AssertionProfile]) -> Mapping[str, TrustedIssuer]:
-    """The trusted issuers of the INI. Raises SettingsError for one that two plugins list."""
+def _listed_issuers(
+    settings: Settings, profiles: Mapping[str, AssertionProfile], scopes: Mapping[str, str]
+) -> Mapping[str, TrustedIssuer]:
+    """The trusted issuers of the INI. Raises SettingsError for one that cannot be used, or is listed twice."""
     found: dict[str, TrustedIssuer] = {}
-    for profile in profiles.values():
-        for name, issuer in profile.listed.items():
-            if name in found:
-                raise SettingsError(
-                    [
-                        f"{name}: it is listed for {found[name].profile} and for {issuer.profile}; keep one of them"
-                    ]
-                )
-            found[name] = issuer
+    declared = declared_issuers.read(settings, profiles, scopes)
+    listed = [issuer for profile in profiles.values() for issuer in profile.listed.values()]
+    for issuer in (*declared, *listed):
+        other = found.setdefault(issuer.issuer, issuer)
+        if other is not issuer:
+            places = (
+                f"for {other.profile} and for {issuer.profile}"
+                if other.setting == issuer.setting
+                else f"in {other.setting} and in {issuer.setting}"
+            )
+            raise SettingsError([f"{issuer.issuer}: it is listed {places}; keep one of them"])
     return found
 
 
@@ -541,7 +546,7 @@ def announce_issuers(application: Application) -> None:
     """Log what operators should know of the issuers that are trusted."""
     with application.begin() as engine:
         for issuer, sentence in issuers.warnings(engine):
-            log.warning("trusted issuer %s: %s", issuer, sentence)
+            log.warning("trusted issuer %s: %s", issuer.issuer, sentence)
 
 
 def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:

@@ -530,14 +530,15 @@ class ExchangeableTokensHook(Protocol):
     """Of a plugin that serves `exchangeable_tokens`."""
 
     def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken] | None:
-        """Types of tokens that clients exchange for others (RFC 8693). Asked once, at start.
+        """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
 
         They are asked for by the plugin of that grant type; without it they do nothing.
 
         Answers:
             A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
                 engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
-                at this moment, and what limits it; or it raises InvalidRequest. A name that exists already stops the start.
+                at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+                returns an `Issue`. A name that exists already stops the start.
             None: nothing to add.
         """
         ...

@@ -442,6 +442,15 @@ class Settings:
             )
         ),
     ] = ""
+    trusted_issuers: Annotated[
+        str,
+        Meta(
+            description=(
+                "Path of a TOML file, or of a folder of them, with issuers whose assertions are accepted, as `authserver apply` "
+                "reads them; empty for none. It is read at start. These are not in the database."
+            )
+        ),
+    ] = ""
     fetch_proxy: Annotated[
         str,
         Meta(

@@ -112,8 +112,8 @@ def _with_members(command: Callable[..., Any]) -> Callable[..., Any]:
 def issuer() -> None:
     """The issuers whose assertions are accepted, and what can come of them.
 
-    An issuer is in the database, or in a setting `issuers` of the INI, where only an editor changes it. What the INI says
-    counts. Nothing that is said of one issuer is true of another.
+    An issuer is in the database, or in a setting of the INI (authserver.trusted_issuers and others), where only an editor
+    changes it. What the INI says counts. Nothing that is said of one issuer is true of another.
     """
 
 
@@ -307,11 +307,13 @@ def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
     """What is wrong with an entry, apart from its keys."""
     if not found.is_enabled:
         yield f"it is disabled; `authserver issuer enable {found.issuer}` lets it in again"
-    if found.is_stored:
-        try:
+    try:
+        if found.is_stored:
             issuers.check(engine, found)
-        except BadIssuer as bad:
-            yield str(bad)
+        else:
+            issuers.check_listed(engine, found)
+    except BadIssuer as bad:
+        yield str(bad)
 
 
 def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
@@ -385,7 +387,7 @@ def _stored(engine: Engine, issuer: str) -> TrustedIssuer:
     found = _found(engine, issuer)
     if not found.is_stored:
         raise click.ClickException(
-            f"{issuer}: it is in the INI, in authserver.plugin.{found.profile}.issuers: take it out there and restart the "
+            f"{issuer}: it is in the INI, in {found.setting}: take it out there and restart the "
             "servers; `authserver end issuer` then ends what came of its assertions"
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -102,6 +102,7 @@ class JwtBearer:
             untyped=True,
             accept=accept,
             check=check,
+            warnings=warnings,
             exchanges=lambda issuer: issuer_options(issuer, Options).exchanged,
             listed=self._listed,
         )
@@ -127,7 +128,7 @@ class JwtBearer:
                 "single_use": self.single_use,
                 "exchanged": self.exchanged,
             },
-            is_stored=False,
+            setting=f"authserver.plugin.{PROFILE}.issuers",
         )
 
 
@@ -142,6 +143,20 @@ def check(issuer: TrustedIssuer) -> None:
     options = issuer_options(issuer, Options)
     if (options.subject is Subject.LISTED) != bool(options.subjects):
         raise ValueError("subjects: set it together with subject=listed; neither works without the other")
+
+
+def warnings(issuer: TrustedIssuer) -> Sequence[str]:
+    """What operators should know of an entry, a sentence each."""
+    try:
+        options = issuer_options(issuer, Options)
+    except ValueError as error:
+        return [f"none of its assertions is accepted: {error}"]
+    found = []
+    if options.subject is Subject.USERNAME:
+        found.append("subject: it can name every user of this server; list those that it knows in subjects")
+    if not options.single_use:
+        found.append("single_use: whoever gets hold of an assertion can present it again until it ends")
+    return found
 
 
 def _user(engine: Engine, options: Options, subject: str) -> User | None:

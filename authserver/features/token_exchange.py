@@ -11,8 +11,8 @@ with the client that asks, the person and the resources, like about any other to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -51,6 +51,8 @@ from authserver.api import (
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
+REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"
+Make = Callable[[Engine, Client, Parameters, Presented], Issue]
 # Why a client may exchange a token, as the event says it.
 OWN, AUDIENCE, SOURCE, ISSUER = "own-token", "audience", "source", "issuer"
 
@@ -77,6 +79,7 @@ class TokenExchange:
     immediate: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({"may_act"})
     members: ClassVar[frozenset[str]] = frozenset({"issued_token_type"})
+    grant_members: ClassVar[frozenset[str]] = frozenset({"exchanged_for"})
     described: ClassVar[Mapping[str, Described]] = {
         GRANT_TYPE: Described(
             members={
@@ -88,7 +91,9 @@ class TokenExchange:
                 ),
                 "actor_token": Parameter(description="The token of who acts.", schema=TEXT),
                 "actor_token_type": Parameter(description="What it is.", schema={"const": ACCESS_TOKEN}),
-                "requested_token_type": Parameter(description="What to get.", schema={"const": ACCESS_TOKEN}),
+                "requested_token_type": Parameter(
+                    description="What to get (RFC 8693, 3); an access token if it is left out.", schema=TEXT
+                ),
                 "audience": Parameter(
                     description="The service that the token is for; may be sent several times.",
                     schema={"type": "array", "items": TEXT},
@@ -183,10 +188,12 @@ class TokenExchange:
     @hookimpl
     def token_response(self, grant: Grant) -> Mapping[str, Any] | None:
         is_exchanged = grant.details.get("grant_type") == GRANT_TYPE
-        return {"issued_token_type": ACCESS_TOKEN} if is_exchanged else None
+        return (
+            {"issued_token_type": grant.details.get("exchanged_for", ACCESS_TOKEN)} if is_exchanged else None
+        )
 
     def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-        """An access token derived from the subject token.
+        """An access token derived from the subject token, or what another plugin makes of it.
 
         Raises:
             UnauthorizedClient: the client is public.
@@ -197,10 +204,12 @@ class TokenExchange:
         """
         if client.is_public:
             raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
-        _check_types(parameters)
-        subject = _read(engine, client, parameters)
+        make = _make_of(engine, parameters)
+        subject = _read(engine, client, parameters, with_refresh_tokens=make is not None)
         parent = subject.parent
         rule = self._rule(engine, client, subject)
+        if make is not None:
+            return _made(make(engine, client, parameters, subject), parameters, subject)
         actor_token = self._actor_token(engine, client, parameters)
         is_impersonation = actor_token is None and client.client_id in self.impersonators
         actor = parent.actor if is_impersonation else acted(client.client_id, parent.actor)
@@ -295,14 +304,42 @@ class TokenExchange:
 _NOT_VALID = "The token is not valid for this client."
 
 
-def _check_types(parameters: Parameters) -> None:
-    """Only access tokens say who acts, and only access tokens are issued. Raises InvalidRequest."""
+def _make_of(engine: Engine, parameters: Parameters) -> Make | None:
+    """What makes the token that is asked for, if it is no access token. Raises InvalidRequest."""
     if ("actor_token" in parameters) != ("actor_token_type" in parameters):
         raise InvalidRequest("actor_token and actor_token_type go together.", reason="actor-token-alone")
     if parameters.get("actor_token_type") not in (None, ACCESS_TOKEN):
         raise InvalidRequest("This type of token cannot be exchanged.", reason="token-type")
-    if parameters.get("requested_token_type") not in (None, ACCESS_TOKEN):
+    wanted = parameters.get("requested_token_type")
+    if wanted in (None, ACCESS_TOKEN):
+        return None
+    known = engine.exchangeable_tokens.get(str(wanted))
+    if known is None or known.make is None or "actor_token" in parameters:
         raise InvalidRequest("This type of token is not issued.", reason="requested-token-type")
+    return known.make
+
+
+def _made(order: Issue, parameters: Parameters, subject: Presented) -> Issue:
+    """What another plugin orders, with what is true of every exchange."""
+    details = {
+        **order.grant.details,
+        "grant_type": GRANT_TYPE,
+        "exchanged_for": parameters.require("requested_token_type"),
+    }
+    noted = {
+        **subject.noted,
+        **order.noted,
+        "subject_token": subject.name,
+        "subject_client": subject.client_id,
+    }
+    return replace(
+        order,
+        grant=replace(order.grant, details=details),
+        bound=subject.bound,
+        bound_refusal=InvalidRequest,
+        uses=(*subject.uses, *order.uses),
+        noted=noted,
+    )
 
 
 def _find(engine: Engine, text: str, *, reason: str) -> Issued:
@@ -313,13 +350,16 @@ def _find(engine: Engine, text: str, *, reason: str) -> Issued:
     return found
 
 
-def _read(engine: Engine, client: Client, parameters: Parameters) -> Presented:
+def _read(engine: Engine, client: Client, parameters: Parameters, *, with_refresh_tokens: bool) -> Presented:
     """The subject token, which is live at this moment and of a person. Raises InvalidRequest."""
     text, kind = parameters.require("subject_token"), parameters.require("subject_token_type")
     found = engine.exchangeable_tokens.get(kind)
-    if found is None:
+    read = found.read if found else None
+    if read is None and with_refresh_tokens and kind == REFRESH_TOKEN:
+        read = _present_refresh_token
+    if read is None:
         raise InvalidRequest("This type of token cannot be exchanged.", reason="token-type")
-    subject: Presented = found.read(engine, client, text)
+    subject: Presented = read(engine, client, text)
     user = subject.parent.user
     if user is None:
         raise InvalidRequest(
@@ -332,7 +372,18 @@ def _read(engine: Engine, client: Client, parameters: Parameters) -> Presented:
 
 def _present(engine: Engine, client: Client, text: str) -> Presented:
     """An access token of this server, as `ExchangeableToken.read` says it."""
-    issued = _find(engine, text, reason="subject-token-unknown")
+    return _presented(engine, _find(engine, text, reason="subject-token-unknown"))
+
+
+def _present_refresh_token(engine: Engine, client: Client, text: str) -> Presented:
+    """A refresh token of this client, which could be used now and is not used up (TX-12, JAG-24). Raises InvalidRequest."""
+    found = find_issued(engine, text)
+    if found is None or found.kind is not TokenKind.REFRESH or found.client_id != client.client_id:
+        raise InvalidRequest(_NOT_VALID, reason="subject-token-unknown")
+    return replace(_presented(engine, found), identifies=True)
+
+
+def _presented(engine: Engine, issued: Issued) -> Presented:
     engine.journal.user_id = issued.grant.user_id
     try:
         parent = parent_of_token(engine, issued)

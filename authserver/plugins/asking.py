@@ -660,7 +660,11 @@ def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
     if hook == "exchangeable_tokens":
         if not isinstance(added, ExchangeableToken):
             raise CannotBeAdded(f"{type(added).__name__} is not an ExchangeableToken")
-        return ExchangeableToken(read=partial(_call, implementation, hook, added.read))
+        made = f"{hook}.make"
+        return ExchangeableToken(
+            read=None if added.read is None else partial(_call, implementation, hook, added.read),
+            make=None if added.make is None else partial(_call, implementation, made, added.make),
+        )
     return partial(_call, implementation, hook, added)
 
 
@@ -755,6 +759,7 @@ _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "assertion_profiles": _check_vouched,
     "assertion_profiles.lets_in": _check_flag,
     "exchangeable_tokens": _check_presented,
+    "exchangeable_tokens.make": _check_issue,
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
     "client_proofs": _check_uses,

@@ -272,7 +272,7 @@ def test_events_say_what_it_was_and_is_without_keys_and_people(world: World) -> 
 
 
 def test_a_disabled_issuer_lets_nobody_in_and_all_that_came_of_it_ends(world: World) -> None:
-    """JAG-17, L-08, T164: at once; and enabling it lets new assertions in, and brings nothing back."""
+    """JAG-17, L-08, T164: at once (CVE-2026-1486); and enabling it lets new assertions in, and brings nothing back."""
     token = world.present().json["access_token"]
     other = Issuer("https://other.example", key=Key())
     other.trust(world.rules)
@@ -375,7 +375,7 @@ class Doors:
 
     @hookimpl
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
-        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, is_stored=False)
+        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, setting="an INI")
         listed = {self.trusts: entry} if self.trusts else {}
         profile = AssertionProfile(typ="doors+jwt", accept=self.accept, check=self.check, listed=listed)
         return {self.profile: profile}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC
-from typing import Any, overload
+from typing import Any
 
 from authserver.engine import issuers, resources, uris
 from authserver.engine.clients import editing, initial_tokens
@@ -52,7 +52,6 @@ from authserver.engine.records import (
     RegisteredBy,
     Resource,
     StoredSetting,
-    TrustedIssuer,
     is_address,
 )
 from authserver.engine.resource_registry import described
@@ -382,22 +381,8 @@ class _Planning:
         if mark is not None and mark.references == ENDING:
             raise BadDeclaration(_GOING)
         keys = self.declared.files.get((kind, name, "jwks"), b"")
-        after = TrustedIssuer(
-            issuer=name,
-            profile=form.profile,
-            # Who disabled it by hand knows why.
-            is_enabled=before is None or before.is_enabled,
-            jwks_uri=form.jwks_uri,
-            jwks=_text(keys),
-            algorithms=_each(form.algorithms),
-            lifetime=form.lifetime,
-            skew=form.skew,
-            clients=_each(form.clients),
-            resources=_each(form.resources),
-            scopes=_each(form.scopes),
-            default_resource=form.default_resource,
-            options=form.options,
-        )
+        # Who disabled it by hand knows why.
+        after = replace(form.as_entry(name, _text(keys)), is_enabled=before is None or before.is_enabled)
         gone = dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))
         meant = {of_name for of_kind, of_name in self.meant if of_kind is DeclaredKind.RESOURCE}
         issuers.check(self.engine, after, clients={**self.clients, **gone}, resources=meant)
@@ -666,15 +651,6 @@ def _text(content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise BadDeclaration("this is no JWK Set: it is no UTF-8", "jwks") from None
-
-
-@overload
-def _each(names: Sequence[str]) -> tuple[str, ...]: ...
-@overload
-def _each(names: Sequence[str] | None) -> tuple[str, ...] | None: ...
-def _each(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Each of these once."""
-    return None if names is None else tuple(dict.fromkeys(names))
 
 
 def _references(**given: Reference | None) -> dict[str, Any]:

@@ -102,6 +102,7 @@ class Presented:
         client_id: of the client that got it; None if others issued it.
         audience: the resources that it is for.
         bound: the key that a client must prove to use it, as a `cnf`; empty: none.
+        identifies: whether it says who somebody is to the client that got it, and is of no use anywhere else.
         sole_actor: the only client that may exchange it (RFC 8693, 4.4); None: it does not say.
         uses: what exchanging it uses up.
         noted: what the event says besides; nothing secret.
@@ -112,6 +113,7 @@ class Presented:
     client_id: str | None
     audience: tuple[str, ...] = ()
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    identifies: bool = False
     sole_actor: str | None = None
     uses: tuple[SingleUse, ...] = ()
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)

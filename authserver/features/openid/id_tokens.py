@@ -121,7 +121,11 @@ def present(engine: Engine, client: Client, text: str) -> Presented:
     except NotLive as ended:
         raise InvalidRequest("The token is not valid for this client.", reason=ended.reason) from None
     return Presented(
-        parent=parent, name=str(name), client_id=client.client_id, audience=found.grant.resources
+        parent=parent,
+        name=str(name),
+        client_id=client.client_id,
+        audience=found.grant.resources,
+        identifies=True,
     )
 
 
