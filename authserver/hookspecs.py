@@ -830,7 +830,7 @@ def expand_registration(
     Arguments:
         engine: of this request.
         sent: the members of the JSON object, none of them empty; nothing else was checked.
-        client: as it is registered now, if it changes its registration; None for a new one.
+        client: the registered client, if it changes its registration; None for a new one.
 
     Answers:
         A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

@@ -94,7 +94,7 @@ def test_mistakes_are_told_in_a_sentence(add, refused, tmp_path: Path) -> None:
         (("add", "https://new.example", *keys, "--lifetime", "2d"), "it is 10s to 1 day"),
         (("add", "https://new.example", *keys, "--option", "subject"), "must be name=value"),
         (("add", "https://new.example", *keys, "--option", "subjcet=x"), "did you mean subject"),
-        (("edit", IDP), "what is to be changed?"),
+        (("edit", IDP), "nothing to change: "),
         (("edit", IDP, "--every-scope", "--scope", "profile"), "--every-scope: not with --scope"),
         (("show", "https://idp.exmaple"), "no such issuer; did you mean https://idp.example"),
         (("enable", IDP), "it is enabled"),

@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_said(refused, told, arguments: tuple[str, ...], 
 
 def test_an_edit_names_what_is_to_be_changed(refused, told) -> None:
     told("add", NOTES)
-    assert "what is to be changed?" in refused("edit", NOTES)
+    assert "nothing to change: " in refused("edit", NOTES)
     other = refused("edit", NOTES, "--uri", f"{NOTES}/v1")
     assert "it is another resource; add that, and remove this one" in other
     assert "registered already" in refused("add", f"{NOTES}/")
