@@ -140,8 +140,12 @@ class Parser(HTTPRequestParser):
 class Task(WSGITask):
     """Answers one request."""
 
+    wrote_header: bool
+
     def get_environment(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environment()
+        # waitress has the whole body, in memory or in a file. WebOb need not copy it to read it again.
+        environ["webob.is_body_seekable"] = True
         if self.request.path.startswith("//"):
             # waitress makes one slash of several.
             environ["PATH_INFO"] = self.request.path
@@ -166,6 +170,14 @@ class Task(WSGITask):
         # No application begins this answer.
         self.complete = True
         self.write(b"" if self.request.command == "HEAD" else _POSTPONED_BODY)
+
+    def write(self, data: bytes) -> None:
+        """Send some of the answer; a whole one together with its head, by one call of the system."""
+        if self.wrote_header or not self.complete or not self.has_body or len(data) != self.content_length:
+            super().write(data)
+            return
+        self.channel.write_soon(self.build_response_header() + data)
+        self.wrote_header, self.content_bytes_written = True, len(data)
 
     def build_response_header(self) -> bytes:
         """As waitress makes it; at the end of the process the connection is closed after it."""
