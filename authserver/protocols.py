@@ -276,7 +276,7 @@ class IdentityDecisionHook(Protocol):
         its settings say; one that is listed before it answers first.
 
         Arguments:
-            provider: what the settings call that server.
+            provider: the name of that server in the settings.
             issuer: what it calls itself.
             claims: what it says of the person: `sub` and all others, as JSON.
             user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.
@@ -597,7 +597,7 @@ class ExpandRegistrationHook(Protocol):
         Arguments:
             engine: of this request.
             sent: the members of the JSON object, none of them empty; nothing else was checked.
-            client: as it is registered now, if it changes its registration; None for a new one.
+            client: the registered client, if it changes its registration; None for a new one.
 
         Answers:
             A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

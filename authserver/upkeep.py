@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from authserver.engine import counting, statistics
+from authserver.engine import counting, ending, statistics
 from authserver.engine.context import Begin
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
@@ -75,7 +75,12 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
     if settings.statistics_lifetime:
         lifetimes[Disposable.COUNTS] = timedelta(seconds=settings.statistics_lifetime)
         lifetimes[Disposable.SAMPLES] = timedelta(seconds=settings.statistics_lifetime)
-    return {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
+    before = {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
+    if settings.session_timeout_delay:
+        before[Disposable.SESSIONS] = now - timedelta(seconds=settings.session_timeout_delay)
+        idle = timedelta(seconds=settings.session_idle_lifetime)
+        before[Disposable.IDLE_SESSIONS] = before[Disposable.SESSIONS] - idle
+    return before
 
 
 def remove_all(
@@ -106,6 +111,8 @@ def remove_all(
                 batch = stores.upkeep.remove(kind, before[kind], places.get(kind), limit=BATCH)
                 if batch.removed and kind in EVENTS:
                     note_deletion(stores, ring, kind, before[kind])
+                if Disposable.IDLE_SESSIONS in before:
+                    ending.record_timed_out(stores, batch.sessions, datetime.now(UTC))
             took = time.monotonic() - begun
             if batch.next is None:
                 places.pop(kind, None)

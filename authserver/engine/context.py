@@ -15,18 +15,21 @@ from typing import Any
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
+from authserver.engine.documents import Document, DocumentKind, Reply
 from authserver.engine.errors import InvalidGrant, OAuthError, ServerError
 from authserver.engine.evidence import bounded
 from authserver.engine.letters import Letter
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
+    F,
     Fetcher,
     Generation,
     Offered,
     Policies,
     Signer,
     Stores,
+    do_nothing,
 )
 from authserver.engine.questions import Credentials, Question, RateQuestion
 from authserver.engine.records import (
@@ -45,7 +48,7 @@ from authserver.engine.records import (
 from authserver.engine.resource_registry import Registry, TokenForm
 from authserver.engine.timeline import FactsLater, SpanKind, note
 from authserver.engine.turnstile import Turnstile
-from authserver.limits import MAXIMUM_CLIENT_ID
+from authserver.limits import MAXIMUM_CLIENT_ID, MAXIMUM_DOCUMENT
 from authserver.settings import AccessTokenFormat, Settings
 
 # OAuth 2.1, App. A.1.
@@ -365,6 +368,39 @@ class Parts:
     generation: Generation
 
 
+@dataclass(frozen=True, slots=True)
+class _RestingFetcher:
+    """A fetcher that lets the stores of a request rest while it waits for somebody."""
+
+    fetcher: Fetcher
+    rest: Callable[[], None]
+
+    def fetch(
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
+    ) -> Document[F]:
+        return self.fetcher.fetch(kind, url, again=again, ahead=ahead, before=self.rest)
+
+    def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
+        return self.fetcher.cached(kind, url)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        maximum: int = MAXIMUM_DOCUMENT,
+        before: Callable[[], None] = do_nothing,
+    ) -> Reply:
+        return self.fetcher.post(url, body, headers=headers, maximum=maximum, before=self.rest)
+
+
 _PARTS = tuple(part.name for part in fields(Parts))
 _values_of = attrgetter(*_PARTS)
 
@@ -397,7 +433,8 @@ class Engine(Parts):
     ) -> Engine:
         """The engine of one request; it continues the given journal."""
         return cls(
-            **dict(zip(_PARTS, _values_of(parts), strict=True)),
+            **dict(zip(_PARTS, _values_of(parts), strict=True))
+            | {"fetcher": _RestingFetcher(parts.fetcher, stores.rest)},
             stores=stores,
             scopes=parts.offered.scopes(),
             resources=Registry(parts.listed_resources, stores.resources),

@@ -1,4 +1,4 @@
-"""The trusted issuers of the store: added, changed, enabled and removed. `ending` disables one with all that came of it."""
+"""Adds, changes, enables and removes trusted issuers of the store. `ending` disables one and ends all grants from it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MAXIMUM_SKEW = 300
 
 
 class BadIssuer(Exception):
-    """What keeps an issuer from being trusted so, as a sentence.
+    """An issuer cannot have these values; the message says why.
 
     Attributes:
-        member: of `TrustedIssuer`, that is not right; "" where it is none of them.
+        member: the wrong member of `TrustedIssuer`; "" if it is no single one.
     """
 
     def __init__(self, sentence: str, member: str = "") -> None:
@@ -47,22 +47,22 @@ def add(engine: Engine, issuer: TrustedIssuer) -> None:
 
 
 def change(engine: Engine, before: TrustedIssuer, after: TrustedIssuer) -> None:
-    """Change an issuer, which `before` is as it was read. Raises BadIssuer."""
+    """Change an issuer; `before` is the entry as it was read. Raises BadIssuer."""
     check(engine, after)
     _keep(engine, before, after, EventType.ISSUER_CHANGED)
 
 
 def enable(engine: Engine, before: TrustedIssuer) -> None:
-    """Trust an issuer again that was disabled. What came of it before has ended. Raises BadIssuer."""
+    """Enable a disabled issuer. The grants that came from it before have ended. Raises BadIssuer."""
     check(engine, before)
     _keep(engine, before, replace(before, is_enabled=True), EventType.ISSUER_ENABLED)
 
 
 def remove(engine: Engine, issuer: str) -> bool:
-    """Forget an issuer that is disabled already; False if there is none.
+    """Delete a disabled issuer; False if there is none.
 
     Raises:
-        BadIssuer: it is enabled, so something may come of it at this moment.
+        BadIssuer: it is enabled, so its assertions may be accepted at this moment.
     """
     found = issuer_registry.hold(engine, issuer)
     if found is None or not found.is_stored:
@@ -81,11 +81,11 @@ def check(
     clients: Mapping[str, Client | None] = NOTHING,
     resources: Collection[str] = (),
 ) -> None:
-    """Raises BadIssuer for what cannot be trusted so.
+    """Raises BadIssuer for values that are not allowed.
 
     Args:
-        clients: what clients will be when the issuer is trusted, by id, where that is not what they are now.
-        resources: the canonical forms of resources that there will be besides.
+        clients: by id, clients that will be added or changed before the issuer is trusted.
+        resources: the canonical forms of resources that will be added before.
     """
     _check_name(engine, issuer)
     check_entry(issuer, engine.assertion_profiles, engine.scopes)
@@ -130,7 +130,7 @@ def check_entry(
 
 
 def warnings(engine: Engine) -> Iterator[tuple[TrustedIssuer, str]]:
-    """What operators should know of issuers that are enabled: the entry of one, and a sentence."""
+    """Warnings for operators about enabled issuers: the entry of one, and a sentence."""
     if not engine.assertion_profiles:
         return
     for issuer in issuer_registry.all_issuers(engine):
@@ -157,10 +157,10 @@ def _of_entry(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile) 
 
 
 def described(issuer: TrustedIssuer) -> dict[str, Any]:
-    """What operators are shown of it, and what an event says.
+    """The members of an issuer for operators and events.
 
-    Of its keys only their ids. Of an option with a table, which may name people, how many lines it has, and a digest by
-    which a change is seen.
+    Keys are shown by their ids. An option with a table, which may name people, is shown as the number of its lines and a
+    digest that shows a change.
     """
     value = dict(as_value(issuer))
     keys = value.pop("jwks")
@@ -173,7 +173,7 @@ def described(issuer: TrustedIssuer) -> dict[str, Any]:
 
 
 def differences(before: TrustedIssuer, after: TrustedIssuer) -> Mapping[str, tuple[Any, Any]]:
-    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    """Each changed member, by its name in `described`: the old and the new value."""
     was, now = described(before), described(after)
     found = {name: (was[name], now[name]) for name in now if was[name] != now[name]}
     if before.jwks != after.jwks and "keys" not in found:
@@ -216,7 +216,7 @@ def _check_keys(issuer: TrustedIssuer) -> None:
 def _check_clients(engine: Engine, issuer: TrustedIssuer, clients: Mapping[str, Client | None]) -> None:
     for client_id in issuer.clients or ():
         if is_address(client_id):
-            continue  # known when it comes for the first time, and not before
+            continue  # such a client is known only after its first request
         client = clients[client_id] if client_id in clients else engine.find_kept_client(client_id)
         if client is None or not client.is_enabled:
             raise BadIssuer(

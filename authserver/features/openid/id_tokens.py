@@ -19,7 +19,7 @@ from authserver.api import (
     parent_of_grant,
 )
 
-# A token of this type is neither an access token (`at+jwt`) nor anything else that this server takes.
+# A token of this type is not an access token (`at+jwt`), and is accepted nowhere else.
 TYPE = "JWT"
 # What a client that exchanges one calls it (RFC 8693, 3).
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"
@@ -30,7 +30,7 @@ _HASHES = {"EdDSA": hashlib.sha512, "ES384": hashlib.sha384}
 
 
 def algorithm_of(client: Client) -> str:
-    """What the client's ID tokens are signed with."""
+    """The algorithm of the client's ID tokens."""
     algorithm: str = client.details.get(ALGORITHM, DEFAULT_ALGORITHM)
     return algorithm
 
@@ -48,9 +48,9 @@ def make(
     """The ID token of one token response.
 
     Args:
-        access_token: of the same response, which `at_hash` binds to it.
-        lifetime: in seconds.
-        nonce: of the authorization request; None if it had none, and after a refresh (OIDC Core, 12.2).
+        access_token: the access token of the same response, to which `at_hash` binds the ID token.
+        lifetime: seconds for which it is valid.
+        nonce: the `nonce` of the authorization request; None if it had none, and after a refresh (OIDC Core, 12.2).
         person: claims about the person.
     """
     now, algorithm = int(engine.now.timestamp()), algorithm_of(client)
@@ -76,13 +76,13 @@ def make(
 
 
 def read_hint(engine: Engine, client_id: str | None, text: str) -> Mapping[str, Any]:
-    """The claims of an ID token that this client got here before, even if it has expired.
+    """The claims of an ID token that this server issued to this client before, even if it has expired.
 
     Args:
-        client_id: None: whichever client got it.
+        client_id: the client; None for any client.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: it is not such an ID token.
     """
     try:
         claims = engine.signer.verify(text, typ=TYPE)
@@ -130,6 +130,6 @@ def present(engine: Engine, client: Client, text: str) -> Presented:
 
 
 def _half_hash(text: str, algorithm: str) -> str:
-    """The left half of the hash that belongs to the algorithm (OIDC Core, 3.1.3.6)."""
+    """The left half of the hash, with the hash function of the algorithm (OIDC Core, 3.1.3.6)."""
     made = _HASHES.get(algorithm, hashlib.sha256)(text.encode("ascii")).digest()
     return base64.urlsafe_b64encode(made[: len(made) // 2]).rstrip(b"=").decode()
