@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from authserver.engine.context import Engine
+from authserver.engine.crypto.digests import digest
+from authserver.engine.crypto.sealing import to_text
 from authserver.engine.ending import end_through
 from authserver.engine.errors import SignInRefused
 from authserver.engine.people.attributes import BadAttributes, as_identified, shortened
@@ -141,6 +143,11 @@ def join(engine: Engine, user: User, vouched: VouchedIdentity) -> bool:
         return False
     _join(engine, user, vouched)
     return True
+
+
+def identity_handle(identity: JoinedIdentity) -> str:
+    """What names it in forms and addresses, where what another server calls people does not belong."""
+    return to_text(digest("joined-identity", f"{identity.issuer} {identity.subject}"))
 
 
 def remove(engine: Engine, user: User, issuer: str, subject: str) -> bool:
