@@ -107,6 +107,21 @@ class SingleUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherToken:
+    """A JWT for somebody else that a client gets in place of an access token; nothing of it is taken here.
+
+    Attributes:
+        typ: what its header says it is (RFC 8725, 3.11); never that of an access token.
+        claims: those beside `iss`, `iat`, `exp` and `jti`, and the `cnf` of a key that the client proved.
+        lifetime: in seconds; it ends with its grant at the latest.
+    """
+
+    typ: str
+    claims: Mapping[str, Any]
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
     """What a grant type says may be issued; `engine.tokens.issuing` does it.
 
@@ -123,9 +138,10 @@ class Issue:
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         bound_refusal: what is raised if it does not.
         uses: what else is used up by this, each once.
-        hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
-            ends before it is stored.
+        hangs_on: the grants that this one is derived from, the nearest first (`engine.grants.deriving`). None of them
+            ends before the token is stored, nor does the grant itself.
         joins: what ties `user` to an issuer that vouched for them for the first time, so that neither is stored yet.
+        other: what the client gets in place of an access token; None: an access token.
         noted: what the event says besides; nothing secret.
     """
 
@@ -144,6 +160,7 @@ class Issue:
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
     joins: JoinedIdentity | None = None
+    other: OtherToken | None = None
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -232,6 +249,7 @@ class AssertionProfile:
         names_client: takes the entry, such claims, and the `client_id` of a request that authenticates no client, if it has
             one. Returns the id of the client whose request it is, or raises an OAuth error. None: clients authenticate.
         audience: takes the entry: what `aud` must be; empty: the issuer of this server.
+        exchanges: takes the entry: whether a client may exchange its assertions, too (RFC 8693, 2.1).
         warnings: takes the entry: what operators should know of it, a sentence each, for start and `authserver lint`.
         listed: issuers that the INI names in settings of the plugin, by their `iss`.
     """
@@ -243,8 +261,25 @@ class AssertionProfile:
     lets_in: Callable[[TrustedIssuer, Client], bool] = lambda issuer, client: False
     names_client: Callable[[TrustedIssuer, Mapping[str, Any], str | None], str] | None = None
     audience: Callable[[TrustedIssuer], str] = lambda issuer: ""
+    exchanges: Callable[[TrustedIssuer], bool] = lambda issuer: False
     warnings: Callable[[TrustedIssuer], Sequence[str]] = lambda issuer: ()
     listed: Mapping[str, TrustedIssuer] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeableToken:
+    """A type of token that clients exchange, or get by an exchange (hook `exchangeable_tokens`; RFC 8693, 3).
+
+    Attributes:
+        read: takes the engine, the client that authenticated, and the text of a token. Returns a `Presented`, writes
+            nothing, and raises InvalidRequest for a text that is none, for one that this client may not exchange, and for
+            one that has ended. None: it is not exchanged.
+        make: takes the engine, the client, the parameters and the `Presented` that the client may exchange. Returns an
+            `Issue`, writes nothing, and raises an OAuth error. None: an exchange does not give it.
+    """
+
+    read: Callable[[Engine, Client, str], Any] | None = None
+    make: Callable[[Engine, Client, Parameters, Any], Issue] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +353,7 @@ class Parts:
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
     assertion_profiles: Mapping[str, AssertionProfile]
+    exchangeable_tokens: Mapping[str, ExchangeableToken]
     listed_issuers: Mapping[str, TrustedIssuer]
     offered: Offered
     listed_resources: Mapping[str, Resource]
@@ -340,9 +376,15 @@ class _RestingFetcher:
     rest: Callable[[], None]
 
     def fetch(
-        self, kind: DocumentKind[F], url: str, *, again: bool = False, before: Callable[[], None] = do_nothing
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
     ) -> Document[F]:
-        return self.fetcher.fetch(kind, url, again=again, before=self.rest)
+        return self.fetcher.fetch(kind, url, again=again, ahead=ahead, before=self.rest)
 
     def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
         return self.fetcher.cached(kind, url)

@@ -50,7 +50,7 @@ from authserver.settings import AccessTokenFormat
 BATCH = 1000
 # Events are read to count the JWTs that are valid: of a busy server not more than these.
 MAXIMUM_EVENTS = 10_000
-# Why a grant ended, as the grant and the event keep it.
+# The reasons for which a grant ended, as the grant and the event keep them.
 ENDED = "ended-by-operator"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
 # Why a session ended that nobody ended.

@@ -929,13 +929,20 @@ class Fetcher(Protocol):
     """
 
     def fetch(
-        self, kind: DocumentKind[F], url: str, *, again: bool = False, before: Callable[[], None] = do_nothing
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
     ) -> Document[F]:
         """The document at this URL, fetched or from the cache.
 
         Args:
             again: fetch it although it is fresh, because something was not found in it; not more often than its kind
                 allows.
+            ahead: fetch it although it is fresh, if it will not be in so many seconds. Meanwhile it serves others.
             before: called before this waits for somebody. That of an engine lets the stores rest then; leave it out.
 
         Raises:

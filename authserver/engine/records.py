@@ -294,7 +294,7 @@ class TrustedIssuer:
         default_resource: for which a token is when neither the assertion nor the request names a resource; empty: that of
             the server.
         options: what its profile needs to know besides, as JSON.
-        is_stored: whether it is in the store, and not in the INI.
+        setting: the one of the INI that names it; empty: it is in the store.
     """
 
     issuer: str
@@ -310,7 +310,12 @@ class TrustedIssuer:
     scopes: tuple[str, ...] | None = None
     default_resource: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    is_stored: bool = True
+    setting: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in the store, and not in the INI."""
+        return not self.setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

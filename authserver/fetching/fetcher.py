@@ -175,11 +175,12 @@ class Fetcher:
         url: str,
         *,
         again: bool = False,
+        ahead: int = 0,
         before: Callable[[], None] = do_nothing,
     ) -> Document[T]:
         """See `engine.ports.Fetcher`."""
         with self._counting(kind.name, url) as outcome:
-            document = self._found(kind, url, again, before)
+            document = self._found(kind, url, again, ahead, before)
             outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
             return document
 
@@ -214,7 +215,9 @@ class Fetcher:
                     self._outcomes[each] += 1
             note(SpanKind.FETCH, name, began, {"host": _host_of(url), "outcome": "".join(outcome)})
 
-    def _found(self, kind: DocumentKind[T], url: str, again: bool, before: Callable[[], None]) -> Document[T]:
+    def _found(
+        self, kind: DocumentKind[T], url: str, again: bool, ahead: int, before: Callable[[], None]
+    ) -> Document[T]:
         """The document, from the cache or elsewhere. Raises FetchFailed."""
         deadline = time.monotonic() + self._limits.seconds
         destination = self._destination(url)
@@ -222,7 +225,7 @@ class Fetcher:
         with self._lock:
             kept = self._cache.find(key)
             now = self._clock()
-            if kept is not None and kept.serves(now, again=again):
+            if kept is not None and kept.serves(now, again=again, ahead=ahead):
                 return kept.document(now)
             flight = self._flights.get(key)
             leads = flight is None
@@ -481,10 +484,10 @@ class _Kept(Generic[T]):
     serves_failures_only: bool
     is_suspended: bool = False
 
-    def serves(self, now: float, *, again: bool = False) -> bool:
+    def serves(self, now: float, *, again: bool = False, ahead: int = 0) -> bool:
         if again and now >= self.refetch_from:
             return False
-        return now < self.fresh_until and not self.is_suspended
+        return now + ahead < self.fresh_until and not self.is_suspended
 
     def is_last_good(self, now: float) -> bool:
         return self.fresh_until <= now < self.last_good_until and not self.is_suspended

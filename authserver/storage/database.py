@@ -48,7 +48,19 @@ MINIMUM_FREE = 4_000_000
 # In WAL mode only FULL keeps what was committed through a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
-POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
+# Beside statements and locks, what a process leaves that is frozen or whose machine is gone: a transaction that holds rows,
+# and a session of which PostgreSQL learns nothing more. The last four are for TCP, the last one in milliseconds.
+POSTGRESQL_OPTIONS = (
+    "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25000"
+)
+# The same for this side, of libpq: a firewall may forget a connection, although new ones reach the server.
+POSTGRESQL_KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,
+}
 
 
 class Database:
@@ -257,8 +269,10 @@ def _connect_args(url: URL) -> dict[str, Any]:
         return {"timeout": SQLITE_BUSY_TIMEOUT}
     # The options of the URL come last, so they win.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
+    keepalive = {name: value for name, value in POSTGRESQL_KEEPALIVE.items() if name not in url.query}
     # At each rollback the driver forgets all prepared statements of a connection, if it prepared one; ours would go, too.
     return {
+        **keepalive,
         "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
         "options": options,
         "prepare_threshold": None,

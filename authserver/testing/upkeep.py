@@ -42,7 +42,7 @@ class MemoryUpkeep(InMemory):
                 del self.tables.leases[name]
 
     def _over(self, kind: Disposable, before: datetime) -> Iterator[Over]:
-        """The time and id of each expired record, and a function that deletes it and returns the number of dependents."""
+        """For each expired record: its end, its id, and a function that deletes it and returns the number of dependents."""
         tables = self.tables
         match kind:
             case Disposable.TOKENS:

@@ -36,7 +36,7 @@ SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 def add(storage: Storage, **records: list[Any]) -> None:
-    """Records by the store that keeps them."""
+    """Add records to the stores of their kinds."""
     with storage.begin() as stores:
         for name in ("users", "clients", "grants", "tokens", "sessions", "events", "consents"):
             for record in records.get(name, []):
@@ -47,7 +47,7 @@ def add(storage: Storage, **records: list[Any]) -> None:
 def remove(
     storage: Storage, kind: Disposable, before: datetime = NOW, *, limit: int = 100
 ) -> list[tuple[int, int]]:
-    """(removed, along) of each batch until the end."""
+    """(removed, dependents) of each batch until nothing is left to remove."""
     batches, start = [], None
     while True:
         with storage.begin() as stores:
