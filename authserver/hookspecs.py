@@ -21,6 +21,7 @@ from authserver.engine.context import (
     Binding,
     ClientProof,
     Engine,
+    ExchangeableToken,
     ReadMember,
     Redeem,
     Respond,
@@ -734,6 +735,31 @@ def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
         @hookimpl
         def assertion_profiles(self):
             return {"badge": AssertionProfile(typ="badge+jwt", accept=self.accept, check=self.check)}
+
+    Added in 0.1.
+    """
+
+
+@contributing(Mapping)
+def exchangeable_tokens() -> Mapping[str, ExchangeableToken] | None:
+    """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
+
+    They are asked for by the plugin of that grant type; without it they do nothing.
+
+    Answers:
+        A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
+            engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
+            at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+            returns an `Issue`. A name that exists already stops the start.
+        None: nothing to add.
+
+    Nobody: access tokens, and the JWTs of trusted issuers whose entries say so, are all that can be exchanged.
+
+    Example::
+
+        @hookimpl
+        def exchangeable_tokens(self):
+            return {"urn:example:token-type:badge": ExchangeableToken(read=self.read)}
 
     Added in 0.1.
     """

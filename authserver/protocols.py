@@ -31,6 +31,7 @@ from authserver.engine.context import (
     Binding,
     ClientProof,
     Engine,
+    ExchangeableToken,
     ReadMember,
     Redeem,
     Respond,
@@ -520,6 +521,24 @@ class AssertionProfilesHook(Protocol):
                 entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom it is
                 about, and the most that may come of it; or it raises an OAuth error. A name that exists already stops the
                 start, and so does an issuer that two plugins list.
+            None: nothing to add.
+        """
+        ...
+
+
+class ExchangeableTokensHook(Protocol):
+    """Of a plugin that serves `exchangeable_tokens`."""
+
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken] | None:
+        """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
+
+        They are asked for by the plugin of that grant type; without it they do nothing.
+
+        Answers:
+            A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
+                engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
+                at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+                returns an `Issue`. A name that exists already stops the start.
             None: nothing to add.
         """
         ...

@@ -112,8 +112,8 @@ def _with_members(command: Callable[..., Any]) -> Callable[..., Any]:
 def issuer() -> None:
     """The issuers whose assertions are accepted, with their limits.
 
-    An issuer is in the database, or in a setting `issuers` of the INI, where only an editor changes it. The INI takes
-    precedence. The limits of one issuer do not apply to another.
+    An issuer is in the database, or in a setting of the INI (authserver.trusted_issuers and others), where only an editor
+    changes it. The INI takes precedence. The limits of one issuer do not apply to another.
     """
 
 
@@ -305,11 +305,13 @@ def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
     """The problems of an entry, apart from its keys."""
     if not found.is_enabled:
         yield f"it is disabled; `authserver issuer enable {found.issuer}` lets it in again"
-    if found.is_stored:
-        try:
+    try:
+        if found.is_stored:
             issuers.check(engine, found)
-        except BadIssuer as bad:
-            yield str(bad)
+        else:
+            issuers.check_listed(engine, found)
+    except BadIssuer as bad:
+        yield str(bad)
 
 
 def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
@@ -383,7 +385,7 @@ def _stored(engine: Engine, issuer: str) -> TrustedIssuer:
     found = _found(engine, issuer)
     if not found.is_stored:
         raise click.ClickException(
-            f"{issuer}: it is in the INI, in authserver.plugin.{found.profile}.issuers: take it out there and restart the "
+            f"{issuer}: it is in the INI, in {found.setting}: take it out there and restart the "
             "servers; `authserver end issuer` then ends what came of its assertions"
         )
     return found

@@ -97,10 +97,15 @@ class ResourceFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerFinding:
-    """A fact about a trusted issuer that operators should know."""
+    """A fact about a trusted issuer that operators should know.
+
+    Attributes:
+        remedy: the setting to change, or the command that changes the entry.
+    """
 
     issuer: str
     problem: str
+    remedy: str
 
 
 @click.command()
@@ -132,7 +137,8 @@ def lint(
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
     It also lists the settings for single clients (`…@clients`) that name a client which does not exist, and resources that
     are in the INI and in the database, or name a scope or client that does not exist. It warns of trusted issuers with
-    rules for programs by a name that another program can get later.
+    rules for programs by a name that another program can get later, and of entries that let every client and resource in,
+    with the key or command to change.
     Nothing is changed. The exit status is 0 when there is no error and no client or setting to list, else 1.
     """
     if file is not None:
@@ -204,7 +210,12 @@ def look(application: Application, *, quiet: bool) -> Looked:
         looked.unused = list(unused_settings(engine, application.parts.policies))
         looked.resources = list(resource_findings(engine, application.parts.policies))
         looked.issuers = [
-            IssuerFinding(issuer=issuer, problem=problem) for issuer, problem in issuers.warnings(engine)
+            IssuerFinding(
+                issuer=issuer.issuer,
+                problem=problem,
+                remedy=issuer.setting or f"`authserver issuer edit {issuer.issuer}`",
+            )
+            for issuer, problem in issuers.warnings(engine)
         ]
     return looked
 
@@ -241,7 +252,7 @@ def _print_looked(looked: Looked) -> None:
         print_rows(map(asdict, looked.resources), ("resource", "member", "value", "remedy"), empty="")
     if looked.issuers:
         say("\nTrusted issuers")
-        print_rows(map(asdict, looked.issuers), ("issuer", "problem"), empty="")
+        print_rows(map(asdict, looked.issuers), ("issuer", "problem", "remedy"), empty="")
 
 
 def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:

@@ -26,7 +26,7 @@ else:
     Options = TypeVar("Options")
 
 # The members of an entry that are in the value of its row; the row itself has the name.
-_KEPT = tuple(item.name for item in fields(TrustedIssuer) if item.name not in ("issuer", "is_stored"))
+_KEPT = tuple(item.name for item in fields(TrustedIssuer) if item.name not in ("issuer", "setting"))
 _TEXTS = ("algorithms", "clients", "resources", "scopes")
 
 

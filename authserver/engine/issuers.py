@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from authserver.engine import issuer_registry, uris
-from authserver.engine.context import Engine
+from authserver.engine.context import AssertionProfile, Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.issuer_registry import as_setting, as_value
@@ -88,6 +88,31 @@ def check(
         resources: the canonical forms of resources that will be added before.
     """
     _check_name(engine, issuer)
+    check_entry(issuer, engine.assertion_profiles, engine.scopes)
+    _check_clients(engine, issuer, clients)
+    _check_resources(engine, issuer, resources)
+
+
+def check_listed(engine: Engine, issuer: TrustedIssuer) -> None:
+    """Raises BadIssuer where an issuer of the INI names what is not there; the rest was checked at start."""
+    _check_clients(engine, issuer, NOTHING)
+    _check_resources(engine, issuer, ())
+
+
+def check_entry(
+    issuer: TrustedIssuer, profiles: Mapping[str, AssertionProfile], scopes: Collection[str]
+) -> None:
+    """What can be said of an entry without the store. Raises BadIssuer.
+
+    Args:
+        scopes: those that there are.
+    """
+    name = issuer.issuer
+    if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
+        raise BadIssuer(
+            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
+            "issuer",
+        )
     _check_keys(issuer)
     if not issuer.algorithms or not set(issuer.algorithms) <= set(TRUSTED_ALGORITHMS):
         raise BadIssuer(f"it signs with some of {' '.join(TRUSTED_ALGORITHMS)}", "algorithms")
@@ -95,26 +120,40 @@ def check(
         raise BadIssuer(f"an assertion lives {LIFETIMES[0]} to {LIFETIMES[1]} seconds at most", "lifetime")
     if not 0 <= issuer.skew <= MAXIMUM_SKEW:
         raise BadIssuer(f"its clock may differ by 0 to {MAXIMUM_SKEW} seconds", "skew")
-    _check_clients(engine, issuer, clients)
-    _check_resources(engine, issuer, resources)
     for scope in issuer.scopes or ():
-        if scope not in engine.scopes:
-            raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}", "scopes")
+        if scope not in scopes:
+            raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, scopes, '')}", "scopes")
     for member in ("clients", "resources", "scopes"):
         if getattr(issuer, member) == ():
             raise BadIssuer(f"with no {member} nothing could come of it; disable it instead", member)
-    _check_profile(engine, issuer)
+    _check_profile(profiles, issuer)
 
 
-def warnings(engine: Engine) -> Iterator[tuple[str, str]]:
-    """Warnings for operators about enabled issuers: the name of one, and a sentence."""
+def warnings(engine: Engine) -> Iterator[tuple[TrustedIssuer, str]]:
+    """Warnings for operators about enabled issuers: the entry of one, and a sentence."""
     if not engine.assertion_profiles:
         return
     for issuer in issuer_registry.all_issuers(engine):
         profile = engine.assertion_profiles.get(issuer.profile)
-        if profile is not None and issuer.is_enabled:
-            for sentence in profile.warnings(issuer):
-                yield issuer.issuer, sentence
+        if profile is None or not issuer.is_enabled:
+            continue
+        for sentence in (*_of_entry(engine, issuer, profile), *profile.warnings(issuer)):
+            yield issuer, sentence
+
+
+def _of_entry(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile) -> Iterator[str]:
+    """Which parts of an entry let nothing or everything through."""
+    try:
+        check_listed(engine, issuer)
+    except BadIssuer as bad:
+        yield f"{bad.member}: {bad}"
+    # Rules of a profile name clients and resources, too.
+    if profile.names_client is not None:
+        return
+    if issuer.clients is None:
+        yield "clients: it names none, so each client that is registered for the grant type may present its assertions"
+    if issuer.resources is None:
+        yield "resources: it names none, so what comes of it may be for every resource that policies allow"
 
 
 def described(issuer: TrustedIssuer) -> dict[str, Any]:
@@ -152,18 +191,12 @@ def _keep(engine: Engine, before: TrustedIssuer, after: TrustedIssuer, type: Eve
 
 def _check_name(engine: Engine, issuer: TrustedIssuer) -> None:
     name = issuer.issuer
-    if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
-        raise BadIssuer(
-            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
-            "issuer",
-        )
     if name == engine.settings.issuer:
         raise BadIssuer("this server accepts nothing that it signed itself", "issuer")
     listed = engine.listed_issuers.get(name)
     if listed is not None:
         raise BadIssuer(
-            f"{name}: the INI names it, in authserver.plugin.{listed.profile}.issuers, and what is there counts; change it "
-            "there",
+            f"{name}: the INI names it, in {listed.setting}, and what is there counts; change it there",
             "issuer",
         )
 
@@ -209,11 +242,11 @@ def _check_resources(engine: Engine, issuer: TrustedIssuer, resources: Collectio
             )
 
 
-def _check_profile(engine: Engine, issuer: TrustedIssuer) -> None:
-    profile = engine.assertion_profiles.get(issuer.profile)
+def _check_profile(profiles: Mapping[str, AssertionProfile], issuer: TrustedIssuer) -> None:
+    profile = profiles.get(issuer.profile)
     if profile is None:
         raise BadIssuer(
-            f"{issuer.profile}: no plugin here has this profile; {did_you_mean(issuer.profile, engine.assertion_profiles, '')}",
+            f"{issuer.profile}: no plugin here has this profile; {did_you_mean(issuer.profile, profiles, '')}",
             "profile",
         )
     if not strict_json.comes_back(dict(issuer.options)) or (

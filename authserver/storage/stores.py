@@ -52,6 +52,7 @@ class SqlStores:
     generations: SqlGenerations
     upkeep: SqlUpkeep
     undo: Callable[[], None]
+    rest: Callable[[], None]
 
 
 def stores_of(work: Work) -> SqlStores:
@@ -78,4 +79,5 @@ def stores_of(work: Work) -> SqlStores:
         generations=SqlGenerations(work),
         upkeep=SqlUpkeep(work),
         undo=work.undo,
+        rest=work.rest,
     )

@@ -23,8 +23,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
     """Signs certificates for hosts. A client trusts it with `ca_file`.
+
+    Its certificates are as RFC 5280 wants them (4.2.1.1 to 4.2.1.3): Python 3.13 and later accept no others.
 
     Args:
         folder: where its files are written.
@@ -35,22 +50,27 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority for tests")])
-        certificate = self._certificate(self._name, self._key, valid_for).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        certificate = (
+            self._certificate(self._name, self._key, valid_for)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
         )
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(
             certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
 
-    def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
-        """The TLS context of a server with all these host names or addresses."""
+    def certificate(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> Path:
+        """A file with a key and its certificate for all these host names or addresses.
+
+        `valid_for` may be negative: the certificate has expired then.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "origin for tests")])
         certificate = self._certificate(name, key, valid_for).add_extension(
             x509.SubjectAlternativeName(list(map(_alternative_name, hosts))), critical=False
         )
-        path = self._folder / f"{hosts[0].replace(':', '_')}.pem"
+        path = self._folder / f"{hosts[0].replace(':', '_')}-{valid_for.total_seconds():.0f}.pem"
         path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -59,8 +79,12 @@ class Authority:
             )
             + certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
+        return path
+
+    def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
+        """The TLS context of a server with all these host names or addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
+        context.load_cert_chain(self.certificate(*hosts, valid_for=valid_for))
         return context
 
     def _certificate(
@@ -76,6 +100,10 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(min(now, ends) - timedelta(hours=1))
             .not_valid_after(ends)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
 
 

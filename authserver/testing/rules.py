@@ -337,7 +337,7 @@ def _answer(result: Mapping[str, Any] | Refusal, *, status: int = 200) -> Answer
     assert isinstance(result, OAuthError), result
     return Answer(
         status_int=result.status,
-        json={"error": result.code, "error_description": result.description},
+        json={**result.members, "error": result.code, "error_description": result.description},
         refusal=result,
     )
 

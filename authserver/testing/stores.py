@@ -101,6 +101,9 @@ class MemoryStores:
             self.tables.put_back(self._before.copy())
             self.tables.events, self.tables.event_numbers = events, numbers
 
+    def rest(self) -> None:
+        """Do nothing: memory has no connections."""
+
 
 class MemoryClients(InMemory):
     """`engine.ports.Clients` in memory."""

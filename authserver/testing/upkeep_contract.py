@@ -108,6 +108,28 @@ def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
     assert remove(storage, Disposable.SESSIONS) == [(1, 0)]
 
 
+def test_sessions_that_go_are_told(storage: Storage) -> None:
+    """OUT-10: those whose time is over and those that nobody used, each once, as they were kept."""
+    add(
+        storage,
+        users=[a_user()],
+        sessions=[
+            over := a_session(digest=b"over", expires_at=NOW - SECOND, last_seen_at=NOW + SECOND),
+            idle := a_session(digest=b"idle", expires_at=NOW + DAY, last_seen_at=NOW),
+            a_session(digest=b"alive", expires_at=NOW + DAY, last_seen_at=NOW + SECOND),
+        ],
+    )
+    for kind, session in ((Disposable.SESSIONS, over), (Disposable.IDLE_SESSIONS, idle)):
+        assert count(storage, kind) == 1
+        with storage.begin() as stores:
+            assert list(stores.upkeep.remove(kind, NOW, limit=100).sessions) == [session]
+        with storage.begin() as stores:
+            assert list(stores.upkeep.remove(kind, NOW, limit=100).sessions) == []
+    with storage.begin() as stores:
+        (alive,) = stores.sessions.list("user_ada", NOW, NOW)
+    assert alive.digest == b"alive"
+
+
 def test_an_ended_grant_goes_with_its_codes_and_tokens(storage: Storage) -> None:
     """R-10, T116: only its end counts, not whether it was revoked; tokens of other grants are not touched."""
     grants = [

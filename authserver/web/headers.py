@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyramid.config import Configurator
@@ -12,6 +13,7 @@ from pyramid.response import Response
 
 from authserver.engine.timeline import request_id
 from authserver.engine.uris import is_loopback
+from authserver.settings import Settings
 from authserver.web.cross_origin import cross_origin_headers
 from authserver.web.forwarding import UNREADABLE
 from authserver.web.json import json_response, put_headers
@@ -38,14 +40,14 @@ log = logging.getLogger(__name__)
 def includeme(config: Configurator) -> None:
     """Add `request.content_security_policy`, which a view may extend."""
     config.add_request_method(lambda request: {}, "content_security_policy", reify=True)
+    config.registry.refusal_of = refusal_of(config.registry.application.parts.settings)
 
 
-def tween_factory(handler: Handler, registry: Registry) -> Handler:
-    """A tween that refuses requests for another host (T138), and sets the security headers of every answer.
+def refusal_of(settings: Settings) -> Callable[[Mapping[str, Any]], str]:
+    """A function that says why a request, given as its environ, is not for this server (T138); "" if it is.
 
     Health endpoints are answered under any host, because probes reach them by address.
     """
-    settings = registry.application.parts.settings
     issuer = urlsplit(settings.issuer)
     host = issuer.netloc.lower()
     hosts = {host, f"{host}:{443 if issuer.scheme == 'https' else 80}"}
@@ -54,21 +56,28 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
     # People type 127.0.0.1 for localhost. Elsewhere the name is not shown to strangers who scan addresses.
     there = f" Use {settings.issuer} instead." if is_loopback(settings.issuer) else ""
 
-    def refuse(request: Request) -> Response | None:
-        if name := request.environ.get(UNREADABLE):
-            return _refused(request, f"The header {name} of the proxy cannot be read.")
+    def refused(environ: Mapping[str, Any]) -> str:
+        if name := environ.get(UNREADABLE):
+            return f"The header {name} of the proxy cannot be read."
         # Probes reach the health endpoints by address; everything else must name the issuer's host (T138,
         # Q-09).
-        if FOR_OPERATORS in request.environ or request.environ.get("PATH_INFO", "").startswith(prefix):
-            return None
-        if request.environ.get("HTTP_HOST", "").lower() not in hosts:
-            return _refused(request, f"This host is not served here.{there}")
-        if is_https and request.environ["wsgi.url_scheme"] != "https":
-            return _refused(request, "This server answers over https only.")
-        return None
+        if FOR_OPERATORS in environ or environ.get("PATH_INFO", "").startswith(prefix):
+            return ""
+        if environ.get("HTTP_HOST", "").lower() not in hosts:
+            return f"This host is not served here.{there}"
+        if is_https and environ["wsgi.url_scheme"] != "https":
+            return "This server answers over https only."
+        return ""
+
+    return refused
+
+
+def tween_factory(handler: Handler, registry: Registry) -> Handler:
+    """A tween that refuses requests for another host, and sets the security headers of every answer."""
 
     def tween(request: Request) -> Response:
-        return add_headers(request, refuse(request) or handler(request))
+        refusal = registry.refusal_of(request.environ)
+        return add_headers(request, _refused(request, refusal) if refusal else handler(request))
 
     return tween
 

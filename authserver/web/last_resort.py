@@ -19,6 +19,7 @@ from authserver.engine.ports import Policies
 from authserver.engine.rates import begin_again
 from authserver.engine.timeline import Timeline, following
 from authserver.web import request_log
+from authserver.web.documents import Answer, Documents
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -79,7 +80,7 @@ def wait_before_retry(event: BeforeRetry) -> None:
 _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)
 
 
-def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Response:
+def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Answer:
     """Pyramid calls this for each request; every failure gets a response of this server (F-12)."""
     policies: Policies = router.registry.application.parts.policies
     timeline = request_log.begin(policies)
@@ -89,19 +90,25 @@ def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Respo
         return response
 
 
-def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> Response:
+def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> Answer:
+    answer: Answer
     try:
         # Before anything is done with the request, and once for all its attempts.
         if router.registry.forwarding.resolve(environ):
             router.registry.request_ids.take_over(environ, timeline)
-        response: Response = contained(_repeat, environ, router)
-        return response
+        documents: Documents = router.registry.documents
+        if kept := documents.answer(environ, timeline):
+            return kept
+        answer = contained(_repeat, environ, router)
+        documents.keep(environ, router.registry, answer)
+        return answer
     except Exception as error:
         # The request that failed may not exist any more or be in an unknown state; its id is in the environ.
         with router.request_context(environ) as request:
             log.error("no other answer was possible, error_id=%s", request.error_id, exc_info=error)
             request_log.note_refusal(ServerError.code, UNEXPECTED, request.error_id)
-            return add_headers(request, _plain(request))
+            answer = add_headers(request, _plain(request))
+            return answer
 
 
 def _plain(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -12,7 +13,7 @@ from pyramid.view import view_config
 
 from authserver.engine.metadata import SCOPES, scopes_supported, server_metadata
 from authserver.web import operations
-from authserver.web.json import json_response
+from authserver.web.documents import document
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.routes import endpoints
@@ -41,29 +42,30 @@ def metadata(request: Request) -> Response:
     registry = request.registry
     parts = request.application.parts
     # Others may be in the store (`authserver apply`); nothing else of it changes while the server runs.
-    stored = [
-        name
-        for name in scopes_supported(parts, parts.offered.scopes())
-        if name not in parts.offered.listed_scopes
-    ]
+    scopes = parts.offered.scopes()
+    stored = [name for name in scopes_supported(parts, scopes) if name not in parts.offered.listed_scopes]
     body = registry.metadata_body
     if stored:
-        scopes = dict.fromkeys([*registry.metadata.get(SCOPES, ()), *stored])
-        body = msgspec.json.encode({**registry.metadata, SCOPES: list(scopes)})
-    return _cacheable(request, body, MAXIMUM_AGE)
+        named = dict.fromkeys([*registry.metadata.get(SCOPES, ()), *stored])
+        body = msgspec.json.encode({**registry.metadata, SCOPES: list(named)})
+    return _cacheable(
+        request, body, MAXIMUM_AGE, lambda: registry.application.parts.offered.scopes() is scopes
+    )
 
 
 @view_config(route_name="jwks", request_method="GET")
 def jwks(request: Request) -> Response:
     """GET /oauth/jwks: the public keys (RFC 7517, 5); others may keep them for `jwks_maximum_age` seconds."""
-    parts = request.application.parts
-    body = msgspec.json.encode(parts.signer.jwks())
+    registry, parts = request.registry, request.application.parts
+    keys = parts.signer.jwks()
+    body = msgspec.json.encode(keys)
     # A new key is published for longer than this before it signs (`engine.keys.signing_keys.publication_time`).
-    return _cacheable(request, body, parts.settings.jwks_maximum_age)
+    maximum_age = parts.settings.jwks_maximum_age
+    return _cacheable(request, body, maximum_age, lambda: registry.application.parts.signer.jwks() is keys)
 
 
-def _cacheable(request: Request, body: bytes, maximum_age: int) -> Response:
-    response = json_response(body, cache_control=f"public, max-age={maximum_age}")
+def _cacheable(request: Request, body: bytes, maximum_age: int, same_while: Callable[[], bool]) -> Response:
+    response = document(body, same_while=same_while, cache_control=f"public, max-age={maximum_age}")
     return or_not_modified(request, response, _etag(body))
 
 

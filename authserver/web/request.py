@@ -96,6 +96,7 @@ class Registry(Protocol):
         languages: the languages that pages are in.
         forwarding: which proxies are trusted.
         request_ids: what ids are taken over from them.
+        refusal_of: why a request is not for this server (`web.headers.refusal_of`).
     """
 
     application: Served
@@ -115,6 +116,7 @@ class Registry(Protocol):
     languages: Languages
     forwarding: Forwarding
     request_ids: RequestIds
+    refusal_of: Callable[[Mapping[str, Any]], str]
 
 
 class Request(pyramid.request.Request):

@@ -12,6 +12,7 @@ from authserver.engine.ports import Policies
 from authserver.engine.timeline import Timeline, current
 from authserver.logs import MEMBERS
 from authserver.web.request import Request
+from authserver.web.route import Route
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 log = logging.getLogger("authserver.requests")
@@ -27,11 +28,16 @@ def note_answer(request: Request, response: Response) -> None:
     timeline = current()
     if timeline is None:
         return
-    if request.route:
-        timeline.endpoint, timeline.path = request.route.name, request.route.path
-    timeline.method = request.method if request.method in _METHODS else "other"
-    timeline.status = response.status_int
+    method = request.method if request.method in _METHODS else "other"
+    note_route(timeline, request.route, method, response.status_int)
     timeline.client_id = request.journal.client_id
+
+
+def note_route(timeline: Timeline, route: Route | None, method: str, status: int) -> None:
+    """The same of a request whose client nobody asks for."""
+    if route:
+        timeline.endpoint, timeline.path = route.name, route.path
+    timeline.method, timeline.status = method, status
 
 
 def note_refusal(error: str, reason: str, error_id: str) -> None:

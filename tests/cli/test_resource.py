@@ -7,38 +7,12 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+COMMAND = "resource"
 DEMO = "http://localhost:6543/demo-api"
 NOTES = "https://notes.example"
-
-
-@pytest.fixture
-def told(run):
-    """What the command prints as JSON."""
-
-    def told(*arguments: str, status: int = 0) -> Any:
-        result = run("resource", *arguments, "--json")
-        assert result.exit_code == status, result.output
-        return json.loads(result.stdout)
-
-    return told
-
-
-@pytest.fixture
-def refused(run):
-    """What the command says when it changes nothing, in one line."""
-
-    def refused(*arguments: str) -> str:
-        result = run("resource", *arguments)
-        assert result.exit_code in (1, 2), result.output
-        assert not result.stdout
-        assert "Traceback" not in result.stderr
-        return " ".join(result.stderr.split())
-
-    return refused
 
 
 def insert(ini: Path, **grants: str) -> None:

@@ -114,7 +114,7 @@ def test_two_methods_at_once_are_refused(
 def test_another_client_id_in_the_body_is_refused(
     rules: Rules, services: dict[str, tuple[Client, str]]
 ) -> None:
-    """J-06, T043: neither the first nor the second wins; the same one may be repeated there."""
+    """J-06, T043: neither the first nor the second wins (CVE-2026-118669); the same one may be repeated there."""
     client, secret = services["client_secret_basic"]
     before = stored(rules)
     for other in (services["none"][0].client_id, "nobody", client.client_id.upper()):

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once
+from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once, told_sessions
 from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.letters import LetterKind
 from authserver.engine.link_records import end_links
@@ -280,9 +280,7 @@ def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
     """End all sessions of a user but the one with this id. Returns their number."""
     this = digests.digest(SESSION_KIND, session_id)
     sessions = engine.stores.sessions
-    others = [
-        each for each in sessions.list(user.user_id, engine.now, idle_since(engine)) if each.digest != this
-    ]
+    others = [each for each in told_sessions(engine, user.user_id) if each.digest != this]
     ended = sessions.end_all(user.user_id, but=this)
     if ended:
         _record_ended(engine, user, ended, others)

@@ -13,7 +13,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
-from authserver.engine.ending import Act, Subject, end_at_once
+from authserver.engine.ending import LONG_AGO, Act, Subject, end_at_once, record_timed_out
 from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
@@ -216,6 +216,8 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
     """
     began = time.perf_counter_ns()
     outcome = "turned-away"
+    # Others need the connection more than this request, which waits and then works for a while.
+    engine.stores.rest()
     try:
         with ExitStack() as turn:
             try:
@@ -256,8 +258,7 @@ def _begin_session(
     before = None
     if previous_session_id is not None:
         previous = digests.digest(SESSION_KIND, previous_session_id)
-        before = engine.stores.sessions.find(previous, engine.now, idle_since(engine))
-        engine.stores.sessions.end(previous)
+        before = _end(engine, previous)
     handle = None if before is None else session_handle(before.session)
     if before is not None and before.user.user_id != user.user_id:
         engine.journal.user_id = before.user.user_id
@@ -304,11 +305,21 @@ def idle_since(engine: Engine) -> datetime:
 
 def sign_out(engine: Engine, session_id: str) -> None:
     """End the session of this id; does nothing when there is none."""
-    found = current_session(engine, session_id)
-    engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
-    if found:
+    if found := _end(engine, digests.digest(SESSION_KIND, session_id)):
+        _acts(engine, found.user)
         engine.journal.user_id = found.user.user_id
         engine.record(EventType.SIGNED_OUT, details={ENDED_SESSIONS: [session_handle(found.session)]})
+
+
+def _end(engine: Engine, digest: bytes) -> FoundSession | None:
+    """End the session of this digest, and give it if it was live; one that had timed out is recorded, if that is told."""
+    sessions = engine.stores.sessions
+    live = sessions.find(digest, engine.now, idle_since(engine))
+    if live is None and engine.settings.session_timeout_delay:
+        over = sessions.find(digest, LONG_AGO, LONG_AGO)
+        record_timed_out(engine.stores, [over.session] if over else [], engine.now)
+    sessions.end(digest)
+    return live
 
 
 def add_user(

@@ -25,6 +25,7 @@ from authserver.api import (
     Described,
     Engine,
     Event,
+    ExchangeableToken,
     Expanded,
     Grant,
     InvalidRequest,
@@ -134,6 +135,7 @@ class OpenID:
         "claim-of-tokens": "a plugin must not say what tokens say of themselves: fix its person_claims, or remove it",
         "claims-malformed": "",
         "encryption-not-offered": "",
+        "exchanged-id-token-refused": "",
         "hint-refused": "",
         "essential-level-not-reached": (
             "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
@@ -344,6 +346,10 @@ class OpenID:
                 person=self._in_id_token(engine, client, user, grant, scopes),
             )
         }
+
+    @hookimpl
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken]:
+        return {id_tokens.TOKEN_TYPE: ExchangeableToken(read=id_tokens.present)}
 
     @hookimpl
     def deliver(self, events: Sequence[Event], begin: Begin) -> None:

@@ -1,16 +1,28 @@
-"""ID tokens (OIDC Core, 2): made for a code or a refresh token, and read again as a hint."""
+"""ID tokens (OIDC Core, 2): made for a code or a refresh token, and read again as a hint, or to exchange one (RFC 8693)."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from authserver.api import Client, Engine, Grant, InvalidRequest
+from authserver.api import (
+    Client,
+    Engine,
+    Grant,
+    InvalidRequest,
+    NotLive,
+    Presented,
+    new_identifier,
+    parent_of_grant,
+)
 
 # A token of this type is not an access token (`at+jwt`), and is accepted nowhere else.
 TYPE = "JWT"
+# What a client that exchanges one calls it (RFC 8693, 3).
+TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"
 ALGORITHM = "id_token_signed_response_alg"
 # OIDC Registration, 2.
 DEFAULT_ALGORITHM = "RS256"
@@ -49,6 +61,8 @@ def make(
         "aud": client.client_id,
         "exp": now + lifetime,
         "iat": now,
+        # It begins with the grant id, as that of an access token does, so that the token leads to what was agreed.
+        "jti": f"{grant.grant_id}.{new_identifier()}",
         "at_hash": _half_hash(access_token, algorithm),
     }
     for name in ("auth_time", "acr", "amr"):
@@ -78,6 +92,41 @@ def read_hint(engine: Engine, client_id: str | None, text: str) -> Mapping[str, 
     if claims.get("iss") != engine.settings.issuer or audience is None or client_id not in (None, audience):
         raise InvalidRequest("id_token_hint is no ID token of this application.", reason="hint-refused")
     return claims
+
+
+def present(engine: Engine, client: Client, text: str) -> Presented:
+    """An ID token that the client got here, as it says who agreed to which grant (RFC 8693, 2.1).
+
+    Raises:
+        InvalidRequest: it is none, is another client's, or it or what it hangs on has ended.
+    """
+    try:
+        claims = read_hint(engine, client.client_id, text)
+    except InvalidRequest:
+        claims = {}
+    name = claims.get("jti")
+    # What else this server signs for a client has no end.
+    found = (
+        engine.stores.grants.find_with_user(name.partition(".")[0])
+        if isinstance(name, str) and type(claims.get("exp")) is int
+        else None
+    )
+    if found is None or found.grant.client_id != client.client_id:
+        raise InvalidRequest("The token is not valid for this client.", reason="exchanged-id-token-refused")
+    engine.journal.user_id = found.grant.user_id
+    try:
+        parent = parent_of_grant(
+            engine, found.grant, found.user, expires_at=datetime.fromtimestamp(claims["exp"], UTC)
+        )
+    except NotLive as ended:
+        raise InvalidRequest("The token is not valid for this client.", reason=ended.reason) from None
+    return Presented(
+        parent=parent,
+        name=str(name),
+        client_id=client.client_id,
+        audience=found.grant.resources,
+        identifies=True,
+    )
 
 
 def _half_hash(text: str, algorithm: str) -> str:

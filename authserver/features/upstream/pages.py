@@ -299,8 +299,14 @@ class Pages:
 
 def _join(request: Request, provider: Provider, attempt: Attempt, vouched: VouchedIdentity) -> Response:
     """Join the identity to the signed-in person who asked for it (UP-03)."""
-    user = request.browser.user
-    if user is None or user.user_id != attempt.joins:
+    user, session = request.browser.user, request.browser.session
+    if (
+        user is None
+        or session is None
+        or user.user_id != attempt.joins
+        # The provider may have taken its time: whoever signed out everywhere meanwhile wants nothing to be added.
+        or not request.engine.stores.sessions.hold(session.digest)
+    ):
         raise SignInFailed("provider-signed-out", SIGNED_OUT, provider, Purpose(return_page=ACCOUNT))
     if not attempts.use(request.engine, attempt):
         raise SignInFailed("provider-attempt-used", USED, provider, purpose_of(attempt))

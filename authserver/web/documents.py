@@ -1,0 +1,93 @@
+"""Answers that are the same for everybody: made once for each change, and then sent without Pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyramid.config import Configurator
+from pyramid.events import NewRequest, NewResponse
+from pyramid.response import Response
+from zope.interface import implementedBy
+
+from authserver.engine.timeline import Timeline
+from authserver.web.json import json_response
+from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
+from authserver.web.request_log import note_route
+from authserver.web.route import Route
+
+# What Pyramid tells subscribers of each request.
+_TOLD = (NewRequest, NewResponse)
+# An application of WSGI, as every response is one.
+Answer = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def includeme(config: Configurator) -> None:
+    """Keep answers from now on."""
+    config.registry.documents = Documents(config.registry.refusal_of)
+
+
+def document(body: bytes, *, same_while: Callable[[], bool], cache_control: str) -> Response:
+    """A JSON answer that depends on nothing in its request but what says which representation is wanted.
+
+    Args:
+        same_while: whether a new answer would still be this one. It is asked for each request, without a transaction.
+    """
+    response = json_response(body, cache_control=cache_control)
+    response.same_while = same_while
+    return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    route: Route
+    same_while: Callable[[], bool]
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Documents:
+    """The answers that are kept.
+
+    Args:
+        refusal_of: why a request is not for this server (`web.headers.refusal_of`).
+    """
+
+    def __init__(self, refusal_of: Callable[[Mapping[str, Any]], str]) -> None:
+        self._refusal_of = refusal_of
+        self._kept: dict[str, _Kept] = {}
+
+    def answer(self, environ: Mapping[str, Any], timeline: Timeline) -> Answer | None:
+        """The answer that was kept; None if there is none, or if this request needs another one."""
+        kept = self._kept.get(environ.get("PATH_INFO", ""))
+        if kept is None or not self._is_plain(environ) or not kept.same_while():
+            return None
+        note_route(timeline, kept.route, "GET", 200)
+        headers = [*kept.headers, (REQUEST_ID_HEADER, timeline.request_id)]
+
+        def answer(_environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            start_response(kept.status, headers)
+            return [kept.body]
+
+        return answer
+
+    def keep(self, environ: Mapping[str, Any], registry: Any, response: Response) -> None:
+        """Keep an answer, if it is a document, unless a plugin wants to hear from Pyramid of every request or answer."""
+        same_while = getattr(response, "same_while", None)
+        route = registry.paths.get(environ.get("PATH_INFO", ""))
+        if same_while is None or route is None or response.status_int != 200 or not self._is_plain(environ):
+            return
+        if any(registry.adapters.subscriptions((implementedBy(event),), None) for event in _TOLD):
+            return
+        headers = tuple(pair for pair in response.headerlist if pair[0] != REQUEST_ID_HEADER)
+        self._kept[route.path] = _Kept(route, same_while, response.status, headers, response.body)
+
+    def _is_plain(self, environ: Mapping[str, Any]) -> bool:
+        """Whether a request gets the whole document."""
+        return (
+            environ["REQUEST_METHOD"] == "GET"
+            and "HTTP_IF_NONE_MATCH" not in environ
+            and not self._refusal_of(environ)
+        )
