@@ -15,9 +15,10 @@ import time_machine
 
 from authserver.cli import stats
 from authserver.cli.configuration import Configuration
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.counting import Counting
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import Event, EventType, Gauge, Step
+from authserver.engine.records import Event, EventType
 from authserver.event_readers import Reading
 from authserver.storage.statistics import SqlStatistics
 from authserver.testing.records import a_client, an_event
