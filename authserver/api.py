@@ -310,9 +310,9 @@ from authserver.engine.records import (
     Session,
     Token,
     TokenKind,
-    TrustedIssuer,
     User,
 )
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import Span, SpanKind, Timeline
 from authserver.engine.token import authenticate, proven_key

@@ -34,7 +34,8 @@ from authserver import upkeep
 from authserver.engine import audit
 from authserver.engine.event_proof import verify
 from authserver.engine.event_seals import Sealer, digest_of
-from authserver.engine.records import REFUSALS, Disposable, EventFilter, EventType
+from authserver.engine.records import REFUSALS, EventFilter, EventType
+from authserver.engine.upkeep_records import Disposable
 from authserver.event_readers import Reading
 from authserver.storage import migrate
 from authserver.storage.tables import events as events_table

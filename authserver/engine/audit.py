@@ -14,7 +14,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from authserver.engine.ports import Events, StorageUnavailable, Stores
-from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, Place
+from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+from authserver.engine.upkeep_records import Place
 
 # How many events a page has at most (T146), and how many an export reads at a time.
 MAXIMUM_PAGE = 100

@@ -21,18 +21,9 @@ from sqlalchemy import (
     update,
 )
 
-from authserver.engine.records import (
-    ISSUANCES,
-    REFUSALS,
-    DeletionMark,
-    Event,
-    EventFilter,
-    EventSeal,
-    EventType,
-    Place,
-    RingKey,
-    SigningKey,
-)
+from authserver.engine.records import ISSUANCES, REFUSALS, Event, EventFilter, EventType, RingKey, SigningKey
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.upkeep_records import Place
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.prepared import Prepared, Row
 from authserver.storage.rows import Rows

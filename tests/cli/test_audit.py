@@ -401,7 +401,7 @@ def test_the_first_event_that_was_changed_is_named(run, ini: Path, people: dict[
     problem, place, advice = result.stdout.splitlines()[:3]
     assert "was changed after it had been sealed as token.refused of 2026-11-30 10:42:05Z." in problem
     assert place == f"It is there as refused: authserver -c {ini} audit show refused"
-    assert advice.startswith("Compare with a backup or an export")
+    assert advice.startswith("Compare with an earlier backup or export")
     found = json.loads(run("audit", "verify", "--json").stdout)
     assert (found["whole"], found["status"], found["finding"]["event_id"]) == (False, 1, "refused")
 

@@ -11,9 +11,10 @@ from urllib.parse import quote
 import pytest
 
 from authserver.api import identity_handle
+from authserver.engine.count_records import Gauge
 from authserver.engine.counting import Counting
 from authserver.engine.people.password_links import use_link
-from authserver.engine.records import ClientState, EventType, Gauge
+from authserver.engine.records import ClientState, EventType
 from authserver.event_readers import Reading
 from authserver.features.admin_api import ends
 from authserver.features.admin_api.collected import ENTRIES, SCOPES

@@ -13,20 +13,18 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.count_records import Gauge, Span, Step
 from authserver.engine.ports import Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
     EventFilter,
     EventType,
-    Gauge,
     GrantFilter,
     Logo,
-    Place,
-    Span,
-    Step,
     TokenKind,
 )
+from authserver.engine.upkeep_records import Place
 from authserver.storage.database import Database
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
