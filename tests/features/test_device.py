@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import requests as http
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from authserver.features.device import DeviceGrant, pages, protocol, requests
 from authserver.features.device.protocol import GRANT_TYPE
 from authserver.settings import SettingsError
 from authserver.storage import tables
+from authserver.testing.live import live_server
 from authserver.testing.plans import transcript_of
 from authserver.testing.rules import Answer, Rules, assert_refused
 from authserver.testing.server import ISSUER, PASSWORD, RESOURCE, Server, form_with, with_plugin
@@ -743,6 +745,22 @@ def test_of_many_polls_at_once_one_gets_tokens(database_url: str) -> None:
     assert len(server.events("token.issued")) == 1
     assert server.rows("grants")[0]["revoked_at"] is None
     server.close()
+
+
+def test_a_device_that_asks_two_processes_in_turn_is_too_fast(sqlite_url: str) -> None:
+    """DEV-02, DEV-15: over HTTP, at two processes of the system that share a database."""
+    on = with_plugin("device_grant", {})
+    with live_server(sqlite_url, on) as one, live_server(sqlite_url, on) as two:
+        device, _ = one.add_client(grant_types=(GRANT_TYPE,), token_endpoint_auth_method="none")
+
+        def ask(server: Server, path: str, **form: str) -> Any:
+            sent = {"client_id": device.client_id, **form}
+            return http.post(f"{server.issuer}{path}", data=sent, timeout=20).json()
+
+        told = ask(one, "/oauth/device_authorization", scope="profile")
+        poll = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
+        answers = [ask(server, "/oauth/token", **poll)["error"] for server in (one, two, one)]
+    assert answers == ["authorization_pending", "slow_down", "slow_down"]
 
 
 def test_servers_on_one_database_share_the_interval_and_its_growth(database_url: str) -> None:

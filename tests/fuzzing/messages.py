@@ -26,6 +26,7 @@ from tests.client_keys import ASSERTION_TYPE, METHOD
 from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED
 from tests.fuzzing.world import (
     ASSERTIONS,
+    EXCHANGE,
     FIGURES_TOKEN,
     FORM,
     HOST,
@@ -85,7 +86,7 @@ NAMES = (
     "max_age", "login_hint", "acr_values", "ui_locales", "nonce", "dpop_jkt", "csrf_token", "username", "password",
     "page", "answer", "confirm_unverified", "ticks", "notice", "disconnect", "revoke", "session", "others",
     "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__", "claims",
-    "id_token_hint", "access_token", "display",
+    "id_token_hint", "access_token", "display", "subject_token", "subject_token_type", "actor_token", "audience",
 )  # fmt: skip
 MEMBERS = (
     "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
@@ -139,6 +140,7 @@ TOKENS = (
     ),
     "access token of service",
 )
+TOKEN_TYPES = ("access_token", "jwt", "id_token", "refresh_token", "id-jag", "saml2")
 PUSHERS = ("web", "native", "stranger", "pushing", "signer", "document", "keyed", "changed")
 PUSHED = tuple(f"request of {name}" for name in PUSHERS)
 SEALED = tuple(f"sealed request of {name}" for name in ("ann", "bob", "nobody", "answered"))
@@ -165,7 +167,7 @@ OF_NAMES: Mapping[str, tuple[Value, ...]] = {
     "code_challenge_method": ("plain", "s256"),
     "code_verifier": ("short", "x" * 43, "x" * 129, "=" * 43),
     "csrf_token": tuple(Known(f"form token of {name}") for name in ("ann", "bob", "nobody", "answered")),
-    "grant_type": ("implicit", "password", "client_credentials", ASSERTIONS, "refresh_token"),
+    "grant_type": ("implicit", "password", "client_credentials", ASSERTIONS, EXCHANGE, "refresh_token"),
     "redirect_uri": (
         "https://evil.example/cb",
         f"{REDIRECT_URI}/",
@@ -421,7 +423,7 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
 
 
 def _token(draw: Draw, path: str) -> Message:
-    kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion")
+    kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion", "exchange")
     if kind == "code":
         code = _one(draw, *CODES, *["code of bound"] * 3)
         name = code.split()[-1] if code != "code of ended" else "web"
@@ -448,6 +450,23 @@ def _token(draw: Draw, path: str) -> Message:
         extra = _some(draw, scope=("profile", "admin", "openid", "a  b"), resource=(RESOURCE, "nowhere"))
         many = tuple(("resource", f"https://api.example/{number}") for number in range(11))
         sent = (("grant_type", "client_credentials"), *_one(draw, *[extra] * 8, many))
+    elif kind == "exchange":
+        name = "api"
+        token_types = [f"urn:ietf:params:oauth:token-type:{each}" for each in TOKEN_TYPES]
+        sent = (
+            ("grant_type", EXCHANGE),
+            ("subject_token", Known(_one(draw, *TOKENS, *VOUCHERS))),
+            ("subject_token_type", _one(draw, *token_types[:1] * 6, *token_types)),
+            *_some(
+                draw,
+                scope=("profile", "admin"),
+                resource=(RESOURCE, "https://files.example/"),
+                audience=("https://files.example/", "https://other.example"),
+                requested_token_type=tuple(token_types),
+                actor_token=tuple(map(Known, TOKENS)),
+                actor_token_type=tuple(token_types),
+            ),
+        )
     else:
         name = "vouched"
         sent = (

@@ -58,6 +58,7 @@ HOST = urlsplit(ISSUER).netloc
 FORM = "application/x-www-form-urlencoded"
 TRUSTED = "https://issuer.example"
 ASSERTIONS = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 INITIAL_TOKEN, FIGURES_TOKEN = "initial-access-token-of-the-operator", "token-of-the-collector-of-figures"
 # An origin that no redirect URI has, and that the operator lists.
 LISTED = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
@@ -263,7 +264,7 @@ class World:
             },
             "first": {"scopes": ("profile", "files.read", "files.write", "admin", "openid")},
             "service": {"grant_types": ("client_credentials",)},
-            "api": {"grant_types": ("client_credentials",)},
+            "api": {"grant_types": ("client_credentials", EXCHANGE)},
             "bound": {"details": {"dpop_bound_access_tokens": True}, "token_endpoint_auth_method": "none"},
             "pushing": {"details": {"require_pushed_authorization_requests": True}},
             "vouched": {"grant_types": (ASSERTIONS,)},
@@ -899,7 +900,7 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
         "client_management software_statements origins_listed private_key_jwt client_id_documents "
-        "step_up openid"
+        "step_up openid token_exchange id_jag_issuer"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -922,6 +923,9 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
         "authserver.plugin.openid.require_pkce": "false",
         "authserver.plugin.openid.pairwise_salt": "0123456789abcdef0123456789abcdef",
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
+        "authserver.plugin.jwt_bearer.exchanged": "true",
+        "authserver.plugin.token_exchange.targets": "api = https://files.example/",
+        "authserver.plugin.id_jag_issuer.rules": "web https://other.example = client_id=a scope=profile",
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.origins_listed.origins": LISTED,
         "authserver.plugin.client_id_documents.scopes": " ".join(OF_DOCUMENTS),
