@@ -519,6 +519,9 @@ Index("ix_events_issuances_at", events.c.at, sqlite_where=ISSUED, postgresql_whe
 RARE = events.c.type.not_in(sorted(ISSUANCES))
 Index("ix_events_type_at", events.c.type, events.c.at, sqlite_where=RARE, postgresql_where=RARE)
 Index(None, events.c.client_id, events.c.at)
+# Most events are of something that was issued, and have no reason.
+REASONED = events.c.reason != ""
+Index("ix_events_reason_at", events.c.reason, events.c.at, sqlite_where=REASONED, postgresql_where=REASONED)
 for _column in (events.c.user_id, events.c.grant_id):
     _known = _column.is_not(None)
     Index(

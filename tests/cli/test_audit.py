@@ -178,7 +178,7 @@ def test_pages_follow_each_other_by_the_command_that_each_ends_with(run, ini: Pa
         (["--since", "1d", "--until", "2d"], "the beginning of the time is not before its end"),
         (["--source", "192.0.2"], "is no network address, such as 192.0.2.7"),
         (["--source", "192.0.2.7"], "to search by source alone"),
-        (["--actor", "stranger", "--reason", "x"], "to search by actor and reason alone"),
+        (["--actor", "stranger", "--request-id", "x"], "to search by request_id and actor alone"),
         (["--user", "nobody"], "nobody: no such user"),
         (["--user", "a b"], "a b: no such user"),
         (["--limit", "0"], "0 is not in the range 1<=x<=100"),

@@ -217,6 +217,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.search, of a network address": lambda stores: search(
         stores, source="192.0.2.7", since=NOW - timedelta(days=7)
     ),
+    "events.search, of a reason": lambda stores: search(
+        stores, reason="scope-not-registered", after=(NOW, "event-7")
+    ),
     "events.search, by type": lambda stores: search(
         stores, types={EventType.KEY_REVOKED}, after=(NOW, "event-7")
     ),
@@ -418,6 +421,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, of a user", {"ix_events_user_id_at"}),
         ("events.search, of a grant", {"ix_events_grant_id_at"}),
         ("events.search, of a network address", {"ix_events_at_source"}),
+        ("events.search, of a reason", {"ix_events_reason_at"}),
         ("events.search, by type", {"ix_events_type_at"}),
         ("events.search, by the type of what is issued all day", {"ix_events_issuances_at"}),
         ("events.search, refusals", {"ix_events_refusals_at"}),
