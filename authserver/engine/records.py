@@ -36,7 +36,7 @@ EDITED = "edited"
 MANAGED = "managed"
 
 
-# The beginnings of client ids that are the addresses of documents (Client ID Metadata Documents).
+# The beginnings of client ids that are the addresses of documents about the clients.
 ADDRESSES = ("https:", "http:")
 
 
