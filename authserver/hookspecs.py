@@ -593,7 +593,7 @@ def find_client(engine: Engine, client_id: str) -> Client | None:
 
     Arguments:
         engine: of this request.
-        client_id: as it was sent; up to 2048 visible ASCII characters.
+        client_id: as it was sent; up to 2048 printable ASCII characters.
 
     Answers:
         The client, with digests of its secrets if it has any; all rules for stored clients apply to it.

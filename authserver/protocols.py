@@ -424,7 +424,7 @@ class FindClientHook(Protocol):
 
         Arguments:
             engine: of this request.
-            client_id: as it was sent; up to 2048 visible ASCII characters.
+            client_id: as it was sent; up to 2048 printable ASCII characters.
 
         Answers:
             The client, with digests of its secrets if it has any; all rules for stored clients apply to it.

@@ -74,8 +74,7 @@ def test_from_a_new_plugin_to_a_changed_decision_on_a_running_server(tmp_path: P
     begun = time.monotonic()
     run("authserver.cli", *typed(".venv/bin/authserver plugin new")[1:])
     install(project)
-    assert "passed" in tests()
-
+    # That its tests pass as they are written is tested for every hook (`tests/cli/test_plugin.py`).
     files = (
         "src/authserver_release_freeze/__init__.py",
         "tests/test_release_freeze.py",

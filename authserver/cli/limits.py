@@ -41,7 +41,7 @@ class CannotAsk(Exception):
 @json_option
 @click.pass_context
 def limits(context: click.Context, show_all: bool, server: str | None, as_json: bool) -> None:
-    """Show the limits of clients, people and strangers, and how much of each is used by whom."""
+    """Show the limits of requests of clients, people and strangers, and how much of each is used by whom."""
     if context.invoked_subcommand is not None:
         if show_all or server or as_json:
             raise click.UsageError("give options after the command")

@@ -43,7 +43,7 @@ _SUBJECT = re.compile(r"[!-~]{1,255}")
 # The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
-# What a request must say itself: nothing else can imply it.
+# The parameters that a request must have itself: nothing else can imply them.
 CORE_PARAMETERS = frozenset(
     {
         "client_id",
@@ -63,7 +63,7 @@ CORE_PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expanded:
-    """What a plugin makes of an authorization request (hook `expand_authorization_request`).
+    """An authorization request as expanded by a plugin (hook `expand_authorization_request`).
 
     Attributes:
         parameters: what counts, in place of all that was sent.
@@ -190,7 +190,7 @@ def required_sign_in(
     *,
     is_fresh: bool,
 ) -> SignIn:
-    """What policies decide about the sign-in.
+    """The decision of the policies about the sign-in.
 
     Args:
         parameters: none of them is repeated.
@@ -226,7 +226,7 @@ def required_sign_in(
 
 
 def _said(engine: Engine, ruling: Ruling[AuthenticationStep | SignIn]) -> list[SignIn]:
-    """What each policy that allows says of the sign-in. Raises ServerError for what cannot be used."""
+    """The sign-in of each policy that allows. Raises ServerError for an unusable one."""
     found = []
     for answer in ruling.answers:
         if answer.verdict is not Verdict.ALLOW:
@@ -245,7 +245,7 @@ def _said(engine: Engine, ruling: Ruling[AuthenticationStep | SignIn]) -> list[S
 
 
 def _strictest(said: Sequence[SignIn]) -> SignIn:
-    """What several policies say, in one: whatever one of them demands is demanded, whichever is first."""
+    """The sign-ins of several policies in one: a demand of any of them counts, in any order."""
     demands = [each for each in said if each.step is AuthenticationStep.SIGN_IN_AGAIN]
     return SignIn(
         step=AuthenticationStep.SIGN_IN_AGAIN if demands else AuthenticationStep.GO_ON,
@@ -316,7 +316,7 @@ def kept_with_grant(
     acr: str | None,
     scopes: tuple[str, ...],
 ) -> Mapping[str, Any]:
-    """What plugins keep with the grant (hook `grant_details`). Raises OAuthError."""
+    """The details that plugins keep with the grant (hook `grant_details`). Raises OAuthError."""
     kept = engine.gather(
         "grant_details",
         engine=engine,

@@ -514,12 +514,12 @@ def _ask_consent(
 
 
 def _kept_consent(engine: Engine, checked: Checked) -> Consent | None:
-    """What is kept of this user and client, whether it still counts or not."""
+    """The stored consent of this user to this client, whether it still counts or not."""
     return engine.stores.consents.find(checked.agreement.user.user_id, checked.agreement.client.client_id)
 
 
 def _for_more(engine: Engine, checked: Checked, found: Consent | None) -> More | None:
-    """What the user agreed to before, if the request is for more than that; else None."""
+    """The earlier consent of the user, if the request is for more; else None."""
     earlier = earlier_consent(found, checked.agreement)
     if earlier is None or set(checked.agreement.scopes) <= set(earlier.scopes):
         return None
@@ -532,7 +532,7 @@ def _for_more(engine: Engine, checked: Checked, found: Consent | None) -> More |
 
 
 def _asked_about(client: Client) -> str:
-    """What an answer to the consent page is about: if that changes meanwhile, the page is shown again."""
+    """The parts of the client on the consent page as one text: if they change meanwhile, the page is shown again."""
     return " ".join([*client.redirect_uris, client.name, *seen(client).values()])
 
 
@@ -577,7 +577,7 @@ def _approve(
 def _same_again(
     engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None
 ) -> Redirect:
-    """Of two simultaneous answers, the other one was first."""
+    """Another of two simultaneous answers was first."""
     location = earlier_answer(engine, pending, client, browser, given)
     if location is None:
         # It was answered before the database was restored.

@@ -1,4 +1,4 @@
-"""What every rule gets: the parts built at start, the stores of this request, its caller, and the time."""
+"""The arguments of every rule: the parts built at start, the stores of this request, its caller, and the time."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class OtherToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
-    """What a grant type says may be issued; `engine.tokens.issuing` does it.
+    """The tokens that a grant type allows to issue; `engine.tokens.issuing` issues them.
 
     Attributes:
         grant: what the tokens belong to; `is_new` when it is not stored yet.
@@ -201,7 +201,7 @@ class ClientProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouched:
-    """What an assertion says that was verified, as its profile reads it (`AssertionProfile.accept`).
+    """The content of a verified assertion, as its profile reads it (`AssertionProfile.accept`).
 
     Attributes:
         user: whom it is about; None if that is nobody here, which refuses it, unless it is `of_client`.
@@ -341,7 +341,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What is built once, at start."""
+    """The parts that are built once, at start."""
 
     settings: Settings
     policies: Policies
@@ -463,7 +463,7 @@ class Engine(Parts):
         return ruling
 
     def gather(self, hook: str, /, **question: Any) -> Mapping[str, Any]:
-        """What plugins add at a contributing hook, in one mapping; it was checked at start that no names collide.
+        """The additions of all plugins at a contributing hook, in one mapping; no names collide, which is checked at start.
 
         Raises:
             ServerError: a plugin failed, so nothing may be issued (R-14).
@@ -475,7 +475,7 @@ class Engine(Parts):
         }
 
     def contributions(self, hook: str, /, **question: Any) -> Sequence[Any]:
-        """What each plugin adds at a contributing hook, in order.
+        """The additions of each plugin at a contributing hook, in order.
 
         Raises:
             ServerError: a plugin failed (R-14).

@@ -1,4 +1,4 @@
-"""What a policy may answer, and how several answers become one ruling.
+"""The answers of a policy, and how several answers become one ruling.
 
 Any deny refuses; every narrowing intersects; the first allow gives the value; silence refuses
 (for consent: silence asks the user). A policy that fails has refused, and the ruling says so.
@@ -19,7 +19,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Verdict(StrEnum):
-    """What one policy answered, or what all of them together came to."""
+    """The answer of one policy, or the result of all of them."""
 
     ALLOW = "allow"
     NARROW = "narrow"
@@ -88,7 +88,7 @@ def labelled(plugin: str, variant: str) -> str:
 # make them four times as slow to make.
 @dataclass(slots=True)
 class Answer:
-    """What one plugin answered to one question.
+    """The answer of one plugin to one question.
 
     Attributes:
         microseconds: how long it took.
@@ -175,7 +175,7 @@ class Ruling(Generic[T_co]):
 
     @property
     def outcome(self) -> Any:
-        """What may be recorded of its effect, beside the verdict."""
+        """The recorded effect of the ruling, beside the verdict."""
         return outcome_of(self.effect[1])
 
     def as_record(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _masked(value: Any) -> Any:
 
 
 def outcome_of(value: Any) -> Any:
-    """What may be recorded of a value: scopes, those of client metadata too, or one word such as a resource.
+    """The recorded part of a value: scopes, also those of client metadata, or one word such as a resource.
 
     Others may be personal.
     """

@@ -1,4 +1,4 @@
-"""The things the server remembers, as frozen values. Stores keep them; rules read them.
+"""The records that the rules read, as frozen values; stores keep them.
 
 Times are aware datetimes in UTC. `details` mappings let a feature keep small facts of its own
 (`acr`, `cnf`) without a migration.
@@ -16,32 +16,32 @@ from typing import Any
 from authserver.settings import AccessTokenFormat
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-# A client that got nothing for so long is idle.
+# A client that got no code or token for so long is idle.
 IDLE_AFTER = timedelta(days=30)
 
-# The core's among the private details of a client; a feature keeps its own under the name of its plugin.
+# Private details of a client that belong to the core; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
-# Among the details of a grant: who named its user, such as an issuer of assertions; the session in which its user agreed
-# (`engine.session_handles`); and what its tokens call its user, where that is not the id of the user.
+# Details of a grant: the issuer that named its user (VOUCHED_BY), the session in which its user agreed
+# (`engine.session_handles`), and the `sub` of its tokens if that is not the id of the user (SUBJECT).
 VOUCHED_BY = "vouched_by"
 SESSION = "session"
-# Among the details of a session, and of a grant that its user agreed to in it: the server through which the person signed
-# in, by its issuer; the session has what that server said of it besides.
+# A detail of a session, and of a grant that its user gave in it: the server through which the person signed in, by its
+# issuer; in a session with further facts of that server.
 THROUGH = "through"
-# Among the details of an event: the sessions that ended, as grants name them.
+# A detail of an event: the handles of the sessions that ended.
 ENDED_SESSIONS = "ended_sessions"
 SUBJECT = "subject"
 EDITED = "edited"
 MANAGED = "managed"
 
 
-# What the id of a client begins with that is known by its address, where it describes itself.
+# The beginnings of client ids that are the addresses of documents about the clients.
 ADDRESSES = ("https:", "http:")
 
 
 def is_address(client_id: str) -> bool:
-    """Whether this is the id of a client that is known by its address; no other client has such an id."""
+    """Whether this client id is the address of a document that describes the client; no other client has such an id."""
     return client_id.startswith(ADDRESSES)
 
 
@@ -87,7 +87,7 @@ class Client:
     `last_used_at` is when it last got a code or token, to the day; None: never. Of a client that registered itself,
     `registered_from` is the network that the request came from (`engine.sources`), `initial_token` the id of the initial
     access token that let it in, and `registration_policy` the policy of that token.
-    `private_details` are what the server and its features keep of the client for themselves; nobody is shown them.
+    `private_details` are facts that the server and its features keep for themselves; they are shown to nobody.
     """
 
     client_id: str
@@ -120,27 +120,27 @@ class Client:
 
     @property
     def is_enabled(self) -> bool:
-        """Whether it may do anything: a disabled client is refused everywhere."""
+        """Whether it is not disabled: a disabled client is refused everywhere."""
         return self.disabled_at is None
 
     @property
     def is_self_registered(self) -> bool:
-        """Whether it registered itself (RFC 7591), so that nobody vouches for its name."""
+        """Whether it registered itself (RFC 7591), so that no operator vouches for its name."""
         return self.registered_by is RegisteredBy.SELF
 
     @property
     def is_known_by_address(self) -> bool:
-        """Whether its id is the address at which it describes itself: all its installations share that id."""
+        """Whether its id is the address of its document: all its installations share that id."""
         return is_address(self.client_id)
 
     @property
     def may_lose_its_key(self) -> bool:
-        """Whether it has a credential now, and nobody is told when it gives that up (`AUTHENTICATES`)."""
+        """Whether it has a credential that it can give up without notice to this server (`AUTHENTICATES`)."""
         return self.is_known_by_address and not self.is_public
 
     @property
     def registration_reasons(self) -> tuple[str, ...]:
-        """The reasons for which policies let it register itself; empty where they are not known."""
+        """The reasons of the policies that let it register itself; empty if they are not known."""
         return tuple(self.private_details.get(REGISTRATION_REASONS, ()))
 
     @property
@@ -179,10 +179,10 @@ class InitialTokenState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialAccessToken:
-    """What lets its holder register clients (RFC 7591, 1.2): known by its digest, and called by its `token_id`.
+    """An initial access token, whose holder may register clients (RFC 7591, 1.2); `token_id` is its name.
 
-    `policy` is the name of the registration policy that says what its clients may be. It registers at most `uses` clients,
-    any number with None; `used` says how many it did. `made_by` is who made it, as `Event.actor`.
+    `policy` is the name of the registration policy that limits its clients. It registers at most `uses` clients, any
+    number with None; `used` is the number so far. `made_by` is who made it, as `Event.actor`.
     `clients` is how many enabled clients the tokens of its policy have registered, counted when it is presented; it is
     not stored.
     """
@@ -224,10 +224,10 @@ class Logo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A resource that tokens may be for, such as an API (RFC 8707): what the INI or the store says of it.
+    """A resource that tokens may be for, such as an API (RFC 8707), from the INI or the store.
 
     `form` is the canonical form by which it is known (`engine.uris.canonical_resource`), and `uri` the audience of its
-    tokens, as it is registered. `name` is what people are shown. `scopes` are those that make sense there; None: every
+    tokens, as it is registered. `name` is its name for people. `scopes` are those that make sense there; None: every
     scope. Its access tokens have `token_format`, and are valid for `token_lifetime` seconds; None: as all others.
     `is_default` says whether it counts when a request names no resource. `introspecting_clients` are the clients that
     may introspect its access tokens. `settings` are the settings of the INI that name it; empty: it is in the store.
@@ -252,7 +252,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientMetadata:
-    """What a client is registered with (RFC 7591, 2). `details` holds links, contacts and software ids."""
+    """The metadata of a client (RFC 7591, 2). `details` holds links, contacts and software ids."""
 
     client_name: str = ""
     redirect_uris: tuple[str, ...] = ()
@@ -268,9 +268,8 @@ class ClientMetadata:
 class User:
     """A person. `user_id` is the `sub` of the tokens: stable, never reassigned, always `user_…`.
 
-    `groups` and `attributes` are what policies may decide by; an attribute has a name and some values. An operator sets
-    them, or the plugin that signs the person in. They are personal data: no client gets them unless a policy adds them
-    to a token.
+    `groups` and `attributes` are facts for policies; an attribute has a name and some values. An operator sets them, or
+    the plugin that signs the person in. They are personal data: no client gets them unless a policy adds them to a token.
     """
 
     user_id: str
@@ -290,13 +289,13 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedIdentity:
-    """What a person is at another server, through which they sign in here (OIDC Core, 5.7).
+    """The identity of a person at another server through which they sign in here (OIDC Core, 5.7).
 
     Attributes:
-        issuer: that server.
-        subject: what it calls the person for good (`sub`); with the issuer it belongs to one person here.
-        label: what it called the person when it was joined, such as a mail address: for people, who know no subjects. It
-            may have changed since, and decides nothing.
+        issuer: the other server.
+        subject: the `sub` of the person there, which never changes; with the issuer it belongs to one person here.
+        label: a name of the person there when it was joined, such as a mail address, for people. It may have changed
+            since, and decides nothing.
     """
 
     issuer: str
@@ -306,18 +305,18 @@ class JoinedIdentity:
     joined_at: datetime
 
 
-# Among the details of a grant: that its user agreed on another device than the one that has it.
+# A detail of a grant: its user agreed on another device than the one that got the tokens.
 ON_ANOTHER_DEVICE = "on_another_device"
-# Why the grants of a client end that had a credential of its own, and has none any more: whoever has a refresh token of it
-# could use that.
+# The reason for which the grants of a client end when it gives up its credential: else a stolen refresh token could be
+# used without that credential.
 MADE_PUBLIC = "client-made-public"
-# Among the details of a grant, because nobody is told when a client that is known by its address changes.
+# A detail of a grant: its client had a credential. A client whose id is its address may give that up without notice.
 AUTHENTICATES = "authenticates"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What was agreed. Every code and token belongs to one; when it is revoked, none of them is valid.
+    """The access that was agreed to. Every code and token belongs to a grant; when it is revoked, none of them is valid.
 
     `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
     rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
@@ -356,24 +355,24 @@ class Grant:
         return tuple(self.details.get(_ADDED_SCOPES, ()))
 
     def narrower(self, scopes: tuple[str, ...]) -> Grant:
-        """The same with these of its scopes alone."""
+        """The grant with only these of its scopes."""
         added = [scope for scope in self.added_scopes if scope in scopes]
         details = {**self.details, _ADDED_SCOPES: added} if self.added_scopes else self.details
         return replace(self, scopes=scopes, details=details)
 
     def wider(self, scopes: tuple[str, ...]) -> Grant:
-        """The same with these scopes, of which it had some before."""
+        """The grant with these scopes, of which it had some before."""
         added = (*self.added_scopes, *(scope for scope in scopes if scope not in self.scopes))
         return replace(self, scopes=scopes, details={**self.details, _ADDED_SCOPES: list(added)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantFilter:
-    """Which grants are meant: those that fit every member that is given.
+    """A search for grants: those that match every given member.
 
     Attributes:
         live_at: only those that are neither revoked nor expired at this time.
-        redeemed: without those whose code nobody has redeemed yet.
+        redeemed: without those whose code is not redeemed yet.
     """
 
     user_id: str | None = None
@@ -383,7 +382,7 @@ class GrantFilter:
 
 
 class TokenKind(StrEnum):
-    """What a stored credential is; part of its digest, so no kind passes for another."""
+    """The kind of a stored credential; it is part of the digest, so that no kind passes for another."""
 
     CODE = "code"
     ACCESS = "access"
@@ -445,12 +444,12 @@ class FoundToken:
 
     @property
     def refreshable_scopes(self) -> tuple[str, ...]:
-        """What a refresh token is good for: its own scopes, and what was added to its grant since (I-19).
+        """The scopes that a refresh token can give: its own, and those that were added to its grant since (I-19).
 
-        Nothing was added to one that had not all scopes of its grant, because a grant type made it narrower on purpose.
+        A refresh token without all scopes of its grant gets no added ones: a grant type made it narrower on purpose.
         """
         added = self.grant.added_scopes
-        # What an operator took from the grant is not in it any more.
+        # Without scopes that an operator has removed from the grant.
         own = tuple(scope for scope in self.token.scopes if scope in self.grant.scopes)
         if any(scope not in own and scope not in added for scope in self.grant.scopes):
             return own

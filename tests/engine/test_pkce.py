@@ -44,7 +44,7 @@ def test_another_method_is_refused_and_the_description_says_so(method: str) -> N
 
 def test_a_challenge_without_a_method_is_not_taken_for_s256() -> None:
     """D-05, T029"""
-    with pytest.raises(InvalidRequest, match=r"^code_challenge_method is missing"):
+    with pytest.raises(InvalidRequest, match=r"^code_challenge_method is missing; it must be S256$"):
         pkce.check_challenge(CHALLENGE, None)
 
 
@@ -75,7 +75,7 @@ def test_a_challenge_that_is_not_43_base64url_characters_is_refused(challenge: s
 )
 def test_a_malformed_verifier_has_a_problem_and_never_verifies(verifier: str) -> None:
     """D-11, T030"""
-    assert pkce.verifier_problem(verifier)
+    assert pkce.verifier_problem(verifier) == "code_verifier must be 43 to 128 unreserved characters"
     assert not pkce.verify(CHALLENGE, verifier)
 
 
@@ -97,6 +97,11 @@ def test_only_the_very_verifier_verifies(verifier: str, place: int, other: str) 
 def test_no_text_makes_verification_raise(challenge: str, verifier: str) -> None:
     """T030"""
     assert not pkce.verify(challenge, verifier)
+
+
+def test_half_a_character_is_no_challenge() -> None:
+    """T030: a stored text that UTF-8 does not have."""
+    assert not pkce.verify("\ud800" * 43, VERIFIER)
 
 
 def test_the_verifier_itself_is_not_accepted_as_its_challenge() -> None:

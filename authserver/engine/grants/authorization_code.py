@@ -85,7 +85,7 @@ def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
 
 
 def _recheck(engine: Engine, client: Client, found: FoundToken) -> None:
-    """What may have changed since the user agreed (T041)."""
+    """Check everything that may have changed since the user agreed (T041). Raises InvalidGrant."""
     check_approved(engine, found, refused=_REFUSED)
     redirect_uri = found.token.details["redirect_uri"]
     ruling = engine.ask(RedirectUriQuestion(client=client, redirect_uri=redirect_uri))

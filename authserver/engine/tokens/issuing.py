@@ -117,7 +117,7 @@ class AlreadyClaimed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """What the token endpoint answers with (OAuth 2.1, 3.2.3). `expires_in` is in seconds."""
+    """The answer of the token endpoint (OAuth 2.1, 3.2.3). `expires_in` is in seconds."""
 
     access_token: str = field(repr=False)
     token_type: str = "Bearer"

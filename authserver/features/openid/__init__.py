@@ -278,7 +278,7 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        # Only for authentication requests, also those sent in advance, and not for a device, which has no redirect URI.
+        # Only for authentication requests, also those that were sent in advance; a device has no redirect URI.
         if "response_type" in parameters:
             parameters.require("redirect_uri")
             sign_in.check(parameters)
