@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +34,7 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_wsgi
 from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
 from authserver.web.loop import Loop
@@ -60,6 +61,8 @@ _ERRORS = {
     500: "The server failed to answer this request.",
     501: "This transfer coding is not supported.",
 }
+# What this server adds, unless the application has it.
+_OF_SERVER = frozenset({"date", "server"})
 _HEADERS = [
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -133,6 +136,13 @@ class Parser(HTTPRequestParser):
         )
 
 
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> str:
+    """The header of the same name, for all answers of a second."""
+    written: str = build_http_date(seconds)
+    return written
+
+
 class Task(WSGITask):
     """Answers one request."""
 
@@ -176,12 +186,26 @@ class Task(WSGITask):
         self.wrote_header, self.content_bytes_written = True, len(data)
 
     def build_response_header(self) -> bytes:
-        """As waitress makes it; at the end of the process the connection is closed after it."""
-        if self.channel.server.is_ending:
+        """The status and the headers; at the end of the process the connection is closed after it.
+
+        waitress looks at the headers several times, to spell and to sort them. It does so only where it has to decide
+        about the connection or about how the content ends.
+        """
+        server = self.channel.server
+        if server.is_ending:
             # So that the client sends its next request to another process (RFC 9112, 9.6).
             self.request.headers["CONNECTION"] = "close"
-        header: bytes = super().build_response_header()
-        return header
+        names = {name.lower() for name, _ in self.response_headers}
+        is_usual = self.version == "1.1" and self.has_body and "content-length" in names
+        if not is_usual or self.close_on_finish or names & _OF_SERVER or "CONNECTION" in self.request.headers:
+            header: bytes = super().build_response_header()
+            return header
+        lines = [f"{name}: {value}" for name, value in self.response_headers]
+        if server.adj.ident:
+            lines.append(f"Server: {server.adj.ident}")
+        return "\r\n".join(
+            [f"HTTP/1.1 {self.status}", *lines, f"Date: {_date(int(self.start_time))}", "\r\n"]
+        ).encode("latin-1")
 
 
 class RefusingTask(ErrorTask):
