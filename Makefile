@@ -127,6 +127,8 @@ lock: $(VENV)/developing ## pin the newest allowed versions in requirements/
 
 messages: $(VENV)/developing ## collect the sentences of the pages, and list those that a language lacks
 	$(EXTRACT)
+	@# Without the time at which it was written, which makes two branches differ that changed no sentence.
+	@grep -v '^"POT-Creation-Date' $(LOCALE)/authserver.pot >$(LOCALE)/authserver.new && mv $(LOCALE)/authserver.new $(LOCALE)/authserver.pot
 	@for file in $(LOCALE)/*.po; do \
 		$(BIN)/pybabel --quiet update -i $(LOCALE)/authserver.pot -o $$file -l $$(basename $$file .po | tr - _) \
 			--no-wrap --no-fuzzy-matching --ignore-obsolete --ignore-pot-creation-date || exit; \

@@ -61,7 +61,8 @@ def alone(connection: Connection, *, is_sqlite: bool) -> Iterator[None]:
             yield
         return
     # A migration may take longer than a request.
-    connection.exec_driver_sql("SET statement_timeout = 0")
+    for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        connection.exec_driver_sql(f"SET {limit} = 0")
     connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar_one():
         time.sleep(0.2)

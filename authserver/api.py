@@ -150,6 +150,10 @@ For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` 
 `Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile. `vouched_user` and
 `new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
 
+For types of tokens that clients exchange (`exchangeable_tokens`): an `ExchangeableToken` says how one is read, and returns
+a `Presented`, and how one is made, as the `OtherToken` of an `Issue`; `parent_of_grant` and `parent_of_token` look at all
+that must be live.
+
 For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
 `Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
 kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
@@ -191,7 +195,9 @@ from authserver.engine.context import (
     Binding,
     ClientProof,
     Engine,
+    ExchangeableToken,
     Issue,
+    OtherToken,
     ReadMember,
     Redeem,
     Respond,
@@ -241,9 +247,11 @@ from authserver.engine.errors import (
     UnauthorizedClient,
 )
 from authserver.engine.fetches import fetch as fetch_named
+from authserver.engine.grants.assertion import present as present_assertion
 from authserver.engine.grants.deriving import (
     NotLive,
     Parent,
+    Presented,
     acted,
     actors_of,
     check_approved,
@@ -251,6 +259,7 @@ from authserver.engine.grants.deriving import (
     redeem_approved,
 )
 from authserver.engine.grants.deriving import of_assertion as parent_of_assertion
+from authserver.engine.grants.deriving import of_grant as parent_of_grant
 from authserver.engine.grants.deriving import of_token as parent_of_token
 from authserver.engine.introspect import described as describe_issued
 from authserver.engine.issuer_registry import options_of as issuer_options
@@ -354,6 +363,7 @@ from authserver.protocols import (
     CodeDetailsHook,
     ConsentDecisionHook,
     DeliverHook,
+    ExchangeableTokensHook,
     ExpandAuthorizationRequestHook,
     ExpandRegistrationHook,
     FindClientHook,
@@ -473,6 +483,8 @@ __all__ = [
     "Engine",
     "Event",
     "EventType",
+    "ExchangeableToken",
+    "ExchangeableTokensHook",
     "ExpandAuthorizationRequestHook",
     "ExpandRegistrationHook",
     "Expanded",
@@ -520,11 +532,13 @@ __all__ = [
     "Operation",
     "OriginDecisionHook",
     "Origins",
+    "OtherToken",
     "PageError",
     "Parameter",
     "Parameters",
     "Parent",
     "PersonClaimsHook",
+    "Presented",
     "PrivateUseRedirectUrisHook",
     "Problem",
     "Purpose",
@@ -652,7 +666,9 @@ __all__ = [
     "origin_problem",
     "own_url",
     "parent_of_assertion",
+    "parent_of_grant",
     "parent_of_token",
+    "present_assertion",
     "proven_client",
     "proven_key",
     "read_bearer",

@@ -26,6 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
+from authserver.declaring import issuers as declared_issuers
 from authserver.engine import grants, issuers, rates
 from authserver.engine.clients import client_metadata
 from authserver.engine.clients.authentication import PRESENTATION
@@ -60,7 +61,7 @@ from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
-from authserver.upkeep import Caretaker
+from authserver.upkeep import Caretaker, KeysAhead
 from authserver.web import TWEENS, languages
 from authserver.web.processes import Ending, is_started_again
 from authserver.web.request import Request, complete
@@ -90,6 +91,7 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
+        keys_ahead: fetches the keys of trusted issuers in the background; None if no plugin accepts what they sign.
         readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
         mailer: sends letters to people.
@@ -102,6 +104,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
+    keys_ahead: KeysAhead | None
     readings: tuple[Reading, ...]
     floods: Floods
     mailer: Mailer
@@ -177,6 +180,8 @@ class Application:
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
+        if self.keys_ahead is not None:
+            self.keys_ahead.stop()
         for reading in self.readings:
             reading.stop()
         self.mailer.stop()
@@ -262,6 +267,8 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         ) from None
     application: Application = router.registry.application
     application.caretaker.start()
+    if application.keys_ahead is not None:
+        application.keys_ahead.start()
     for reading in application.readings:
         reading.start()
     atexit.register(application.close)
@@ -398,7 +405,8 @@ def _build(
                 "method of authentication", {}, plugins, "client_proofs", reserved=PRESENTATION
             ),
             assertion_profiles=profiles,
-            listed_issuers=_listed_issuers(profiles),
+            exchangeable_tokens=joined("type of token", {}, plugins, "exchangeable_tokens"),
+            listed_issuers=_listed_issuers(settings, profiles, scopes),
             offered=FollowedSettings(storage, scopes, rates.adjustable(map(plugins.plugin, plugins.names))),
             listed_resources=resources,
             client_forms=client_forms,
@@ -444,6 +452,7 @@ def _build(
             if plugins.serves("look_after")
             else None,
         ),
+        keys_ahead=KeysAhead(lambda: application.begin(caller=SERVER)) if profiles else None,
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(
@@ -473,18 +482,22 @@ def _further_algorithms(plugins: PluginSet) -> tuple[str, ...]:
     return tuple(declared)
 
 
-def _listed_issuers(profiles: Mapping[str, AssertionProfile]) -> Mapping[str, TrustedIssuer]:
-    """The trusted issuers of the INI. Raises SettingsError for one that two plugins list."""
+def _listed_issuers(
+    settings: Settings, profiles: Mapping[str, AssertionProfile], scopes: Mapping[str, str]
+) -> Mapping[str, TrustedIssuer]:
+    """The trusted issuers of the INI. Raises SettingsError for one that cannot be used, or is listed twice."""
     found: dict[str, TrustedIssuer] = {}
-    for profile in profiles.values():
-        for name, issuer in profile.listed.items():
-            if name in found:
-                raise SettingsError(
-                    [
-                        f"{name}: it is listed for {found[name].profile} and for {issuer.profile}; keep one of them"
-                    ]
-                )
-            found[name] = issuer
+    declared = declared_issuers.read(settings, profiles, scopes)
+    listed = [issuer for profile in profiles.values() for issuer in profile.listed.values()]
+    for issuer in (*declared, *listed):
+        other = found.setdefault(issuer.issuer, issuer)
+        if other is not issuer:
+            places = (
+                f"for {other.profile} and for {issuer.profile}"
+                if other.setting == issuer.setting
+                else f"in {other.setting} and in {issuer.setting}"
+            )
+            raise SettingsError([f"{issuer.issuer}: it is listed {places}; keep one of them"])
     return found
 
 
@@ -533,7 +546,7 @@ def announce_issuers(application: Application) -> None:
     """Log what operators should know of the issuers that are trusted."""
     with application.begin() as engine:
         for issuer, sentence in issuers.warnings(engine):
-            log.warning("trusted issuer %s: %s", issuer, sentence)
+            log.warning("trusted issuer %s: %s", issuer.issuer, sentence)
 
 
 def make_wsgi_app(application: Application, ini: Mapping[str, str]) -> Router:

@@ -282,6 +282,10 @@ def is_refusal(error: Exception) -> bool:
         and isinstance(error.description, str)
         and len(error.description) <= MAXIMUM_DESCRIPTION
         and DESCRIPTION.fullmatch(error.description) is not None
+        and all(
+            type(value) is int or (isinstance(value, str) and DESCRIPTION.fullmatch(value) is not None)
+            for value in error.members.values()
+        )
     )
 
 

@@ -21,6 +21,7 @@ from authserver.engine.context import (
     Binding,
     ClientProof,
     Engine,
+    ExchangeableToken,
     ReadMember,
     Redeem,
     Respond,
@@ -386,7 +387,7 @@ def identity_decision(
     its settings say; one that is listed before it answers first.
 
     Arguments:
-        provider: what the settings call that server.
+        provider: the name of that server in the settings.
         issuer: what it calls itself.
         claims: what it says of the person: `sub` and all others, as JSON.
         user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.
@@ -740,6 +741,31 @@ def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
 
 
 @contributing(Mapping)
+def exchangeable_tokens() -> Mapping[str, ExchangeableToken] | None:
+    """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
+
+    They are asked for by the plugin of that grant type; without it they do nothing.
+
+    Answers:
+        A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
+            engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
+            at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+            returns an `Issue`. A name that exists already stops the start.
+        None: nothing to add.
+
+    Nobody: access tokens, and the JWTs of trusted issuers whose entries say so, are all that can be exchanged.
+
+    Example::
+
+        @hookimpl
+        def exchangeable_tokens(self):
+            return {"urn:example:token-type:badge": ExchangeableToken(read=self.read)}
+
+    Added in 0.1.
+    """
+
+
+@contributing(Mapping)
 def client_proofs() -> Mapping[str, ClientProof] | None:
     """Methods of client authentication with a proof that is checked with the engine, such as a signed assertion.
 
@@ -804,7 +830,7 @@ def expand_registration(
     Arguments:
         engine: of this request.
         sent: the members of the JSON object, none of them empty; nothing else was checked.
-        client: as it is registered now, if it changes its registration; None for a new one.
+        client: the registered client, if it changes its registration; None for a new one.
 
     Answers:
         A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

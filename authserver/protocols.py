@@ -31,6 +31,7 @@ from authserver.engine.context import (
     Binding,
     ClientProof,
     Engine,
+    ExchangeableToken,
     ReadMember,
     Redeem,
     Respond,
@@ -275,7 +276,7 @@ class IdentityDecisionHook(Protocol):
         its settings say; one that is listed before it answers first.
 
         Arguments:
-            provider: what the settings call that server.
+            provider: the name of that server in the settings.
             issuer: what it calls itself.
             claims: what it says of the person: `sub` and all others, as JSON.
             user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.
@@ -525,6 +526,24 @@ class AssertionProfilesHook(Protocol):
         ...
 
 
+class ExchangeableTokensHook(Protocol):
+    """Of a plugin that serves `exchangeable_tokens`."""
+
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken] | None:
+        """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
+
+        They are asked for by the plugin of that grant type; without it they do nothing.
+
+        Answers:
+            A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
+                engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
+                at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+                returns an `Issue`. A name that exists already stops the start.
+            None: nothing to add.
+        """
+        ...
+
+
 class ClientProofsHook(Protocol):
     """Of a plugin that serves `client_proofs`."""
 
@@ -578,7 +597,7 @@ class ExpandRegistrationHook(Protocol):
         Arguments:
             engine: of this request.
             sent: the members of the JSON object, none of them empty; nothing else was checked.
-            client: as it is registered now, if it changes its registration; None for a new one.
+            client: the registered client, if it changes its registration; None for a new one.
 
         Answers:
             A mapping: its members are added to those that were sent, in place of those of the same name, and are checked

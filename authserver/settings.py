@@ -297,6 +297,18 @@ class Settings:
         Seconds,
         Meta(ge=60, le=31536000, description="Seconds after which a browser session ends in any case."),
     ] = 604800
+    session_timeout_delay: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=86400,
+            description=(
+                "Seconds after which a session that ended by itself, unused or after its time, is recorded as ended, so that the "
+                "applications that it signed somebody in to are told. 0: nobody is told. Servers whose clocks differ by more "
+                "than this end sessions that are in use: 3900 bears a clock that is an hour ahead."
+            ),
+        ),
+    ] = 0
     password_link_lifetime: Annotated[
         Seconds,
         Meta(
@@ -328,9 +340,10 @@ class Settings:
             ge=1,
             le=64,
             description=(
-                "How many passwords each process checks at the same time; as many again wait for up to a second, and "
-                "all others are asked to come again. Keep twice this below the threads of the server, so that "
-                "sign-ins never hold them all."
+                "How many passwords each process checks at the same time. The others of a burst wait without a thread, "
+                "those of each network in turn; after 2.5 seconds they are asked to come again. With another server "
+                "than `egg:authserver` as many again wait for up to a second, with a thread: keep twice this below "
+                "its threads, so that sign-ins never hold them all."
             ),
         ),
     ] = 2
@@ -439,6 +452,15 @@ class Settings:
         Meta(
             description=(
                 "Path of the certificates (PEM) that are trusted when documents are fetched; empty for the system's."
+            )
+        ),
+    ] = ""
+    trusted_issuers: Annotated[
+        str,
+        Meta(
+            description=(
+                "Path of a TOML file, or of a folder of them, with issuers whose assertions are accepted, as `authserver apply` "
+                "reads them; empty for none. It is read at start. These are not in the database."
             )
         ),
     ] = ""

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from authserver.engine import counting, statistics
+from authserver.engine import counting, ending, statistics
+from authserver.engine.context import Begin
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_seals import note_deletion, remove_old
@@ -23,6 +24,7 @@ from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
 from authserver.engine.records import Batch, Disposable, Place, Step
+from authserver.engine.tokens.issuer_keys import fetch_ahead
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ LEASE = "upkeep"
 EVENTS = frozenset({Disposable.REFUSALS, Disposable.ISSUANCES, Disposable.EVENTS})
 # Seconds that a lease lasts at least: longer than a batch can take (`storage.database`).
 SHORTEST_LEASE = 10
+# Seconds from one look for keys that end soon to the next.
+KEYS_EVERY = 60
 
 
 def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
@@ -71,7 +75,12 @@ def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
     if settings.statistics_lifetime:
         lifetimes[Disposable.COUNTS] = timedelta(seconds=settings.statistics_lifetime)
         lifetimes[Disposable.SAMPLES] = timedelta(seconds=settings.statistics_lifetime)
-    return {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
+    before = {kind: now - GRACE - lifetime for kind, lifetime in lifetimes.items()}
+    if settings.session_timeout_delay:
+        before[Disposable.SESSIONS] = now - timedelta(seconds=settings.session_timeout_delay)
+        idle = timedelta(seconds=settings.session_idle_lifetime)
+        before[Disposable.IDLE_SESSIONS] = before[Disposable.SESSIONS] - idle
+    return before
 
 
 def remove_all(
@@ -102,6 +111,8 @@ def remove_all(
                 batch = stores.upkeep.remove(kind, before[kind], places.get(kind), limit=BATCH)
                 if batch.removed and kind in EVENTS:
                     note_deletion(stores, ring, kind, before[kind])
+                if Disposable.IDLE_SESSIONS in before:
+                    ending.record_timed_out(stores, batch.sessions, datetime.now(UTC))
             took = time.monotonic() - begun
             if batch.next is None:
                 places.pop(kind, None)
@@ -285,3 +296,48 @@ class Caretaker:
                 exc_info=None if passing else error,
             )
         self._is_well = False
+
+
+class KeysAhead:
+    """Fetches the keys of trusted issuers before they are needed, in the background of each server process.
+
+    Each process has them for itself.
+
+    Args:
+        begin: opens a transaction.
+    """
+
+    def __init__(self, begin: Begin) -> None:
+        self._begin = begin
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keys of issuers", daemon=True)
+        self._is_well = True
+
+    def start(self) -> None:
+        """Work until the process ends."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the present request, and wait for it no longer than one second."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=1)
+
+    def work(self) -> None:
+        """Look once at each issuer. What fails is logged once, until it succeeds again."""
+        try:
+            for _ in fetch_ahead(self._begin):
+                if self._ended.is_set():
+                    return
+        except Exception as error:
+            if self._is_well:
+                log.warning("cannot look for the keys of issuers (%s); trying again each minute", error)
+            self._is_well = False
+        else:
+            self._is_well = True
+
+    def _run(self) -> None:
+        self.work()
+        # Processes that start together do not ask an issuer at the same moment.
+        while not self._ended.wait(KEYS_EVERY * (800 + secrets.randbelow(400)) / 1000):
+            self.work()

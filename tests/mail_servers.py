@@ -1,4 +1,4 @@
-"""Real mail servers on loopback, with the certificates that tests need."""
+"""Real mail servers on loopback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -19,10 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 USERNAME, PASSWORD = "authserver", "the password of the mail server"
 
@@ -136,45 +131,3 @@ def raw_server(answer: Callable[[Any], None]) -> Iterator[int]:
         yield listener.getsockname()[1]
     finally:
         listener.close()
-
-
-class Authority:
-    """Makes certificates that mail servers use; `ca_file` is what trusts them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        certificate = self._signed(
-            self._name, self._key, timedelta(days=1), x509.BasicConstraints(ca=True, path_length=None)
-        )
-        self.ca_file = folder / "ca.pem"
-        self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def certificate(self, host: str, *, lasts: timedelta = timedelta(days=1)) -> Path:
-        """A file with certificate and key for this host; it may have ended already."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        certificate = self._signed(name, key, lasts, x509.SubjectAlternativeName([x509.DNSName(host)]))
-        path = self._folder / f"{host}-{lasts.total_seconds():.0f}.pem"
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
-        return path
-
-    def _signed(self, name: x509.Name, key: Any, lasts: timedelta, extension: Any) -> x509.Certificate:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=2))
-            .not_valid_after(now + lasts)
-            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-            .sign(self._key, hashes.SHA256())
-        )

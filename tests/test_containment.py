@@ -217,6 +217,10 @@ class Breaks:
         return self.act("assertion_profiles")
 
     @hookimpl
+    def exchangeable_tokens(self) -> Any:
+        return self.act("exchangeable_tokens")
+
+    @hookimpl
     def grant_types(self) -> Any:
         self.act("grant_types")
         return {GRANT_TYPE: lambda engine, client, parameters: self.act("redeem")}
@@ -271,6 +275,7 @@ def test_a_deciding_plugin_has_failed(
         ("grant_types", {}),
         ("client_proofs", {}),
         ("assertion_profiles", {}),
+        ("exchangeable_tokens", {}),
         ("send_mail", {"mail": None}),
         ("server_metadata", {"issuer": "https://as.example"}),
         ("includeme", {"config": None}),

@@ -221,6 +221,7 @@ def test_how_long_a_request_waits_for_the_database_is_documented(built: Mapping[
         ("for another writer, on SQLite", database.SQLITE_BUSY_TIMEOUT),
         ("for a lock of a row, on PostgreSQL", options["lock_timeout"]),
         ("for a statement, on PostgreSQL", options["statement_timeout"]),
+        ("PostgreSQL ends it after", options["idle_in_transaction_session_timeout"]),
     ):
         assert f"{what} {int(seconds)} seconds" in built["concepts"]
 

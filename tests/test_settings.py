@@ -40,6 +40,7 @@ BOUNDS = {
     "password_link_lifetime": (60, 604800),
     "invitation_lifetime": (60, 604800),
     "session_lifetime": (60, 31536000),
+    "session_timeout_delay": (0, 86400),
     "password_checks": (1, 64),
     "trusted_proxy_hops": (1, 10),
     "fetch_at_once": (1, 64),

@@ -59,9 +59,9 @@ def test_the_server_believes_its_proxy_and_has_a_listener_for_operators(
 def test_threads_are_left_for_everything_else(router: Router, serving: Section) -> None:
     """T136: with all passwords and documents under way and waiting, as the page says."""
     settings = router.registry.application.parts.settings
-    held = 2 * settings.password_checks + settings.fetch_at_once + settings.fetch_waiting
+    held = settings.password_checks + settings.fetch_at_once + settings.fetch_waiting
     given = serving.adjustments
-    assert (held, given.threads) == (4, 8)
+    assert (held, given.threads) == (3, 8)
     assert given.connection_limit == 100
     # waitress refuses from this size on.
     assert given.max_request_body_size == MAXIMUM_BODY + 1

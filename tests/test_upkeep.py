@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
@@ -26,6 +27,7 @@ from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, To
 from authserver.settings import Settings
 from authserver.storage.database import Database
 from authserver.storage.tables import Base
+from authserver.testing.origins import sending, serving
 from authserver.testing.records import (
     a_client,
     a_consent,
@@ -39,6 +41,7 @@ from authserver.testing.records import (
 )
 from authserver.testing.server import SETTINGS, Server, with_plugin
 from authserver.upkeep import Caretaker
+from tests.trusted_issuers import Issuer
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 OPAQUE = {"authserver.access_token_format": "opaque"}
@@ -85,6 +88,7 @@ def test_nothing_goes_before_it_was_over_for_more_than_an_hour() -> None:
         unused_client_lifetime="86400",
         refusal_lifetime="3600",
         issuance_lifetime="7200",
+        session_timeout_delay="3900",
     )
     before = upkeep.cutoffs(settings, now)
     assert set(before) == set(Disposable)
@@ -108,6 +112,7 @@ def test_a_lifetime_of_0_keeps_for_ever() -> None:
         Disposable.ISSUANCES,
         Disposable.CLIENTS,
         Disposable.UNUSED_CLIENTS,
+        Disposable.IDLE_SESSIONS,
     }
 
 
@@ -295,8 +300,8 @@ def add_events(server: Server, count: int) -> None:
 def test_a_turn_is_bounded_and_the_next_one_goes_on(server: Server, monkeypatch) -> None:
     """T116: and it says in the log, and by its figures, what it did."""
     monkeypatch.setattr(upkeep, "BATCH", 10)
-    # Each kind has a batch in turn; of events there are four more.
-    monkeypatch.setattr(upkeep, "BATCHES", len(Disposable) + 3)
+    # Each kind has a batch in turn; of events there are four more. Idle sessions are left alone as shipped.
+    monkeypatch.setattr(upkeep, "BATCHES", len(Disposable) - 1 + 3)
     add_events(server, 100)
     caretaker = server.application.caretaker
     assert caretaker.backlog()[Disposable.EVENTS] == 100
@@ -422,6 +427,24 @@ def test_plugins_look_after_what_is_theirs_when_the_server_starts(
             upkeep.LEASE, "another", datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=1)
         ), "others may begin"
     served.storage.close()
+
+
+def test_a_server_fetches_the_keys_of_issuers_before_they_are_needed(sqlite_url: str) -> None:
+    """WIF-08: from its start on, in a thread of its own, and only where a plugin accepts what issuers sign."""
+    plugins = {"authserver.plugins": f"jwt_bearer {SETTINGS['authserver.plugins']}"}
+    ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.fetch_loopback": "true"}
+    without = app.wsgi({}, **ini).registry.application
+    assert without.keys_ahead is None
+    without.close()
+    issuer, server = Issuer(), Server(sqlite_url, {**plugins, "authserver.fetch_loopback": "true"})
+    with serving() as origin:
+        origin.reply = sending(json.dumps(issuer.key.jwks()).encode())
+        issuer.trust(server, jwks_uri=f"http://127.0.0.1:{origin.port}/jwks")
+        served = app.wsgi({}, **{**ini, **plugins}).registry.application
+        until(lambda: origin.received)
+        served.close()
+        assert not any(thread.name == "keys of issuers" for thread in threading.enumerate())
+    server.close()
 
 
 def running() -> list[threading.Thread]:

@@ -1,4 +1,4 @@
-"""The command line: `authserver -c FILE …`. One file a command group, imported when it is asked for."""
+"""The command line: `authserver -c FILE …`. Each command group is one file, imported when the command is called."""
 
 from __future__ import annotations
 

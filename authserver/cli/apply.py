@@ -1,4 +1,4 @@
-"""`authserver apply`: what files declare is brought about (R-17)."""
+"""`authserver apply`: makes the server agree with declarations in files (R-17)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from authserver.engine.ending import Ended
 from authserver.engine.records import DeclaredKind
 from authserver.explaining.ends import jwt_sentence, sentence
 
-# The exit status when something is not as it is declared, and this command did not bring it about.
+# The exit status when something is still different from its declaration.
 DRIFT = 2
 # More problems than these are only counted.
 MAXIMUM_TOLD = 50
@@ -46,7 +46,7 @@ class WrongCall(click.UsageError):
 
 
 class OneStatus(click.Command):
-    """A command that ends with 1 for each mistake in how it is called: 2 says that something is not as it is declared."""
+    """A command that ends with 1 for each mistake in how it is called; 2 means a difference from the declaration."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         with _ending_with_one():
@@ -83,11 +83,15 @@ def _print_schema(context: click.Context, parameter: click.Parameter, value: boo
 @click.option(
     "--check",
     is_flag=True,
-    help=f"Only show what would change, and end with status {DRIFT} if anything is not as it is declared.",
+    help=f"Only show what would change, and end with status {DRIFT} if anything differs from its declaration.",
 )
-@click.option("--prune", is_flag=True, help="Take away what was applied before and is not declared any more.")
 @click.option(
-    "--adopt", is_flag=True, help="What is there already belongs to the files from now on, also for --prune."
+    "--prune", is_flag=True, help="Remove everything that was applied before and is not declared any more."
+)
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Things that exist already belong to the files from now on, also for --prune.",
 )
 @click.option(
     "--set",
@@ -129,13 +133,13 @@ def apply(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring about the clients, resources, scopes, limits, issuers and initial access tokens that TOML files declare.
+    """Create and change clients, resources, scopes, limits, issuers and initial access tokens as TOML files declare them.
 
-    It shows what would change and asks. All of it is done, or nothing. Issuers and scopes that the INI names are only
-    compared: the INI sets them.
+    It shows the changes and asks. All of them are made, or none. Issuers and scopes that the INI names are only compared,
+    because the INI sets them.
 
-    The exit status is 0 if everything is as it is declared in the end (with --dry-run, if it could be shown), 2 if
-    something is not, and 1 if the files are wrong or nothing could be done.
+    The exit status is 0 if everything agrees with the files in the end (with --dry-run, if the changes could be shown), 2
+    if something differs, and 1 if the files are wrong or nothing could be done.
     """
     only_shown = dry_run or check
     if as_json and not (yes or only_shown):
@@ -176,7 +180,7 @@ def apply(
 
 
 def _refused(problems: Sequence[str]) -> click.ClickException:
-    """All problems, or the first of very many, a line each."""
+    """The problems, one in each line; only the first ones if there are very many."""
     more = len(problems) - MAXIMUM_TOLD
     told = [*map(words, problems[:MAXIMUM_TOLD]), *([f"and {more} more"] if more > 0 else ())]
     return click.ClickException("\n       ".join(told))
@@ -218,7 +222,7 @@ def _print_plan(plan: Plan, ends: Sequence[Ended | None], found: ReadFiles) -> N
 
 
 def _path(step: Step, found: ReadFiles) -> tuple[str, str]:
-    """Where the thing of a step is said: of a resource as it is spelt there."""
+    """The place of a step in the files; a resource is spelt as it is there."""
     if step.kind is DeclaredKind.RESOURCE and step.after is not None:
         return (step.kind, step.after.uri)
     return (step.kind, step.name)

@@ -1,4 +1,4 @@
-"""`authserver audit`: who did what to whom, why something was refused, and whether that is what was stored."""
+"""`authserver audit`: searches the events, explains one, exports them, and verifies that nobody changed them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from authserver.engine.records import Event, EventFilter, EventType
 
 _COLUMNS = ("time", "event", "actor", "client", "user", "reason", "error_id")
 
-# Where there is less room than for one line, an event has several.
+# In a terminal narrower than this, an event has several lines.
 _NARROW = ("time\nerror_id", "event\nreason", "who")
 _WIDE = 110
 
@@ -49,14 +49,14 @@ until_option = click.option(
     "--until",
     type=Moment(),
     metavar="TIME",
-    help="The end, as --since; events of this very time are left out.",
+    help="The end, written as --since; an event at exactly this time is left out.",
 )
-after_option = click.option("--after", metavar="CURSOR", help="Go on after this place.")
+after_option = click.option("--after", metavar="CURSOR", help="Begin after this place.")
 
 
 @click.group(cls=OneSentence)
 def audit() -> None:
-    """Search in the audit events, write them out, and prove that nobody changed them."""
+    """Search and export the audit events, and verify that nobody changed them."""
 
 
 @audit.command()
@@ -71,7 +71,7 @@ def audit() -> None:
     metavar="TYPE",
     help="Of this type, such as token.refused. May be given several times.",
 )
-@click.option("--refused", is_flag=True, help="Of the types that say that a request was refused or failed.")
+@click.option("--refused", is_flag=True, help="Of the types for refused and failed requests.")
 @click.option("--actor", help="Done by this actor, such as client:ID, user:ID or stranger.")
 @click.option("--source", metavar="ADDRESS", help="From this network address.")
 @click.option("--reason", help="For this reason, such as scope-not-registered.")
@@ -107,9 +107,9 @@ def search(
     after: str | None,
     as_json: bool,
 ) -> None:
-    """List events, newest first: those that fit all options.
+    """List the events that fit all options, newest first.
 
-    With --json each event is one line with everything that is known of it. `authserver audit show` tells one in words.
+    With --json each event is one line with all its members. `authserver audit show` explains one event.
     """
     types = trail.types_of(names)
     with configuration.engine(Plugins.UNUSED) as engine:
@@ -168,9 +168,9 @@ def search(
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, event_id: str, as_json: bool) -> None:
-    """Tell one event whole: every check behind it in order, who decided, and what would change it.
+    """Explain one event: all its checks in order, who decided, and what would change the outcome.
 
-    EVENT_ID is the error id that an answer or a page showed, or that of any event.
+    EVENT_ID is the error id that an answer or a page showed, or the id of any event.
     """
     tell_event(configuration, event_id, as_json)
 
@@ -195,9 +195,8 @@ def export(
 ) -> None:
     """Write events as JSON Lines, oldest first: one event with everything, and its cursor, in each line.
 
-    The cursor of the last line continues an export that was stopped, or that of yesterday: --after CURSOR. Without --until
-    the last five minutes are left out, because an event may be stored that much later than its time; then no event is
-    missing where one export follows another.
+    The cursor of the last line continues an export: --after CURSOR. Without --until the last five minutes are left out,
+    because an event may be stored that much later than its time; therefore no event is missing between two exports.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         until = until or engine.now - trail.SETTLED
@@ -215,10 +214,10 @@ def export(
 @json_option
 @click.pass_obj
 def readers(configuration: Configuration, as_json: bool) -> None:
-    """Show how far the readers of the events have got: the statistics, and plugins that hand events on.
+    """Show how far each reader of the events has come: the statistics, and plugins that deliver events.
 
-    A plugin that is not listed any more has its line, too: it goes on from there if it is listed again. Events that a
-    plugin never took are set aside, and counted; the events `event.set_aside` name them.
+    A plugin that is not listed any more keeps its position, and continues there if it is listed again. Events that a
+    plugin never accepted are set aside and counted; the events `event.set_aside` name them.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         rows = [asdict(backlog) for backlog in trail.backlogs(engine.stores)]
@@ -228,11 +227,11 @@ def readers(configuration: Configuration, as_json: bool) -> None:
     print_rows(
         rows,
         ("reader", "waiting", "since", "set_aside"),
-        empty="No reader has begun yet: they do when the server starts.",
+        empty="No reader has begun yet: readers begin when the server starts.",
     )
 
 
-# What the exit status says.
+# The exit statuses.
 WHOLE, BROKEN, UNKNOWN = 0, 1, 2
 
 
@@ -241,7 +240,7 @@ WHOLE, BROKEN, UNKNOWN = 0, 1, 2
     "--since",
     type=Moment(),
     metavar="TIME",
-    help="Begin with what was sealed from this time on: 7d, 12h, 30m, or a time in ISO 8601, in UTC.",
+    help="Begin with the events that were sealed from this time on: 7d, 12h, 30m, or a time in ISO 8601, in UTC.",
 )
 @click.option(
     "--head",
@@ -251,10 +250,10 @@ WHOLE, BROKEN, UNKNOWN = 0, 1, 2
 @json_option
 @click.pass_obj
 def verify(configuration: Configuration, since: datetime | None, head: str | None, as_json: bool) -> None:
-    """Prove that no event was changed, deleted before its time or put in later, or name the first that was.
+    """Verify that no event was changed, deleted too early or added later, or name the first one that was.
 
-    Servers seal events within about a minute and may go on meanwhile. The exit status is 0 if nothing is wrong, 1 if
-    something is, and 2 if that cannot be known.
+    Servers seal events within about a minute, and may run meanwhile. The exit status is 0 if nothing is wrong, 1 if
+    something is, and 2 if it cannot be known.
     """
     application = configuration.application(Plugins.UNUSED)
     with closing(application):
@@ -287,7 +286,7 @@ def verify(configuration: Configuration, since: datetime | None, head: str | Non
 
 
 def _tell_proof(proof: Proof, command: str) -> None:
-    """What was found, and what to do next."""
+    """Print the result of the verification, and the next step."""
     finding = proof.finding
     if finding is not None:
         outcome = "Broken" if proof.whole is False else "This cannot be known"
@@ -298,7 +297,7 @@ def _tell_proof(proof: Proof, command: str) -> None:
             )
         say(words(finding.advice))
         if proof.whole is False:
-            say("What was sealed later is verified with --since and a time after that.")
+            say("Events that were sealed later are verified with --since and a time after that.")
     if proof.seals:
         whole = "Nothing was changed" if proof.whole else "Before that nothing was changed"
         deleted = f", and {proof.deleted:,} were deleted because their time was over" if proof.deleted else ""
@@ -324,7 +323,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _row(event: Event, people: dict[str, str]) -> dict[str, Any]:
-    """An event as people read it: an actor that is the client or user of the same line is not written twice."""
+    """An event as a row for people: an actor that is the client or user of the same line is not repeated."""
     actor = {f"client:{event.client_id}": "client", f"user:{event.user_id}": "user"}
     return {
         "time": event.at,
@@ -366,7 +365,7 @@ def _names(engine: Engine, events: Iterable[Event]) -> dict[str, str]:
 
 
 def _write_file(events: Iterable[Event], path: Path, until: datetime) -> tuple[int, str | None]:
-    """As `_write`, into a new file. What stops half way leaves the lines that there are, and no empty file."""
+    """As `_write`, into a new file. An interruption leaves the written lines, but no empty file."""
     file = private_files.begin(path)
     try:
         with file:
@@ -384,7 +383,7 @@ def _write_file(events: Iterable[Event], path: Path, until: datetime) -> tuple[i
 
 
 def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int, str | None]:
-    """Write each event into a line; how many there were, and the cursor of the last."""
+    """Write each event as a line. Returns the number of events, and the cursor of the last."""
     count = 0
     last: Event | None = None
     with _progress(until) as advance:
@@ -398,7 +397,7 @@ def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int,
 
 @contextmanager
 def _progress(until: datetime) -> Iterator[Callable[[int, datetime], None]]:
-    """A bar on stderr, if that is a terminal. It measures time, because nobody has counted the events before."""
+    """A bar on stderr, if that is a terminal. It shows the progress in time, because the events were not counted."""
     shown = sys.stderr.isatty()
     with _bar("Exporting", disable=not shown) as bar:
         task = bar.add_task("", total=None)

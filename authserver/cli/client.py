@@ -1,4 +1,4 @@
-"""`authserver client`: the applications that may ask for tokens."""
+"""`authserver client`: the clients, which are applications that may ask for tokens."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def _list_options(name: str, variable: str, metavar: str, what: str) -> Callable[[Command], Command]:
-    """Three options that change a list, each of which may be given several times."""
-    replacing = f"{what} in place of those that there are; may be given several times."
+    """Three options that change a list; each may be given several times."""
+    replacing = f"{what} that replace the present ones; may be given several times."
 
     def option(prefix: str, variable: str, text: str) -> Callable[[Command], Command]:
         return click.option(f"--{prefix}{name}", variable, multiple=True, metavar=metavar, help=text)
@@ -214,7 +214,7 @@ def add(
 
 @client.command("edit")
 @click.argument("client_id")
-@click.option("--name", help="The name that the consent page shows; people are then asked again.")
+@click.option("--name", help="The name that the consent page shows; after a change people are asked again.")
 @_list_options("redirect-uri", "redirect_uris", "URI", "Redirect URIs")
 @_list_options("grant-type", "grant_types", "TYPE", "Grant types")
 @_list_options("scope", "scopes", "SCOPE", "Scopes")
@@ -242,10 +242,10 @@ def add(
 @json_option
 @click.pass_obj
 def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, **options: Any) -> None:
-    """Change an application; what is not named stays as it is. An empty link or logo takes it away.
+    """Change an application; members without an option stay the same. An empty link or logo removes it.
 
-    What is taken away counts from the next request on. People are asked again when the name changes or there is one
-    more redirect URI.
+    A removed right is missing from the next request on. People are asked again when the name changes or a redirect URI is
+    added.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if not given:
@@ -256,7 +256,7 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
             if option.name in options
         ]
         raise click.UsageError(
-            f"what is to be changed? Give one or more of {', '.join(names)}; "
+            f"nothing to change: give one or more of {', '.join(names)}; "
             f"`authserver client show {client_id}` shows how it is now"
         )
     links = _links(*(options[name] for name in LINKS))
@@ -304,7 +304,7 @@ def edit_client(configuration: Configuration, /, client_id: str, as_json: bool, 
 def list_clients(
     configuration: Configuration, states: tuple[str, ...], text: str, limit: int, after: str, as_json: bool
 ) -> None:
-    """List applications by client id, so many at a time.
+    """List applications by client id, one page at a time.
 
     An application is new until it gets its first code or token, or uses its secret, and then used; idle if it did not
     for 30 days; and gone if it was disabled.
@@ -367,7 +367,7 @@ def _in_pages(engine: Engine, text: str, after: str, states: tuple[str, ...]) ->
 def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
     """Show one application, and its live secrets as `client secrets` does.
 
-    What is known by its address, and is not pinned, is shown as it describes itself there now.
+    An application whose id is its address, and that is not pinned, is shown as its document describes it now.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         found = engine.stores.clients.find(client_id, engine.now)
@@ -391,10 +391,10 @@ def show(configuration: Configuration, client_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> None:
-    """Keep an application that is known by its address, as it describes itself there now.
+    """Store an application whose id is its address, as its document describes it now.
 
-    From then on this counts, whatever is at the address, and you vouch for it: it is verified. To take over what has
-    changed there, pin it again.
+    From then on the stored description counts, not the document; you vouch for it, so it is verified. To accept a changed
+    document, pin the application again.
     """
     with configuration.engine() as engine, _in_a_sentence(), _with_its_cause():
         is_new = engine.find_kept_client(client_id) is None
@@ -414,7 +414,7 @@ def pin_client(configuration: Configuration, client_id: str, as_json: bool) -> N
 @json_option
 @click.pass_obj
 def disable(configuration: Configuration, client_id: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Disable an application for good: from the next request on it gets nothing, and everything that it may do ends."""
+    """Disable an application for good: from the next request on it is refused, and all its access ends."""
     application = configuration.application(Plugins.OBSERVE)
     with closing(application):
         application.check_database()
@@ -445,7 +445,7 @@ def _described_edit(edited: Edited, now: datetime) -> dict[str, Any]:
 
 def _print_edit(edited: Edited) -> None:
     if not edited.changed:
-        say("Nothing was changed: it is so already.")
+        say("Nothing was changed: it has these values already.")
         return
     rows = [
         {"changed": name.replace("_", " "), "from": was, "to": now}
@@ -463,7 +463,7 @@ def _print_edit(edited: Edited) -> None:
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Why nothing was added or changed, and what to do."""
+    """The refusal of a change as a sentence: why, and what to do."""
     try:
         yield
     except ChangedMeanwhile as refused:
@@ -481,7 +481,7 @@ def _in_a_sentence() -> Iterator[None]:
 
 @contextmanager
 def _with_its_cause() -> Iterator[None]:
-    """Why a client that is known by its address is not accepted: more than the client itself is told."""
+    """Why a client whose id is its address is not accepted, with more details than the client gets."""
     try:
         yield
     except (InvalidClient, TemporarilyUnavailable) as refused:
@@ -517,10 +517,10 @@ def _file(path: str | None) -> bytes | None:
 
 
 def _members(engine: Engine, texts: Iterable[str], key_set: str | None = None) -> dict[str, Any]:
-    """What plugins keep of several `name=value`, and of a key set; None for what they keep nothing of.
+    """The members that plugins keep of several `name=value` and a key set; None for a member that they drop.
 
     Args:
-        key_set: the file or the address of one; of the two members that name keys the other is taken away.
+        key_set: the file or the address of a key set; of the two members that name keys the other one is removed.
 
     Raises:
         click.UsageError, InvalidClientMetadata

@@ -90,7 +90,7 @@ def end(
     if as_json:
         print_json({"client_id": client_id, "ended": secret, "secrets": rows})
         return
-    say(f"{words(secret)} of {words(client_id)} has ended. What is left:")
+    say(f"{words(secret)} of {words(client_id)} has ended. The other secrets:")
     print_secrets(rows)
 
 
@@ -105,7 +105,7 @@ def _rows(engine: Engine, client_id: str) -> list[dict[str, Any]]:
 
 @contextmanager
 def _in_a_sentence(client_id: str) -> Iterator[None]:
-    """Why nothing was changed, and what to do."""
+    """The refusal of a change as a sentence: why, and what to do."""
     try:
         yield
     except TwoLiveSecrets as refused:

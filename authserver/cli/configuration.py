@@ -1,4 +1,4 @@
-"""Reads the INI file for a command, and turns what fails into one sentence."""
+"""Reads the INI file for a command, and turns each failure into one sentence."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ PATIENCE = 10.0
 
 
 class Plugins(Enum):
-    """What a command needs the plugins for; except for DECIDE it goes on without those that cannot be loaded.
+    """The purpose for which a command needs the plugins; except for DECIDE it works without those that cannot be loaded.
 
-    The values end the sentence that says so.
+    The values end the message about that.
     """
 
     DECIDE = ""
@@ -59,7 +59,7 @@ class Configuration:
 
     @property
     def command(self) -> str:
-        """How to call this program for the same server, as a shell takes it."""
+        """The command line that calls this program for the same server, quoted for a shell."""
         named_elsewhere = self.path is None or os.environ.get("AUTHSERVER_CONFIG") == str(self.path)
         return "authserver" if named_elsewhere else f"authserver -c {shlex.quote(str(self.path))}"
 
@@ -124,12 +124,12 @@ class Configuration:
         problems: Sequence[str] = ()
         if plugins is not Plugins.UNUSED:
             try:
-                # No question is asked, so there is nothing to try out.
+                # No question is asked, so shadow plugins are not needed.
                 return app.build(ini, folder=folder, caller=caller, patience=PATIENCE, shadow=False)
             except SettingsError as error:
                 problems = error.problems
         application = app.build(ini_reader.without_plugins(ini), caller=caller)
-        # It is made, so all problems were of plugins.
+        # The application could be made, so all problems were those of plugins.
         if problems:
             say(f"The plugins cannot be loaded, so {plugins.value}:\n  " + "\n  ".join(problems), err=True)
         return application
@@ -146,7 +146,7 @@ class Configuration:
 
 
 def _command() -> str:
-    """The words of the command that runs, such as `client add`."""
+    """The name of the running command with its group, such as `client add`."""
     names: list[str] = []
     context = click.get_current_context(silent=True)
     while context is not None and context.parent is not None:
@@ -180,7 +180,7 @@ class OneSentence(click.Group):
         try:
             return super().invoke(context)
         except BrokenPipeError:
-            # Who reads has read enough (`| head`); click ends the command without a word.
+            # The reader closed the pipe (`| head`); click ends the command without a message.
             raise
         except Interrupted as error:
             raise (click.ClickException(str(error)) if str(error) else error) from None

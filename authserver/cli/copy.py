@@ -1,4 +1,4 @@
-"""`authserver db copy`: everything into another database, such as from SQLite to PostgreSQL."""
+"""`authserver db copy`: copies all rows into another database, for example from SQLite to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from authserver.storage.database import Database
     "target",
     required=True,
     metavar="URL",
-    help="An empty database: its URL as in authserver.database_url, or env:NAME or file:PATH where that is.",
+    help="An empty database: its URL as in authserver.database_url, or env:NAME or file:PATH to read the URL from there.",
 )
 @json_option
 @click.pass_obj
 def copy(configuration: Configuration, target: str, as_json: bool) -> None:
-    """Copy everything into another, empty database, and prove that it is the same.
+    """Copy all rows into another, empty database, and verify that they are equal.
 
     Stop all servers first. The tables are made there, every row is copied in one transaction, read again and compared, and
-    the chain of the audit events is verified. What goes wrong leaves no row in the new database, and the old one is only
+    the chain of the audit events is verified. An error leaves no row in the new database, and the old one is only
     read. Then set `authserver.database_url` to the new one and start the servers again, with the same key ring.
     """
     url = ini.resolve("--to", target).text
@@ -66,7 +66,7 @@ def copy(configuration: Configuration, target: str, as_json: bool) -> None:
 _TOLD = {
     True: "The chain of the audit events is whole.",
     False: "The chain of the audit events is broken, as it was before: `authserver audit verify` says where.",
-    None: "Of the audit events nothing can be proven; `authserver audit verify` says why.",
+    None: "The chain of the audit events cannot be verified; `authserver audit verify` says why.",
 }
 
 

@@ -1,4 +1,4 @@
-"""`authserver db`: the database, its migrations above all."""
+"""`authserver db`: the database and its migrations."""
 
 from __future__ import annotations
 

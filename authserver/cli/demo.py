@@ -1,4 +1,4 @@
-"""`authserver demo`: everything that a newcomer needs to try the server, made once and shown every time."""
+"""`authserver demo`: makes everything that a newcomer needs to try the server, and shows it every time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLAYGROUND = "playground"
 def demo(configuration: Configuration) -> None:
     """Make development secrets, the database, a demo user and demo clients; print how to try them.
 
-    What is there already is kept. Refused unless authserver.environment is development.
+    Existing ones are kept. The command is refused unless authserver.environment is development.
     """
     # Imported here: the rest of the command line needs no migrations.
     from authserver.storage import migrate
@@ -50,14 +50,14 @@ def demo(configuration: Configuration) -> None:
 
 
 def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
-    """Make the key ring that the INI points at, if it is not there or empty, and return the folder it is in.
+    """Make the key ring file that the INI names, if it is missing or empty, and return its folder.
 
     Args:
-        home: the folder of the INI file. A folder in it that was there before is closed to other users.
+        home: the folder of the INI file. An existing folder in it is closed to other users.
 
     Raises:
         click.ClickException: this is not a development server, its key ring is not a file in a folder, or the ring is
-            gone while there is what was made with it.
+            missing although secrets were made with it.
     """
     key = "authserver.environment"
     if ini_reader.resolve(key, ini.get(key, "production")).text != Environment.DEVELOPMENT:
@@ -90,13 +90,13 @@ def prepare_files(ini: Mapping[str, str], home: Path) -> Path:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; it replaces one that is there."""
+    """Write a file that only its owner can read; it replaces an existing one."""
     path.unlink(missing_ok=True)
     private_files.create(path, f"{text}\n")
 
 
 def ensure_user(engine: Engine, folder: Path) -> str:
-    """Add the demo user unless there, and return the password."""
+    """Add the demo user unless it exists, and return the password."""
     path = folder / "demo.password"
     if engine.stores.users.find_by_name(USERNAME) is None:
         password = secrets.token_hex(5)
@@ -106,7 +106,7 @@ def ensure_user(engine: Engine, folder: Path) -> str:
 
 
 def ensure_service(engine: Engine, folder: Path) -> str:
-    """Add the demo service, a client that acts on its own behalf, unless there, and return its secret."""
+    """Add the demo service, a client that acts on its own behalf, unless it exists, and return its secret."""
     path = folder / "demo-service.secret"
     if engine.stores.clients.find(SERVICE, engine.now) is None:
         metadata = ClientMetadata(
@@ -121,7 +121,7 @@ def ensure_service(engine: Engine, folder: Path) -> str:
 
 
 def ensure_playground(engine: Engine) -> None:
-    """Add the public client that the page at /playground is, unless there."""
+    """Add the public client of the page at /playground, unless it exists."""
     if engine.stores.clients.find(PLAYGROUND, engine.now) is None:
         metadata = ClientMetadata(
             client_name="Playground",
@@ -135,7 +135,7 @@ def ensure_playground(engine: Engine) -> None:
 
 
 def kept(path: Path) -> str:
-    """The secret in this file. Raises click.ClickException when somebody removed or emptied it."""
+    """The secret in this file. Raises click.ClickException if the file was removed or emptied."""
     private_files.tighten(path)
     secret = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
     if not secret:
@@ -145,7 +145,7 @@ def kept(path: Path) -> str:
 
 
 def announcement(loaded: Settings, password: str, secret: str) -> str:
-    """What a newcomer reads: where it is, who may sign in, what to paste."""
+    """The text for a newcomer: the addresses, the demo user, and commands to paste."""
     issuer = loaded.issuer
     metadata_url = f"{loaded.issuer_origin}/.well-known/oauth-authorization-server{urlsplit(issuer).path}"
     scope = next(iter(loaded.scope_sentences), "")

@@ -1,4 +1,4 @@
-"""`authserver doctor`: what programs would stumble over at a running server, seen from outside."""
+"""`authserver doctor`: finds the problems that real programs would have with a running server, from outside."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _programs(
 @click.command()
 @click.argument("issuer", required=False, callback=_url)
 @click.option("--as", "programs", metavar="PROGRAM", multiple=True, callback=_programs,
-              help="Walk as this program alone; may be repeated. Without it as all.")  # fmt: skip
+              help="Send the requests of this program only; may be repeated. Without it those of all.")  # fmt: skip
 @click.option("--resource", metavar="URL", callback=_url,
-              help="Look at this protected resource first, and then at its authorization server.")  # fmt: skip
+              help="Examine this protected resource first, and then its authorization server.")  # fmt: skip
 @click.option("--register", is_flag=True,
               help="Let programs register. Each registration is removed again, if the server offers that.")  # fmt: skip
 @click.option("--client-id", metavar="ID",
@@ -59,7 +59,7 @@ def _programs(
               help="Trust the certificates of this file, not those of the system.")  # fmt: skip
 @click.option("--time-limit", metavar="SECONDS", default=10.0, type=click.FloatRange(0.1, 120), show_default=True,
               help="For each request.")  # fmt: skip
-@click.option("--verbose", is_flag=True, help="List what is good, too.")
+@click.option("--verbose", is_flag=True, help="List passed checks, too.")
 @click.option("--list", "list_only", is_flag=True, help="List the recorded programs, and do nothing else.")
 @json_option
 @click.pass_obj
@@ -78,20 +78,20 @@ def doctor(
     list_only: bool,
     as_json: bool,
 ) -> None:
-    """Say what programs would stumble over at a running authorization server, any server, seen from outside.
+    """Find the problems that programs would have with a running authorization server, any server, from outside.
 
-    ISSUER is its address; without it that of the INI file is taken (-c), or the one that the --resource names. First it
-    looks at what every client relies on, then it goes the way of each recorded program, as far as that is possible without
-    a person who signs in.
+    ISSUER is its address; without it that of the INI file is taken (-c), or the one that the --resource names. First the
+    doctor checks everything that all clients rely on, then it sends the requests of each recorded program, as far as that
+    is possible without a person who signs in.
 
-    With the INI file alone it looks at the server's own database before: its clock, tables and indexes, the age of the
-    keys, events that wait, and clients that a tightened policy hits.
+    With the INI file alone it first examines the server's own database: its clock, tables and indexes, the age of the
+    keys, events that wait, and clients that a tightened policy would refuse.
 
-    Nothing is left behind: without --register, programs that would register go no further than that, and what they would
-    ask for is compared with the metadata. The server's log shows refusals, because what must be refused is sent. To check
-    the registered clients of your own server use `authserver lint`.
+    Nothing is left behind: without --register, programs that would register stop there, and the values that they would
+    ask for are compared with the metadata. The server's log shows refusals, because the doctor also sends requests that
+    must be refused. To check the registered clients of your own server use `authserver lint`.
 
-    The exit status is 0 when no program stumbles, 1 when one does, and 2 when nothing could be reached.
+    The exit status is 0 when every program can connect, 1 when one cannot, and 2 when nothing could be reached.
     """
     if list_only:
         _list(as_json)
@@ -150,7 +150,7 @@ def _installation(configuration: Configuration) -> list[Checked]:
         what, remedy = "; ".join(error.problems), "`authserver lint` names the keys to change"
         return [Checked(check="settings", result=Result.STUMBLES, what=what, remedy=remedy)]
     with closing(application):
-        # This is no real request: those that are tried out would record their answers.
+        # This is no real request, so shadow plugins are not asked: they would record their answers.
         application.parts.policies.end_shadow()
         return list(examine_installation(application))
 
@@ -231,7 +231,7 @@ def _print(report: Report, *, verbose: bool, registered: bool) -> None:
             found = [finding for finding in found if finding.result in _TOLD]
         told = list(_grouped(found, len(report.programs)))
         if told:
-            say("\nWhat they come to")
+            say("\nResults")
             print_rows(told, ("programs", "step", "result", "what_happens", "clause"), empty="")
     _print_remedies(report.all_found)
     if left := [walked.left_behind for walked in report.programs if walked.left_behind]:
@@ -269,7 +269,7 @@ def _program_row(walked: Walked) -> dict[str, Any]:
 
 
 def _grouped(found: Sequence[Finding], of: int) -> Iterator[dict[str, Any]]:
-    """A row for each thing that happens, with all programs that it happens to; what is worst comes first."""
+    """A row for each finding, with all programs that have it; the worst comes first."""
     order = (Result.STUMBLES, Result.WARNING, Result.NOT_RUN, Result.OK)
     groups: dict[tuple[str, Result, str, str], list[Finding]] = {}
     for finding in sorted(found, key=lambda finding: order.index(finding.result)):
@@ -287,7 +287,7 @@ def _grouped(found: Sequence[Finding], of: int) -> Iterator[dict[str, Any]]:
 
 
 def _names(programs: Sequence[str], of: int) -> str:
-    """Whom it happens to; the table above names all programs, and so does --json."""
+    """The programs that have a finding, a few by name; the table above and --json name all."""
     if 1 < of == len(programs):
         return "all"
     more = len(programs) - NAMED
@@ -295,7 +295,7 @@ def _names(programs: Sequence[str], of: int) -> str:
 
 
 def _print_remedies(found: Sequence[Finding]) -> None:
-    """What to do at a server of ours, once for each step and remedy: one cause makes many findings."""
+    """Print what to change at an authserver, once for each step and remedy: one cause makes many findings."""
     remedies = dict.fromkeys((finding.step, finding.remedy) for finding in found if finding.remedy)
     if remedies:
         say("\nWhere this server is authserver")

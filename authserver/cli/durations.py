@@ -25,7 +25,7 @@ def duration(text: str) -> timedelta:
 
 
 class Moment(click.ParamType[datetime]):
-    """So long ago, as `7d`, `12h`, `30m`; or a time in ISO 8601, in UTC unless it has an offset."""
+    """A time as a duration before now, such as `7d`, `12h` or `30m`; or in ISO 8601, in UTC unless it has an offset."""
 
     name = "time"
 

@@ -22,10 +22,10 @@ Name = Callable[[Engine], Act]
 
 @click.group(cls=OneSentence)
 def end() -> None:
-    """End everything of a user, client, resource, scope or issuer at once, and say how much that was.
+    """End all access of a user, client, resource, scope or issuer at once, and say how much ended.
 
-    Sessions, grants with their codes and tokens, and remembered consents end. Nobody is disabled: who may sign in, or ask
-    for access, may begin anew. For an end for good: `user disable`, `client disable`, `resource remove`.
+    Sessions, grants with their codes and tokens, and remembered consents end. Nobody is disabled: people may sign in
+    again, and clients may ask for access again. To prevent that, use `user disable`, `client disable`, `resource remove`.
     """
 
 
@@ -53,7 +53,7 @@ def end_user(configuration: Configuration, name: str, dry_run: bool, yes: bool, 
 @click.argument("client_id")
 @_ends
 def end_client(configuration: Configuration, client_id: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """End all that a client may do: its grants, of people and its own, and the consents that are remembered for it."""
+    """End all access of a client: grants of people to it, its own grants, and the consents that are remembered for it."""
 
     def act(engine: Engine) -> Act:
         return Act(subject=Subject.client(client_id))
@@ -86,15 +86,15 @@ def end_resource(configuration: Configuration, uri: str, dry_run: bool, yes: boo
     "--from-clients",
     "registrations",
     is_flag=True,
-    help="Take it from the clients that are registered for it, too, so that none of them can ask for it again.",
+    help="Remove it from the clients that are registered for it, too, so that none of them can ask for it again.",
 )
 @_ends
 def end_scope(
     configuration: Configuration, scope: str, registrations: bool, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Take a scope from all grants and remembered consents; what has no other scope ends.
+    """Remove a scope from all grants and remembered consents; those with no other scope end.
 
-    Opaque access tokens with it are not valid from then on, and refresh tokens go on without it. Without --from-clients a
+    Opaque access tokens with it are not valid from then on; refresh tokens continue without it. Without --from-clients a
     client may ask people for it again.
     """
 
@@ -115,11 +115,10 @@ def end_scope(
 @click.argument("issuer")
 @_ends
 def end_issuer(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """End what an issuer vouched for: grants by its assertions (RFC 7523), and sessions and access of its people.
+    """End everything that came from an issuer: grants by its assertions (RFC 7523), and sessions and access of its people.
 
-    ISSUER is what it calls itself in `iss`. Its further assertions are accepted: `authserver issuer disable` refuses them,
-    too, unless the INI names it, where it must be taken out. People sign in through it again until its entry there is
-    switched off.
+    ISSUER is its `iss`. Later assertions are still accepted: `authserver issuer disable` refuses them, too; an issuer of
+    the INI must be removed there. People can sign in through it again until its entry in the INI is switched off.
     """
     _end(
         configuration,
@@ -145,7 +144,7 @@ def _end(
     unknown: str | Callable[[Engine], str] = "",
 ) -> None:
     """Args:
-    unknown: what is wrong when there was nothing to end, if anything is.
+    unknown: the error when there was nothing to end, or None if that is no error.
     """
     application = configuration.application(Plugins.OBSERVE)
     with closing(application):
@@ -162,7 +161,7 @@ def _end(
 
 
 def _is_known(engine: Engine, subject: Subject) -> bool:
-    """Whether there is such a client or resource, although nothing of it could end."""
+    """Whether the client or resource exists, although nothing of it could end."""
     return (
         engine.stores.clients.find(subject.identifier, engine.now) is not None
         or engine.resources.find(subject.identifier) is not None

@@ -1,4 +1,4 @@
-"""What commands that end something share: they count first, ask, do it with a bar, and say how much that was (L-08)."""
+"""Shared by all commands that end something: they count, ask, end it with a progress bar, and print the numbers (L-08)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from authserver.app import Application
 
 dry_run_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--dry-run", is_flag=True, help="Only say how much would end."
+    "--dry-run", is_flag=True, help="Only print how much would end."
 )
 yes_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--yes", is_flag=True, help="Do not ask."
 )
-# Other records call them so.
+# The names in other records.
 _NAMES = {SubjectKind.USER: "username", SubjectKind.CLIENT: "client_id"}
 
 
@@ -53,7 +53,7 @@ def carry_out(
 
     Args:
         quiet: without a bar.
-        ask: what is done besides, as the question says it: "Disable ada?".
+        ask: the question if the command does more than end: "Disable ada?".
     """
     counted = Ended()
     if dry_run or not yes:
@@ -69,7 +69,7 @@ def carry_out(
 
 
 def add_up(what: str, batches: Generator[Ended], *, quiet: bool, total: int | None = None) -> Ended:
-    """What the batches have together; with a bar if there are several."""
+    """The sum of the batches; with a bar if there are several."""
     with closing(batches):
         # A page of grants, one of consents and one of clients are fast.
         begun = list(islice(batches, 3))
@@ -79,7 +79,7 @@ def add_up(what: str, batches: Generator[Ended], *, quiet: bool, total: int | No
 
 
 def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any]:
-    """What a command that ends something says to a machine."""
+    """The JSON of a command that ends something."""
     return {
         _NAMES.get(act.subject.kind, str(act.subject.kind)): act.subject.name,
         "dry_run": dry_run,
@@ -88,15 +88,15 @@ def described(act: Act, ended: Ended, *, dry_run: bool = False) -> dict[str, Any
 
 
 def numbers(ended: Ended) -> dict[str, Any]:
-    """How much ended, or would end, as all commands say it to a machine."""
+    """The numbers of what ended, or would end, as in the JSON of all commands."""
     return {**ended.counts, "has_more_jwts": ended.has_more_jwts, "jwts_until": ended.jwts_until}
 
 
 def tell(act: Act, ended: Ended, *, done: str = "", dry_run: bool = False, as_json: bool) -> None:
-    """Say what ended, or would end.
+    """Print what ended, or would end.
 
     Args:
-        done: what was done besides, as a sentence.
+        done: a sentence about what else was done.
     """
     if as_json:
         print_json(described(act, ended, dry_run=dry_run))

@@ -1,4 +1,4 @@
-"""`authserver explain`: why a question is decided as it is."""
+"""`authserver explain`: explains a decision."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ resource_option = click.option(
 @json_option
 @click.pass_context
 def explain(context: click.Context, error_id: str | None, as_json: bool) -> None:
-    """Show why a question is decided as it is: every check in order, and what would change it.
+    """Explain a decision: every check in order, and what would change the outcome.
 
-    Nothing is changed, and no answer counts: `--error-id` shows what happened, the questions below what
-    would happen now.
+    Nothing is changed. `--error-id` explains an event that happened; the questions below explain what would happen now.
     """
     if context.invoked_subcommand is not None:
         if error_id or as_json:
@@ -68,7 +67,10 @@ def redirect_uri(configuration: Configuration, client_id: str, redirect_uri: str
 @scope_option
 @resource_option
 @click.option(
-    "--user", "username", metavar="NAME", help="Who would grant; without it the client asks for itself."
+    "--user",
+    "username",
+    metavar="NAME",
+    help="The user who would grant; without it the client asks for itself.",
 )
 @click.option("--grant-type", help="Without it: authorization_code with a user, client_credentials without.")
 @json_option
@@ -103,7 +105,7 @@ def scope(
 @json_option
 @click.pass_obj
 def resource(configuration: Configuration, client_id: str, resources: tuple[str, ...], as_json: bool) -> None:
-    """Which resources a client may ask for, and where they are registered; without --resource, which is the default."""
+    """Which resources a client may ask for, and where they are registered; without --resource: the default resource."""
     _tell(
         configuration,
         as_json,
@@ -118,7 +120,9 @@ def resource(configuration: Configuration, client_id: str, resources: tuple[str,
 @scope_option
 @resource_option
 @click.option(
-    "--as-issued", is_flag=True, help="As if it came when it was signed (`iat`), and for the first time."
+    "--as-issued",
+    is_flag=True,
+    help="Treat it as if it came at the time of its `iat`, and for the first time.",
 )
 @json_option
 @click.pass_obj
@@ -131,10 +135,10 @@ def assertion(
     as_issued: bool,
     as_json: bool,
 ) -> None:
-    """What the assertion of a trusted issuer would give CLIENT_ID: by which entry, and what it lacks (RFC 7523).
+    """Explain what CLIENT_ID would get for the assertion of a trusted issuer, by which entry, or why not (RFC 7523).
 
-    Without CLIENT_ID: the client that it names itself, as that of a program on a platform does. It is kept nowhere, printed
-    nowhere, and not used up.
+    Without CLIENT_ID: the client that the assertion itself names, as that of a program on a platform does. The assertion
+    is neither stored nor printed nor used up.
     """
     text = file.read(MAXIMUM_TOKEN + 2).strip().decode("ascii", "replace")
     known: dict[str, Any] = {}
@@ -186,7 +190,9 @@ def consent(
 @click.argument("token_client_id", metavar="TOKEN_CLIENT_ID")
 @scope_option
 @resource_option
-@click.option("--user", "username", metavar="NAME", help="Whose grant it is; without it the client's own.")
+@click.option(
+    "--user", "username", metavar="NAME", help="The user of the grant; without it the client's own grant."
+)
 @click.option("--refresh", is_flag=True, help="It is a refresh token.")
 @json_option
 @click.pass_obj
@@ -218,7 +224,7 @@ def introspection(
 
 @explain.command("sign-in")
 @click.argument("client_id")
-@click.option("--user", "username", metavar="NAME", help="Who is signed in; without it nobody is.")
+@click.option("--user", "username", metavar="NAME", help="The user who is signed in; without it nobody is.")
 @click.option(
     "--seconds-ago", default=0, type=click.IntRange(0), show_default=True, help="How long ago NAME signed in."
 )
@@ -249,7 +255,7 @@ def sign_in(
     sent: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Whether the sign-in suffices for an authorization request with these parameters."""
+    """Whether the sign-in is sufficient for an authorization request with these parameters."""
     pairs = [text.partition("=") for text in sent]
     if nameless := [
         text for text, (name, equals, _) in zip(sent, pairs, strict=True) if not (name and equals)
@@ -303,9 +309,9 @@ def client_auth(
     form_stdin: bool,
     as_json: bool,
 ) -> None:
-    """Whether the client would be authenticated; without its credentials, as if they were wrong.
+    """Whether the client would be authenticated; without credentials, as if they were wrong.
 
-    What a credential of single use is good for is not used up.
+    A credential of single use is not used up.
     """
     if form_stdin and (secret_stdin or method):
         raise click.UsageError("a form has its method: leave --secret-stdin and --method out")
@@ -341,9 +347,9 @@ def client_auth(
     "--initial-token",
     "token_id",
     metavar="ID",
-    help="As whoever holds this token, as `authserver initial-token list` names it.",
+    help="As the holder of this token; its name is in `authserver initial-token list`.",
 )
-@click.option("--source", default="127.0.0.1", show_default=True, help="The address it would come from.")
+@click.option("--source", default="127.0.0.1", show_default=True, help="The source address of the request.")
 @json_option
 @click.pass_obj
 def registration(
@@ -405,7 +411,7 @@ def _tell(
 
 
 def _session(engine: Engine, user: User, seconds_ago: int, methods: tuple[str, ...]) -> Session:
-    """A session as it would be if this person had signed in so."""
+    """A session as if this person had signed in with these methods at this time."""
     return Session(
         digest=b"",
         user_id=user.user_id,

@@ -1,4 +1,4 @@
-"""Shows why a question is decided as it is, to people and to programs."""
+"""Prints the explanation of a decision, for people and for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> None:
-    """Print one event whole: when, who and what it was about, every check in order, and what would change it.
+    """Print one event with everything: time, subjects, every check in order, and what would change the outcome.
 
     Raises:
         click.ClickException: there is no event of this id.
@@ -36,8 +36,8 @@ def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> No
             raise click.ClickException(
                 f"no event has the id {event_id}: it is mistyped or from another server, its event was deleted "
                 "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
-                "stored when a minute is over. The log has a line with this id; `authserver audit search` finds events by what they "
-                "are about"
+                "stored when a minute is over. The log has a line with this id; `authserver audit search` finds events by their "
+                "subjects"
             )
         told = explain_event(engine, event, application.parts.policies)
     about = {
@@ -55,11 +55,11 @@ def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> No
 def print_explanation(
     configuration: Configuration, told: Explanation, as_json: bool, about: Mapping[str, Any]
 ) -> None:
-    """Print every check in order, and what came of them.
+    """Print every check in order, and the outcome.
 
     Args:
-        configuration: which server it is about; people get commands for this one.
-        about: what is known of the event, where it is one that happened.
+        configuration: the server; the printed commands are for it.
+        about: the facts of the event, if it is one that happened.
     """
     if as_json:
         print_json({**about, **asdict(told)})
@@ -84,7 +84,7 @@ def print_explanation(
 
 
 def _more(told: Explanation) -> str:
-    """What an event says of the others that it stands for."""
+    """The sentence about the further events for which an event stands."""
     count, sources = told.more["count"], told.more["sources"]
     several = "other refusals" if told.more.get("several_kinds") else "refusals of this kind"
     until = datetime.fromisoformat(told.more["until"])
@@ -108,7 +108,7 @@ def _print_check(number: int, check: Check, program: str) -> None:
     if check.facts:
         print_record(flat(check.facts), indent=3)
     if check.cut:
-        say("\n   what was cut, because the event would have been too long")
+        say("\n   cut, because the event would have been too long")
         print_record(
             {path.removeprefix("facts."): f"of {length}" for path, length in check.cut.items()}, indent=3
         )

@@ -1,4 +1,4 @@
-"""`authserver export`: what is there, as the files of `authserver apply` declare it (R-17)."""
+"""`authserver export`: writes the present state as declarations for `authserver apply` (R-17)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _kinds(context: click.Context, parameter: click.Parameter, value: str | None
     help=f"Only these kinds of {', '.join(KINDS)}.",
 )
 @click.option("--self-registered", is_flag=True, help="Also clients that registered themselves.")
-@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.pass_obj
 def export(
     configuration: Configuration,
@@ -49,10 +49,10 @@ def export(
     self_registered: bool,
     force: bool,
 ) -> None:
-    """Write what is there as TOML, as `authserver apply` reads it: to stdout, to a file whose name ends in .toml, or
+    """Write the present state as TOML for `authserver apply`: to stdout, to a file whose name ends in .toml, or
     to a folder, with a file for each kind.
 
-    Secrets are not readable, so it names where they are, if that was declared. The order is always the same.
+    Secrets are not stored readable, so only their declared places are written. The order is always the same.
     """
     with closing(configuration.application()) as application:
         application.check_database()
@@ -78,7 +78,7 @@ def export(
 
 
 def _files(path: Path | None, kinds: Sequence[str], exported: Exported) -> Mapping[Path, str]:
-    """The text of each file; one that is not named is stdout."""
+    """The text of each file; the file without a name is stdout."""
     if path is None or path.suffix == ".toml":
         return {path or Path("-"): _HEAD + toml_of(exported.forms, exported.remarks)}
     found = {kind: Forms(**{kind: getattr(exported.forms, kind)}) for kind in kinds}
@@ -92,7 +92,7 @@ def _files(path: Path | None, kinds: Sequence[str], exported: Exported) -> Mappi
 def _write(files: Mapping[Path, str], *, force: bool) -> None:
     there = [file for file in files if file.exists()]
     if there and not force:
-        raise click.ClickException(f"{', '.join(map(str, there))}: it is there; --force overwrites it")
+        raise click.ClickException(f"{', '.join(map(str, there))}: exists already; --force overwrites it")
     for file, text in files.items():
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`authserver grant`: what people agreed to, live grants and remembered consents, and ending it."""
+"""`authserver grant`: lists and ends live grants and remembered consents."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from authserver.engine.people.account import disconnect, disconnect_all, revoke_
 from authserver.engine.records import Consent, Grant, GrantFilter, Place
 from authserver.explaining.ends import sentence
 
-user_option = click.option("--user", "username", metavar="NAME", help="Only what this person agreed to.")
-client_option = click.option("--client", "client_id", metavar="ID", help="Only what this application may do.")
+user_option = click.option("--user", "username", metavar="NAME", help="Only those of this person.")
+client_option = click.option("--client", "client_id", metavar="ID", help="Only those to this application.")
 
 
 @click.group(cls=OneSentence)
 def grant() -> None:
-    """What people agreed to.
+    """Grants and remembered consents: what people agreed to.
 
     Every code and token belongs to a grant, and ends with it. A remembered consent outlives its grants: with it an
     application may get access again without asking the person.
@@ -46,7 +46,7 @@ def list_grants(
     after: str,
     as_json: bool,
 ) -> None:
-    """List live grants, newest first, so many at a time."""
+    """List live grants, newest first, one page at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
         user_id = None if username is None else find(engine, username).user_id
         wanted = GrantFilter(user_id=user_id, client_id=client_id, live_at=engine.now, redeemed=True)
@@ -161,7 +161,7 @@ def revoke(
 
 
 def _question(engine: Engine, grant_id: str | None, username: str | None, client_id: str | None) -> str:
-    """What is asked before it is revoked, with how much that is."""
+    """The question before grants are revoked, with their number."""
     if grant_id is not None:
         return f"Revoke {words(grant_id)}, with all its codes and tokens?"
     user = find(engine, username or "")
@@ -175,17 +175,17 @@ def _question(engine: Engine, grant_id: str | None, username: str | None, client
 
 
 def _place(engine: Engine, after: str) -> Place | None:
-    """Where the page begins. Raises click.UsageError."""
+    """The place at which the page begins. Raises click.UsageError."""
     if not after:
         return None
     found = engine.stores.grants.find(after)
     if found is None:
-        raise click.UsageError(f"--after {after}: it is not kept any more; begin without it")
+        raise click.UsageError(f"--after {after}: it is not stored any more; begin without it")
     return found.created_at, found.grant_id
 
 
 def _names(engine: Engine, found: Sequence[Grant] | Sequence[Consent]) -> dict[str, str]:
-    """The names of the users that these are about."""
+    """The names of the users of these grants or consents."""
     user_ids = {each.user_id for each in found} - {None}
     users = engine.stores.users.find_all(sorted(filter(None, user_ids)))
     return {user.user_id: user.username for user in users}

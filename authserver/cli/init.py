@@ -1,4 +1,4 @@
-"""`authserver init`: the INI file of a new server, its secrets, and the commands that come next."""
+"""`authserver init`: writes the INI file of a new server and its secrets, and prints the next commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say, words
 from authserver.engine.printable import made_visible
 
-# In a path: what pserve and the reader of INI files take for a part of a URL or for an interpolation.
+# Characters of a path that pserve and the reader of INI files take for a part of a URL or for an interpolation.
 _UNREADABLE = re.compile(r"[%#?\x00-\x1f\x7f]")
 # Settings whose values are not shown.
 _SECRET = re.compile(r"secret|password|token|key|database_url|credential")
@@ -62,10 +62,10 @@ AUTHSERVER_REGISTRATION_TOKENS='{registration_token}'
     "--production", is_flag=True, help="For PostgreSQL and https, with its secrets in the file `environment`."
 )
 def init(folder: Path, production: bool) -> None:
-    """Write the INI file of a new server into FOLDER, make its secrets, and say what to do next.
+    """Write the INI file of a new server into FOLDER, make its secrets, and print the next commands.
 
-    What is there already is kept, and what is missing is added. An INI file that differs from the one of this version
-    is not touched: the differences are shown.
+    Existing files are kept, and missing ones are added. An INI file that differs from the one of this version
+    is not changed: the differences are shown.
     """
     name = "production.ini" if production else "development.ini"
     text = shipped(name)
@@ -78,7 +78,7 @@ def init(folder: Path, production: bool) -> None:
                 _say_empty(folder / "environment", ini)
             raise click.ClickException(differences)
         (_prepare_production if production else _prepare_development)(ini)
-    except BrokenPipeError:  # nothing is wrong with the folder
+    except BrokenPipeError:  # the folder can be used
         raise
     except OSError as error:
         raise click.ClickException(
@@ -117,20 +117,20 @@ def _check(folder: Path) -> None:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder, and each that it is in, unless it is there; nobody else can write to it, whatever the umask."""
+    """Make a folder and its parents unless they exist; nobody else can write to it, whatever the umask."""
     if not folder.exists():
         _make(folder.parent)
         folder.mkdir(mode=0o755, exist_ok=True)
 
 
 def _write_ini(ini: Path, text: str) -> str:
-    """Write an INI file unless it is there; one that was begun and not finished is finished.
+    """Write an INI file unless it exists; an unfinished one is finished.
 
     Returns:
-        What is different in the file that is there, in words; "" if nothing is.
+        The differences of an existing file, in words; "" if there are none.
 
     Raises:
-        click.ClickException: it is there and is no text.
+        click.ClickException: it exists and is no text.
     """
     try:
         present = ini.read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def _write_ini(ini: Path, text: str) -> str:
             f"{ini} is there and differs from that of authserver {version('authserver')}; nothing was changed. "
             "This would be different:\n" + "\n".join(_differences(present, text))
         )
-    # Whatever the umask, nobody else may change which plugins are loaded.
+    # Nobody else may change which plugins are loaded, whatever the umask.
     with open(ini, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
         file.write(text)
     say(f"Wrote {ini}")
@@ -154,7 +154,7 @@ def _write_ini(ini: Path, text: str) -> str:
 
 
 def _differences(present: str, text: str) -> Iterator[str]:
-    """A unified diff from the file that is there to the one of this version, without secrets."""
+    """A unified diff from the existing file to the one of this version, without secrets."""
     lines = difflib.unified_diff(
         _veiled(present.splitlines()),
         _veiled(text.splitlines()),
@@ -167,7 +167,7 @@ def _differences(present: str, text: str) -> Iterator[str]:
 
 
 def _veiled(lines: Sequence[str]) -> list[str]:
-    """Lines of an INI file; the values of settings that may be secret are left out, where they are in the file itself."""
+    """Lines of an INI file, without the values of settings that may be secret; references to other places stay."""
     veiled, secret = [], False
     for line in lines:
         if found := _KEY.fullmatch(line):
@@ -213,13 +213,13 @@ def _prepare_production(ini: Path) -> None:
 
 
 def _say_empty(file: Path, ini: Path) -> None:
-    """Name the environment variables that the file `environment` must still give values; nothing without the file."""
+    """Print the environment variables that have no value yet in the file `environment`; nothing without the file."""
     if file.is_file() and (empty := _without_value(file.read_text(encoding="utf-8", errors="replace"), ini)):
         say(f"Fill in {', '.join(empty)} in {file}")
 
 
 def _without_value(environment: str, ini: Path) -> list[str]:
-    """The environment variables that an INI file refers to, and that a file of variables leaves empty or lacks."""
+    """The environment variables of an INI file that are empty or missing in a file of variables."""
     set_there = {
         name
         for name, value in re.findall(r"(?m)^\s*(?:export\s+)?(\w+)=(.*)$", environment)
@@ -231,13 +231,13 @@ def _without_value(environment: str, ini: Path) -> list[str]:
 
 
 def _shown(path: Path, *, absolute: bool = False) -> str:
-    """A path as it is typed into a shell, so that no program takes it for an option or a URL."""
+    """A path quoted for a shell, so that no program takes it for an option or a URL."""
     text = os.path.abspath(path) if absolute else str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") or ":" in text.partition("/")[0] else text)
 
 
 def _say_next(*commands: tuple[str, str, str]) -> None:
-    """Print commands with what each is for; a program is called as it is found from here."""
+    """Print commands with their purposes; a program is named as it can be called from here."""
     lines = [(f"{_program(program)} {rest}".strip(), purpose) for program, rest, purpose in commands]
     width = max(len(line) for line, _ in lines)
     say("\nNext:\n")
@@ -246,7 +246,7 @@ def _say_next(*commands: tuple[str, str, str]) -> None:
 
 
 def _program(name: str) -> str:
-    """How a program of this installation is called: by its name where the shell finds it, elsewhere by its path."""
+    """The name of a program of this installation if the shell finds it, else its path."""
     beside = Path(sys.executable).parent / name
     found = shutil.which(name)
     if not name or not beside.exists() or (found and os.path.samefile(found, beside)):

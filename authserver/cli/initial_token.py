@@ -40,7 +40,7 @@ def initial_token() -> None:
 @click.option(
     "--policy",
     required=True,
-    help="The registration policy that says what the clients may be; see the INI file.",
+    help="The registration policy that limits the clients; see the INI file.",
 )
 @click.option(
     "--uses",
@@ -59,7 +59,7 @@ def initial_token() -> None:
     metavar="DURATION",
     help="How long it can be used, such as 24h, 30d or 4w.",
 )
-@click.option("--note", default="", help="What it is for; only operators see it.")
+@click.option("--note", default="", help="Its purpose; only operators see it.")
 @json_option
 @click.pass_obj
 def add(
@@ -95,7 +95,7 @@ def add(
 @initial_token.command()
 @json_option
 def generate(as_json: bool) -> None:
-    """Print a fresh token that is kept nowhere, for the place from which `authserver apply` takes it."""
+    """Print a fresh token that is not stored, for the place from which `authserver apply` reads it."""
     text = new_text()
     if as_json:
         print_json({"token": text})
@@ -105,7 +105,7 @@ def generate(as_json: bool) -> None:
 
 @initial_token.command("list")
 @limit_option("tokens")
-@after_option("INITIAL_TOKEN", "the one that is called so")
+@after_option("INITIAL_TOKEN", "this token")
 @json_option
 @click.pass_obj
 def list_tokens(configuration: Configuration, limit: int, after: str, as_json: bool) -> None:

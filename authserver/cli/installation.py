@@ -1,4 +1,4 @@
-"""What `authserver doctor` says of this server's own database and keys, which nobody sees from outside."""
+"""The checks of `authserver doctor` of this server's own database and keys, which are not visible from outside."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from authserver.storage.tables import Base
 if TYPE_CHECKING:
     from authserver.app import Application
 
-# How far the clock of the database may be from that of this machine before it is worth a look.
+# How far the clock of the database may be from that of this machine without a finding.
 NOTICEABLE = timedelta(seconds=2)
 # The age after which a signing key should be rotated: a thief who copied it unnoticed can use it as long as it signs.
 OLD_KEY, OLD_RING_KEY = timedelta(days=180), timedelta(days=730)
-# Events that wait for a reader: more than it takes in minutes.
+# A reader needs minutes for so many events.
 WAITING = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: what, in a word or two.
-        what: what was found.
+        check: the name of the check, in a word or two.
+        what: the finding.
         remedy: what to do; "" if nothing.
     """
 
@@ -46,7 +46,7 @@ class Checked:
 
 
 def examine_installation(application: Application) -> Iterator[Checked]:
-    """Look at the database, the keys and the clients; what needs the tables is left out where they are not usable."""
+    """Examine the database, the keys and the clients; checks that need the tables are left out if those are not usable."""
     storage = application.storage
     try:
         with storage.engine.connect() as connection:
@@ -88,12 +88,12 @@ def _schema(storage: Database, schema: migrate.Schema) -> Checked:
         migrate.Schema.CURRENT: (Result.OK, ""),
         migrate.Schema.AHEAD: (
             Result.WARNING,
-            "install the newer version here, too, when all is well with it",
+            "install the newer version here, too, once it runs well",
         ),
         migrate.Schema.BEHIND: (Result.STUMBLES, "run `authserver db upgrade`"),
         migrate.Schema.TOO_NEW: (
             Result.STUMBLES,
-            "run the version that migrated it, or restore a backup of before",
+            "run the version that migrated it, or restore an earlier backup",
         ),
     }[schema]
     return Checked(check="schema", result=result, what=what, remedy=remedy)
@@ -184,7 +184,7 @@ def _clients(application: Application) -> Iterator[Checked]:
             check="clients",
             result=Result.WARNING,
             what=f"{', '.join(hit[:3])}{more} of {checked} would be refused something they are registered for",
-            remedy="`authserver lint` lists what, and what mends it",
+            remedy="`authserver lint` lists them with remedies",
         )
     else:
         yield Checked(check="clients", result=Result.OK, what=f"none of {checked} would be refused anything")

@@ -1,4 +1,4 @@
-"""`authserver issuer`: who may vouch for people and programs with assertions (RFC 7523)."""
+"""`authserver issuer`: the issuers whose assertions about people and programs are accepted (RFC 7523)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _members = (
         "--skew",
         type=_seconds(0, MAXIMUM_SKEW),
         metavar="DURATION",
-        help="By how much its clock may differ from ours; without it 30s.",
+        help="By how much its clock may differ from that of this server; without it 30s.",
     ),
     click.option(
         "--client",
@@ -78,7 +78,7 @@ _members = (
         "resources",
         multiple=True,
         metavar="URI",
-        help="A resource for which tokens may be; several times. Without it: each that policies allow.",
+        help="A resource that tokens may be for; several times. Without it: each that policies allow.",
     ),
     click.option(
         "--scope",
@@ -90,14 +90,14 @@ _members = (
     click.option(
         "--default-resource",
         metavar="URI",
-        help="For which a token is when neither the assertion nor the request names a resource.",
+        help="The resource of a token when neither the assertion nor the request names one.",
     ),
     click.option(
         "--option",
         "options",
         multiple=True,
         metavar="NAME=VALUE",
-        help="What its profile has to know besides, a text or JSON; several times.",
+        help="A further setting of its profile, a text or JSON; several times.",
     ),
 )
 
@@ -110,23 +110,21 @@ def _with_members(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(cls=OneSentence)
 def issuer() -> None:
-    """The issuers whose assertions are accepted, and what can come of them.
+    """The issuers whose assertions are accepted, with their limits.
 
-    An issuer is in the database, or in a setting `issuers` of the INI, where only an editor changes it. What the INI says
-    counts. Nothing that is said of one issuer is true of another.
+    An issuer is in the database, or in a setting of the INI (authserver.trusted_issuers and others), where only an editor
+    changes it. The INI takes precedence. The limits of one issuer do not apply to another.
     """
 
 
 @issuer.command()
 @click.argument("issuer")
-@click.option(
-    "--profile", required=True, help="What its assertions mean: the name of a profile that a plugin has."
-)
+@click.option("--profile", required=True, help="The profile of its assertions, by its name in a plugin.")
 @_with_members
 @json_option
 @click.pass_obj
 def add(configuration: Configuration, /, issuer: str, profile: str, as_json: bool, **given: Any) -> None:
-    """Accept the assertions of ISSUER, which is what it calls itself in `iss`."""
+    """Accept the assertions of ISSUER, which is its `iss`."""
     if given["keys"] is None:
         raise click.UsageError("--jwks: name its keys, a file or an https address")
     with configuration.engine() as engine, _in_a_sentence():
@@ -163,7 +161,7 @@ def list_issuers(configuration: Configuration, limit: int, after: str, as_json: 
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, issuer: str, as_json: bool) -> None:
-    """Show an issuer: what the INI or the database says of it."""
+    """Show an issuer with its settings in the INI or the database."""
     with configuration.engine() as engine:
         row = _row(_found(engine, issuer))
     _show(row, as_json)
@@ -171,7 +169,7 @@ def show(configuration: Configuration, issuer: str, as_json: bool) -> None:
 
 @issuer.command("edit")
 @click.argument("issuer")
-@click.option("--profile", help="What its assertions mean.")
+@click.option("--profile", help="The profile of its assertions.")
 @_with_members
 @click.option("--every-client", is_flag=True, help="Each client that is registered for the grant type.")
 @click.option("--every-resource", is_flag=True, help="Each resource that policies allow.")
@@ -189,9 +187,9 @@ def edit_issuer(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Change an issuer of the database; what is not named stays as it is, and an option without a value is taken away.
+    """Change an issuer of the database; settings without an option stay the same, and an empty value removes a setting.
 
-    It counts for the next assertion.
+    The change counts from the next assertion on.
     """
     members = _read(given)
     for name, every in (("clients", every_client), ("resources", every_resource), ("scopes", every_scope)):
@@ -203,7 +201,7 @@ def edit_issuer(
         members["profile"] = profile
     if not members:
         raise click.UsageError(
-            f"what is to be changed? `authserver issuer edit --help` lists the options, and `authserver issuer show {issuer}` "
+            f"nothing to change: `authserver issuer edit --help` lists the options, and `authserver issuer show {issuer}` "
             "shows how it is now"
         )
     with configuration.engine() as engine, _in_a_sentence():
@@ -222,7 +220,7 @@ def edit_issuer(
 @json_option
 @click.pass_obj
 def enable(configuration: Configuration, issuer: str, as_json: bool) -> None:
-    """Accept the assertions of an issuer again that was disabled; what came of earlier ones has ended."""
+    """Accept the assertions of a disabled issuer again; the grants by earlier ones have ended."""
     with configuration.engine() as engine, _in_a_sentence():
         before = _stored(engine, issuer)
         if before.is_enabled:
@@ -239,10 +237,10 @@ def enable(configuration: Configuration, issuer: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def disable(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Accept nothing of an issuer any more, and end everything that came of its assertions (L-08).
+    """Refuse all assertions of an issuer from now on, and end all grants that came from them (L-08).
 
-    The next request already is refused, and so is the next use of a token that came of one; `authserver issuer enable`
-    takes that back for new assertions. It is safe to run this again, also after an interruption.
+    The next request is refused already, and so is the next use of a token of such a grant. `authserver issuer enable`
+    accepts new assertions again. It is safe to run this again, also after an interruption.
     """
     _end(configuration, issuer, removes=False, dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -254,7 +252,7 @@ def disable(configuration: Configuration, issuer: str, dry_run: bool, yes: bool,
 @json_option
 @click.pass_obj
 def remove(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Disable an issuer with everything that came of its assertions, and forget what was said of it."""
+    """Disable an issuer, end all grants that came from its assertions, and delete its entry."""
     _end(configuration, issuer, removes=True, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -263,7 +261,7 @@ def remove(configuration: Configuration, issuer: str, dry_run: bool, yes: bool, 
 @json_option
 @click.pass_obj
 def try_issuer(configuration: Configuration, issuer: str, as_json: bool) -> None:
-    """Whether an assertion of ISSUER could be accepted now: fetch its keys, and look at what its entry names.
+    """Whether an assertion of ISSUER could be accepted now: fetch its keys, and check its entry.
 
     The exit status is 1 if anything is wrong. `authserver explain assertion` says what is wrong with one assertion.
     """
@@ -304,18 +302,20 @@ def _end(
 
 
 def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
-    """What is wrong with an entry, apart from its keys."""
+    """The problems of an entry, apart from its keys."""
     if not found.is_enabled:
         yield f"it is disabled; `authserver issuer enable {found.issuer}` lets it in again"
-    if found.is_stored:
-        try:
+    try:
+        if found.is_stored:
             issuers.check(engine, found)
-        except BadIssuer as bad:
-            yield str(bad)
+        else:
+            issuers.check_listed(engine, found)
+    except BadIssuer as bad:
+        yield str(bad)
 
 
 def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
-    """Its keys as they are now; what is wrong with them is added to the problems."""
+    """Its present keys; their problems are added to `problems`."""
     try:
         keys: TrustedKeys = keys_of(engine, found)
     except FetchFailed as failed:
@@ -334,7 +334,7 @@ def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dic
 
 
 def _read(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What options say of an issuer."""
+    """The settings of an issuer, from options."""
     members: dict[str, Any] = {}
     if (keys := given["keys"]) is not None:
         members |= _key_members(keys)
@@ -385,7 +385,7 @@ def _stored(engine: Engine, issuer: str) -> TrustedIssuer:
     found = _found(engine, issuer)
     if not found.is_stored:
         raise click.ClickException(
-            f"{issuer}: it is in the INI, in authserver.plugin.{found.profile}.issuers: take it out there and restart the "
+            f"{issuer}: it is in the INI, in {found.setting}: take it out there and restart the "
             "servers; `authserver end issuer` then ends what came of its assertions"
         )
     return found

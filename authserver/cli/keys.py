@@ -1,4 +1,4 @@
-"""`authserver keys`: the keys that sign, and the key ring that seals."""
+"""`authserver keys`: the signing keys and the key ring."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def list_keys(
     "--after",
     type=click.IntRange(min=0),
     metavar="SECONDS",
-    help="When the new key begins to sign; by default, and at the earliest, when all APIs can have it.",
+    help="When the new key begins to sign; by default, and at the earliest, when all APIs can have read it.",
 )
 @json_option
 @click.pass_obj
 def rotate(configuration: Configuration, algorithm: str | None, after: int | None, as_json: bool) -> None:
-    """Publish a new signing key, which signs as soon as all APIs can have it.
+    """Publish a new signing key, which signs as soon as all APIs can have read it.
 
-    The key before it verifies until its last token has expired. No restart is needed.
+    The previous key verifies until its last token has expired. No restart is needed.
     """
     with changing(configuration) as engine:
         ring.check(engine)
@@ -121,11 +121,13 @@ def rotate(configuration: Configuration, algorithm: str | None, after: int | Non
 def revoke(configuration: Configuration, kid: str, reason: str, yes: bool, as_json: bool) -> None:
     """Take a signing key out of use at once: an emergency removal. The first eight characters of its KID are enough.
 
-    Within ten seconds no server publishes it or accepts what it signed. Another key signs from now on.
+    After ten seconds no server publishes it or accepts a token that it signed. Another key signs from now on.
     """
-    confirm(f"Revoke the signing key {words(kid)}? All that it signed is refused from now on.", yes=yes)
+    confirm(
+        f"Revoke the signing key {words(kid)}? Every token that it signed is refused from now on.", yes=yes
+    )
     with changing(configuration) as engine:
-        # Not all of the ring: who lost a key of it gives up in this way what that key sealed.
+        # The whole ring is not needed: after the loss of one of its keys, the signing keys under it are revoked here.
         ring.check_known(engine)
         revocation = rules.revoke(engine, kid, reason=reason)
         now, maximum_age = engine.now, engine.settings.jwks_maximum_age
@@ -165,7 +167,7 @@ def changing(configuration: Configuration) -> Iterator[Engine]:
 
 
 def consequences(revocation: rules.Revocation, signs: SigningKey | None, maximum_age: int) -> Iterator[str]:
-    """What a revocation means for servers, APIs and clients."""
+    """The effects of a revocation on servers, APIs and clients."""
     revoked = revocation.revoked
     yield f"{revoked.kid} ({revoked.algorithm}) is out of use, and its private part is erased."
     yield f"Within {rules.REFRESH_SECONDS} seconds no server publishes it or accepts what it signed."

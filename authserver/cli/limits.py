@@ -1,4 +1,4 @@
-"""`authserver limits`: how often what may be done, who has used that up, and lifting it."""
+"""`authserver limits`: shows how much of each rate limit is used and by whom, and lifts a limit."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 _NOTHING_LIMITS = "No plugin of authserver.plugins limits how often anything is done."
 IN_MEMORY = "the counts are in the memory of each server process, and"
-# How long a process may take; what strangers made up may be much.
+# How long a process may take; strangers may have made up many names.
 SECONDS = 10.0
 
 server_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--server",
     metavar="HOST:PORT",
-    help="The address for operators of the one process whose counts are meant, where they are in its memory; by default "
-    "all processes of the INI file are.",
+    help="The address for operators of one process, if the counts are in its memory; by default all processes of the INI "
+    "file are asked.",
 )
 
 
@@ -36,12 +36,12 @@ class CannotAsk(Exception):
 
 
 @click.group(cls=OneSentence, invoke_without_command=True)
-@click.option("--all", "show_all", is_flag=True, help="Show also what is used by less than half.")
+@click.option("--all", "show_all", is_flag=True, help="Show also limits of which less than half is used.")
 @server_option
 @json_option
 @click.pass_context
 def limits(context: click.Context, show_all: bool, server: str | None, as_json: bool) -> None:
-    """Show how often clients, people and strangers may do what, and who has used up how much of it."""
+    """Show the rate limits of clients, people and strangers, and how much of each is used by whom."""
     if context.invoked_subcommand is not None:
         if show_all or server or as_json:
             raise click.UsageError("give options after the command")
@@ -60,7 +60,7 @@ def limits(context: click.Context, show_all: bool, server: str | None, as_json: 
                 told = _asked(configuration, application, server, all=show_all)
                 used, more = told["used"], told["more"]
         except CannotAsk as error:
-            problem = f"Who has used what cannot be shown: {IN_MEMORY} {error}."
+            problem = f"The use of the limits cannot be shown: {IN_MEMORY} {error}."
         except ValueError as error:
             raise click.ClickException(str(error)) from None
     if as_json:
@@ -94,7 +94,7 @@ def limits(context: click.Context, show_all: bool, server: str | None, as_json: 
 def lift(
     configuration: Configuration, limit: str, who: str | None, server: str | None, as_json: bool
 ) -> None:
-    """Let WHO begin anew with LIMIT, both as `authserver limits` shows them; without WHO everybody."""
+    """Reset the count of LIMIT for WHO, both as `authserver limits` shows them; without WHO for everybody."""
     with closing(configuration.application()) as application:
         found = _limiters(application)
         if not found:
@@ -128,8 +128,8 @@ def _limiters(application: Application) -> Sequence[Limiter]:
 def _asked(
     configuration: Configuration, application: Application, server: str | None, **question: Any
 ) -> Mapping[str, Any]:
-    """What the processes answer: that one, or all of the INI file. Each counts by itself, so the highest count is nearest
-    to its limit.
+    """The answers of one process, or of all processes of the INI file. Each counts by itself, so the highest count is
+    nearest to its limit.
 
     Raises CannotAsk, and ValueError if one refuses.
     """
@@ -149,7 +149,7 @@ def _asked(
 
 
 def _asked_one(application: Application, where: str, **question: Any) -> Mapping[str, Any]:
-    """What the process answers. Raises CannotAsk, and ValueError if it refuses."""
+    """The answer of the process. Raises CannotAsk, and ValueError if it refuses."""
     # Imported here: it brings Pyramid, which no other command needs before it has read its arguments.
     from authserver.web.limits import MAXIMUM_ANSWER, NotAnswered, ask
 

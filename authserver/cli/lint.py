@@ -1,4 +1,4 @@
-"""`authserver lint`: settings that are not as they should be, and clients that a stricter policy would refuse something."""
+"""`authserver lint`: finds bad settings, and clients whose registered rights a stricter policy would refuse."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ _EXPLAIN = "`authserver explain redirect-uri CLIENT_ID URI` shows which plugin r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a client is registered for and would be refused.
+    """A registered value of a client that would be refused.
 
     Attributes:
         member: where it is in the client's metadata, by its name in RFC 7591.
-        reason: that of the refusal.
+        reason: the reason of the refusal.
         remedy: what would change it.
     """
 
@@ -82,7 +82,7 @@ class Unused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceFinding:
-    """What is wrong with a resource.
+    """A problem of a resource.
 
     Attributes:
         member: of the resource.
@@ -97,16 +97,23 @@ class ResourceFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerFinding:
-    """What operators should know of a trusted issuer."""
+    """A fact about a trusted issuer that operators should know.
+
+    Attributes:
+        remedy: the setting to change, or the command that changes the entry.
+    """
 
     issuer: str
     problem: str
+    remedy: str
 
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--offline", is_flag=True, help="Leave out what needs the database: clients, resources, and who is named."
+    "--offline",
+    is_flag=True,
+    help="Leave out the checks that need the database: clients, resources, and named clients.",
 )
 @click.option("--strict", is_flag=True, help="Exit status 1 for warnings, too.")
 @json_option
@@ -120,17 +127,18 @@ def lint(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Judge the settings and plugins of a server, and list the clients that would be refused something.
+    """Check the settings and plugins of a server, and list the clients that would be refused something.
 
-    FILE is its INI file, as for -c. Of the settings it says which are insecure, which are not what RFC 9700 and OAuth 2.1
-    advise, and which stand for something else yet, with the key to change. What is given by the environment or a file, and
-    is not there, is not judged: so it works in CI, where no secrets are.
+    FILE is its INI file, as for -c. Lint lists settings that are insecure, that RFC 9700 and OAuth 2.1 advise against, or
+    that are still placeholders, with the key to change. A value that comes from the environment or a file that is missing
+    here is not judged; thus lint works in CI, where there are no secrets.
 
-    Run it after a policy or a setting was tightened, too. It asks about every enabled client in the database: whether its
+    Run it also after a policy or a setting was tightened. It checks for every enabled client in the database whether its
     redirect URIs are still accepted, and whether its grant types, scopes and authentication method are still offered.
     It also lists the settings for single clients (`…@clients`) that name a client which does not exist, and resources that
-    are in the INI and in the database, or name a scope or client that does not exist. And it says what should be known of
-    trusted issuers, such as rules for programs by names that can come to be another's; that is a warning.
+    are in the INI and in the database, or name a scope or client that does not exist. It warns of trusted issuers with
+    rules for programs by a name that another program can get later, and of entries that let every client and resource in,
+    with the key or command to change.
     Nothing is changed. The exit status is 0 when there is no error and no client or setting to list, else 1.
     """
     if file is not None:
@@ -171,7 +179,7 @@ def lint(
 
 @dataclass
 class Looked:
-    """What was found with the database."""
+    """The findings in the database."""
 
     checked: int = 0
     found: list[Finding] = field(default_factory=list)
@@ -186,7 +194,7 @@ class Looked:
 
 
 def look(application: Application, *, quiet: bool) -> Looked:
-    """Ask about every client and resource of the database."""
+    """Check every client and resource of the database."""
     looked = Looked()
     clients = track(
         enabled_clients(application),
@@ -202,14 +210,19 @@ def look(application: Application, *, quiet: bool) -> Looked:
         looked.unused = list(unused_settings(engine, application.parts.policies))
         looked.resources = list(resource_findings(engine, application.parts.policies))
         looked.issuers = [
-            IssuerFinding(issuer=issuer, problem=problem) for issuer, problem in issuers.warnings(engine)
+            IssuerFinding(
+                issuer=issuer.issuer,
+                problem=problem,
+                remedy=issuer.setting or f"`authserver issuer edit {issuer.issuer}`",
+            )
+            for issuer, problem in issuers.warnings(engine)
         ]
     return looked
 
 
 def _print_posture(remarks: list[Remark], powers: list[Power]) -> None:
     if foreign := [power for power in powers if not power.is_ours]:
-        say("Plugins of others, and where they have a say")
+        say("Plugins of others, and their hooks")
         rows = [
             {"plugin": power.plugin, "from": power.comes_from, "hooks": ", ".join(power.hooks)}
             for power in foreign
@@ -239,7 +252,7 @@ def _print_looked(looked: Looked) -> None:
         print_rows(map(asdict, looked.resources), ("resource", "member", "value", "remedy"), empty="")
     if looked.issuers:
         say("\nTrusted issuers")
-        print_rows(map(asdict, looked.issuers), ("issuer", "problem"), empty="")
+        print_rows(map(asdict, looked.issuers), ("issuer", "problem", "remedy"), empty="")
 
 
 def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
@@ -267,7 +280,7 @@ def unused_settings(engine: Engine, plugins: PluginSet) -> Iterator[Unused]:
 
 
 def resource_findings(engine: Engine, plugins: PluginSet) -> Iterator[ResourceFinding]:
-    """What is wrong with the resources of the INI and of the database."""
+    """The problems of the resources of the INI and of the database."""
     for listed in engine.resources.in_both():
         yield ResourceFinding(
             resource=listed.uri,

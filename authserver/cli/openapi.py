@@ -17,13 +17,13 @@ from authserver.cli.printing import print_json, say
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it to this file, replacing what is there.",
+    help="Write it to this file, replacing its content.",
 )
 @click.pass_obj
 def openapi(configuration: Configuration, output: Path | None) -> None:
-    """Print the OpenAPI document (3.1) of the endpoints that answer JSON, with what the INI file switches on.
+    """Print the OpenAPI document (3.1) of the endpoints that answer JSON, with the features that the INI file switches on.
 
-    It is made of the code and the settings; the database is not used.
+    It is made from the code and the settings; the database is not used.
     """
     # Imported here, as `Configuration.application` does.
     from authserver.app import make_wsgi_app

@@ -27,7 +27,7 @@ def limit_option(what: str) -> Decorator:
 
 
 def after_option(metavar: str, which: str) -> Decorator:
-    """--after; `which` is the last one of the page before."""
+    """--after; `which` names the last one of the previous page."""
     return click.option("--after", default="", metavar=metavar, help=f"Begin after {which}.")
 
 
@@ -54,10 +54,10 @@ def tell_next_page(
     after: str,
     as_json: bool,
 ) -> None:
-    """Say how to get the page after this one.
+    """Print the command for the next page.
 
     Args:
-        options: with which the list was asked for, without those that each list has.
+        options: the options of this list, without those that all lists have.
         after: the last one of this page.
     """
     words = click.get_current_context().command_path.partition(" ")[2]

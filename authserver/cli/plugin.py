@@ -1,4 +1,4 @@
-"""`authserver plugin`: start a plugin of one's own."""
+"""`authserver plugin`: makes the project of a new plugin."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SETTING = re.compile(r'(\w+)=(?:\("([^"]*)",\)|"([^"]*)"|(True))')
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a plugin is called in each place."""
+    """The names of a plugin in each place."""
 
     words: tuple[str, ...]
 
@@ -70,10 +70,10 @@ def plugin() -> None:
     type=click.Path(path_type=Path, file_okay=False),
     default=".",
     show_default=True,
-    help="Where its folder is made.",
+    help="The folder in which its own folder is made.",
 )
 def new(name: str, hook: str, directory: Path) -> None:
-    """Start a plugin: a complete small distribution, whose tests pass.
+    """Make a plugin: a complete small distribution, whose tests pass.
 
     NAME is in small letters, digits and hyphens: `quiet-hours`.
     """
@@ -100,7 +100,7 @@ def written(names: Names, hook: str) -> Mapping[Path, str]:
         "kind": names.kind,
         "title": " ".join(names.words).capitalize(),
         "hook": hook,
-        # The oldest release that the plugin surely works with: this one.
+        # The oldest release with which the plugin works for certain: this one.
         "version": version("authserver"),
     }
     template = hook

@@ -1,4 +1,4 @@
-"""`authserver plugins`: who decides what."""
+"""`authserver plugins`: lists the hooks and the plugins that each of them asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.cli.printing import json_option, print_json, print_rows, say
 @json_option
 @click.pass_obj
 def plugins(configuration: Configuration, as_json: bool) -> None:
-    """Print who decides what: each hook, the plugins it asks in order, and what their silence means."""
+    """Print who decides what: each hook, the plugins that it asks in order, and the meaning of their silence."""
     with closing(configuration.application()) as application:
         rows = application.parts.policies.table()
     if as_json:
@@ -22,7 +22,7 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
         return
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
-    # A client's setting is in the variant of each resource too, and is said once.
+    # The setting of a client is in the variant of each resource too, but is printed once.
     lines = dict.fromkeys(
         (variant["plugin"], setting, value)
         for row in rows

@@ -1,4 +1,4 @@
-"""`authserver policy`: what other policies would change, seen before they decide anything."""
+"""`authserver policy`: shows what other policies would change, before they decide."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from authserver.explaining.replay import Tried
     from authserver.plugins.asking import PluginSet
 
-# How many clients of a kind of difference people are shown.
+# How many clients of each kind of difference are printed for people.
 SHOWN = 10
 # Exit statuses: an outcome would differ; the policy that is tried fails.
 FLIPPED = 3
@@ -59,7 +59,7 @@ def policy() -> None:
 @json_option
 @click.pass_obj
 def shadow_report(configuration: Configuration, since: datetime, as_json: bool) -> None:
-    """Where the plugins of authserver.shadow_plugins would have decided otherwise."""
+    """Show the questions that the plugins of authserver.shadow_plugins would have decided differently."""
     from authserver.explaining.readable import readable
 
     application = configuration.application(Plugins.UNUSED)
@@ -69,7 +69,7 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
         for event in engine.stores.events.since(since, type=EventType.POLICY_DIFFERED):
             event = readable(event)
             if len(event.decisions) != 2:
-                continue  # Nobody but a hand wrote this.
+                continue  # Only an edit of the database by hand can have written this.
             was, would_be = event.decisions
             facts = was.get("facts") or {}
             example = {"event_id": event.event_id, "at": event.at, "asked": facts}
@@ -208,7 +208,7 @@ def try_command(
     application = configuration.application()
     with (
         closing(application),
-        # What a plugin prints is not the result, and what it does wrong is told once and not for each question.
+        # Prints of the plugin are not the result, and its errors are shown once, not for each question.
         redirect_stdout(sys.stderr),
         _quiet(logging.getLogger("authserver.plugins.asking")),
         closing(_candidate(configuration, application, plugin, settings)) as found,
@@ -226,7 +226,7 @@ def try_command(
 
 
 class Trial:
-    """What one policy answered to recorded questions.
+    """The answers of one policy to recorded questions.
 
     Args:
         last: how many questions it is asked at most.
@@ -426,7 +426,7 @@ def _print_differences(differences: Differences, *, empty: str) -> None:
         was, would_be = (words(meaning(hook, row[name])) for name in ("was", "would_be"))
         say(f"{row['count']} x {words(hook)}: {was} -> {would_be}")
         say(f"   {words(row['reason'])}, by {words(row['by'])}\n")
-        # A sign-in or a registration names no client.
+        # A sign-in or a registration has no client.
         if any(client["client_id"] != "-" for client in row["clients"]):
             print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
             say()

@@ -1,4 +1,4 @@
-"""What `authserver lint` says of the settings and plugins of a server, without its database: RFC 9700 and OAuth 2.1."""
+"""The checks of `authserver lint` of settings and plugins, without the database: RFC 9700 and OAuth 2.1."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from authserver.app import Application
 
 PLUGINS = f"{PREFIX}plugins"
-# What takes the place of a secret that is not there where lint runs, such as in CI. It is never used for anything.
+# The stand-in for a secret that is missing where lint runs, for example in CI. It is used for nothing.
 STAND_INS = {
     f"{PREFIX}issuer": lambda: "https://stand-in.invalid",
     f"{PREFIX}database_url": lambda: "sqlite:///stand-in.db",
     f"{PREFIX}secret_keys": new_ring_entry,
 }
-# RFC 2606 and RFC 6761: nobody's server.
+# Names that belong to no server (RFC 2606, RFC 6761).
 _PLACEHOLDERS = ("example", "invalid", "test", "localhost", "example.com", "example.net", "example.org")
 _HOUR, _YEAR = 3600, 365 * 86400
 
@@ -47,12 +47,12 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """What is wrong with a setting.
+    """A problem of a setting.
 
     Attributes:
-        key: of the INI, which to change.
+        key: the key of the INI to change.
         remedy: what to do.
-        clause: where it is asked for.
+        clause: the section of the specification.
     """
 
     severity: Severity
@@ -64,10 +64,10 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Power:
-    """What a plugin has a say in.
+    """The hooks of a plugin.
 
     Attributes:
-        hooks: at which it is asked or told.
+        hooks: the hooks at which it is asked or told.
         comes_from: the module of its code.
         is_ours: whether that is part of authserver.
     """
@@ -81,7 +81,7 @@ class Power:
 def judge(
     ini: Mapping[str, str], folder: Path, *, offline: bool
 ) -> tuple[list[Remark], list[Power], Application | None]:
-    """What there is to say of this INI; what its plugins may do; and the application, unless it could not be built.
+    """The remarks about this INI, the hooks of its plugins, and the application, or None if it could not be built.
 
     The database is not asked. The caller closes the application. Raises SettingsError where it could not start, unless this
     is `offline`: then its problems are among the remarks.
@@ -94,7 +94,7 @@ def judge(
             if not offline:
                 raise
             return [*remarks, *map(_problem, error.problems)], [], None
-    # Plugins that cannot be made here do on a server what they are listed for.
+    # A plugin that cannot be made here serves its hooks on the real server.
     kinds = {}
     for specification in left_out:
         try:
@@ -115,7 +115,7 @@ def judge(
 def _without_what_is_elsewhere(
     ini: Mapping[str, str], scratch: Path
 ) -> tuple[dict[str, str], list[Remark], list[str]]:
-    """The INI with stand-ins for what is elsewhere and not there, and without the plugins that need such; these plugins."""
+    """The INI with stand-ins for missing values from elsewhere, without the plugins that need such; and these plugins."""
     known, remarks, plugins = dict(ini), [], set()
     for key, raw in ini.items():
         try:
@@ -127,7 +127,7 @@ def _without_what_is_elsewhere(
         remarks.append(Remark(severity=Severity.UNKNOWN, key=key, problem=problem, remedy=remedy))
         del known[key]
         if key in STAND_INS:
-            # In a file, because in production some must not stand in the INI itself.
+            # In a file, because in production the INI itself must not contain secrets.
             file = scratch / key
             file.write_text(STAND_INS[key]())
             known[key] = f"file:{file}"
@@ -141,7 +141,7 @@ def _without_what_is_elsewhere(
 
 
 def _problem(line: str) -> Remark:
-    """A sentence that would stop the start, which begins with its key."""
+    """A remark made from a sentence that would stop the start and begins with its key."""
     key, colon, rest = line.partition(": ")
     if not colon or " " in key:
         key, rest = PLUGINS, line
@@ -213,7 +213,7 @@ def _of_database(url: URL) -> Iterator[Remark]:
 
 
 def _of_plugins(serves: Callable[[str], bool], listed: set[str]) -> Iterator[Remark]:
-    """What nobody answers, by the hooks that are served: which plugin does it is for the INI to say."""
+    """Remarks about hooks that no plugin serves; the INI decides which plugin does."""
 
     def unserved(severity: Severity, *hooks: str, problem: str, clause: str = "") -> Iterator[Remark]:
         if not any(map(serves, hooks)):
@@ -234,7 +234,7 @@ def _of_plugins(serves: Callable[[str], bool], listed: set[str]) -> Iterator[Rem
 
 
 def _powers(application: Application, left_out: Mapping[str, Any]) -> Iterator[Power]:
-    """What each plugin may do; of one that could not be made here, what its class implements."""
+    """The hooks of each plugin; for a plugin that could not be made here, the hooks that its class implements."""
     policies = application.parts.policies
     table: list[dict[str, Any]] = policies.table()
     kinds = {name: type(policies.plugin(name)) for name in policies.names}

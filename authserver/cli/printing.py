@@ -23,7 +23,7 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print sentences for people. Stored text must be given as its `words`, so that every line break is our own."""
+    """Print sentences for people. Stored text must be given as its `words`, so that it adds no line break."""
     click.echo(safe(text), err=err)
 
 
@@ -33,13 +33,13 @@ def safe(text: str) -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON document and nothing else on stdout; times in ISO 8601."""
+    """Print one JSON document, and nothing else, on stdout; times in ISO 8601."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
     click.echo("\n".join(map(_escaped, text.split("\n"))))
 
 
 def print_json_line(value: object, file: TextIO | None = None) -> None:
-    """One JSON document in one line of JSON Lines, on stdout or in a file; like that of `print_json`."""
+    """Print one JSON document as a line of JSON Lines, on stdout or in a file; as `print_json` does."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
     (file or sys.stdout).write(f"{_escaped(text)}\n")
 
@@ -53,10 +53,10 @@ def print_rows(
     whole: Sequence[str] = (),
     right: Sequence[str] = (),
 ) -> None:
-    """A table with one line for each row; if there are none, the text `empty`.
+    """Print a table with one line for each row; if there are none, the text `empty`.
 
     Args:
-        whole: columns that are never folded, so that what is in them can be copied.
+        whole: columns that are never folded, so that their values can be copied.
         right: columns of numbers, which end below each other.
     """
     found = list(rows)
@@ -77,7 +77,7 @@ def print_rows(
 
 
 def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
-    """One record, a line for each member."""
+    """Print one record, a line for each member."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -87,12 +87,12 @@ def print_record(record: Mapping[str, Any], *, indent: int = 0) -> None:
 
 
 def width() -> int:
-    """How many columns a line on stdout has."""
+    """The number of columns of a line on stdout."""
     return _console().width
 
 
 def next_page(command: str, options: Iterable[tuple[str, object]], *, err: bool = False) -> None:
-    """Say how to get the next page of a list.
+    """Print how to get the next page of a list.
 
     Args:
         command: the program and the words of the command.
@@ -108,7 +108,7 @@ def _option(value: object) -> str:
 
 
 def words(value: object) -> str:
-    """A value as people read it, in one line; a list has a line for each of its values."""
+    """A value for people, in one line; a list has a line for each of its values."""
     match value:
         case None | "" | () | []:
             return "-"
@@ -123,12 +123,12 @@ def words(value: object) -> str:
 
 
 def _escaped(line: str) -> str:
-    """A line of JSON with its own escapes for what may hide: it makes them only of the first 32 characters."""
+    """A line of JSON with escapes for all invisible characters; the encoder escapes only the first 32."""
     return made_visible(line, lambda hidden: json.dumps(hidden)[1:-1])
 
 
 def _console() -> Console:
-    # Made for each print, so that a redirected stdout gets it. Piped output is not wrapped at 80 columns.
+    # Made for each print, because stdout may be redirected. Piped output is not wrapped at 80 columns.
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 

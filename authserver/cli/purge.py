@@ -1,4 +1,4 @@
-"""`authserver db purge`: the clean-up of `authserver.upkeep` at once, until nothing is left."""
+"""`authserver db purge`: the clean-up of `authserver.upkeep`, at once and to the end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
 
 @contextmanager
 def _stopped_by_interrupt() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, so that the present batch is finished and counted; a second Ctrl-C interrupts at once."""
+    """An event that Ctrl-C sets, so that the present batch is finished and counted; a second Ctrl-C interrupts at once."""
     stopped = threading.Event()
 
     def stop(*_: object) -> None:
@@ -89,7 +89,7 @@ def _stopped_by_interrupt() -> Iterator[threading.Event]:
 def _until_nothing_is_left(
     storage: Storage, ring: KeyRing, before: Mapping[Disposable, datetime], stopped: threading.Event
 ) -> Iterator[tuple[Disposable, Batch]]:
-    """Each batch; what others hold is tried again for some seconds, and then left to them."""
+    """The batches; rows that others have locked are tried again for some seconds, and then left."""
     tries = TRIES
     while tries:
         removed = 0

@@ -1,4 +1,4 @@
-"""`authserver db reencrypt`: seal again, under the first key of the ring, what older keys sealed."""
+"""`authserver db reencrypt`: seals again, under the first key of the ring, the values that older keys sealed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from authserver.engine.event_seals import recode
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import erase_ended
 
-# How many clients of each key people are shown.
+# How many clients of each key are printed for people.
 SHOWN = 10
 
 
@@ -24,7 +24,7 @@ SHOWN = 10
 @json_option
 @click.pass_obj
 def reencrypt(configuration: Configuration, as_json: bool) -> None:
-    """Seal everything again under the first key of authserver.secret_keys, and say which other keys can be removed.
+    """Seal all values again under the first key of authserver.secret_keys, and list the other keys that can be removed.
 
     It may be stopped at any time and run again, while servers run.
     """
@@ -74,7 +74,7 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
 
 
 def _print(summary: Mapping[str, Any]) -> None:
-    """Print what was done, and what is left to do."""
+    """Print what was done, and the next steps."""
     count, first = summary["sealed_again"], summary["key_id"]
     if count or summary["problems"]:
         say(f"{count} {'value was' if count == 1 else 'values were'} sealed again under {first}.")
@@ -91,7 +91,7 @@ def _print(summary: Mapping[str, Any]) -> None:
 
 
 def advice(older: list[Mapping[str, Any]]) -> Iterator[str]:
-    """What must happen before an older key can be removed, and what its removal means."""
+    """The steps before an older key can be removed, and the effects of its removal."""
     if any(row["client_secrets"] for row in older):
         yield ""
         yield "A client secret moves to the first key when it is next used. If it is not used any more, replace it with"

@@ -27,7 +27,7 @@ from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 if TYPE_CHECKING:
     from authserver.plugins.asking import PluginSet
 
-# The value of an option with which a resource has what all others have.
+# The value of an option that gives a resource the setting of the server.
 SERVER = "server"
 POLICY = "resources_registered"
 _COLUMNS = (
@@ -55,7 +55,7 @@ def _lifetime(text: str) -> timedelta | None:
     return lifetime
 
 
-name_option = click.option("--name", help="What people are shown, beside the URI.")
+name_option = click.option("--name", help="The name that people see beside the URI.")
 scope_option = click.option(
     "--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope that makes sense there; several times."
 )
@@ -85,7 +85,7 @@ def resource() -> None:
     """The resources that tokens may be for, such as APIs.
 
     A resource is in the database, or in the INI (authserver.plugin.resources_listed.resources and others), where only an
-    editor changes it. What the INI says counts.
+    editor changes it. The INI takes precedence.
     """
 
 
@@ -96,7 +96,9 @@ def resource() -> None:
 @format_option
 @lifetime_option
 @introspecting_option
-@click.option("--default", "is_default", is_flag=True, help="It counts when a request names no resource.")
+@click.option(
+    "--default", "is_default", is_flag=True, help="It is the resource of a request that names none."
+)
 @json_option
 @click.pass_obj
 def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bool, **options: Any) -> None:
@@ -146,7 +148,7 @@ def list_resources(configuration: Configuration, limit: int, after: str, as_json
 @json_option
 @click.pass_obj
 def show(configuration: Configuration, uri: str, as_json: bool) -> None:
-    """Show a resource: what the INI or the database says of it."""
+    """Show a resource with its settings in the INI or the database."""
     with configuration.engine() as engine:
         found = engine.resources.find(form_of(uri))
         if found is None:
@@ -165,7 +167,10 @@ def show(configuration: Configuration, uri: str, as_json: bool) -> None:
 @lifetime_option
 @introspecting_option
 @click.option(
-    "--default/--no-default", "is_default", default=None, help="Whether it counts when none is named."
+    "--default/--no-default",
+    "is_default",
+    default=None,
+    help="Whether it is the resource of a request that names none.",
 )
 @json_option
 @click.pass_obj
@@ -179,9 +184,9 @@ def edit_resource(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Change a resource of the database; what is not named stays as it is. An empty name or client takes it away.
+    """Change a resource of the database; settings without an option stay the same. An empty name or client removes it.
 
-    It counts for the tokens that are issued from now on.
+    The change counts for tokens that are issued from now on.
     """
     if every_scope and options["scopes"]:
         raise click.UsageError("--every-scope: not with --scope")
@@ -203,7 +208,7 @@ def edit_resource(
             members["uri"] = spelling
         if not members:
             raise click.UsageError(
-                f"what is to be changed? `authserver resource edit --help` lists the options, and `authserver resource "
+                f"nothing to change: `authserver resource edit --help` lists the options, and `authserver resource "
                 f"show {uri}` shows how it is now"
             )
         after = replace(before, **members)
@@ -219,7 +224,7 @@ def edit_resource(
 @json_option
 @click.pass_obj
 def remove(configuration: Configuration, uri: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove a resource, and end everything that hangs on it.
+    """Remove a resource, and end everything that was granted for it.
 
     Grants for it alone end, with all their tokens; other grants lose it, and the opaque tokens for it end. It is safe to
     run this again, also after an interruption. For a resource of the INI, take it out there and restart the servers first.
@@ -250,7 +255,7 @@ def _show(row: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _members(engine: Engine, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What options say of a resource."""
+    """The settings of a resource, from options."""
     members: dict[str, Any] = {}
     if (name := options["name"]) is not None:
         members["name"] = name.strip()

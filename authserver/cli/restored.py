@@ -1,4 +1,4 @@
-"""`authserver db restored`: what to do after a backup was restored, before the servers start again."""
+"""`authserver db restored`: makes a restored backup safe, before the servers start again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAXIMUM_NUMBERS = 20
 
 _WARNING = "This revokes every grant, signs everybody out and replaces the signing keys. Continue?"
 _BY_HAND = """\
-What was changed after the backup cannot be known from it. Do these again before the servers start:
+The backup does not contain later changes. Make these again before the servers start:
   - disable the clients and people that were disabled
   - end the client secrets that were ended
   - replace the passwords that were changed
@@ -105,7 +105,7 @@ def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
 
 
 def _redo(application: Application, logged: Sequence[LoggedEvent]) -> list[Redone]:
-    """Each event in a separate transaction; the state of a client or person becomes that of the log."""
+    """Make the changes of the log again, each in a separate transaction: a client or person gets its state in the log."""
     with application.begin() as engine:
         lost = lost_events.lost(engine, logged)
     redone = []

@@ -1,4 +1,4 @@
-"""`authserver serve`: pserve, which says in one line what is wrong with the INI file."""
+"""`authserver serve`: pserve, with a message of one line if the INI file is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.cli.configuration import Configuration
 @click.argument("variables", metavar="NAME=VALUE", nargs=-1)
 @click.pass_obj
 def serve(configuration: Configuration, variables: Sequence[str]) -> None:
-    """Run the server, as `pserve` does, and say in one line what is wrong with an INI file that cannot be read.
+    """Run the server, as `pserve` does; if the INI file is wrong, print the problem in one line.
 
     NAME=VALUE is a variable that the INI file uses, such as http_port=6643.
     """
@@ -24,6 +24,6 @@ def serve(configuration: Configuration, variables: Sequence[str]) -> None:
     path = configuration.file()
     from authserver.web.starting import main
 
-    # By which further processes are started, too.
+    # Further processes are started by it, too.
     sys.argv = ["pserve", str(path), *variables]
     sys.exit(main(sys.argv))

@@ -1,4 +1,4 @@
-"""`authserver stats`: how much was issued, refreshed and refused, of whom and when."""
+"""`authserver stats`: shows how many tokens were issued, refreshed and refused, by client and time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BAR = 20
 # How many reasons the overview names.
 _REASONS = 5
-# A part of a line for each of as many heights; letters that every terminal has, where it may have no others.
+# A character for each height of a chart; ASCII for terminals that may have no other characters.
 _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
@@ -40,7 +40,7 @@ _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
     metavar="TIME",
     help="7d, 12h, or a time in ISO 8601, in UTC (by default 30d; by hour 1d, by month 365d).",
 )
-@click.option("--until", type=Moment(), metavar="TIME", help="The end, as --since (by default now).")
+@click.option("--until", type=Moment(), metavar="TIME", help="The end, written as --since (by default now).")
 @click.option("--by", type=click.Choice([by.value for by in By]), help="A row for each of these.")
 @click.option("--client", "client_id", metavar="ID", help="Of this client alone.")
 @click.option("--grant-type", metavar="TYPE", help="Of token requests for this grant type alone.")
@@ -51,7 +51,7 @@ _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
     show_default=True,
     help="How many clients, grant types or reasons are shown.",
 )
-@click.option("--rebuild", is_flag=True, help="Count all events anew that are still kept.")
+@click.option("--rebuild", is_flag=True, help="Count again all events that are still stored.")
 @json_option
 @click.pass_obj
 def stats(
@@ -65,10 +65,10 @@ def stats(
     rebuild: bool,
     as_json: bool,
 ) -> None:
-    """Show how much was issued, refreshed and refused, who signed in, and how much there is now.
+    """Show how much was issued, refreshed and refused, who signed in, and the present totals.
 
-    Times are whole hours or days of UTC. --rebuild counts the events anew, from --since on if that is given; servers can
-    go on meanwhile, and stopping it loses nothing.
+    Times are whole hours or days of UTC. --rebuild counts the events again, from --since on if that is given; servers can
+    run meanwhile, and stopping it loses nothing.
     """
     if rebuild:
         if until or by or client_id or grant_type:
@@ -116,7 +116,7 @@ def stats(
 
 
 def _steps_of(length: timedelta) -> By:
-    """In what steps a time of this length is shown: some ten of them."""
+    """The step in which a period of this length is shown, so that there are some ten steps."""
     if length <= timedelta(days=2):
         return By.HOUR
     return By.DAY if length <= timedelta(days=92) else By.MONTH
@@ -125,7 +125,7 @@ def _steps_of(length: timedelta) -> By:
 def _overview(
     engine: Engine, found: Totals, by: By, client_id: str | None, grant_type: str | None
 ) -> dict[str, Any]:
-    """Beside how much there was: how each measure went, and why so much was refused."""
+    """Print the overview: each measure with its course, and the reasons of refusals."""
     more: dict[str, Any] = {
         "step": by.step,
         "series": {
@@ -144,7 +144,7 @@ def _overview(
 
 
 def _figures(application: Application) -> Figures | None:
-    """What there is now; what was last noted, if there is more than the database counts in time."""
+    """The present totals; the last noted ones if counting would take too long."""
     try:
         with application.begin() as engine:
             return statistics.current_figures(engine)
@@ -154,7 +154,7 @@ def _figures(application: Application) -> Figures | None:
 
 
 def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
-    # What the other two columns leave of a line.
+    # The room that the other two columns leave.
     room = max(width() - 32, 10)
     rows = [
         {
@@ -196,7 +196,7 @@ def _print_table(found: Totals, by: By, names: Mapping[str, str]) -> None:
     columns = tuple(map(_words, measures))
     needed = sum(max(len(str(row[column])) for row in [*rows, {column: column}]) + 2 for column in rows[0])
     if needed > width():
-        # Where there is less room than for one line, a row has several.
+        # In a terminal that is too narrow for one line, a row has several.
         rows = [
             {
                 name: row[name],
@@ -238,14 +238,14 @@ def _words(name: str) -> str:
 
 
 def _line(values: Sequence[int], room: int) -> str:
-    """A small chart of one line: a character for each value, higher where the value is; for several, if there are many."""
+    """A small chart of one line: a character for each value, or for several values if there are many."""
     each = -(-len(values) // room) or 1
     sums = [sum(values[start : start + each]) for start in range(0, len(values), each)]
     heights = _HEIGHTS if _has_blocks() else _PLAIN_HEIGHTS
     highest = max(sums, default=0)
     if not highest:
         return ""
-    # What is not 0 is seen, however small.
+    # A value that is not 0 is visible, however small.
     steps = len(heights) - 1
     return "".join(heights[-(-value * steps // highest)] for value in sums)
 
@@ -255,7 +255,7 @@ def _bar(value: int, highest: int) -> str:
 
 
 def _has_blocks() -> bool:
-    """Whether the terminal, or what reads the output, has more than the letters of ASCII."""
+    """Whether the encoding of the output has more characters than ASCII."""
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
     return os.environ.get("TERM") != "dumb" and encoding.startswith("utf")
 
@@ -286,11 +286,11 @@ def _rebuild(configuration: Configuration, since: datetime | None, as_json: bool
     if as_json:
         print_json({"events": events, "days": len(done), "since": first, "refusals_since": refusals_since})
     elif first is None or refusals_since is None:
-        say("Nothing was counted anew: events are not kept long enough for a whole day.")
+        say("Nothing was counted again: events are not kept long enough for a whole day.")
     else:
         but = f", and of refusals before {refusals_since:%Y-%m-%d}," if refusals_since > first else ""
-        say(f"Counted {events:,} events anew, from {first:%Y-%m-%d} on.")
-        say(f"What was counted of earlier days{but} stays as it was.")
+        say(f"Counted {events:,} events again, from {first:%Y-%m-%d} on.")
+        say(f"The counts of earlier days{but} stay the same.")
 
 
 def _later(one: datetime | None, other: datetime | None) -> datetime | None:

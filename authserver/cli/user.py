@@ -1,4 +1,4 @@
-"""`authserver user`: the people who sign in with a password kept here."""
+"""`authserver user`: the people who can sign in."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ attribute_option = click.option(
     multiple=True,
     type=Attribute(),
     metavar="NAME=VALUE",
-    help="A fact for policies. May be given several times, also with one name: that attribute then has several values.",
+    help="An attribute for policies. May be given several times; with the same name, that attribute has several values.",
 )
 
 
@@ -152,10 +152,10 @@ def edit(
     gone: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Change the display name, groups or attributes of a person; what is not named stays as it is.
+    """Change the display name, groups or attributes of a person; without an option they stay the same.
 
     Policies see the change from the next request on, also when an application refreshes its tokens. The next sign-in
-    replaces it if a sign-in plugin brings groups or attributes along.
+    replaces them if a sign-in plugin gives groups or attributes.
     """
     if display_name is None and not (groups or added or removed or attributes or gone):
         raise click.UsageError("nothing to change: give --display-name, a --group or an --attribute")
@@ -187,7 +187,7 @@ def edit(
 def show(configuration: Configuration, name: str, as_json: bool) -> None:
     """Show a person, with groups and attributes, and how many sessions, live grants and remembered consents there are.
 
-    `identities` are what the person is at other servers, through which they sign in.
+    `identities` are the accounts at other servers through which the person signs in.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         found = find(engine, name)
@@ -213,10 +213,10 @@ def show(configuration: Configuration, name: str, as_json: bool) -> None:
 def remove_identity(
     configuration: Configuration, name: str, issuer: str, subject: str, as_json: bool
 ) -> None:
-    """Take from a person what they are at another server: they cannot sign in through it any more.
+    """Remove the identity of a person at another server: they cannot sign in through it any more.
 
-    ISSUER and SUBJECT are those that `authserver user show` shows. The sessions that came through that server end, and so
-    does the access that the person agreed to in them.
+    ISSUER and SUBJECT are those that `authserver user show` prints. The sessions that came through that server end, and
+    the grants that the person gave in them.
     """
     with configuration.engine(Plugins.OBSERVE) as engine:
         found = find(engine, name)
@@ -229,13 +229,15 @@ def remove_identity(
 
 
 @user.command("list")
-@click.option("--prefix", default="", metavar="TEXT", help="Only those whose user name begins so.")
+@click.option(
+    "--prefix", default="", metavar="TEXT", help="Only those whose user name begins with this text."
+)
 @limit_option("people")
 @after_option("NAME", "this user name")
 @json_option
 @click.pass_obj
 def list_users(configuration: Configuration, prefix: str, limit: int, after: str, as_json: bool) -> None:
-    """List people by user name, so many at a time."""
+    """List people by user name, one page at a time."""
     with configuration.engine(Plugins.UNUSED) as engine:
         begins = normalise_username(prefix) if prefix else ""
         # One more than is shown tells whether there is another page.
@@ -262,7 +264,7 @@ def list_users(configuration: Configuration, prefix: str, limit: int, after: str
 @json_option
 @click.pass_obj
 def disable(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Disable a person: from the next request on they cannot sign in, and everything that is theirs ends."""
+    """Disable a person: from the next request on they cannot sign in, and their sessions and grants have ended."""
     _end(configuration, name, for_good=True, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -271,9 +273,9 @@ def disable(configuration: Configuration, name: str, dry_run: bool, yes: bool, a
 @json_option
 @click.pass_obj
 def enable(configuration: Configuration, name: str, as_json: bool) -> None:
-    """Let a disabled person sign in again, with the password from before.
+    """Let a disabled person sign in again, with the same password.
 
-    They begin anew: their sessions, the access of all applications and all remembered consents from before have ended.
+    Their earlier sessions, grants and remembered consents stay ended.
     """
     with configuration.engine(Plugins.OBSERVE) as engine:
         found = find(engine, name)
@@ -292,7 +294,7 @@ def enable(configuration: Configuration, name: str, as_json: bool) -> None:
 def password(configuration: Configuration, name: str, password_stdin: bool, yes: bool, as_json: bool) -> None:
     """Give a person another password; it is asked for, or read from stdin.
 
-    All their sessions end, the access of all applications, and all remembered consents.
+    All their sessions, grants and remembered consents end.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
         # Before a password is typed for a user that does not exist.
@@ -314,10 +316,10 @@ def password(configuration: Configuration, name: str, password_stdin: bool, yes:
 def reset_password(
     configuration: Configuration, name: str, lifetime: timedelta | None, by_mail: bool, as_json: bool
 ) -> None:
-    """Make a link with which a person sets a password, for somebody who forgot theirs or has none yet.
+    """Make a link with which a person sets a password, because they forgot theirs or have none yet.
 
-    It works once. The link before, if any, works no more; the password from before works until the link is used. Then
-    all sessions of the person end, the access of all applications, and all remembered consents.
+    It works once. A previous link stops working; the present password works until the link is used. Then all sessions,
+    grants and remembered consents of the person end.
     """
     with configuration.engine(_plugins_for(by_mail)) as engine:
         link = _link(engine, find(engine, name), lifetime, by_mail)
@@ -334,7 +336,7 @@ def reset_password(
 @json_option
 @click.pass_obj
 def sign_out(configuration: Configuration, name: str, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Sign a person out everywhere: all their sessions end, the access of all applications, and remembered consents."""
+    """Sign a person out everywhere: all their sessions, grants and remembered consents end."""
     _end(configuration, name, for_good=False, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -379,12 +381,12 @@ def read_password(from_stdin: bool) -> str:
 
 
 def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
-    """Say what was done, and what ended with it."""
+    """Print what was done, and what ended with it."""
     tell(Act(subject=Subject.user(user)), ended, done=f"{done}.", as_json=as_json)
 
 
 def _plugins_for(by_mail: bool) -> Plugins:
-    """What the plugins are needed for: to send mail, one that cannot be loaded is a problem."""
+    """The purpose of the plugins: only to send mail, all of them must be loaded."""
     return Plugins.DECIDE if by_mail else Plugins.OBSERVE
 
 

@@ -1,4 +1,4 @@
-"""How a program asks for a code, until a person would have to sign in, and what a server must refuse then."""
+"""How a program asks for a code, up to the sign-in of a person, and which requests the server must refuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from authserver.doctor.server import with_query
 from authserver.doctor.visit import SAFE_TYPE, Introduction, Visit, error_id_of, refusal_of
 from authserver.doctor.wire import Answer, Unanswered
 
-# The check that an error of an authorization request belongs to, where it is a more particular one.
+# The check to which an error of an authorization request belongs, if it has a check of its own.
 _CHECKS_OF_ERRORS = {"invalid_target": "audience", "invalid_scope": "asks-for-scopes"}
 
 
@@ -73,7 +73,7 @@ def _is_accepted(
 
 
 def _stumbles(visit: Visit, error: str, words: str, error_id: str = "") -> None:
-    """Of an error of the request; nobody knows which API it is for unless one was named."""
+    """Add the finding of a refused request; the API of the program is known only if the operator named one."""
     if error == "invalid_target" and visit.told.resource is None:
         visit.findings.not_run("audience", f"{words}; name the API with --resource")
     else:
@@ -85,7 +85,7 @@ def _asked_uris(visit: Visit) -> list[str]:
 
 
 def _sees_sign_in(visit: Visit, answer: Answer) -> None:
-    """Follow to the page at which a person signs in, as far as it is the server's own, as a browser would."""
+    """Follow the redirects to the sign-in page as a browser does, as long as they stay at the server."""
     try:
         page = followed(visit.wire, answer)
     except Unanswered as error:
@@ -113,7 +113,7 @@ def _sees_sign_in(visit: Visit, answer: Answer) -> None:
 def _sends_what_must_be_refused(
     visit: Visit, endpoint: str, way: Authorization, parameters: dict[str, str], accepted: Answer
 ) -> None:
-    """An authorization request without PKCE, and one that leads elsewhere."""
+    """Send an authorization request without PKCE, and one with another redirect URI."""
     left = {name: text for name, text in parameters.items() if not name.startswith("code_challenge")}
     elsewhere = way.redirect_uri.rstrip("/") + "/doctor"
     if "?" in way.redirect_uri:
@@ -172,9 +172,9 @@ def _checks_error_response(visit: Visit, sent: dict[str, str], parameters: dict[
 
 
 def _pushed(visit: Visit, parameters: dict[str, str]) -> Answer | None:
-    """The refusal of a pushed authorization request (RFC 9126, 2.1); None when it is taken or none can be sent.
+    """The refusal of a pushed authorization request (RFC 9126, 2.1); None when it is accepted or none can be sent.
 
-    Many servers let a person sign in before they say what is wrong with a request; a pushed one they refuse at once.
+    Many servers refuse a wrong request only after the sign-in, but a pushed one at once.
     """
     if not _can_push(visit):
         return None
@@ -188,7 +188,7 @@ def _pushed(visit: Visit, parameters: dict[str, str]) -> Answer | None:
         answer = visit.wire.ask("POST", _pushing_endpoint(visit), headers, form)
     except Unanswered:
         return None
-    # What is wrong with the client, or with the server, is not wrong with the request.
+    # An error of the client or of the server does not show that the request was refused.
     of_request = answer.error() not in ("", "invalid_client", "unauthorized_client")
     return answer if of_request and 400 <= answer.status < 500 and answer.status != 429 else None
 

@@ -1,4 +1,4 @@
-"""How a program finds the metadata of a server, and whether what it needs is in it."""
+"""How a program finds the metadata of a server, and whether the metadata has the members that the program needs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _fetched(visit: Visit, address: str) -> Answer:
     try:
         answer = visit.ask("GET", address, headers)
     except NotSent as refused:
-        # The SDK of the protocol then leaves its header out, with which no preflight is needed.
+        # The MCP SDK then leaves its header out, so that the browser sends no preflight.
         visit.findings.warn("reads-answers", str(refused))
         headers = {name: text for name, text in headers.items() if name.lower() in SAFE_HEADERS}
         answer = visit.ask("GET", address, headers)

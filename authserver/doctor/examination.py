@@ -18,17 +18,17 @@ from authserver.doctor.visit import Introduction, Options, Visit
 from authserver.doctor.walk import go
 from authserver.doctor.wire import Unanswered, Wire
 
-# Who does what, for people who wait.
+# Progress: who does what, for the person who waits.
 Progress = Callable[[str, str], None]
 
 
 class Unreachable(Exception):
-    """Nothing answers where the examination begins; the text says what and why, for people."""
+    """The first address does not answer; the text says which and why, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """What came of one program.
+    """The result of one program.
 
     Attributes:
         name: the file name of its recording.
@@ -52,10 +52,10 @@ class Report:
     """What was found.
 
     Attributes:
-        issuer: the authorization server that was looked at; "" when the resource led to none.
+        issuer: the examined authorization server; "" when the resource names none.
         resource: the protected resource, if one was named.
-        found: what concerns every client.
-        programs: what concerns each program.
+        found: the findings for every client.
+        programs: the findings for each program.
     """
 
     issuer: str = ""
@@ -83,14 +83,14 @@ def examine(
     options: Options,
     progress: Progress,
 ) -> Report:
-    """Look at a resource, or at an authorization server, or at both, and walk each program through.
+    """Examine a resource, an authorization server or both, and make the requests of each program.
 
     Args:
-        issuer: the authorization server; "" for that which the resource names first, as programs choose it.
+        issuer: the authorization server; "" for the first one that the resource names, which programs choose.
         programs: the names of recordings, in the order of the report.
 
     Raises:
-        Unreachable: nothing answers where it begins.
+        Unreachable: the first address does not answer.
     """
     findings, report = Findings(), Report(resource=resource)
     protected: Resource | None = None
@@ -111,7 +111,7 @@ def examine(
 
 
 def _chosen(issuer: str, protected: Resource, findings: Findings) -> str:
-    """The authorization server to look at: the one that was named, else the first of the resource."""
+    """The authorization server to examine: the one that was named, else the first of the resource."""
     if issuer and protected.servers and issuer not in protected.servers:
         findings.stumble(
             "resource-servers", f"the resource does not name {issuer}, so no program comes from there to it"
@@ -138,7 +138,7 @@ def _walked(
         told=told,
         findings=Findings(name),
     )
-    # What its recording cannot say of this server is no reason to end the examination of the others.
+    # If its recording does not fit this server, the other programs are examined all the same.
     go(visit, lambda words: progress(recording.program, words))
     return Walked(
         name=name,
@@ -150,7 +150,7 @@ def _walked(
 
 
 def _look_at_audience(report: Report, protected: Resource, findings: Findings) -> None:
-    """Whether the server gives tokens for the resource, as far as the programs came."""
+    """Whether the server gives tokens for the resource, according to the requests of the programs."""
     asked = [
         finding
         for walked in report.programs
@@ -174,10 +174,10 @@ def _look_at_audience(report: Report, protected: Resource, findings: Findings) -
 
 
 def problem_of(url: str) -> str:
-    """Why this cannot be an issuer or a resource to look at; "" when it can."""
+    """Why this URL cannot be an issuer or a resource; "" when it can."""
     try:
         parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port  # both raise where there is none that could be
+        host, _port = parts.hostname, parts.port  # both raise ValueError for an impossible host or port
     except ValueError:
         return "it is not a URL"
     if parts.scheme not in ("https", "http") or not host:

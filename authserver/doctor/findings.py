@@ -1,4 +1,4 @@
-"""What was found: a result for each check, and the list of all checks with their clauses and remedies."""
+"""Findings: a result for each check, and the list of all checks with their clauses and remedies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Result(StrEnum):
-    """What came of a check, from good to bad."""
+    """The result of a check, from good to bad."""
 
     OK = "ok"
     NOT_RUN = "not run"
@@ -18,12 +18,12 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that is looked at.
+    """A check.
 
     Attributes:
         step: the part of a connection that it belongs to.
         clause: the specification and section that it comes from.
-        remedy: what to change at a server of ours; "" if no change of a server helps.
+        remedy: what to change if the server is authserver; "" if no change of a server helps.
     """
 
     step: str
@@ -249,13 +249,13 @@ CHECKS: Mapping[str, Check] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
-        program: the file name of its recording; "" for what concerns every client.
+        program: the file name of its recording; "" for a finding that concerns every client.
         check: its name in `CHECKS`.
-        what: what happens, in a sentence; it may quote what the server answered, so print it as text of strangers.
-        error_id: by which an operator of authserver looks the refusal up; "" for none. It is a stranger's text too.
+        what: the finding as a sentence; it may quote an answer of the server, so print it as a stranger's text.
+        error_id: the id by which an operator of authserver finds the refusal; "" for none. It is a stranger's text, too.
     """
 
     program: str
@@ -271,12 +271,12 @@ class Finding:
 
     @property
     def clause(self) -> str:
-        """The sections of the RFCs that the check rests on; "" where it rests on none."""
+        """The sections of the RFCs that the check comes from; "" if it comes from none."""
         return CHECKS[self.check].clause
 
     @property
     def remedy(self) -> str:
-        """What to change at a server of ours; "" where there is nothing to change."""
+        """What to change if the server is authserver; "" if there is nothing to change."""
         return CHECKS[self.check].remedy if self.result in (Result.WARNING, Result.STUMBLES) else ""
 
 
@@ -307,7 +307,7 @@ class Findings:
         self.add(check, Result.NOT_RUN, what)
 
     def warn(self, check: str, what: str) -> None:
-        """Add a warning: the program gets on, though not as it should."""
+        """Add a warning: the program can go on, but something is wrong."""
         self.add(check, Result.WARNING, what)
 
     def stumble(self, check: str, what: str, error_id: str = "") -> None:

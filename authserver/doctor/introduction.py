@@ -1,4 +1,4 @@
-"""How a program gets a client id: by one that was given, by its document, or by registering, which is undone later."""
+"""How a program gets a client id: it was given one, has a document, or registers; a registration is removed later."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.doctor.wire import Answer, NotADocument, Unanswered
 
 
 def introduces_itself(visit: Visit) -> bool:
-    """Whether it has a client id now."""
+    """Get a client id; whether the program has one now."""
     metadata = visit.told.metadata
     if visit.options.client_id:
         visit.introduction = Introduction.GIVEN
@@ -67,7 +67,7 @@ def _uses_document(visit: Visit) -> bool:
         )
         return False
     visit.introduction = Introduction.DOCUMENT
-    # A key where that is taken: it is the stronger one.
+    # A key if the server accepts keys, because that is stronger.
     visit.told.registered = {
         "client_id": document.url,
         "token_endpoint_auth_method": "private_key_jwt" if "private_key_jwt" in fitting else "none",
@@ -156,7 +156,7 @@ def _is_refused_registration(visit: Visit, answer: Answer, asked: dict[str, Any]
 
 
 def _offered_methods(visit: Visit) -> tuple[str, ...]:
-    # RFC 8414, 2: what is meant where nothing is said.
+    # RFC 8414, 2: the default.
     return texts_of(visit.told.metadata, "token_endpoint_auth_methods_supported") or ("client_secret_basic",)
 
 
@@ -197,7 +197,7 @@ def _checks_registered(visit: Visit, answer: Answer, asked: dict[str, Any], regi
 
 
 def remove(visit: Visit) -> None:
-    """Remove what was registered (RFC 7592, 2.3), or say that it stays behind."""
+    """Remove the registered client (RFC 7592, 2.3), or add a finding that it stays."""
     if problem := _problem_of_removing(visit):
         visit.left_behind = quoted(text_of(visit.to_remove, "client_id"))
         visit.findings.warn("registration-removed", f"what it registered stays behind: {problem}")

@@ -1,4 +1,4 @@
-"""Where a browser is led by an authorization request: back to the client, or on to a page for a person."""
+"""Where an authorization request takes a browser: back to the client, or to a page for a person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COOKIE = re.compile(r"(?:^|,\s*)([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([\x21\x23-\x2B\x
 
 
 def sent_back(answer: Answer, redirect_uri: str) -> dict[str, str] | None:
-    """What the client gets at this redirect URI: by a redirect, or by a page that leads there; None when nothing."""
+    """The parameters that the client gets at this redirect URI by a redirect, or by a page that goes there; else None."""
     if answer.location:
         return query_of(answer.location) if _is_below(answer.location, redirect_uri) else None
     text = html.unescape(answer.body.decode("utf-8", "replace"))
@@ -31,7 +31,7 @@ def _is_below(location: str, redirect_uri: str) -> bool:
 
 
 def looks_like(answer: Answer, accepted: Answer) -> bool:
-    """Whether two answers lead a person to the same kind of place."""
+    """Whether two answers show a person the same kind of page."""
     if answer.status != accepted.status:
         return False
     if not accepted.location:
@@ -41,12 +41,12 @@ def looks_like(answer: Answer, accepted: Answer) -> bool:
 
 
 def followed(wire: Wire, answer: Answer) -> Answer | None:
-    """The page that an answer leads to, with the cookies that were set on the way; None where it is at another host.
+    """The page to which an answer redirects, with the cookies that were set on the way; None if it is at another host.
 
     After three redirects the last one is returned.
 
     Raises:
-        Unanswered: there is no answer on the way.
+        Unanswered: one of the redirects is not answered.
     """
     origin, cookies = origin_of(answer.url), dict[str, str]()
     for _ in range(MAXIMUM_REDIRECTS):
@@ -64,7 +64,7 @@ def followed(wire: Wire, answer: Answer) -> Answer | None:
 
 
 def joined(base: str, location: str) -> str:
-    """Where a redirect leads (RFC 9110, 10.2.2); as it is where it is no URL."""
+    """The absolute URL of a redirect (RFC 9110, 10.2.2); a text that is no URL is returned as it is."""
     try:
         return urljoin(base, location)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Answers of strangers, read without trust: of the wrong type is as good as absent, and what is quoted is short."""
+"""Reads answers of strangers without trust: a value of the wrong type counts as absent, and quotations are short."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 Json = Mapping[str, Any]
 
 MAXIMUM_QUOTED = 160
-# Characters of a page that are looked at.
+# Characters of a page that are read.
 MAXIMUM_PAGE = 65_536
 # RFC 9110, 5.6.2 and 5.6.4.
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ATTRIBUTE = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)")')
 _SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+|$)")
 _BETWEEN = re.compile(r"[ \t]*,?[ \t,]*")
-# What a page says of a refusal, beside the words for people.
+# The words of OAuth with which a page names a refusal.
 _OF_OAUTH = re.compile(r"\b(?:invalid_\w+|unauthorized_client|redirect_uri|client_id|code_challenge)\b")
 _TAG_NAME = re.compile(r"/?[a-z][a-z0-9]*", re.IGNORECASE)
-# What is in these is not for people.
+# The content of these elements is not for people.
 _ENDS = {name: re.compile(f"</{name}", re.IGNORECASE) for name in ("script", "style")}
 
 
@@ -42,7 +42,7 @@ def texts_of(document: Json, name: str) -> tuple[str, ...]:
 
 
 def has(document: Json, name: str) -> bool:
-    """Whether a member says anything; null, empty and false do not."""
+    """Whether a member has a value; null, empty and false count as none."""
     return bool(document.get(name))
 
 
@@ -58,7 +58,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def page_text(body: bytes) -> str:
-    """What an error page says: its heading, else its title, and the words on it that speak of OAuth."""
+    """The text of an error page: its heading, else its title, and the words of OAuth on it."""
     pieces = list(_pieces(body[:MAXIMUM_PAGE].decode("utf-8", "replace")))
     title = next(filter(None, (_inside(name, pieces) for name in ("h1", "title"))), "")
     texts = [_plain(text) for _, text in pieces]
@@ -69,7 +69,7 @@ def page_text(body: bytes) -> str:
 
 
 def _pieces(page: str) -> Iterator[tuple[str, str]]:
-    """The texts between the tags, each with the name of the tag before it; it goes through the page once."""
+    """The texts between the tags, each with the name of the tag before it; the page is read once."""
     at, tag = 0, ""
     while (opened := page.find("<", at)) >= 0:
         yield tag, page[at:opened]
@@ -113,14 +113,14 @@ def origin_of(url: str) -> str:
 
 
 def query_of(url: str) -> dict[str, str]:
-    """The parameters of a URL; of one that is there twice the last."""
+    """The parameters of a URL; if one occurs twice, its last value."""
     return dict(parse_qsl(parts_of(url).query, keep_blank_values=True))
 
 
 def challenges(header: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """The challenges of a WWW-Authenticate header: each scheme with its attributes in order (RFC 9110, 11.6.1).
 
-    What does not follow the grammar ends the reading; the attributes before it are returned.
+    Reading stops at the first text that breaks the grammar; the attributes before it are returned.
     """
     found: list[tuple[str, list[tuple[str, str]]]] = []
     at = 0

@@ -1,7 +1,7 @@
-"""What real programs send, as JSON files in `programs/`: one a program, dated, with the source of each part.
+"""The requests of real programs, as JSON files in `programs/`: one for each program, dated, with the source of each part.
 
-A recording holds requests, not expectations. Where a program builds a value from what it was told (the scopes of the
-protected resource, the grant types of our metadata), the recording says how, so that the value stays true when we change.
+A recording holds requests, not expectations. If a program builds a value from an answer (the scopes of the protected
+resource, the grant types of our metadata), the recording says how. Then the value is right also when our answer changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 FOLDER = Path(__file__).parent / "programs"
 
-# A repository with an issue, pull request or file; or a package; or a page. Then the date of what was read.
+# A repository with an issue, pull request or file; or a package; or a page. Then the date of its version.
 _SOURCE = re.compile(r"(reconstructed from )?[\w@.-]+[/ ][^,]*, .*[0-9]{4}-[0-9]{2}-[0-9]{2}.*", re.DOTALL)
 
 
@@ -28,7 +28,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Sources(Strict, frozen=True):
-    """Where each part was read, and when; `reconstructed from` where nobody shows it."""
+    """The source and date of each part; `reconstructed from` if no source shows the request itself."""
 
     discovery: str
     registration: str
@@ -43,14 +43,14 @@ class Sources(Strict, frozen=True):
 
 
 class Scope(Strict, frozen=True):
-    """How a program chooses a scope: the first of these that says anything, else a text of its own.
+    """How a program chooses a scope: the first of these sources that has one, else a text of its own.
 
     Attributes:
         first_of: `challenge` is the `scope` of the API's 401 (RFC 6750, 3), `resource` the `scopes_supported` of the
             protected resource metadata (RFC 9728), `registered` the `scope` of our answer to the registration, `server`
             the `scopes_supported` of our metadata, `granted` the `scope` of our token response.
-        otherwise: what it sends when none of them says anything; null sends no `scope`.
-        added_if_advertised: scopes it adds when our metadata lists them.
+        otherwise: the scope that it sends if none of them has one; null sends no `scope`.
+        added_if_advertised: scopes that it adds if our metadata lists them.
     """
 
     first_of: tuple[Literal["challenge", "resource", "registered", "server", "granted"], ...] = ()
@@ -62,11 +62,11 @@ class Discovery(Strict, frozen=True):
     """How a program finds our metadata.
 
     Attributes:
-        documents: the addresses in the order in which they are asked; `{origin}` and `{path}` are those of the issuer.
-        headers: of each request.
-        needs: members of the metadata that the program looks for, each with a value that must be there, or null.
+        documents: the addresses in the order in which they are tried; `{origin}` and `{path}` are those of the issuer.
+        headers: the headers of each request.
+        needs: members of the metadata that the program needs, each with a required value, or null for any value.
         on_not_found: what it does when an address answers 404.
-        at_the_api: whether it asks at the origin of the API, which has to pass ours on, instead of the issuer's.
+        at_the_api: whether it asks at the origin of the API, which must return our metadata, instead of the issuer's.
     """
 
     documents: tuple[str, ...]
@@ -87,11 +87,11 @@ class Registration(Strict, frozen=True):
     """The registration request (RFC 7591, 3.1).
 
     Attributes:
-        body: as sent, without what the program works out.
+        body: the body as sent, without the members that the program computes.
         cut_to: members whose values are cut to those that a member of our metadata lists.
         chosen: members that are chosen from what our metadata lists.
         scope: the member `scope`.
-        insists_on_method: whether it goes no further when the answer names another authentication method.
+        insists_on_method: whether it stops when the answer names another authentication method.
     """
 
     headers: Mapping[str, str]
@@ -107,9 +107,9 @@ class Authorization(Strict, frozen=True):
 
     Attributes:
         way: a name for it.
-        redirect_uri: where it waits; as registered, or with a port that it got since.
+        redirect_uri: the redirect URI; as registered, or with the port on which the program listens now.
         state: an example, in the program's form where a source shows that.
-        parameters: in order; `{…}` stands for what the program puts there. A `{scope}` that is null is left out, and
+        parameters: in order; the program fills in each `{…}`. A `{scope}` that is null is left out, and
             `{prompt}` is `consent` beside the scope offline_access and left out otherwise.
         scope: the parameter `scope`.
     """
@@ -137,7 +137,7 @@ class TokenRequest(Strict, frozen=True):
 
 
 class MetadataDocument(Strict, frozen=True):
-    """The client id metadata document that the program prefers where a server takes one."""
+    """The client id metadata document that the program prefers if a server accepts one."""
 
     url: str
     source: str
@@ -148,7 +148,7 @@ class Recording(Strict, frozen=True):
     """What one program sends.
 
     Attributes:
-        recorded: when this was written down.
+        recorded: the date of the recording.
         code_verifier: an example, in the program's form (RFC 7636, 4.1).
         resource: `verbatim` is the identifier as the protected resource metadata has it, `href` is what a URL parser of
             a browser makes of it (a slash at the end of a bare host), `without slash` has none at its end; null sends
@@ -174,7 +174,7 @@ class Recording(Strict, frozen=True):
 
 
 def load(name: str) -> Recording:
-    """The recording of this file name. Raises msgspec.ValidationError naming what is wrong in it."""
+    """The recording with this file name. Raises msgspec.ValidationError that names the wrong member."""
     return msgspec.json.decode((FOLDER / f"{name}.json").read_bytes(), type=Recording)
 
 

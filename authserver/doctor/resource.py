@@ -1,4 +1,4 @@
-"""A protected resource as clients see it: its challenge (RFC 6750), its metadata (RFC 9728), and what it must refuse."""
+"""A protected resource as clients see it: its challenge (RFC 6750), its metadata (RFC 9728) and its refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from authserver.doctor.server import STRANGER, is_local, readable_by, with_query
 from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
-# A resource names few; more are not asked.
+# A resource names few authorization servers; further ones are not examined.
 MAXIMUM_SERVERS = 3
 BAD_TOKEN = "doctor.is.not.a.token"
 # The first message of an MCP client; it changes nothing.
@@ -47,8 +47,8 @@ class Resource:
     """A protected resource.
 
     Attributes:
-        url: as it was named.
-        identifier: the `resource` of its metadata; as named where it has none.
+        url: its URL as the operator wrote it.
+        identifier: the `resource` of its metadata; `url` if it has none.
         challenge: the scopes of its 401.
         scopes: the `scopes_supported` of its metadata.
         servers: its authorization servers, at most three.
@@ -62,10 +62,10 @@ class Resource:
 
 
 def look_at(wire: Wire, url: str, findings: Findings, progress: Callable[[str], None]) -> Resource:
-    """Look at the resource. What is found goes into `findings`.
+    """Examine the resource, and add to `findings`.
 
     Raises:
-        Unanswered: nothing answers there.
+        Unanswered: its URL does not answer.
     """
     resource = Resource(url=url, identifier=url)
     if not url.startswith("https://"):
@@ -96,7 +96,7 @@ Asking = Callable[..., Answer]
 
 
 def _way_of_asking(wire: Wire, url: str) -> Asking:
-    """GET; where that is not a method of the resource, what an MCP client sends first. Raises Unanswered."""
+    """GET, or the first message of an MCP client if the resource does not take GET. Raises Unanswered."""
 
     def by_get(headers: dict[str, str], **query: str) -> Answer:
         return wire.ask(
@@ -221,7 +221,7 @@ def _error_of(answer: Answer) -> str:
 
 
 def _forged(resource: Resource) -> str:
-    """A token that says all the right things and that nobody signed."""
+    """A JWT with the right claims and no signature."""
     header = {"alg": "none", "typ": "at+jwt"}
     claims = {
         "iss": origin_of(resource.url),

@@ -1,4 +1,4 @@
-"""The requests of a program, made of its recording and of what it was told: pure functions, nothing is sent here."""
+"""The requests of a program, made from its recording and the answers so far: pure functions, nothing is sent here."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from authserver.doctor.recordings import Authorization, Recording, Scope, TokenR
 
 @dataclass(slots=True, kw_only=True)
 class Told:
-    """What a program was told so far.
+    """The answers that a program got so far.
 
     Attributes:
         resource: the identifier of the protected resource as its metadata has it; None where there is none.
         challenge: the scopes of its 401.
         resource_scopes: the `scopes_supported` of its metadata.
         metadata: of the authorization server.
-        registered: the answer to the registration; with a client id that was given it has that alone.
+        registered: the answer to the registration; if a client id was given, only that client id.
         tokens: the last token response.
     """
 
@@ -72,7 +72,7 @@ def documents_of(recording: Recording, origin: str, path: str) -> list[str]:
 def registration_of(recording: Recording, told: Told) -> dict[str, Any]:
     """The body of its registration.
 
-    Where the metadata lists nothing to choose from, the values of the recording stay.
+    If the metadata lists no values to choose from, those of the recording are used.
     """
     recorded = recording.registration
     body = dict(recorded.body)
@@ -109,7 +109,7 @@ def token_request_of(
     """The headers and the form of a request to the token endpoint, with the program's authentication.
 
     Args:
-        values: what the placeholders of the form stand for; client id, resource and scope are added.
+        values: the values of the placeholders of the form; client id, resource and scope are added.
     """
     client_id, secret = text_of(told.registered, "client_id"), text_of(told.registered, "client_secret")
     values = {
@@ -121,7 +121,7 @@ def token_request_of(
     form, headers = filled(request.form, values), dict(request.headers)
     method: str = request.authentication
     if method == "registered":
-        # RFC 7591, 2: what is not stated.
+        # RFC 7591, 2: the default.
         method = text_of(told.registered, "token_endpoint_auth_method") or "client_secret_basic"
     if method == "client_secret_basic" and secret:
         credentials = base64.b64encode(f"{client_id}:{secret}".encode()).decode()

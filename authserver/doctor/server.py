@@ -1,4 +1,4 @@
-"""What every client of an authorization server relies on, whichever program it is."""
+"""Checks everything at an authorization server that all clients rely on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from authserver.doctor.reading import (
 from authserver.doctor.wire import Answer, NotADocument, Unanswered, Wire
 
 OAUTH, OPENID = "oauth-authorization-server", "openid-configuration"
-# Nobody's: a page that asks from another origin, a client and an address for its answers.
+# These belong to nobody: the origin of a page, a client and its redirect URI.
 STRANGER = "https://doctor.invalid"
 STRANGERS_CLIENT = "authserver-doctor"
 STRANGERS_REDIRECT_URI = f"{STRANGER}/callback"
@@ -50,19 +50,19 @@ _LISTS = (
     "code_challenge_methods_supported",
 )
 _FLAGS = ("authorization_response_iss_parameter_supported", "client_id_metadata_document_supported")
-# By the type of a key: the members that only its owner may have (RFC 7518, 6).
+# By the type of a key: its private members (RFC 7518, 6).
 _PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}
 
 
 @dataclass(slots=True, kw_only=True)
 class Server:
-    """An authorization server as it is seen from outside.
+    """An authorization server as seen from outside.
 
     Attributes:
-        issuer: as it was named.
+        issuer: the issuer as the operator wrote it.
         metadata: its document; empty when there is none.
-        metadata_url: where that was found; "" when there is none.
-        takes_registrations: whether anybody may register, as far as that is seen without registering; None for unknown.
+        metadata_url: the URL of the document; "" when there is none.
+        takes_registrations: whether anybody may register, as far as that shows without registering; None for unknown.
     """
 
     issuer: str
@@ -86,10 +86,10 @@ class Server:
 
 
 def look_at(wire: Wire, issuer: str, findings: Findings, progress: Callable[[str], None]) -> Server:
-    """Look at the server. What is found goes into `findings`.
+    """Examine the server, and add to `findings`.
 
     Raises:
-        Unanswered: there is nothing at the first address that is asked, so nothing else would answer.
+        Unanswered: the first address does not answer, so no other one would.
     """
     server = Server(issuer=issuer)
     _look_at_issuer(server, findings)
@@ -112,7 +112,7 @@ def look_at(wire: Wire, issuer: str, findings: Findings, progress: Callable[[str
 
 
 def is_local(url: str) -> bool:
-    """Whether a URL leads to this computer, by its text."""
+    """Whether a URL names this computer."""
     return parts_of(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
@@ -122,10 +122,10 @@ def readable_by(answer: Answer, origin: str) -> bool:
 
 
 def preflight(wire: Wire, method: str, url: str, origin: str, names: tuple[str, ...]) -> str:
-    """Ask as a browser asks before such a request; why it would not send it, or "".
+    """Send the preflight of a browser. Returns why the browser would not send the request, or "".
 
     Args:
-        names: the headers that are not sent without asking, in lower case.
+        names: the headers that need a preflight, in lower case.
 
     Raises:
         Unanswered: there is no answer.
@@ -160,7 +160,7 @@ def _look_at_issuer(server: Server, findings: Findings) -> None:
 
 
 def _find_metadata(wire: Wire, server: Server, findings: Findings) -> Answer | None:
-    """Ask all addresses that any program asks; the answer that has the document."""
+    """Ask all addresses that any program asks. Returns the answer with the document."""
     # One of them twice where the issuer has no path.
     addresses = list(
         dict.fromkeys(
@@ -420,7 +420,7 @@ def _key_words(key: Mapping[str, Any]) -> str:
 
 
 def _bits(number: str) -> int:
-    """Of a number in base64 for URLs, about."""
+    """The approximate number of bits of a number in base64url."""
     return len(number) * 6 // 8 * 8
 
 
@@ -471,12 +471,12 @@ def _maximum_age(answer: Answer) -> int | None:
 
 
 def _look_at_registration(wire: Wire, server: Server, findings: Findings) -> None:
-    """Whether anybody may register, by a body that can register nothing."""
+    """Find out whether anybody may register, with a body that cannot register a client."""
     url = server.endpoint("registration")
     if not url:
         return
     try:
-        # A list: no client is described by it (RFC 7591, 3.1).
+        # A list does not describe a client (RFC 7591, 3.1).
         answer = wire.ask(
             "POST", url, {"Content-Type": "application/json", "Accept": "application/json"}, b"[]"
         )
@@ -599,5 +599,5 @@ def _look_at_authorization_endpoint(wire: Wire, server: Server, findings: Findin
 
 
 def with_query(url: str, parameters: Mapping[str, str]) -> str:
-    """A URL with these parameters behind those that it has."""
+    """A URL with these parameters added to its query."""
     return f"{url}{'&' if '?' in url else '?'}{urlencode(parameters)}"

@@ -1,4 +1,4 @@
-"""One program at one server: what both know of each other, and how the program asks."""
+"""One program at one server: what each has told the other, and how the program sends a request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from authserver.doctor.sending import Told
 from authserver.doctor.server import Server, preflight, readable_by
 from authserver.doctor.wire import Answer, Unanswered, Wire
 
-# What a browser sends across origins without asking first (Fetch standard, CORS-safelisted request-header); so is a
-# form, but not JSON.
+# The headers that a browser sends across origins without a preflight (Fetch standard, CORS-safelisted request-header);
+# a body may be a form, but not JSON.
 SAFE_HEADERS = {"accept", "accept-language", "content-language", "origin"}
 SAFE_TYPE = "application/x-www-form-urlencoded"
 
@@ -24,7 +24,7 @@ class NotSent(Unanswered):
 
 
 class Introduction(StrEnum):
-    """How a program says who it is."""
+    """How a program gets a client id."""
 
     GIVEN = "the client id that was given"
     DOCUMENT = "the address of its document"
@@ -34,11 +34,11 @@ class Introduction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the operator allows.
+    """The options of the command.
 
     Attributes:
-        register: whether programs may register; what is registered is removed again where the server offers that.
-        client_id: of a client that was registered before, for programs to use in the place of a registration.
+        register: whether programs may register; the registration is removed again if the server offers that.
+        client_id: the id of a client that was registered before, which programs use instead of registering.
     """
 
     register: bool = False
@@ -50,10 +50,10 @@ class Visit:
     """One program at one server.
 
     Attributes:
-        told: what it knows of the API; what it is told on the way is added.
-        introduction: how it introduced itself, once it has.
-        to_remove: the answer to its registration, while what it registered is there.
-        left_behind: the id of a client that it registered and that could not be removed.
+        told: the answers so far; it begins with those of the resource.
+        introduction: how it got a client id; None before.
+        to_remove: the answer to its registration, as long as the registered client exists.
+        left_behind: the id of a client that it registered and could not remove.
     """
 
     wire: Wire
@@ -67,7 +67,7 @@ class Visit:
     left_behind: str = ""
 
     def ask(self, method: str, url: str, headers: Any, body: bytes | None = None) -> Answer:
-        """One request as the program sends it; of a page in a browser also whether it may. Raises Unanswered."""
+        """Send one request as the program does; in a browser, check that the browser allows it. Raises Unanswered."""
         headers = dict(headers)
         page = headers.get("Origin")
         if page is not None:

@@ -1,4 +1,4 @@
-"""The way of one program through a server, as far as it goes without a person who signs in."""
+"""The requests of one program to a server, up to the point at which a person must sign in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authserver.doctor.wire import Unanswered
 
 
 def go(visit: Visit, progress: Callable[[str], None]) -> None:
-    """Go as far as the program comes. What it registered is removed, whatever happens."""
+    """Make the requests of the program until one fails. The client that it registered is always removed."""
     progress("looks for the metadata")
     if not discovers(visit):
         return
@@ -24,7 +24,7 @@ def go(visit: Visit, progress: Callable[[str], None]) -> None:
         if has_members(visit) and introduces_itself(visit):
             progress("asks for a code")
             accepted = authorizes(visit)
-            # Where its document was not taken there is no client that a token could be for.
+            # If its document was not accepted, there is no client that could ask for a token.
             if accepted or visit.introduction is not Introduction.DOCUMENT:
                 progress("asks for a token")
                 _asks_for_tokens(visit)
@@ -35,7 +35,7 @@ def go(visit: Visit, progress: Callable[[str], None]) -> None:
 
 
 def _asks_for_tokens(visit: Visit) -> None:
-    """Redeem a code and a refresh token that do not exist: who gets that far has been taken as a client."""
+    """Redeem a code and a refresh token that do not exist: the server refuses them only after accepting the client."""
     if text_of(visit.told.registered, "token_endpoint_auth_method") == "private_key_jwt":
         visit.findings.not_run("authenticates", "it authenticates with a key, which only the program has")
         return

@@ -1,10 +1,10 @@
-"""The one way in which requests leave: bounded in time, size and destination, and whatever comes back is an answer or a
-sentence that says why there is none.
+"""Sends all requests of the doctor, with limits of time, size and destination; the result is an answer or a sentence
+that says why there is none.
 
-The connections are those with which the server fetches documents (`authserver.fetching`). What differs is whom they may
-reach. There a stranger names the URL, so only public addresses will do. Here the operator names it, and looks at servers
-on this machine and in the operator's own network on purpose. What is named by the documents of such a server is still
-named by a stranger: it is reached if it is public, or if the server itself is as private as that.
+The connections are those with which the server fetches documents (`authserver.fetching`), but other addresses are
+allowed. There a stranger names the URL, so only public addresses are allowed. Here the operator names it, and may want
+to examine servers on this machine and in the operator's own network. A URL in a document of such a server is still named
+by a stranger: it is allowed if its address is public, or if the server itself has an equally private address.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from authserver.limits import MAXIMUM_DOCUMENT, MAXIMUM_URI
 
 USER_AGENT = "authserver-doctor"
 _ALL_STATUSES = range(100, 600)
-# What OpenSSL says, and what that means to people.
+# Messages of OpenSSL, and their meaning in plain words.
 _TLS_PROBLEMS = (
     ("certificate has expired", "its certificate has expired"),
     (
@@ -72,7 +72,7 @@ class Unanswered(Exception):
     """There is no answer; the text says why, for people.
 
     Attributes:
-        status: of HTTP, if at least that came.
+        status: the HTTP status, if it arrived.
     """
 
     def __init__(self, why: str, status: int | None = None) -> None:
@@ -81,16 +81,16 @@ class Unanswered(Exception):
 
 
 class NotADocument(Exception):
-    """An answer is not the JSON that it should be; the text says why, for people."""
+    """An answer is not the expected JSON; the text says why, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back, whatever its status is.
+    """An answer, of any status.
 
     Attributes:
         headers: by lower-case name; several of one name are joined by a comma.
-        seconds: that it took.
+        seconds: the time that it took.
     """
 
     url: str
@@ -106,12 +106,12 @@ class Answer:
 
     @property
     def location(self) -> str:
-        """Where a redirect leads, as the header says it; "" for an answer that is no redirect."""
+        """The header Location of a redirect; "" for an answer that is no redirect."""
         return self.headers.get("location", "") if 300 <= self.status < 400 else ""
 
     @property
     def kind(self) -> str:
-        """Status and type, as people read them."""
+        """Status and media type, for people."""
         return f"{self.status} {self.media_type}".strip()
 
     def document(self) -> Json:
@@ -133,7 +133,7 @@ class Answer:
         return value if isinstance(value, str) else ""
 
     def skew(self) -> float | None:
-        """By how many seconds the clock of its server is ahead of ours; None when it does not say."""
+        """By how many seconds the clock of its server is ahead of ours; None when it has no Date header."""
         try:
             at = parsedate_to_datetime(self.headers["date"])
             return at.timestamp() - time.time()
@@ -166,7 +166,7 @@ class Wire:
         self._seconds = seconds
         self._context = trusting(ca_file)
         self._resolve = resolve
-        # Whether the operator's own servers were seen at such addresses.
+        # Whether the servers that the operator named have such addresses.
         self._loopback = False
         self._private = False
 
@@ -182,10 +182,10 @@ class Wire:
         """Send one request. No redirect is followed.
 
         Args:
-            page: the answer is for people, so it may be longer than what is read: then its body is empty.
+            page: whether the answer is a page for people, which may be longer than the limit: then its body is empty.
 
         Raises:
-            Unanswered: there is no answer within the limits, or this URL is not asked.
+            Unanswered: there is no answer within the limits, or this URL is not allowed.
         """
         scheme, host, port, target = _parts(url)
         began = time.monotonic()
@@ -240,7 +240,7 @@ class Wire:
 
 
 def _parts(url: str) -> tuple[str, str, int | None, str]:
-    """Scheme, host, port and target. Raises Unanswered for what is no URL that could be asked."""
+    """Scheme, host, port and target. Raises Unanswered for a text that is no URL for HTTP."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -19,16 +19,16 @@ from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, P
 # How many events a page has at most (T146), and how many an export reads at a time.
 MAXIMUM_PAGE = 100
 BATCH = 500
-# After this time no event with a time before it is stored any more: requests have ended, and so have the minutes of
-# `engine.floods`, also if the database could not be written at their end.
+# The age after which no older event is stored any more: requests have ended, and so have the minutes of `engine.floods`,
+# also if the database could not be written at their end.
 SETTLED = timedelta(minutes=5)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-# What is searched by alone only where it says how far back.
+# Filters that need a time when they are the only ones.
 _WIDE = frozenset({"actor", "source", "reason", "request_id"})
 
 
 class BadSearch(ValueError):
-    """There is no such search; the message says what to write instead."""
+    """The search is not allowed; the message says what to write instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def search(stored: Events, wanted: EventFilter, *, after: str | None = None, lim
         limit: 1 to MAXIMUM_PAGE.
 
     Raises:
-        BadSearch: a cursor that is none, times in the wrong order, or a search that reads too much.
+        BadSearch: a malformed cursor, times in the wrong order, or a search that reads too much.
         StorageUnavailable: the storage did not answer.
     """
     if not 1 <= limit <= MAXIMUM_PAGE:
@@ -104,7 +104,7 @@ def cursor_of(event: Event) -> str:
 
 
 def cursor_at(at: datetime, identifier: str) -> str:
-    """The place of what has this time and id, as `cursor_of`."""
+    """The cursor for this time and id, as `cursor_of`."""
     return f"{at.astimezone(UTC).strftime(_TIME)}_{identifier}"
 
 
@@ -125,9 +125,9 @@ def place_of(cursor: str) -> Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """What a reader of the events has still to take: how many, deleted ones included, and the time of the first.
+    """The events that a reader has not taken yet: their number, with deleted ones, and the time of the first.
 
-    `set_aside` is how many it never took, and that others do not wait for.
+    `set_aside` is the number of events that it never accepted and that do not block the others.
     """
 
     reader: str
@@ -137,7 +137,7 @@ class Backlog:
 
 
 def backlogs(stores: Stores) -> Sequence[Backlog]:
-    """That of each reader that ever began, by name."""
+    """The backlog of each reader that ever began, by name."""
     last = stores.events.last_number()
     set_aside, found = stores.event_positions.set_aside(), []
     for reader, number in stores.event_positions.list():
@@ -155,7 +155,7 @@ def backlogs(stores: Stores) -> Sequence[Backlog]:
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """All that is kept of an event, as JSON can say it; its time in ISO 8601."""
+    """All members of an event, as values for JSON; its time in ISO 8601."""
     return {
         "event_id": event.event_id,
         "type": event.type.value,
@@ -173,7 +173,7 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def types_of(names: Iterable[str]) -> frozenset[EventType]:
-    """The event types of these names. Raises BadSearch, which names those that are nearest."""
+    """The event types with these names. Raises BadSearch, which names similar ones."""
     return frozenset(map(_type_of, names))
 
 
@@ -191,9 +191,9 @@ def _type_of(name: str) -> EventType:
 
 
 def refused_types(named: frozenset[EventType]) -> frozenset[EventType]:
-    """Of these types, or of all where none is named, those that say that a request was refused or failed.
+    """The types for refused and failed requests, among these types or, if none is named, among all.
 
-    Raises BadSearch when none of them does.
+    Raises BadSearch when none of them is such a type.
     """
     refused = named & REFUSALS or (frozenset() if named else REFUSALS)
     if not refused:
@@ -204,7 +204,7 @@ def refused_types(named: frozenset[EventType]) -> frozenset[EventType]:
 
 
 def source_of(text: str) -> str:
-    """A network address as events have it. Raises BadSearch."""
+    """A network address in the form of events. Raises BadSearch."""
     try:
         return str(ip_address(text))
     except ValueError:
@@ -223,6 +223,6 @@ def _check(wanted: EventFilter) -> None:
 
 
 def _check_text(name: str, value: str) -> None:
-    """Databases would not even compare these."""
+    """Raises BadSearch for characters that a database does not compare."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise BadSearch(f"{name}: no event has such characters in it")

@@ -15,18 +15,21 @@ from typing import Any
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.decisions import Ruling, T, Verdict
+from authserver.engine.documents import Document, DocumentKind, Reply
 from authserver.engine.errors import InvalidGrant, OAuthError, ServerError
 from authserver.engine.evidence import bounded
 from authserver.engine.letters import Letter
 from authserver.engine.parameters import Parameters
 from authserver.engine.ports import (
     ContributionFailed,
+    F,
     Fetcher,
     Generation,
     Offered,
     Policies,
     Signer,
     Stores,
+    do_nothing,
 )
 from authserver.engine.questions import Credentials, Question, RateQuestion
 from authserver.engine.records import (
@@ -45,7 +48,7 @@ from authserver.engine.records import (
 from authserver.engine.resource_registry import Registry, TokenForm
 from authserver.engine.timeline import FactsLater, SpanKind, note, wants_spans
 from authserver.engine.turnstile import Turnstile
-from authserver.limits import MAXIMUM_CLIENT_ID
+from authserver.limits import MAXIMUM_CLIENT_ID, MAXIMUM_DOCUMENT
 from authserver.settings import AccessTokenFormat, Settings
 
 # OAuth 2.1, App. A.1.
@@ -104,6 +107,21 @@ class SingleUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherToken:
+    """A JWT for somebody else that a client gets in place of an access token; nothing of it is taken here.
+
+    Attributes:
+        typ: what its header says it is (RFC 8725, 3.11); never that of an access token.
+        claims: those beside `iss`, `iat`, `exp` and `jti`, and the `cnf` of a key that the client proved.
+        lifetime: in seconds; it ends with its grant at the latest.
+    """
+
+    typ: str
+    claims: Mapping[str, Any]
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Issue:
     """What a grant type says may be issued; `engine.tokens.issuing` does it.
 
@@ -120,9 +138,10 @@ class Issue:
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
         bound_refusal: what is raised if it does not.
         uses: what else is used up by this, each once.
-        hangs_on: the grants that a new one is derived from, the nearest first (`engine.grants.deriving`). None of them
-            ends before it is stored.
+        hangs_on: the grants that this one is derived from, the nearest first (`engine.grants.deriving`). None of them
+            ends before the token is stored, nor does the grant itself.
         joins: what ties `user` to an issuer that vouched for them for the first time, so that neither is stored yet.
+        other: what the client gets in place of an access token; None: an access token.
         noted: what the event says besides; nothing secret.
     """
 
@@ -141,6 +160,7 @@ class Issue:
     uses: tuple[SingleUse, ...] = ()
     hangs_on: tuple[Grant, ...] = ()
     joins: JoinedIdentity | None = None
+    other: OtherToken | None = None
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
 
 
@@ -229,6 +249,7 @@ class AssertionProfile:
         names_client: takes the entry, such claims, and the `client_id` of a request that authenticates no client, if it has
             one. Returns the id of the client whose request it is, or raises an OAuth error. None: clients authenticate.
         audience: takes the entry: what `aud` must be; empty: the issuer of this server.
+        exchanges: takes the entry: whether a client may exchange its assertions, too (RFC 8693, 2.1).
         warnings: takes the entry: what operators should know of it, a sentence each, for start and `authserver lint`.
         listed: issuers that the INI names in settings of the plugin, by their `iss`.
     """
@@ -240,8 +261,25 @@ class AssertionProfile:
     lets_in: Callable[[TrustedIssuer, Client], bool] = lambda issuer, client: False
     names_client: Callable[[TrustedIssuer, Mapping[str, Any], str | None], str] | None = None
     audience: Callable[[TrustedIssuer], str] = lambda issuer: ""
+    exchanges: Callable[[TrustedIssuer], bool] = lambda issuer: False
     warnings: Callable[[TrustedIssuer], Sequence[str]] = lambda issuer: ()
     listed: Mapping[str, TrustedIssuer] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeableToken:
+    """A type of token that clients exchange, or get by an exchange (hook `exchangeable_tokens`; RFC 8693, 3).
+
+    Attributes:
+        read: takes the engine, the client that authenticated, and the text of a token. Returns a `Presented`, writes
+            nothing, and raises InvalidRequest for a text that is none, for one that this client may not exchange, and for
+            one that has ended. None: it is not exchanged.
+        make: takes the engine, the client, the parameters and the `Presented` that the client may exchange. Returns an
+            `Issue`, writes nothing, and raises an OAuth error. None: an exchange does not give it.
+    """
+
+    read: Callable[[Engine, Client, str], Any] | None = None
+    make: Callable[[Engine, Client, Parameters, Any], Issue] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,6 +353,7 @@ class Parts:
     auth_methods: tuple[str, ...]
     client_proofs: Mapping[str, ClientProof]
     assertion_profiles: Mapping[str, AssertionProfile]
+    exchangeable_tokens: Mapping[str, ExchangeableToken]
     listed_issuers: Mapping[str, TrustedIssuer]
     offered: Offered
     listed_resources: Mapping[str, Resource]
@@ -327,6 +366,39 @@ class Parts:
     pkce_waivers: frozenset[str]
     further_algorithms: tuple[str, ...]
     generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class _RestingFetcher:
+    """A fetcher that lets the stores of a request rest while it waits for somebody."""
+
+    fetcher: Fetcher
+    rest: Callable[[], None]
+
+    def fetch(
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
+    ) -> Document[F]:
+        return self.fetcher.fetch(kind, url, again=again, ahead=ahead, before=self.rest)
+
+    def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
+        return self.fetcher.cached(kind, url)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        maximum: int = MAXIMUM_DOCUMENT,
+        before: Callable[[], None] = do_nothing,
+    ) -> Reply:
+        return self.fetcher.post(url, body, headers=headers, maximum=maximum, before=self.rest)
 
 
 _PARTS = tuple(part.name for part in fields(Parts))
@@ -361,7 +433,8 @@ class Engine(Parts):
     ) -> Engine:
         """The engine of one request; it continues the given journal."""
         return cls(
-            **dict(zip(_PARTS, _values_of(parts), strict=True)),
+            **dict(zip(_PARTS, _values_of(parts), strict=True))
+            | {"fetcher": _RestingFetcher(parts.fetcher, stores.rest)},
             stores=stores,
             scopes=parts.offered.scopes(),
             resources=Registry(parts.listed_resources, stores.resources),

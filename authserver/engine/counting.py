@@ -99,12 +99,16 @@ def counted(event: Event) -> Iterator[tuple[What, int]]:
 
 def add(stores: Stores, events: Iterable[Event], now: datetime) -> None:
     """Add these events to the counts. Raises StorageUnavailable."""
-    tally: Tally = Counter()
+    # Hour by hour first: events that come together are of few hours.
+    hours: Counter[tuple[datetime, What]] = Counter()
     for event in events:
-        begins = [(step, begin_of(step, event.at)) for step in Step]
+        hour = begin_of(Step.HOUR, event.at)
         for what, number in counted(event):
-            for step, begin in begins:
-                tally[step, begin, what] += number
+            hours[hour, what] += number
+    tally: Tally = Counter()
+    for (hour, what), number in hours.items():
+        for step in Step:
+            tally[step, begin_of(step, hour), what] += number
     stores.statistics.add(_counts(stores, tally, now))
 
 

@@ -11,17 +11,19 @@ it until it expires.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from time import monotonic
 from typing import Any, TypeVar
 
 from authserver.engine import issuer_registry, uris
 from authserver.engine.context import Begin, Engine
+from authserver.engine.crypto.digests import new_identifier
 from authserver.engine.link_records import end_links
+from authserver.engine.ports import Stores
 from authserver.engine.records import (
     ENDED_SESSIONS,
     NOTHING,
@@ -29,6 +31,7 @@ from authserver.engine.records import (
     VOUCHED_BY,
     Client,
     Consent,
+    Event,
     EventFilter,
     EventType,
     Grant,
@@ -47,9 +50,13 @@ from authserver.settings import AccessTokenFormat
 BATCH = 1000
 # Events are read to count the JWTs that are valid: of a busy server not more than these.
 MAXIMUM_EVENTS = 10_000
-# Why a grant ended, as the grant and the event keep it.
+# The reasons for which a grant ended, as the grant and the event keep them.
 ENDED = "ended-by-operator"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
+# Why a session ended that nobody ended.
+TIMED_OUT = "timed-out"
+# Before everything that is stored.
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 _Narrowed = TypeVar("_Narrowed", Grant, Consent)
 
@@ -352,6 +359,33 @@ def end_at_once(engine: Engine, act: Act) -> Ended:
     return sum(end(lambda: nullcontext(engine), act), Ended())
 
 
+def told_sessions(engine: Engine, user_id: str) -> Sequence[Session]:
+    """The sessions of a user whose end is told: the live ones, and those that timed out, unless their end tells nobody."""
+    if engine.settings.session_timeout_delay:
+        return engine.stores.sessions.list(user_id, LONG_AGO, LONG_AGO)
+    since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
+    return engine.stores.sessions.list(user_id, engine.now, since)
+
+
+def record_timed_out(stores: Stores, sessions: Iterable[Session], now: datetime) -> None:
+    """Record, in the transaction that deletes them, that these ended by themselves, so that applications are told."""
+    handles: dict[str, list[str]] = {}
+    for session in sessions:
+        handles.setdefault(session.user_id, []).append(session_handle(session))
+    for user_id, ended in handles.items():
+        stores.events.add(
+            Event(
+                event_id=new_identifier(),
+                type=EventType.SESSION_ENDED,
+                at=now,
+                actor="server",
+                user_id=user_id,
+                reason=TIMED_OUT,
+                details={"sessions": len(ended), ENDED_SESSIONS: ended},
+            )
+        )
+
+
 def end_through(
     engine: Engine,
     user_id: str,
@@ -498,6 +532,7 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
     # Looked up before it is removed: its JWTs are counted by its format and lifetime.
     resource = engine.resources.find(subject.identifier) if subject.kind is SubjectKind.RESOURCE else None
     sessions: Sequence[Session] = ()
+    told: Sequence[Session] = ()
     consents = links = 0
     if subject.kind is SubjectKind.USER and act.event is None:
         # An act of its own event is part of another: of a new password, with which links are worth nothing, or of enabling.
@@ -508,6 +543,7 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
         # then ends that, too.
         since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
         sessions = stores.sessions.list(subject.identifier, engine.now, since)
+        told = told_sessions(engine, subject.identifier)
         if not dry_run:
             stores.sessions.end_all(subject.identifier)
         consents = (
@@ -519,7 +555,7 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
         sessions=len(sessions),
         password_links=links,
         consents=consents,
-        session_handles=tuple(map(session_handle, sessions)),
+        session_handles=tuple(map(session_handle, told)),
     ) + _jwts(engine, subject, resource)
     return ended, is_gone, described(resource) if is_gone and resource else NOTHING
 

@@ -77,10 +77,15 @@ class PasswordLinkRefused(Refusal):
 
 
 class OAuthError(Refusal):
-    """An error with a code of the protocol. How it is delivered depends on the endpoint."""
+    """An error with a code of the protocol. How it is delivered depends on the endpoint.
+
+    Attributes:
+        members: of an answer in JSON, besides; what the client needs to do better.
+    """
 
     code: str
     status: ClassVar[int] = 400
+    members: Mapping[str, str | int] = NOTHING
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Whether the stored events are what was sealed (`engine.event_seals`), and which record is the first that is not."""
+"""Verifies the stored events against their seals (`engine.event_seals`), and finds the first wrong record."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from authserver.engine.event_seals import (
 from authserver.engine.ports import Storage, Stores
 from authserver.engine.records import DeletionMark, EventSeal
 
-# What reading a row ends with that was changed by hand to something of another kind: SQLite keeps anything in any column.
+# The errors of reading a row that was changed by hand to another type: SQLite stores any type in any column.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-# What is older is sealed while a server runs.
+# Older events are sealed while a server runs.
 LATE = timedelta(minutes=5)
 _HEAD = re.compile(r"([0-9]{1,18})-([0-9a-f]{64})")
 
-RESTORE = "Compare with a backup or an export (`authserver audit export`) of before, and find out who can write the database"
+RESTORE = "Compare with an earlier backup or export (`authserver audit export`), and find out who can write the database"
 
 
 class BadHead(ValueError):
-    """There is no such head of a chain; the message says what it looks like."""
+    """The text is not the head of a chain; the message describes one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The first record that is wrong, or about which nothing can be known.
+    """The first record that is wrong or cannot be verified.
 
     Attributes:
-        record: such as `event 512` or `seal 7`.
-        problem: what is wrong with it, as the end of a sentence that begins with the record.
+        record: the record, such as `event 512` or `seal 7`.
+        problem: the rest of a sentence that begins with the record.
         advice: what to do next.
-        event_id: of an event that is there.
+        event_id: the id of an event, if it exists.
     """
 
     record: str
@@ -59,17 +59,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What was found.
+    """The result of a verification.
 
     Attributes:
-        whole: True if nothing is wrong, False if something is, None if that cannot be known.
-        finding: what is wrong, or cannot be known.
-        seals, events, deleted: how many seals were checked, how many events of theirs are there, and how many were deleted
-            because their time was over.
+        whole: True if nothing is wrong, False if something is, None if it cannot be known.
+        finding: the record that is wrong or cannot be verified; None if `whole` is True.
+        seals, events, deleted: the numbers of checked seals, of their events that exist, and of their events that were
+            deleted because they had expired.
         since: when the first of these seals was made.
-        head: of the last seal; None without any.
+        head: the head of the chain at the last seal; None without any.
         sealed_at: when the last seal was made.
-        unsealed: how many events at most are not sealed yet.
+        unsealed: the number of events, at most, that are not sealed yet.
         unsealed_since: the time of the first of them.
     """
 
@@ -98,16 +98,16 @@ def verify(
     head: str | None = None,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Proof:
-    """Check each seal, and each event that it has a digest of, until something is wrong. Servers may write meanwhile.
+    """Check each seal and each event in it until something is wrong. Servers may write meanwhile.
 
     Args:
-        now: of the clock; what is older than a minute or two must be sealed.
+        now: the time of the clock; events that are older than a minute or two must be sealed.
         since: begin with the first seal that was made from this time on.
-        head: of a seal, as it was noted before; it must still be in the chain.
-        told: called now and then with how many numbers of events were looked at, of how many.
+        head: a head that was noted before; its seal must still be in the chain.
+        told: called now and then with the number of checked events, and with their total.
 
     Raises:
-        BadHead: it is none.
+        BadHead: `head` is malformed.
         StorageUnavailable: the storage did not answer.
     """
     noted = None if head is None else _read_head(head)
@@ -124,7 +124,7 @@ class _Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Those that this server has made, and those of which that cannot be known."""
+    """The marks that this server has made, and those of which that cannot be known."""
 
     ours: Sequence[DeletionMark]
     doubtful: Sequence[DeletionMark]
@@ -151,11 +151,11 @@ class _Walk:
         self._found = Proof(whole=True)
         self._keys: Mapping[str, bool] = {}
         self._before: EventSeal | None = None
-        # What cannot be known, because a key of seals or marks is not in the ring: the first seal that none after it
-        # proves, and what is missing although its time may have been over.
+        # Records that cannot be verified, because a key of seals or marks is not in the ring: the first seal that no
+        # later one proves, and a missing record that may have expired.
         self._missing_key = ""
         self._unproven: EventSeal | None = None
-        # The first seal with which a chain of its own begins, and the first before it that nothing proves.
+        # The first seal that begins a new chain, and the first one before it that no seal proves.
         self._apart: EventSeal | None = None
         self._lost: EventSeal | None = None
         self._doubt: str | None = None
@@ -165,7 +165,7 @@ class _Walk:
     def proof(self) -> Proof:
         try:
             with self._storage.begin() as stores:
-                # Before the seals: what is said to be sealed now must be found sealed then.
+                # Read before the seals: an event that counts as sealed now must be found in them.
                 position = stores.event_positions.of(READER) or 0
                 self._keys = _known_keys(stores, self._ring)
                 total = stores.events.last_number()
@@ -179,7 +179,7 @@ class _Walk:
             return self._broken(wrong)
         except _UNREADABLE:
             number = self._before.number + 1 if self._before else 1
-            problem = "cannot be read, or what is noted beside it: somebody wrote what no server writes"
+            problem = "cannot be read, or its notes cannot: it was changed by hand"
             return self._broken(_Wrong(f"seal {number}", problem))
         unknown = self._unknown()
         return replace(self._found, whole=None, finding=unknown) if unknown else self._found
@@ -213,19 +213,19 @@ class _Walk:
                 self._told(seal.last, max(total, seal.last))
 
     def _check_place(self, seal: EventSeal, *, trusted: bool) -> None:
-        """Whether it follows the seal before, or is the first one that is kept."""
+        """Check that the seal follows the previous one, or is the first one that is stored."""
         name, before = f"seal {seal.number}", self._before
         if before is not None and seal.number == before.number + 1:
             if seal.previous not in (before.hash, NOTHING_BEFORE) or seal.first != before.last + 1:
                 raise _Wrong(name, f"does not follow seal {before.number}: one of the two was replaced")
             if seal.previous == NOTHING_BEFORE:
-                # It and those that follow prove nothing of the seals before.
+                # This seal and the following ones prove nothing about earlier seals.
                 self._apart, self._lost = self._apart or seal, self._lost or self._unproven
                 self._unproven = None
             return
         if trusted:
             return
-        # Read after the seal: if those before it have been deleted, that was noted at the same time.
+        # Read after the seal: if earlier seals were deleted, that was noted in the same transaction.
         marks = self._marks()
         removed, perhaps = removed_until(marks.ours), removed_until(marks.doubtful)
         if removed + 1 < seal.number <= perhaps + 1:
@@ -262,10 +262,10 @@ class _Walk:
     def _check_events(self, seal: EventSeal) -> None:
         known = {entry.number: entry for entry in entries_of(seal)}
         with self._storage.begin() as stores:
-            # One more than there can be shows that one was put in.
+            # One more than is possible shows that one was added.
             found = stores.events.following(seal.first - 1, limit=len(known) + 1)
         events = {number: event for number, event in found if number <= seal.last}
-        # Read after the events: where one has been deleted, that was noted at the same time.
+        # Read after the events: if one was deleted, that was noted in the same transaction.
         marks = self._marks() if known.keys() - events.keys() else None
         for number in sorted(known.keys() | events.keys()):
             name, entry, event = f"event {number}", known.get(number), events.get(number)
@@ -289,7 +289,7 @@ class _Walk:
             raise _Wrong(name, f"was deleted before its time was over: it was sealed as {_told_of(entry)}")
 
     def _check_end(self, position: int) -> None:
-        """Whether the chain reaches to where events were sealed, and what it does not reach."""
+        """Check that the chain reaches to the last sealed event, and count the events after it."""
         last = self._before
         reached = last.last if last else 0
         if position > reached:
@@ -299,7 +299,7 @@ class _Walk:
             raise _Wrong(f"seal {last.number + 1 if last else 1}", problem)
 
     def _check_noted(self, number: int, noted: bytes) -> None:
-        """Whether the seal whose head was noted elsewhere is in the chain."""
+        """Check that the seal whose head was noted elsewhere is in the chain."""
         with self._storage.begin() as stores:
             found, last = stores.event_seals.find(noted), stores.event_seals.last()
         if found is not None and found.number == number:
@@ -315,7 +315,7 @@ class _Walk:
     # ---- the keys -----------------------------------------------------------------------------------
 
     def _marks(self) -> _Marks:
-        """Up to where what was deleted. Raises _Wrong for a mark that this server has not made."""
+        """The marks of deletions. Raises _Wrong for a mark that this server has not made."""
         with self._storage.begin() as stores:
             marks = stores.event_seals.deletions()
         ours: list[DeletionMark] = []
@@ -342,7 +342,7 @@ class _Walk:
         return known
 
     def _unknown(self) -> Finding | None:
-        """What cannot be known, where nothing is wrong."""
+        """The record that cannot be verified, if nothing is wrong."""
         put_back = (
             f"Put key {self._missing_key} back into authserver.secret_keys, behind the first, and verify again; then "
             "`authserver db reencrypt` lets it leave. If it is lost, nothing can prove this part any more."
@@ -358,7 +358,7 @@ class _Walk:
         if self._apart is not None:
             problem = "begins a chain of its own: the code of the seal before it could not be checked when it was made"
             advice = (
-                "Was a key missing in authserver.secret_keys then, as the log says? Compare with a head of before that was "
+                "Was a key missing in authserver.secret_keys then, as the log says? Compare with an earlier head that was "
                 "noted elsewhere (--head)."
             )
             return Finding(record=f"seal {self._apart.number}", problem=problem, advice=advice)
@@ -373,7 +373,7 @@ class _Walk:
         return None
 
     def _note_end(self) -> None:
-        """What is said of the end of the chain."""
+        """Note the end of the chain in the result."""
         with self._storage.begin() as stores:
             last = stores.event_seals.last()
             following = stores.events.following(last.last if last else 0, limit=1)
@@ -388,7 +388,7 @@ class _Walk:
 
 
 def _known_keys(stores: Stores, ring: KeyRing) -> Mapping[str, bool]:
-    """Of each key that was ever used here, whether the ring has it."""
+    """For each key that was ever used here, whether the ring has it."""
     keys = dict.fromkeys(ring.key_ids, True)
     for key in stores.ring_keys.list():
         keys[key.key_id] = key.key_id in keys and compare_digest(

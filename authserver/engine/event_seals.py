@@ -1,13 +1,13 @@
-"""Seals: a chain over the stored events by which somebody with a key of the ring can prove them unchanged (T147).
+"""Seals: a chain over the stored events with which the holder of a key of the ring can prove them unchanged (T147).
 
 Events are sealed after their commit, in the order of their numbers and many at a time, so that no request waits for it. A
-seal has a digest of each of its events, and the hash of the seal before; a code of its own hash under a key of the ring
-proves that this server made it, and so all before it. Whoever can write the database but has no key can make none. After a
-seal whose code cannot be checked, a chain of its own begins, which proves nothing of what is before.
+seal has a digest of each of its events, and the hash of the previous seal. A code of its own hash under a key of the ring
+proves that this server made the seal, and so all seals before it. A person who can write the database but has no key can
+make no seal. After a seal whose code cannot be checked, a new chain begins, which proves nothing about earlier events.
 
-Events whose time is over are deleted, each kind at its own time. The digests of the others stay; and up to where which
-kind was deleted is noted with such a code, too (`note_deletion`). When all events of the oldest seals are deleted, these
-seals are deleted (`remove_old`).
+Events that have expired are deleted, each kind at its own time. The digests of the others stay. A mark with a code of the
+same kind says up to which event each kind was deleted (`note_deletion`). When all events of the oldest seals are deleted,
+these seals are deleted (`remove_old`).
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from authserver.engine.records import (
 
 log = logging.getLogger(__name__)
 
-# How an event is written down for its digest: the members of each form, in this order, those that are JSON apart. A form
-# that seals were made in is never changed: another member needs another form.
+# The encoding of an event for its digest: the members of each form, in this order, those with JSON apart. A form in which
+# seals were made is never changed: another member needs another form.
 FORMS: Mapping[int, tuple[tuple[str, ...], tuple[str, ...]]] = {
     1: (
         (
@@ -63,7 +63,7 @@ READER = "seals"
 # Seconds between two looks for events, and how many are sealed together: an event is sealed within about a minute.
 INTERVAL = 60.0
 BATCH = 500
-# How much longer than its work the pause after a whole batch is, so that requests have the processor meanwhile.
+# The pause after a full batch as a multiple of its work, so that requests get the processor meanwhile.
 PAUSE = 2.0
 # Seconds between two lines in the log that have the head of the chain.
 TOLD_EVERY = 600.0
@@ -76,7 +76,7 @@ _PURPOSE, _DELETIONS = "event seal", "event deletion"
 _ENTRY = struct.Struct(">QHq32s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# Kinds by which an event may be deleted.
+# The kinds of events with ends of their own.
 _KINDS = {
     Disposable.EVENTS: None,
     Disposable.REFUSALS: frozenset(map(str, REFUSALS)),
@@ -89,7 +89,7 @@ Coded = TypeVar("Coded", EventSeal, DeletionMark)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a seal says of one event."""
+    """The entry of one event in a seal."""
 
     number: int
     type: str
@@ -99,12 +99,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """How far the chain of seals goes.
+    """The present end of the chain of seals.
 
     Attributes:
         head: the number of its last seal; 0 for none.
-        sealed_at: when that was made; None for none.
-        unsealed: how many events are not sealed yet, deleted ones included.
+        sealed_at: when that seal was made; None for none.
+        unsealed: the number of events that are not sealed yet, with deleted ones.
     """
 
     head: int
@@ -113,7 +113,7 @@ class Chain:
 
 
 def chain_of(stores: Stores) -> Chain:
-    """How far it goes now."""
+    """The present chain."""
     last, number = stores.event_seals.last(), stores.events.last_number()
     if last is None:
         return Chain(head=0, sealed_at=None, unsealed=number)
@@ -126,13 +126,13 @@ def digest_of(number: int, event: Event, form: int = FORM) -> bytes:
     known = [_micros(event.at) if name == "at" else getattr(event, name) for name in texts]
     return hashlib.sha256(
         b"authserver event %d\0%b\0%b"
-        # Only in what is JSON can there be numbers that databases write in several ways.
+        # Only JSON can have numbers that databases write in several ways.
         % (form, _encode([number, *known]), _written([getattr(event, name) for name in values]))
     ).digest()
 
 
 def entries_of(seal: EventSeal) -> Iterator[Entry]:
-    """What it says of each of its events, in order. Raises ValueError where that was changed to nonsense."""
+    """The entries of a seal, in order. Raises ValueError if they were changed to something else."""
     try:
         for number, place, at, digest in _ENTRY.iter_unpack(seal.entries):
             yield Entry(number, seal.types[place], _EPOCH + at * _MICROSECOND, digest)
@@ -141,12 +141,12 @@ def entries_of(seal: EventSeal) -> Iterator[Entry]:
 
 
 def head_of(seal: EventSeal) -> str:
-    """How a seal is named elsewhere: by its number and hash. While the last one is there, so is all before it."""
+    """The name of a seal outside: its number and hash. If the last seal is in the chain, so are all before it."""
     return f"{seal.number}-{seal.hash.hex()}"
 
 
 def hash_of(seal: EventSeal) -> bytes:
-    """The hash that a seal must have."""
+    """The correct hash of a seal."""
     values = [
         seal.number,
         seal.first,
@@ -161,7 +161,7 @@ def hash_of(seal: EventSeal) -> bytes:
 
 
 def is_ours(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
-    """Whether the code of a seal, or of a mark, was made with its key of the ring. Raises Unsealable without that key."""
+    """Whether the code of a seal or mark was made with its key of the ring. Raises Unsealable without that key."""
     text, purpose = _signed(record)
     _, expected = ring.keyed_digest(text, purpose=purpose, key_id=record.key_id)
     return compare_digest(expected, record.mac)
@@ -171,7 +171,7 @@ class Sealer:
     """The reader of the events that seals them (`event_readers.Reader`).
 
     Args:
-        ring: whose first key proves the seals.
+        ring: its first key makes the codes of new seals.
         now: the clock.
     """
 
@@ -190,7 +190,7 @@ class Sealer:
         self._told = -TOLD_EVERY
 
     def take(self, events: Sequence[Numbered]) -> None:
-        """Work out the digests, while no transaction is open."""
+        """Compute the digests, while no transaction is open."""
         self._tell(events[0][0])
         begun = time.thread_time()
         self._digests = {number: digest_of(number, event) for number, event in events}
@@ -200,7 +200,7 @@ class Sealer:
     def keep(self, stores: Stores, events: Sequence[Numbered]) -> None:
         """Add a seal of these events to the chain."""
         before = stores.event_seals.last()
-        # One that is sealed already comes again only if somebody set back how far this reader has got.
+        # A sealed event comes again only if somebody set the position of this reader back.
         new = [(number, event) for number, event in events if before is None or number > before.last]
         if new:
             self._made = self._seal(before, new)
@@ -228,7 +228,7 @@ class Sealer:
             form=FORM,
             types=types,
             entries=b"".join(entries),
-            # Or whoever has no key could put seals there, and have this one prove them (T147).
+            # Else somebody without a key could insert seals, and this one would prove them (T147).
             previous=before.hash if before and is_proven else NOTHING_BEFORE,
             hash=b"",
             key_id="",
@@ -237,9 +237,9 @@ class Sealer:
         return _coded(self._ring, replace(seal, hash=hash_of(seal)))
 
     def _tell(self, next_number: int) -> None:
-        """Log the head of the chain now and then: who removes the end of the chain cannot remove it there."""
+        """Log the head of the chain now and then: a person who removes the end of the chain cannot remove it there."""
         made, now = self._made, time.monotonic()
-        # It is stored if the events that come next are those after it.
+        # It is stored if the next events are those after it.
         if made is not None and next_number > made.last and now - self._told >= TOLD_EVERY:
             self._told = now
             log.info(
@@ -248,25 +248,25 @@ class Sealer:
 
 
 def note_deletion(stores: Stores, ring: KeyRing, kind: str, until: datetime | int) -> None:
-    """Note, in the transaction that deletes them, that events of a kind, or seals, were deleted up to there."""
+    """Note, in the transaction that deletes them, up to which place events of a kind, or seals, were deleted."""
     mark = DeletionMark(kind=kind, until=_sortable(until), key_id="", mac=b"")
     stores.event_seals.mark(_coded(ring, mark))
 
 
 def is_deletable(entry: Entry, marks: Sequence[DeletionMark]) -> bool:
-    """Whether an event may have been deleted because its time was over; `marks` are those that are ours."""
+    """Whether an event may have been deleted because it had expired; `marks` are those of this server."""
     return any(_covers(mark, entry.type, entry.at) for mark in marks)
 
 
 def removed_until(marks: Sequence[DeletionMark]) -> int:
-    """The number of the last seal that was deleted because its events were; `marks` are those that are ours."""
+    """The number of the last seal that was deleted with its events; `marks` are those of this server."""
     return max((int(mark.until) for mark in marks if mark.kind == READER), default=0)
 
 
 def remove_old(storage: Storage, ring: KeyRing) -> int:
-    """Delete the oldest seals, as far as all their events were deleted because their time was over; how many.
+    """Delete the oldest seals whose events were all deleted because they had expired. Returns their number.
 
-    One that somebody changed stays, and so does the last one. Raises StorageUnavailable.
+    A changed seal stays, and so does the last one. Raises StorageUnavailable.
     """
     with storage.begin() as stores:
         last = stores.event_seals.last()
@@ -287,9 +287,9 @@ def remove_old(storage: Storage, ring: KeyRing) -> int:
 
 
 def recode(storage: Storage, ring: KeyRing) -> int:
-    """Make the codes that older keys of the ring made with the first one, so that those keys can leave; how many.
+    """Make the codes of older keys again with the first key of the ring, so that those can be removed. Returns how many.
 
-    Of the seals only the last one: it proves all before it. Raises StorageUnavailable.
+    Only the last seal gets a new code, because it proves all before it. Raises StorageUnavailable.
     """
     with storage.begin() as stores:
         return recode_here(stores, ring)
@@ -304,7 +304,7 @@ def recode_here(stores: Stores, ring: KeyRing) -> int:
             count += 1
     last = stores.event_seals.last()
     if last is not None and last.key_id != ring.key_ids[0] and _proven(ring, last):
-        # False: another server has sealed under its own first key, and does so again.
+        # If not, another server has sealed under its own first key, and will again.
         count += stores.event_seals.change(last, _coded(ring, last))
     return count
 
@@ -324,7 +324,7 @@ def _proven(ring: KeyRing, record: EventSeal | DeletionMark) -> bool:
     try:
         return is_ours(ring, record)
     except (Unsealable, AttributeError, TypeError):
-        # Its key is not in the ring, or somebody wrote by hand what no server writes.
+        # Its key is not in the ring, or it was changed by hand.
         return False
 
 
@@ -336,14 +336,14 @@ def _covers(mark: DeletionMark, type: str, at: datetime) -> bool:
 
 
 def _coded(ring: KeyRing, record: Coded) -> Coded:
-    """The same with a code under the first key of the ring."""
+    """The same record with a code under the first key of the ring."""
     text, purpose = _signed(record)
     key_id, mac = ring.keyed_digest(text, purpose=purpose)
     return replace(record, key_id=key_id, mac=mac)
 
 
 def _signed(record: EventSeal | DeletionMark) -> tuple[str, str]:
-    """The text that the code is of, and its purpose."""
+    """The signed text of the code, and its purpose."""
     if isinstance(record, EventSeal):
         return record.hash.hex(), _PURPOSE
     return f"{record.kind}\0{record.until}", _DELETIONS
@@ -360,7 +360,7 @@ def _micros(at: datetime) -> int:
 
 
 def _written(value: Any) -> bytes:
-    """JSON of one spelling: members in order, and numbers as `_plain` has them."""
+    """JSON with one spelling: members in order, and numbers as in `_plain`."""
     try:
         text = _encode(value)
     except (OverflowError, ValueError):
@@ -370,7 +370,7 @@ def _written(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """The same with whole numbers as integers: PostgreSQL gives back 1e3 as 1000."""
+    """The value with whole numbers as integers: PostgreSQL returns 1e3 as 1000."""
     match value:
         case float() | int() if not isinstance(value, bool):
             whole = int(value) if value == int(value) else None
@@ -386,7 +386,7 @@ def _plain(value: Any) -> Any:
 
 
 def _encodable(value: Any) -> Any:
-    """What msgspec does not know: read-only mappings, and the text of an unknown type."""
+    """An encodable value for types that msgspec does not know: read-only mappings, and the text of any other."""
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 

@@ -1,8 +1,8 @@
 """The events in the order in which they were stored, for readers that must not miss one.
 
-Numbers are given out before their transactions commit: of two events, the one with the higher number may be seen first. A
-reader that went on to it would never see the other. So a reader stops where a number is missing, until that number
-cannot appear any more: its transaction failed, or its event was deleted.
+An event gets its number before its transaction commits: of two events, the one with the higher number may become visible
+first. A reader that continued after it would never see the other. Therefore a reader stops at a missing number until that
+number cannot appear any more: its transaction failed, or its event was deleted.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from itertools import takewhile
 from authserver.engine.ports import Events
 from authserver.engine.records import Event
 
-# Seconds after which no transaction is under way any more that had a number before. Events are the last that it writes, and
-# the database ends a statement after five seconds.
+# Seconds after which a transaction with a number has ended. It writes its events last, and the database ends a statement
+# after five seconds.
 SETTLED = 60.0
 
 Numbered = tuple[int, Event]
 
 
 class EventStream:
-    """What one reader has still to take, in order.
+    """The events that one reader has not taken yet, in order.
 
     Args:
         clock: seconds of a clock that nobody can set.
@@ -32,7 +32,7 @@ class EventStream:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, decisions: bool = True) -> None:
         self._clock = clock
         self._decisions = decisions
-        # Of numbers up to the first, all that will ever appear have appeared; and the second will be the next such number.
+        # All numbers up to the first that will ever appear have appeared; the second will be the next such number.
         self._settled = 0
         self._settling: tuple[float, int] | None = None
 

@@ -1,7 +1,7 @@
-"""The issuers whose assertions this server accepts: what the INI or the store says of each.
+"""The issuers whose assertions this server accepts: their entries in the INI and in the store.
 
-What the INI says counts. An issuer of the store is looked up whenever one of its assertions is presented, and whenever
-something is used that came of one: whoever disables it is obeyed by the next request (T164).
+The INI takes precedence. An issuer of the store is looked up whenever one of its assertions is presented, and whenever a
+grant or token that came from one is used: disabling it takes effect with the next request (T164).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 else:
     Options = TypeVar("Options")
 
-# The members of an entry that its row keeps among the values; the row itself has the name.
-_KEPT = tuple(item.name for item in fields(TrustedIssuer) if item.name not in ("issuer", "is_stored"))
+# The members of an entry that are in the value of its row; the row itself has the name.
+_KEPT = tuple(item.name for item in fields(TrustedIssuer) if item.name not in ("issuer", "setting"))
 _TEXTS = ("algorithms", "clients", "resources", "scopes")
 
 
 def find(engine: Engine, issuer: str) -> TrustedIssuer | None:
-    """What is known of this issuer, enabled or not; None: nothing. A text that can be none is not looked up."""
+    """The entry of this issuer, enabled or not, or None. A text that cannot be an issuer is not looked up."""
     listed = engine.listed_issuers.get(issuer)
     if listed is not None:
         return listed
@@ -42,7 +42,7 @@ def find(engine: Engine, issuer: str) -> TrustedIssuer | None:
 
 
 def hold(engine: Engine, issuer: str) -> TrustedIssuer | None:
-    """The same, kept as it is until the transaction has ended."""
+    """The same, locked until the transaction has ended."""
     listed = engine.listed_issuers.get(issuer)
     if listed is not None:
         return listed
@@ -53,7 +53,7 @@ def hold(engine: Engine, issuer: str) -> TrustedIssuer | None:
 
 
 def all_issuers(engine: Engine) -> Sequence[TrustedIssuer]:
-    """Each issuer, those of the INI first; one that is in both only as the INI has it."""
+    """All issuers, those of the INI first; an issuer in both has the entry of the INI."""
     stored = [
         from_setting(each)
         for each in engine.stores.stored_settings.list()
@@ -63,9 +63,9 @@ def all_issuers(engine: Engine) -> Sequence[TrustedIssuer]:
 
 
 def is_disabled(engine: Engine, grant: Grant) -> bool:
-    """Whether somebody vouched for the person of this grant whose word does not count any more (JAG-17).
+    """Whether the issuer that vouched for the person of this grant is disabled (JAG-17).
 
-    A plugin may name somebody of whom nothing is known here: that is not disabled.
+    A plugin may name an issuer without an entry: it is not disabled.
     """
     issuer = grant.details.get(VOUCHED_BY)
     if not isinstance(issuer, str):
@@ -75,12 +75,12 @@ def is_disabled(engine: Engine, grant: Grant) -> bool:
 
 
 def may_be_issuer(text: str) -> bool:
-    """Whether it is worth a look-up."""
+    """Whether a text can be an issuer, so that a look-up makes sense."""
     return 0 < len(text) <= MAXIMUM_URI and text.isprintable()
 
 
 def options_of(issuer: TrustedIssuer, form: type[Options]) -> Options:
-    """What an entry says to its profile, as this dataclass, whose fields are the options with their defaults.
+    """The options of an entry for its profile, as this dataclass, whose fields are the options with their defaults.
 
     Raises:
         ValueError: an option is unknown, missing or of another type, as a sentence.
@@ -99,7 +99,7 @@ def options_of(issuer: TrustedIssuer, form: type[Options]) -> Options:
 
 
 def from_setting(setting: StoredSetting) -> TrustedIssuer:
-    """An issuer as the store has it."""
+    """The issuer of a row of the store."""
     members: dict[str, Any] = {name: setting.value[name] for name in _KEPT if name in setting.value}
     for name in _TEXTS:
         if members.get(name) is not None:
@@ -108,7 +108,7 @@ def from_setting(setting: StoredSetting) -> TrustedIssuer:
 
 
 def as_setting(issuer: TrustedIssuer, now: datetime) -> StoredSetting:
-    """An issuer as the store keeps it."""
+    """The row of an issuer for the store."""
     return StoredSetting(kind=DeclaredKind.ISSUER, name=issuer.issuer, value=as_value(issuer), changed_at=now)
 
 

@@ -1,4 +1,4 @@
-"""The trusted issuers of the store: added, changed, enabled and removed. `ending` disables one with all that came of it."""
+"""Adds, changes, enables and removes trusted issuers of the store. `ending` disables one and ends all grants from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from authserver.engine import issuer_registry, uris
-from authserver.engine.context import Engine
+from authserver.engine.context import AssertionProfile, Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.issuer_registry import as_setting, as_value
@@ -24,10 +24,10 @@ MAXIMUM_SKEW = 300
 
 
 class BadIssuer(Exception):
-    """What keeps an issuer from being trusted so, as a sentence.
+    """An issuer cannot have these values; the message says why.
 
     Attributes:
-        member: of `TrustedIssuer`, that is not right; "" where it is none of them.
+        member: the wrong member of `TrustedIssuer`; "" if it is no single one.
     """
 
     def __init__(self, sentence: str, member: str = "") -> None:
@@ -47,22 +47,22 @@ def add(engine: Engine, issuer: TrustedIssuer) -> None:
 
 
 def change(engine: Engine, before: TrustedIssuer, after: TrustedIssuer) -> None:
-    """Change an issuer, which `before` is as it was read. Raises BadIssuer."""
+    """Change an issuer; `before` is the entry as it was read. Raises BadIssuer."""
     check(engine, after)
     _keep(engine, before, after, EventType.ISSUER_CHANGED)
 
 
 def enable(engine: Engine, before: TrustedIssuer) -> None:
-    """Trust an issuer again that was disabled. What came of it before has ended. Raises BadIssuer."""
+    """Enable a disabled issuer. The grants that came from it before have ended. Raises BadIssuer."""
     check(engine, before)
     _keep(engine, before, replace(before, is_enabled=True), EventType.ISSUER_ENABLED)
 
 
 def remove(engine: Engine, issuer: str) -> bool:
-    """Forget an issuer that is disabled already; False if there is none.
+    """Delete a disabled issuer; False if there is none.
 
     Raises:
-        BadIssuer: it is enabled, so something may come of it at this moment.
+        BadIssuer: it is enabled, so its assertions may be accepted at this moment.
     """
     found = issuer_registry.hold(engine, issuer)
     if found is None or not found.is_stored:
@@ -81,13 +81,38 @@ def check(
     clients: Mapping[str, Client | None] = NOTHING,
     resources: Collection[str] = (),
 ) -> None:
-    """Raises BadIssuer for what cannot be trusted so.
+    """Raises BadIssuer for values that are not allowed.
 
     Args:
-        clients: what clients will be when the issuer is trusted, by id, where that is not what they are now.
-        resources: the canonical forms of resources that there will be besides.
+        clients: by id, clients that will be added or changed before the issuer is trusted.
+        resources: the canonical forms of resources that will be added before.
     """
     _check_name(engine, issuer)
+    check_entry(issuer, engine.assertion_profiles, engine.scopes)
+    _check_clients(engine, issuer, clients)
+    _check_resources(engine, issuer, resources)
+
+
+def check_listed(engine: Engine, issuer: TrustedIssuer) -> None:
+    """Raises BadIssuer where an issuer of the INI names what is not there; the rest was checked at start."""
+    _check_clients(engine, issuer, NOTHING)
+    _check_resources(engine, issuer, ())
+
+
+def check_entry(
+    issuer: TrustedIssuer, profiles: Mapping[str, AssertionProfile], scopes: Collection[str]
+) -> None:
+    """What can be said of an entry without the store. Raises BadIssuer.
+
+    Args:
+        scopes: those that there are.
+    """
+    name = issuer.issuer
+    if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
+        raise BadIssuer(
+            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
+            "issuer",
+        )
     _check_keys(issuer)
     if not issuer.algorithms or not set(issuer.algorithms) <= set(TRUSTED_ALGORITHMS):
         raise BadIssuer(f"it signs with some of {' '.join(TRUSTED_ALGORITHMS)}", "algorithms")
@@ -95,33 +120,47 @@ def check(
         raise BadIssuer(f"an assertion lives {LIFETIMES[0]} to {LIFETIMES[1]} seconds at most", "lifetime")
     if not 0 <= issuer.skew <= MAXIMUM_SKEW:
         raise BadIssuer(f"its clock may differ by 0 to {MAXIMUM_SKEW} seconds", "skew")
-    _check_clients(engine, issuer, clients)
-    _check_resources(engine, issuer, resources)
     for scope in issuer.scopes or ():
-        if scope not in engine.scopes:
-            raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, engine.scopes, '')}", "scopes")
+        if scope not in scopes:
+            raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, scopes, '')}", "scopes")
     for member in ("clients", "resources", "scopes"):
         if getattr(issuer, member) == ():
             raise BadIssuer(f"with no {member} nothing could come of it; disable it instead", member)
-    _check_profile(engine, issuer)
+    _check_profile(profiles, issuer)
 
 
-def warnings(engine: Engine) -> Iterator[tuple[str, str]]:
-    """What operators should know of issuers that are enabled: the name of one, and a sentence."""
+def warnings(engine: Engine) -> Iterator[tuple[TrustedIssuer, str]]:
+    """Warnings for operators about enabled issuers: the entry of one, and a sentence."""
     if not engine.assertion_profiles:
         return
     for issuer in issuer_registry.all_issuers(engine):
         profile = engine.assertion_profiles.get(issuer.profile)
-        if profile is not None and issuer.is_enabled:
-            for sentence in profile.warnings(issuer):
-                yield issuer.issuer, sentence
+        if profile is None or not issuer.is_enabled:
+            continue
+        for sentence in (*_of_entry(engine, issuer, profile), *profile.warnings(issuer)):
+            yield issuer, sentence
+
+
+def _of_entry(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile) -> Iterator[str]:
+    """Which parts of an entry let nothing or everything through."""
+    try:
+        check_listed(engine, issuer)
+    except BadIssuer as bad:
+        yield f"{bad.member}: {bad}"
+    # Rules of a profile name clients and resources, too.
+    if profile.names_client is not None:
+        return
+    if issuer.clients is None:
+        yield "clients: it names none, so each client that is registered for the grant type may present its assertions"
+    if issuer.resources is None:
+        yield "resources: it names none, so what comes of it may be for every resource that policies allow"
 
 
 def described(issuer: TrustedIssuer) -> dict[str, Any]:
-    """What operators are shown of it, and what an event says.
+    """The members of an issuer for operators and events.
 
-    Of its keys only their ids. Of an option with a table, which may name people, how many lines it has, and a digest by
-    which a change is seen.
+    Keys are shown by their ids. An option with a table, which may name people, is shown as the number of its lines and a
+    digest that shows a change.
     """
     value = dict(as_value(issuer))
     keys = value.pop("jwks")
@@ -134,7 +173,7 @@ def described(issuer: TrustedIssuer) -> dict[str, Any]:
 
 
 def differences(before: TrustedIssuer, after: TrustedIssuer) -> Mapping[str, tuple[Any, Any]]:
-    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    """Each changed member, by its name in `described`: the old and the new value."""
     was, now = described(before), described(after)
     found = {name: (was[name], now[name]) for name in now if was[name] != now[name]}
     if before.jwks != after.jwks and "keys" not in found:
@@ -152,18 +191,12 @@ def _keep(engine: Engine, before: TrustedIssuer, after: TrustedIssuer, type: Eve
 
 def _check_name(engine: Engine, issuer: TrustedIssuer) -> None:
     name = issuer.issuer
-    if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
-        raise BadIssuer(
-            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
-            "issuer",
-        )
     if name == engine.settings.issuer:
         raise BadIssuer("this server accepts nothing that it signed itself", "issuer")
     listed = engine.listed_issuers.get(name)
     if listed is not None:
         raise BadIssuer(
-            f"{name}: the INI names it, in authserver.plugin.{listed.profile}.issuers, and what is there counts; change it "
-            "there",
+            f"{name}: the INI names it, in {listed.setting}, and what is there counts; change it there",
             "issuer",
         )
 
@@ -183,7 +216,7 @@ def _check_keys(issuer: TrustedIssuer) -> None:
 def _check_clients(engine: Engine, issuer: TrustedIssuer, clients: Mapping[str, Client | None]) -> None:
     for client_id in issuer.clients or ():
         if is_address(client_id):
-            continue  # known when it comes for the first time, and not before
+            continue  # such a client is known only after its first request
         client = clients[client_id] if client_id in clients else engine.find_kept_client(client_id)
         if client is None or not client.is_enabled:
             raise BadIssuer(
@@ -209,11 +242,11 @@ def _check_resources(engine: Engine, issuer: TrustedIssuer, resources: Collectio
             )
 
 
-def _check_profile(engine: Engine, issuer: TrustedIssuer) -> None:
-    profile = engine.assertion_profiles.get(issuer.profile)
+def _check_profile(profiles: Mapping[str, AssertionProfile], issuer: TrustedIssuer) -> None:
+    profile = profiles.get(issuer.profile)
     if profile is None:
         raise BadIssuer(
-            f"{issuer.profile}: no plugin here has this profile; {did_you_mean(issuer.profile, engine.assertion_profiles, '')}",
+            f"{issuer.profile}: no plugin here has this profile; {did_you_mean(issuer.profile, profiles, '')}",
             "profile",
         )
     if not strict_json.comes_back(dict(issuer.options)) or (

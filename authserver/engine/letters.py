@@ -1,7 +1,7 @@
-"""What people are told by mail: a letter says it as facts, and a mail is its text (hook `send_mail`).
+"""Messages to people by mail: a letter has the facts, and a mail the text (hook `send_mail`).
 
-A rule writes a letter into the journal of its request. It is sent when the transaction is committed, and not before: no
-mail tells of what did not happen, and no request waits for a mail server.
+A rule writes a letter into the journal of its request. It is sent only after the transaction is committed: no mail is
+about something that did not happen, and no request waits for a mail server.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from authserver.engine.records import User
 from authserver.settings import Settings
 
 HOOK = "send_mail"
-# What every mail server takes: a dot-atom of ASCII, and a domain of letters, digits and hyphens (RFC 5321, 4.1.2).
-# Nothing in it can end a line or begin another address.
+# Addresses that every mail server accepts: a dot-atom of ASCII, and a domain of letters, digits and hyphens (RFC 5321,
+# 4.1.2). No character in them can end a line or begin another address.
 _ADDRESS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-# Characters of an address, and of what is before its @ (RFC 5321, 4.5.3.1).
+# The most characters of an address, and of its local part (RFC 5321, 4.5.3.1).
 MAXIMUM_ADDRESS = 254
 MAXIMUM_LOCAL_PART = 64
 
 
 class NoMail(ValueError):
-    """No mail can be sent to this person; the message says why, and what to do."""
+    """No mail can be sent to this person; the message says why and what to do."""
 
 
 class MailFailed(Exception):
@@ -43,7 +43,7 @@ class MailFailed(Exception):
 
 
 class LetterKind(StrEnum):
-    """What a person is told."""
+    """The kinds of letters."""
 
     FIRST_PASSWORD = "first-password"
     NEW_PASSWORD = "new-password"
@@ -52,13 +52,13 @@ class LetterKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """What one person is told.
+    """A message to one person.
 
     Attributes:
         recipient: the address of the person.
         link: the address of the page that the person is to open; a secret. Empty for none.
         until: when the link ends.
-        languages: what the person asked for (RFC 9110, 12.5.4), if this is known; the first of the server's otherwise.
+        languages: the languages that the browser asked for (RFC 9110, 12.5.4), if known; else the first of the server.
     """
 
     kind: LetterKind
@@ -93,7 +93,7 @@ def is_mail_on(policies: Policies) -> bool:
 
 
 def mail_address_problem(text: str) -> str | None:
-    """Why this text cannot be an address that mail is sent to; None if it can."""
+    """Why mail cannot be sent to this address; None if it can."""
     if (
         len(text) > MAXIMUM_ADDRESS
         or len(text.rpartition("@")[0]) > MAXIMUM_LOCAL_PART

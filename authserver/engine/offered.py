@@ -1,8 +1,8 @@
-"""The scopes and limits that are in the store, beside those of the INI: followed by every process, and changed.
+"""The scopes and limits of the store, beside those of the INI: read again by every process, and changed.
 
-A scope that the INI or a plugin names is as it is said there, so that nothing in the store changes what a page says
-of it. A limit of the store counts in place of the row of the same name in the INI: a limit that is in no INI file has
-a usual row, which somebody may want to move.
+A scope of the INI or of a plugin takes precedence, so that the store cannot change its sentence on a page. A limit of the
+store replaces the limit of the same name in the INI, because a plugin has default limits that are in no INI file, and an
+operator may want to change them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class BadSetting(Exception):
-    """Why a scope or limit cannot be so, as a sentence."""
+    """A scope or limit cannot have these values; the message says why."""
 
 
 class FollowedSettings:
@@ -100,7 +100,7 @@ class FollowedSettings:
 
     @staticmethod
     def _usable(plugin: Adjustable, rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-        """Those that the plugin takes; another version of it may have taken others."""
+        """The limits that the plugin accepts; another version of it may have accepted others."""
         usable = {}
         for name, row in rows.items():
             try:
@@ -113,7 +113,7 @@ class FollowedSettings:
 
 
 def check_scope(engine: Engine, name: str, sentence: str) -> None:
-    """Raises BadSetting for a scope that there cannot be."""
+    """Raises BadSetting for a scope that is not allowed."""
     if problems := scope_problems([name], engine.settings.maximum_request):
         raise BadSetting(problems[0])
     if not sentence.strip() or len(sentence) > MAXIMUM_SENTENCE or not is_printable(sentence):
@@ -123,7 +123,7 @@ def check_scope(engine: Engine, name: str, sentence: str) -> None:
 
 
 def check_limit(adjustable: Sequence[Adjustable], name: str, row: Mapping[str, Any]) -> None:
-    """Raises BadSetting for a limit that there cannot be."""
+    """Raises BadSetting for a limit that is not allowed."""
     try:
         adjustable[0].check_row(name, row)
     except ValueError as error:
@@ -131,7 +131,7 @@ def check_limit(adjustable: Sequence[Adjustable], name: str, row: Mapping[str, A
 
 
 def keep(engine: Engine, was: Mapping[str, Any] | None, setting: StoredSetting) -> None:
-    """Keep a scope or limit, and record it; `was` is what it was before, in the INI or the store."""
+    """Store a scope or limit, and record it; `was` is its value before, in the INI or the store."""
     engine.stores.stored_settings.keep(setting)
     engine.record(
         _TYPES[setting.kind, "changed" if was else "added"],
@@ -147,7 +147,7 @@ def keep(engine: Engine, was: Mapping[str, Any] | None, setting: StoredSetting) 
 
 
 def remove(engine: Engine, setting: StoredSetting) -> bool:
-    """Delete a scope or limit from the store, and record what it was; False if that was done before."""
+    """Delete a scope or limit from the store, and record its value; False if it was deleted before."""
     if not engine.stores.stored_settings.remove(setting.kind, setting.name):
         return False
     engine.record(

@@ -1,6 +1,6 @@
-"""What operators are shown of records, by the same names wherever they look: in commands, pages and interfaces.
+"""The members of records for operators, with the same names in commands, pages and interfaces.
 
-Nothing secret is among it: no digest, no sealed value, no password.
+They contain nothing secret: no digest, no sealed value, no password.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from authserver.engine.records import (
 
 
 def client(client: Client, now: datetime) -> dict[str, Any]:
-    """Of a client: the members of RFC 7591 by their names there, and our own."""
+    """The members of a client: those of RFC 7591 by their names there, and our own."""
     return {
         "client_id": client.client_id,
         **members(client),
@@ -46,7 +46,7 @@ def client(client: Client, now: datetime) -> dict[str, Any]:
 
 
 def secrets(secrets: Iterable[ClientSecret]) -> list[dict[str, Any]]:
-    """Of client secrets: when each was made, when it was used to a few minutes, and when it ends."""
+    """The client secrets: when each was made, about when it was last used, and when it ends."""
     return [
         {
             "secret": handle(secret),
@@ -59,7 +59,7 @@ def secrets(secrets: Iterable[ClientSecret]) -> list[dict[str, Any]]:
 
 
 def user(user: User) -> dict[str, Any]:
-    """Of a person."""
+    """The members of a person."""
     return {
         "user_id": user.user_id,
         "username": user.username,
@@ -72,7 +72,7 @@ def user(user: User) -> dict[str, Any]:
 
 
 def identity(identity: JoinedIdentity) -> dict[str, Any]:
-    """Of what a person is at another server."""
+    """The members of a person's identity at another server."""
     return {
         "issuer": identity.issuer,
         "subject": identity.subject,
@@ -82,10 +82,10 @@ def identity(identity: JoinedIdentity) -> dict[str, Any]:
 
 
 def grant(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
-    """Of a grant.
+    """The members of a grant.
 
     Args:
-        names: the user names that are known, by user id.
+        names: the known user names, by user id.
     """
     return {
         "grant_id": grant.grant_id,
@@ -103,7 +103,7 @@ def grant(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def consent(consent: Consent, names: Mapping[str, str]) -> dict[str, Any]:
-    """Of a remembered consent; `names` as for `grant`."""
+    """The members of a remembered consent; `names` as for `grant`."""
     return {
         "user_id": consent.user_id,
         "username": names.get(consent.user_id),
@@ -115,7 +115,7 @@ def consent(consent: Consent, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def initial_token(token: InitialAccessToken, now: datetime) -> dict[str, Any]:
-    """Of an initial access token."""
+    """The members of an initial access token."""
     return {
         "initial_token": token.token_id,
         "policy": token.policy,
@@ -131,10 +131,10 @@ def initial_token(token: InitialAccessToken, now: datetime) -> dict[str, Any]:
 
 
 def signing_key(key: SigningKey, now: datetime, signs: SigningKey | None) -> dict[str, Any]:
-    """Of a signing key; `sealed_by` is the key of the ring that opens its private part.
+    """The members of a signing key; `sealed_by` is the key of the ring that opens its private part.
 
     Args:
-        signs: the key that signs now.
+        signs: the present signing key.
     """
     return {
         "kid": key.kid,
@@ -151,7 +151,7 @@ def signing_key(key: SigningKey, now: datetime, signs: SigningKey | None) -> dic
 
 
 def resource(engine: Engine, resource: Resource) -> dict[str, Any]:
-    """Of a resource; format and lifetime are those that its tokens have."""
+    """The members of a resource; format and lifetime are those of its tokens."""
     settings = engine.settings
     return {
         "resource": resource.uri,
@@ -167,5 +167,5 @@ def resource(engine: Engine, resource: Resource) -> dict[str, Any]:
 
 
 def event(event: Event) -> dict[str, Any]:
-    """Of an event: all that is kept, and the cursor of its place."""
+    """All members of an event, and the cursor of its place."""
     return {**as_json(event), "cursor": cursor_of(event)}

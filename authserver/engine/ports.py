@@ -6,7 +6,7 @@ Every method that writes raises `StorageUnavailable` when the storage cannot tak
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -881,6 +881,12 @@ class Stores(Protocol):
         Events stay: they are written last. The transaction can be used further.
         """
 
+    def rest(self) -> None:
+        """Let others have the connection until the next statement, while this request waits for something else.
+
+        Nothing that was read is held meanwhile, as it never is. After the first write it does nothing.
+        """
+
 
 class Storage(Protocol):
     """Where stores come from outside a web request's own transaction."""
@@ -917,19 +923,33 @@ class Policies(Protocol):
         """The names that plugins declare for what they add at this hook."""
 
 
+def do_nothing() -> None:
+    """Do nothing."""
+
+
 class Fetcher(Protocol):
     """Requests to URLs that somebody else named, such as a client in its metadata (R-13).
 
     Only https to public addresses, without redirects, bounded in time, size and number. A request may take seconds:
-    make it before the first write, so that no lock is held meanwhile.
+    make it before the first write. Then neither a lock nor a connection of the database is held meanwhile.
     """
 
-    def fetch(self, kind: DocumentKind[F], url: str, *, again: bool = False) -> Document[F]:
+    def fetch(
+        self,
+        kind: DocumentKind[F],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
+    ) -> Document[F]:
         """The document at this URL, fetched or from the cache.
 
         Args:
             again: fetch it although it is fresh, because something was not found in it; not more often than its kind
                 allows.
+            ahead: fetch it although it is fresh, if it will not be in so many seconds. Meanwhile it serves others.
+            before: called before this waits for somebody. That of an engine lets the stores rest then; leave it out.
 
         Raises:
             FetchFailed: it could not be fetched, and no last good one may serve.
@@ -939,12 +959,19 @@ class Fetcher(Protocol):
         """The document at this URL, if it is in the cache and fresh; nothing is fetched."""
 
     def post(
-        self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        maximum: int = MAXIMUM_DOCUMENT,
+        before: Callable[[], None] = do_nothing,
     ) -> Reply:
         """Send this body, with its Content-Type among the headers; the answer, whatever its status is.
 
         Args:
             maximum: bytes of the longest body of an answer.
+            before: as in `fetch`.
 
         Raises:
             FetchFailed: there is no answer, or it is a redirect.

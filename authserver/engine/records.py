@@ -6,7 +6,7 @@ Times are aware datetimes in UTC. `details` mappings let a feature keep small fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -294,7 +294,7 @@ class TrustedIssuer:
         default_resource: for which a token is when neither the assertion nor the request names a resource; empty: that of
             the server.
         options: what its profile needs to know besides, as JSON.
-        is_stored: whether it is in the store, and not in the INI.
+        setting: the one of the INI that names it; empty: it is in the store.
     """
 
     issuer: str
@@ -310,7 +310,12 @@ class TrustedIssuer:
     scopes: tuple[str, ...] | None = None
     default_resource: str = ""
     options: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    is_stored: bool = True
+    setting: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in the store, and not in the INI."""
+        return not self.setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -910,6 +915,8 @@ class Disposable(StrEnum):
 
     TOKENS are access tokens; codes and refresh tokens go with their GRANTS.
     CLIENTS are those that registered themselves and were not used for long, UNUSED_CLIENTS those that were never used.
+    SESSIONS are those whose time is over, IDLE_SESSIONS those that nobody used for long, which go early only where the end
+    of a session is told (`session_timeout_delay`).
     REFUSALS and ISSUANCES are the EVENTS of these types, which may be kept for a shorter time.
     HOURLY_COUNTS are those of hours, COUNTS those of days and months (`Count`). SAMPLES are the noted values of a `Gauge`.
     """
@@ -918,6 +925,7 @@ class Disposable(StrEnum):
     KEPT_RECORDS = "kept_records"
     GRANTS = "grants"
     SESSIONS = "sessions"
+    IDLE_SESSIONS = "idle_sessions"
     CLIENT_SECRETS = "client_secrets"
     UNUSED_CLIENTS = "unused_clients"
     CLIENTS = "clients"
@@ -935,8 +943,12 @@ Place = tuple[datetime, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one batch deleted: rows of a kind, and dependent rows; and where the next one begins, None at the end."""
+    """What one batch deleted: rows of a kind, and dependent rows; and where the next one begins, None at the end.
+
+    `sessions` are those that it deleted.
+    """
 
     removed: int
     along: int = 0
     next: Place | None = None
+    sessions: Sequence[Session] = ()

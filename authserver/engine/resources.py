@@ -109,6 +109,6 @@ def check(
 
 
 def differences(before: Resource, after: Resource) -> Mapping[str, tuple[object, object]]:
-    """Each member that is not the same, by its name in `described`: what it was and what it is."""
+    """Each changed member, by its name in `described`: the old and the new value."""
     was, now = described(before), described(after)
     return {name: (was[name], now[name]) for name in now if was[name] != now[name]}

@@ -115,7 +115,7 @@ class ClientIdDocuments:
 
     Attributes:
         scopes: the most that such a client may have. One that asks for none of these gets all of them.
-        grant_types: the most that it may use.
+        grant_types: the grant types that it may use at most.
         allowed: whose documents are accepted; empty for all.
         blocked: whose documents are not accepted.
         trusted: for whose documents the operator vouches: their clients count as verified.

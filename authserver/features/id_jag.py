@@ -10,7 +10,7 @@ There are two profiles. They differ in one thing: `mcp` accepts an assertion onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -117,7 +117,11 @@ class IdJag:
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
         return {
             name: AssertionProfile(
-                typ=TYPE, accept=partial(accept, once=name == ONCE), check=check, lets_in=lets_in
+                typ=TYPE,
+                accept=partial(accept, once=name == ONCE),
+                check=check,
+                lets_in=lets_in,
+                warnings=warnings,
             )
             for name in (ONCE, REPEATED)
         }
@@ -134,6 +138,22 @@ def check(issuer: TrustedIssuer) -> None:
         raise ValueError("maximum_age: must be a number of seconds, or 0")
     if not (options.subjects or options.usernames or options.create_users):
         raise ValueError("nobody could be let in: give it subjects, usernames=true or create_users=true")
+
+
+def warnings(issuer: TrustedIssuer) -> Sequence[str]:
+    """What operators should know of an entry, a sentence each."""
+    try:
+        options = issuer_options(issuer, Options)
+    except ValueError as error:
+        return [f"none of its assertions is accepted: {error}"]
+    found = []
+    if options.usernames:
+        found.append("usernames: it can name every user of this server; list those that it knows in subjects")
+    if options.public_clients:
+        found.append(
+            "public_clients: whoever gets hold of an assertion for such a client can present it first"
+        )
+    return found
 
 
 def lets_in(issuer: TrustedIssuer, client: Client) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -41,11 +41,13 @@ class Options:
         subject: whether `sub` is a user name of this server or is looked up in `subjects`.
         subjects: the user name of each `sub`; others are then refused.
         single_use: whether an assertion must have a `jti` and is accepted only once.
+        exchanged: whether clients may exchange its assertions, too (RFC 8693).
     """
 
     subject: Subject = Subject.USERNAME
     subjects: Mapping[str, str] = field(default_factory=dict)
     single_use: bool = True
+    exchanged: bool = False
 
 
 @dataclass(eq=False)
@@ -62,6 +64,7 @@ class JwtBearer:
         subjects: a line each, `issuer sub = user name`; other subjects are then refused.
         assertion_lifetime: how many seconds in the future `exp` may be.
         single_use: whether an assertion must have a `jti` and is accepted only once.
+        exchanged: whether clients may exchange these assertions, too (RFC 8693), if a plugin offers that.
     """
 
     immediate: ClassVar[bool] = True
@@ -71,6 +74,7 @@ class JwtBearer:
     subjects: tuple[tuple[str, str], ...] = ()
     assertion_lifetime: int = 300
     single_use: bool = True
+    exchanged: bool = False
     _listed: Mapping[str, TrustedIssuer] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +97,15 @@ class JwtBearer:
 
     @hookimpl
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
-        profile = AssertionProfile(typ=TYPE, untyped=True, accept=accept, check=check, listed=self._listed)
+        profile = AssertionProfile(
+            typ=TYPE,
+            untyped=True,
+            accept=accept,
+            check=check,
+            warnings=warnings,
+            exchanges=lambda issuer: issuer_options(issuer, Options).exchanged,
+            listed=self._listed,
+        )
         return {PROFILE: profile}
 
     def _entry(self, issuer: str, source: str) -> TrustedIssuer:
@@ -110,8 +122,13 @@ class JwtBearer:
             jwks=source if source.startswith("{") else Path(source).read_text("utf-8"),
             algorithms=TRUSTED_ALGORITHMS,
             lifetime=self.assertion_lifetime,
-            options={"subject": self.subject, "subjects": subjects, "single_use": self.single_use},
-            is_stored=False,
+            options={
+                "subject": self.subject,
+                "subjects": subjects,
+                "single_use": self.single_use,
+                "exchanged": self.exchanged,
+            },
+            setting=f"authserver.plugin.{PROFILE}.issuers",
         )
 
 
@@ -126,6 +143,20 @@ def check(issuer: TrustedIssuer) -> None:
     options = issuer_options(issuer, Options)
     if (options.subject is Subject.LISTED) != bool(options.subjects):
         raise ValueError("subjects: set it together with subject=listed; neither works without the other")
+
+
+def warnings(issuer: TrustedIssuer) -> Sequence[str]:
+    """What operators should know of an entry, a sentence each."""
+    try:
+        options = issuer_options(issuer, Options)
+    except ValueError as error:
+        return [f"none of its assertions is accepted: {error}"]
+    found = []
+    if options.subject is Subject.USERNAME:
+        found.append("subject: it can name every user of this server; list those that it knows in subjects")
+    if not options.single_use:
+        found.append("single_use: whoever gets hold of an assertion can present it again until it ends")
+    return found
 
 
 def _user(engine: Engine, options: Options, subject: str) -> User | None:

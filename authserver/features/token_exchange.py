@@ -1,7 +1,8 @@
 """Token exchange (RFC 8693): a service that was called for a person gets a token of its own for the next service.
 
-The new grant is derived from the grant of the token that the service presents (`authserver.api.derive`): for the same
-person, never with more, never for longer, and it ends with that grant. `act` in it names who acts, and who acted before.
+The new grant is derived from what the service presents (`authserver.api.derive`): a token of this server, or a JWT of a
+trusted issuer whose entry says that its JWTs are exchanged; other features add types of tokens. It is for the same person,
+never has more, never lives longer, and ends with what it came from. `act` in it names who acts, and who acted before.
 
 Nothing is exchanged until an operator says so: a client must be registered for the grant type. The rules here say what it
 may do beyond the tokens that it got itself or that are meant for it; and `scope_decision` is asked about every exchange,
@@ -10,8 +11,8 @@ with the client that asks, the person and the resources, like about any other to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ from authserver.api import (
     Client,
     Described,
     Engine,
+    ExchangeableToken,
     Grant,
     InvalidRequest,
     InvalidTarget,
@@ -31,6 +33,7 @@ from authserver.api import (
     Parameter,
     Parameters,
     Parent,
+    Presented,
     Redeem,
     TokenKind,
     UnauthorizedClient,
@@ -41,13 +44,17 @@ from authserver.api import (
     find_issued,
     hookimpl,
     parent_of_token,
+    present_assertion,
     requested_scopes,
 )
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"
+Make = Callable[[Engine, Client, Parameters, Presented], Issue]
 # Why a client may exchange a token, as the event says it.
-OWN, AUDIENCE, SOURCE = "own-token", "audience", "source"
+OWN, AUDIENCE, SOURCE, ISSUER = "own-token", "audience", "source", "issuer"
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class TokenExchange:
     immediate: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({"may_act"})
     members: ClassVar[frozenset[str]] = frozenset({"issued_token_type"})
+    grant_members: ClassVar[frozenset[str]] = frozenset({"exchanged_for"})
     described: ClassVar[Mapping[str, Described]] = {
         GRANT_TYPE: Described(
             members={
@@ -79,11 +87,13 @@ class TokenExchange:
                     description="The token to exchange (RFC 8693, 2.1).", schema=TEXT, required=True
                 ),
                 "subject_token_type": Parameter(
-                    description="What it is.", schema={"const": ACCESS_TOKEN}, required=True
+                    description="What it is (RFC 8693, 3).", schema=TEXT, required=True
                 ),
                 "actor_token": Parameter(description="The token of who acts.", schema=TEXT),
                 "actor_token_type": Parameter(description="What it is.", schema={"const": ACCESS_TOKEN}),
-                "requested_token_type": Parameter(description="What to get.", schema={"const": ACCESS_TOKEN}),
+                "requested_token_type": Parameter(
+                    description="What to get (RFC 8693, 3); an access token if it is left out.", schema=TEXT
+                ),
                 "audience": Parameter(
                     description="The service that the token is for; may be sent several times.",
                     schema={"type": "array", "items": TEXT},
@@ -111,6 +121,12 @@ class TokenExchange:
         ),
         "subject-token-of-client": "",
         "subject-token-unknown": "",
+        "assertion-of-an-actor": "the issuer must leave out `act`: whom it calls so is nobody here",
+        "assertion-claim-unusable": "",
+        "issuer-not-exchanged": (
+            "the profile of the issuer must allow that its JWTs are exchanged: `authserver issuer edit ISSUER --option "
+            "exchanged=true`, with the profile for JWTs about users"
+        ),
         "too-many-actors": "authserver.plugin.token_exchange.maximum_actors is how many may act one through another",
         "token-type": "",
         "two-keys": "",
@@ -157,6 +173,13 @@ class TokenExchange:
         return {GRANT_TYPE: self.redeem}
 
     @hookimpl
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken]:
+        return {
+            ACCESS_TOKEN: ExchangeableToken(read=_present),
+            JWT: ExchangeableToken(read=present_assertion),
+        }
+
+    @hookimpl
     def token_claims(self, client: Client) -> Mapping[str, Any] | None:
         """The client that alone may exchange this token (RFC 8693, 4.4)."""
         actor = dict(self.named_actors).get(client.client_id)
@@ -165,10 +188,12 @@ class TokenExchange:
     @hookimpl
     def token_response(self, grant: Grant) -> Mapping[str, Any] | None:
         is_exchanged = grant.details.get("grant_type") == GRANT_TYPE
-        return {"issued_token_type": ACCESS_TOKEN} if is_exchanged else None
+        return (
+            {"issued_token_type": grant.details.get("exchanged_for", ACCESS_TOKEN)} if is_exchanged else None
+        )
 
     def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-        """An access token derived from the subject token.
+        """An access token derived from the subject token, or what another plugin makes of it.
 
         Raises:
             UnauthorizedClient: the client is public.
@@ -179,10 +204,12 @@ class TokenExchange:
         """
         if client.is_public:
             raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
-        _check_types(parameters)
-        subject = _find(engine, parameters.require("subject_token"), reason="subject-token-unknown")
-        parent = self._parent(engine, subject)
+        make = _make_of(engine, parameters)
+        subject = _read(engine, client, parameters, with_refresh_tokens=make is not None)
+        parent = subject.parent
         rule = self._rule(engine, client, subject)
+        if make is not None:
+            return _made(make(engine, client, parameters, subject), parameters, subject)
         actor_token = self._actor_token(engine, client, parameters)
         is_impersonation = actor_token is None and client.client_id in self.impersonators
         actor = parent.actor if is_impersonation else acted(client.client_id, parent.actor)
@@ -191,7 +218,7 @@ class TokenExchange:
         limits = Parent(
             user=parent.user,
             scopes=parent.scopes,
-            resources=(*(parent.resources or ()), *self._targets.get(client.client_id, ())),
+            resources=self._resources(client, parent),
             expires_at=min(
                 filter(None, (parent.expires_at, actor_token.expires_at if actor_token else None)),
                 default=None,
@@ -200,6 +227,7 @@ class TokenExchange:
             ancestors=parent.ancestors,
             actor=parent.actor,
             details=parent.details,
+            joins=parent.joins,
         )
         wanted = [*parameters.all("resource"), *map(self._named, parameters.all("audience"))]
         return derive(
@@ -211,10 +239,12 @@ class TokenExchange:
             resources=wanted or subject.audience,
             actor=actor,
             refreshable=client.client_id in self.refreshers,
+            uses=subject.uses,
             bound=_bound(subject, actor_token),
             bound_refusal=InvalidRequest,
             noted={
-                "subject_token": subject.jti,
+                **subject.noted,
+                "subject_token": subject.name,
                 "subject_client": subject.client_id,
                 "rule": rule,
                 "actors": list(actors_of(actor)),
@@ -223,24 +253,21 @@ class TokenExchange:
             },
         )
 
-    def _parent(self, engine: Engine, subject: Issued) -> Parent:
-        """What the subject token stands for, at this moment. Raises InvalidRequest."""
-        engine.journal.user_id = subject.grant.user_id
-        if subject.grant.user_id is None:
-            raise InvalidRequest(
-                "The subject token is of no person: its client authenticates itself.",
-                reason="subject-token-of-client",
-            )
-        try:
-            return parent_of_token(engine, subject)
-        except NotLive as ended:
-            raise InvalidRequest(_NOT_VALID, reason=ended.reason) from None
+    def _resources(self, client: Client, parent: Parent) -> tuple[str, ...] | None:
+        """The ceiling: what the subject token allows, and what a rule adds; nothing is added to what others signed."""
+        if parent.grant is None:
+            return parent.resources
+        return (*(parent.resources or ()), *self._targets.get(client.client_id, ()))
 
-    def _rule(self, engine: Engine, client: Client, subject: Issued) -> str:
+    def _rule(self, engine: Engine, client: Client, subject: Presented) -> str:
         """Why this client may exchange this token. Raises InvalidRequest if it may not (TX-08, TX-15)."""
-        only = dict(self.named_actors).get(subject.client_id)
+        only = subject.sole_actor
+        if only is None and subject.client_id is not None:
+            only = dict(self.named_actors).get(subject.client_id)
         if only is not None and only != client.client_id:
             raise InvalidRequest(_NOT_VALID, reason="actor-not-named")
+        if subject.client_id is None:
+            return ISSUER
         if subject.client_id == client.client_id:
             return OWN
         served = engine.resources.of(subject.audience)
@@ -277,15 +304,42 @@ class TokenExchange:
 _NOT_VALID = "The token is not valid for this client."
 
 
-def _check_types(parameters: Parameters) -> None:
-    """Only our access tokens are exchanged, for access tokens. Raises InvalidRequest."""
+def _make_of(engine: Engine, parameters: Parameters) -> Make | None:
+    """What makes the token that is asked for, if it is no access token. Raises InvalidRequest."""
     if ("actor_token" in parameters) != ("actor_token_type" in parameters):
         raise InvalidRequest("actor_token and actor_token_type go together.", reason="actor-token-alone")
-    kinds = [parameters.require("subject_token_type"), parameters.get("actor_token_type")]
-    if any(kind not in (None, ACCESS_TOKEN) for kind in kinds):
+    if parameters.get("actor_token_type") not in (None, ACCESS_TOKEN):
         raise InvalidRequest("This type of token cannot be exchanged.", reason="token-type")
-    if parameters.get("requested_token_type") not in (None, ACCESS_TOKEN):
+    wanted = parameters.get("requested_token_type")
+    if wanted in (None, ACCESS_TOKEN):
+        return None
+    known = engine.exchangeable_tokens.get(str(wanted))
+    if known is None or known.make is None or "actor_token" in parameters:
         raise InvalidRequest("This type of token is not issued.", reason="requested-token-type")
+    return known.make
+
+
+def _made(order: Issue, parameters: Parameters, subject: Presented) -> Issue:
+    """What another plugin orders, with what is true of every exchange."""
+    details = {
+        **order.grant.details,
+        "grant_type": GRANT_TYPE,
+        "exchanged_for": parameters.require("requested_token_type"),
+    }
+    noted = {
+        **subject.noted,
+        **order.noted,
+        "subject_token": subject.name,
+        "subject_client": subject.client_id,
+    }
+    return replace(
+        order,
+        grant=replace(order.grant, details=details),
+        bound=subject.bound,
+        bound_refusal=InvalidRequest,
+        uses=(*subject.uses, *order.uses),
+        noted=noted,
+    )
 
 
 def _find(engine: Engine, text: str, *, reason: str) -> Issued:
@@ -296,7 +350,55 @@ def _find(engine: Engine, text: str, *, reason: str) -> Issued:
     return found
 
 
-def _bound(subject: Issued, actor: Issued | None) -> Mapping[str, Any]:
+def _read(engine: Engine, client: Client, parameters: Parameters, *, with_refresh_tokens: bool) -> Presented:
+    """The subject token, which is live at this moment and of a person. Raises InvalidRequest."""
+    text, kind = parameters.require("subject_token"), parameters.require("subject_token_type")
+    found = engine.exchangeable_tokens.get(kind)
+    read = found.read if found else None
+    if read is None and with_refresh_tokens and kind == REFRESH_TOKEN:
+        read = _present_refresh_token
+    if read is None:
+        raise InvalidRequest("This type of token cannot be exchanged.", reason="token-type")
+    subject: Presented = read(engine, client, text)
+    user = subject.parent.user
+    if user is None:
+        raise InvalidRequest(
+            "The subject token is of no person: its client authenticates itself.",
+            reason="subject-token-of-client",
+        )
+    engine.journal.user_id = None if subject.parent.joins else user.user_id
+    return subject
+
+
+def _present(engine: Engine, client: Client, text: str) -> Presented:
+    """An access token of this server, as `ExchangeableToken.read` says it."""
+    return _presented(engine, _find(engine, text, reason="subject-token-unknown"))
+
+
+def _present_refresh_token(engine: Engine, client: Client, text: str) -> Presented:
+    """A refresh token of this client, which could be used now and is not used up (TX-12, JAG-24). Raises InvalidRequest."""
+    found = find_issued(engine, text)
+    if found is None or found.kind is not TokenKind.REFRESH or found.client_id != client.client_id:
+        raise InvalidRequest(_NOT_VALID, reason="subject-token-unknown")
+    return replace(_presented(engine, found), identifies=True)
+
+
+def _presented(engine: Engine, issued: Issued) -> Presented:
+    engine.journal.user_id = issued.grant.user_id
+    try:
+        parent = parent_of_token(engine, issued)
+    except NotLive as ended:
+        raise InvalidRequest(_NOT_VALID, reason=ended.reason) from None
+    return Presented(
+        parent=parent,
+        name=issued.jti,
+        client_id=issued.client_id,
+        audience=issued.audience,
+        bound=issued.confirmation,
+    )
+
+
+def _bound(subject: Presented, actor: Issued | None) -> Mapping[str, Any]:
     """The key that this request must prove, because a token in it is bound to that (RFC 9449, 7.1).
 
     What is issued is bound to the key that the request proves, and to none if it proves none: never to one that it does
@@ -305,7 +407,7 @@ def _bound(subject: Issued, actor: Issued | None) -> Mapping[str, Any]:
     Raises:
         InvalidRequest: the two tokens are bound to two keys; one request cannot prove both.
     """
-    keys = [dict(token.confirmation) for token in (subject, actor) if token and token.confirmation]
+    keys = [dict(key) for key in (subject.bound, actor.confirmation if actor else {}) if key]
     if len(keys) == 2 and keys[0] != keys[1]:
         raise InvalidRequest("The tokens are bound to two keys.", reason="two-keys")
     return keys[0] if keys else {}

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Any
@@ -301,6 +302,9 @@ def _failure(error: exceptions.HTTPError, exchange: Exchange) -> FetchFailed:
         return too_slow()
     if any(isinstance(cause, OSError) for cause in causes):
         return FetchFailed(FetchProblem.UNREACHABLE, "the connection broke")
+    # Python has no class of its own for more than a hundred headers: it raises the base class of its errors of HTTP.
+    if any(type(cause) is HTTPException for cause in causes):
+        return FetchFailed(FetchProblem.TOO_LARGE, "there are too many headers")
     return FetchFailed(FetchProblem.NOT_HTTP, f"the answer is not HTTP: {type(error).__name__}")
 
 

@@ -29,6 +29,7 @@ from authserver.engine.documents import (
     FetchProblem,
     Reply,
 )
+from authserver.engine.ports import do_nothing
 from authserver.engine.timeline import SpanKind, note
 from authserver.engine.uris import is_loopback, malformed
 from authserver.fetching import freshness
@@ -168,10 +169,18 @@ class Fetcher:
         # Reading the system's certificates takes a while, and many servers never fetch.
         self._context: SSLContext | None = trusting(limits.ca_file) if limits.ca_file else None
 
-    def fetch(self, kind: DocumentKind[T], url: str, *, again: bool = False) -> Document[T]:
+    def fetch(
+        self,
+        kind: DocumentKind[T],
+        url: str,
+        *,
+        again: bool = False,
+        ahead: int = 0,
+        before: Callable[[], None] = do_nothing,
+    ) -> Document[T]:
         """See `engine.ports.Fetcher`."""
         with self._counting(kind.name, url) as outcome:
-            document = self._found(kind, url, again)
+            document = self._found(kind, url, again, ahead, before)
             outcome.append(LAST_GOOD if document.is_last_good else CACHED if document.age else FETCHED)
             return document
 
@@ -206,7 +215,9 @@ class Fetcher:
                     self._outcomes[each] += 1
             note(SpanKind.FETCH, name, began, {"host": _host_of(url), "outcome": "".join(outcome)})
 
-    def _found(self, kind: DocumentKind[T], url: str, again: bool) -> Document[T]:
+    def _found(
+        self, kind: DocumentKind[T], url: str, again: bool, ahead: int, before: Callable[[], None]
+    ) -> Document[T]:
         """The document, from the cache or elsewhere. Raises FetchFailed."""
         deadline = time.monotonic() + self._limits.seconds
         destination = self._destination(url)
@@ -214,7 +225,7 @@ class Fetcher:
         with self._lock:
             kept = self._cache.find(key)
             now = self._clock()
-            if kept is not None and kept.serves(now, again=again):
+            if kept is not None and kept.serves(now, again=again, ahead=ahead):
                 return kept.document(now)
             flight = self._flights.get(key)
             leads = flight is None
@@ -225,10 +236,12 @@ class Fetcher:
                 return kept.document(now)
         if not leads:
             try:
+                before()
                 return self._follow(flight, deadline)
             except FetchFailed as error:
                 return self._instead(key, kept, error)
         try:
+            before()
             document = self._fetch(key, destination, kept, deadline)
         except BaseException as error:
             given_up = FetchFailed(FetchProblem.UNREACHABLE, "the one request of many was given up")
@@ -243,12 +256,19 @@ class Fetcher:
                 del self._flights[key]
 
     def post(
-        self, url: str, body: bytes, *, headers: Mapping[str, str], maximum: int = MAXIMUM_DOCUMENT
+        self,
+        url: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        maximum: int = MAXIMUM_DOCUMENT,
+        before: Callable[[], None] = do_nothing,
     ) -> Reply:
         """See `engine.ports.Fetcher`."""
         deadline = time.monotonic() + self._limits.seconds
         with self._counting("sent", url) as outcome:
             destination = self._destination(url)
+            before()
             try:
                 reply = self._ask("POST", destination, headers, deadline, body=body, maximum=maximum)
             except FetchFailed as error:
@@ -464,10 +484,10 @@ class _Kept(Generic[T]):
     serves_failures_only: bool
     is_suspended: bool = False
 
-    def serves(self, now: float, *, again: bool = False) -> bool:
+    def serves(self, now: float, *, again: bool = False, ahead: int = 0) -> bool:
         if again and now >= self.refetch_from:
             return False
-        return now < self.fresh_until and not self.is_suspended
+        return now + ahead < self.fresh_until and not self.is_suspended
 
     def is_last_good(self, now: float) -> bool:
         return self.fresh_until <= now < self.last_good_until and not self.is_suspended

@@ -23,6 +23,7 @@ from authserver.engine.context import (
     Begin,
     Binding,
     ClientProof,
+    ExchangeableToken,
     Issue,
     SingleUse,
     Vouched,
@@ -31,6 +32,7 @@ from authserver.engine.context import (
 from authserver.engine.crypto import strict_json
 from authserver.engine.decisions import Answer, Ruling, T, Verdict, combine, labelled
 from authserver.engine.errors import OAuthError, ServerError
+from authserver.engine.grants.deriving import Presented
 from authserver.engine.ports import ContributionFailed, StorageUnavailable
 from authserver.engine.questions import Question, RateQuestion
 from authserver.engine.records import Event
@@ -655,6 +657,14 @@ def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
         )
     if hook == "assertion_profiles":
         return _profile(implementation, added)
+    if hook == "exchangeable_tokens":
+        if not isinstance(added, ExchangeableToken):
+            raise CannotBeAdded(f"{type(added).__name__} is not an ExchangeableToken")
+        made = f"{hook}.make"
+        return ExchangeableToken(
+            read=None if added.read is None else partial(_call, implementation, hook, added.read),
+            make=None if added.make is None else partial(_call, implementation, made, added.make),
+        )
     return partial(_call, implementation, hook, added)
 
 
@@ -725,6 +735,13 @@ def _check_vouched(answer: object) -> None:
         raise CannotBeAdded(f"{type(answer).__name__} is not a Vouched")
 
 
+def _check_presented(answer: object) -> None:
+    if not isinstance(answer, Presented):
+        raise CannotBeAdded(f"{type(answer).__name__} is not a Presented")
+    if not all(is_refusal(use.refusal) for use in answer.uses):
+        raise CannotBeAdded("its refusal cannot be sent or stored")
+
+
 def _check_flag(answer: object) -> None:
     if type(answer) is not bool:
         raise CannotBeAdded(f"{type(answer).__name__} is neither true nor false")
@@ -741,6 +758,8 @@ def _check_nothing(answer: object) -> None:
 _FUNCTIONS: Mapping[str, Callable[[Any], object]] = {
     "assertion_profiles": _check_vouched,
     "assertion_profiles.lets_in": _check_flag,
+    "exchangeable_tokens": _check_presented,
+    "exchangeable_tokens.make": _check_issue,
     "grant_types": _check_issue,
     "client_metadata": _check_kept,
     "client_proofs": _check_uses,

@@ -48,7 +48,19 @@ MINIMUM_FREE = 4_000_000
 # In WAL mode only FULL keeps what was committed through a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
-POSTGRESQL_OPTIONS = "-c statement_timeout=5s -c lock_timeout=2s -c timezone=UTC"
+# Beside statements and locks, what a process leaves that is frozen or whose machine is gone: a transaction that holds rows,
+# and a session of which PostgreSQL learns nothing more. The last four are for TCP, the last one in milliseconds.
+POSTGRESQL_OPTIONS = (
+    "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
+    " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25000"
+)
+# The same for this side, of libpq: a firewall may forget a connection, although new ones reach the server.
+POSTGRESQL_KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,
+}
 
 
 class Database:
@@ -65,21 +77,13 @@ class Database:
         self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
-        """Stores that take part in the manager's current transaction, from their first statement on.
-
-        Joined as "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
-        """
-
-        session = Session(self.engine)
-
-        def connect() -> sa.Connection:
-            zope.sqlalchemy.mark_changed(session, transaction_manager)
-            return session.connection()
-
-        def before_commit(flush: Callable[[], None]) -> None:
-            transaction_manager.get().addBeforeCommitHook(flush)
-
-        return stores_of(Work(connect, session.rollback, before_commit))
+        """Stores that take part in the manager's current transaction, from their first write on."""
+        session, current = Session(self.engine), transaction_manager.get()
+        work = Work(session.connection, _Joined(session, transaction_manager))
+        # Until the first write nothing takes part that would give the connection back.
+        current.addAfterCommitHook(lambda _: work.close())
+        current.addAfterAbortHook(work.close)
+        return stores_of(work)
 
     @contextmanager
     def begin(self) -> Iterator[Stores]:
@@ -169,6 +173,29 @@ class Database:
             yield connection
 
 
+class _Joined:
+    """Implements `storage.work.Around`: a transaction that pyramid_tm begins and ends."""
+
+    def __init__(self, session: Session, manager: TransactionManager) -> None:
+        self._session = session
+        self._manager = manager
+
+    def join(self) -> None:
+        # As "changed": zope.sqlalchemy cannot see a write by Core, and would roll it back (T107).
+        zope.sqlalchemy.mark_changed(self._session, self._manager)
+
+    def before_commit(self, flush: Callable[[], None]) -> None:
+        self._manager.get().addBeforeCommitHook(flush)
+
+    def abandon(self) -> None:
+        # One that has not joined would not be missed at the end.
+        self.join()
+        self._session.rollback()
+
+    def release(self) -> None:
+        self._session.close()
+
+
 def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) -> Engine:
     """An engine whose connections are in the driver's autocommit mode and whose temporary errors are StorageUnavailable.
 
@@ -242,8 +269,10 @@ def _connect_args(url: URL) -> dict[str, Any]:
         return {"timeout": SQLITE_BUSY_TIMEOUT}
     # The options of the URL come last, so they win.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
+    keepalive = {name: value for name, value in POSTGRESQL_KEEPALIVE.items() if name not in url.query}
     # At each rollback the driver forgets all prepared statements of a connection, if it prepared one; ours would go, too.
     return {
+        **keepalive,
         "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
         "options": options,
         "prepare_threshold": None,

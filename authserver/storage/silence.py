@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -90,7 +91,7 @@ class WatchedConnection(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 if not ready and time.monotonic() > ask_at:
-                    if not is_there(self):
+                    if not is_there(self.info.hostaddr or self.info.host, self.info.port):
                         self.silence.begin()
                         raise ServerSilent("the database is silent")
                     ask_at = time.monotonic() + PATIENCE
@@ -108,7 +109,10 @@ def watch(engine: Engine) -> None:
         silence.check()
         try:
             connection = WatchedConnection.connect(*arguments, **options)
-        except psycopg.errors.ConnectionTimeout:
+        except psycopg.errors.ConnectionTimeout as error:
+            # The driver's frames hold the connection, and this error holds them, until garbage is collected: it would stay
+            # open, and a server that wakes up would begin a session for it that nobody uses.
+            traceback.clear_frames(error.__traceback__)
             silence.begin()
             raise
         silence.end()
@@ -118,9 +122,8 @@ def watch(engine: Engine) -> None:
     event.listen(engine, "do_connect", connect)
 
 
-def is_there(connection: psycopg.Connection[Any]) -> bool:
-    """Whether the server of this connection answers a new connection; a refusal is an answer."""
-    host, port = connection.info.hostaddr or connection.info.host, connection.info.port
+def is_there(host: str, port: int) -> bool:
+    """Whether the server at this address, or with a Unix socket in this folder, answers; a refusal is an answer."""
     try:
         if host.startswith(("/", "@")):
             path = f"{host}/.s.PGSQL.{port}"
@@ -132,7 +135,8 @@ def is_there(connection: psycopg.Connection[Any]) -> bool:
                 return _answers(asked)
         with socket.create_connection((host, port), ANSWERS_WITHIN) as asked:
             return _answers(asked)
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
+        # The latter is a Unix socket where as many wait to be accepted as there may be.
         return False
     except OSError:
         return True

@@ -53,6 +53,7 @@ class SqlStores:
     generations: SqlGenerations
     upkeep: SqlUpkeep
     undo: Callable[[], None]
+    rest: Callable[[], None]
 
 
 def stores_of(work: Work) -> SqlStores:
@@ -79,4 +80,5 @@ def stores_of(work: Work) -> SqlStores:
         generations=SqlGenerations(work),
         upkeep=SqlUpkeep(work),
         undo=work.undo,
+        rest=work.rest,
     )

@@ -106,7 +106,8 @@ def _transaction(database: Database, begin: Mapping[str, str]) -> Iterator[Conne
         connection.exec_driver_sql(begin[database.kind])
         # It may take longer than a request.
         if database.kind == "postgresql":
-            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
         try:
             yield connection
         finally:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Executable, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, Step
+from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, Session, Step
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.prepared import PerDialect
+from authserver.storage.rows import Rows
 from authserver.storage.tables import (
     DISPOSABLE,
     ISSUED,
@@ -63,7 +64,7 @@ def _has(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def _removal(
-    table: Table, *conditions: Condition, told: Column[Any], order: Sequence[Column[Any]] = ()
+    table: Table, *conditions: Condition, told: Sequence[Column[Any]], order: Sequence[Column[Any]] = ()
 ) -> PerDialect:
     """A DELETE of at most `limit` rows that returns `told` of each, and skips rows that are locked."""
     statements: dict[str, Executable] = {}
@@ -83,7 +84,7 @@ def _removal(
             if dialect == "sqlite"
             else identity == sa.any_(sa.func.array(chosen.scalar_subquery()))
         )
-        statements[dialect] = sa.delete(table).where(among).returning(told)
+        statements[dialect] = sa.delete(table).where(among).returning(*told)
     return statements
 
 
@@ -96,6 +97,7 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.TOKENS: (tokens.c.expires_at, (spelt_out(DISPOSABLE),)),
     Disposable.KEPT_RECORDS: (kept.c.expires_at, ()),
     Disposable.SESSIONS: (sessions.c.expires_at, ()),
+    Disposable.IDLE_SESSIONS: (sessions.c.last_seen_at, ()),
     Disposable.CLIENT_SECRETS: (client_secrets.c.expires_at, (client_secrets.c.expires_at.is_not(None),)),
     Disposable.REFUSALS: (events.c.at, (spelt_out(REFUSED),)),
     Disposable.ISSUANCES: (events.c.at, (spelt_out(ISSUED),)),
@@ -104,9 +106,17 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.COUNTS: (event_counts.c.at, (spelt_out(LONG),)),
     Disposable.SAMPLES: (gauge_samples.c.at, ()),
 }
+# Whoever is told of their end needs to know whose they were.
+_SESSION = Rows(Session, sessions)
+_OF_SESSIONS = (Disposable.SESSIONS, Disposable.IDLE_SESSIONS)
 _REMOVE_AGED = {
     kind: _removal(
-        column.table, *conditions, column >= _GOES_ON, column <= _WAS_OVER, told=column, order=(column,)
+        column.table,
+        *conditions,
+        column >= _GOES_ON,
+        column <= _WAS_OVER,
+        told=(column, *(_SESSION.columns if kind in _OF_SESSIONS else ())),
+        order=(column,),
     )
     for kind, (column, conditions) in _AGING.items()
 }
@@ -118,14 +128,14 @@ _ENDED_GRANTS = (
     .order_by(grants.c.expires_at)
     .limit(_LIMIT)
 )
-_REMOVE_TOKENS_OF_GRANTS = _removal(tokens, tokens.c.grant_id.in_(_IDS), told=tokens.c.grant_id)
+_REMOVE_TOKENS_OF_GRANTS = _removal(tokens, tokens.c.grant_id.in_(_IDS), told=(tokens.c.grant_id,))
 # Without tokens: the foreign key would delete any number of them along with a grant.
 _REMOVE_GRANTS = _removal(
     grants,
     _THESE_GRANTS,
     grants.c.expires_at <= _WAS_OVER,
     sa.not_(_has(tokens.c.grant_id == grants.c.grant_id)),
-    told=grants.c.grant_id,
+    told=(grants.c.grant_id,),
 )
 
 # By a grant that is still kept, or by `last_used_at`: client credentials leave no grant.
@@ -152,9 +162,9 @@ _NEXT_OLD_CLIENTS = {
     .limit(_LIMIT)
     for kind, old in _OLD_CLIENTS.items()
 }
-_REMOVE_CONSENTS_TO_CLIENTS = _removal(consents, consents.c.client_id.in_(_IDS), told=consents.c.client_id)
+_REMOVE_CONSENTS_TO_CLIENTS = _removal(consents, consents.c.client_id.in_(_IDS), told=(consents.c.client_id,))
 _REMOVE_CLIENTS = _removal(
-    clients, clients.c.client_id.in_(_IDS), sa.not_(_IS_USED), told=clients.c.client_id
+    clients, clients.c.client_id.in_(_IDS), sa.not_(_IS_USED), told=(clients.c.client_id,)
 )
 
 
@@ -217,8 +227,12 @@ class SqlUpkeep:
         if kind in _NEXT_OLD_CLIENTS:
             return self._remove_clients(kind, before, since, limit)
         parameters = {"before": before, "start": since[0], "limit": limit}
-        times = [row[0] for row in self._work.take(_REMOVE_AGED[kind], parameters)]
-        return Batch(removed=len(times), next=(max(times), "") if len(times) == limit else None)
+        rows = self._work.take(_REMOVE_AGED[kind], parameters)
+        return Batch(
+            removed=len(rows),
+            next=(max(row[0] for row in rows), "") if len(rows) == limit else None,
+            sessions=[_SESSION.record(row[1:]) for row in rows] if kind in _OF_SESSIONS else (),
+        )
 
     def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
         self._plan_by_index()

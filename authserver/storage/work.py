@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import sqlalchemy as sa
 from sqlalchemy import (
@@ -36,6 +36,22 @@ _ROLLBACK = Prepared(text("ROLLBACK"))
 _log = logging.getLogger("sqlalchemy.engine.Engine")
 
 
+class Around(Protocol):
+    """A transaction that others take part in, too; it is not this work that commits it."""
+
+    def join(self) -> None:
+        """Take part in it, before the first write; harmless twice."""
+
+    def before_commit(self, flush: Callable[[], None]) -> None:
+        """Call this just before it commits."""
+
+    def abandon(self) -> None:
+        """Make it fail at its end, and keep nothing."""
+
+    def release(self) -> None:
+        """Give the connection back: before the first write, or at the end."""
+
+
 class Work:
     """What one transaction does. Connects at the first statement, begins at the first write.
 
@@ -44,14 +60,12 @@ class Work:
     if all statements that go together are `Prepared`.
 
     Args:
-        connect: gives the connection; called once, at the first statement.
-        abandon: ends the transaction around this one, if there is one.
-        before_commit: called once, with what must run just before the transaction around this one commits.
+        connect: gives the connection; called at the first statement, and at the first one after a `rest`.
+        around: the transaction around this one, if there is one.
     """
 
     __slots__ = (
-        "_abandon",
-        "_before_commit",
+        "_around",
         "_connect",
         "_connection",
         "_deferred",
@@ -62,15 +76,9 @@ class Work:
         "_writes",
     )
 
-    def __init__(
-        self,
-        connect: Callable[[], Connection],
-        abandon: Callable[[], None] | None = None,
-        before_commit: Callable[[Callable[[], None]], None] | None = None,
-    ) -> None:
+    def __init__(self, connect: Callable[[], Connection], around: Around | None = None) -> None:
         self._connect = connect
-        self._abandon = abandon
-        self._before_commit = before_commit
+        self._around = around
         self._connection: Connection | None = None
         self._writes = False
         self._is_over = False
@@ -171,11 +179,22 @@ class Work:
             self._send(_ROLLBACK, NOTHING)
             self._writes = False
 
+    def rest(self) -> None:
+        """Give the connection back until the next statement; does nothing after the first write, which holds locks."""
+        if self._connection is None or self._writes or self._is_over:
+            return
+        self._forget()
+        self._release()
+
     def close(self) -> None:
-        """Give the connection back, unless a transaction around this one has it; what is not committed is rolled back."""
+        """Give the connection back at the end; what is not committed is rolled back."""
         self._is_over = True
-        if self._connection is not None:
-            self._connection.close()
+        self._release()
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            (self._around.release if self._around else connection.close)()
 
     def _forget(self) -> None:
         """Drop the rows that were read ahead: they may have changed."""
@@ -184,8 +203,8 @@ class Work:
 
     def _ask_for_end(self) -> None:
         """Register with the transaction around this one for its end, unless that was done before."""
-        if self._before_commit is not None and not (self._pending or self._deferred):
-            self._before_commit(self.flush)
+        if self._around is not None and not (self._pending or self._deferred):
+            self._around.before_commit(self.flush)
 
     def _end_deferring(self) -> None:
         deferred, self._deferred = self._deferred, []
@@ -195,7 +214,11 @@ class Work:
 
     def _begin(self) -> None:
         self._forget()
+        if self._is_over:
+            raise _ended()
         if not self._writes:
+            if self._around is not None:
+                self._around.join()
             self._pending.append((_BEGIN, NOTHING))
             self._writes = True
 
@@ -267,7 +290,7 @@ class Work:
         PostgreSQL answers the COMMIT of a failed transaction with a silent rollback, and SQLite would keep half of it.
         """
         self._is_over = True
-        (self._abandon or self.close)()
+        (self._around.abandon if self._around else self.close)()
 
     def _connected(self) -> Connection:
         if self._is_over:

@@ -6,9 +6,9 @@
 
 The class it makes has a test for every promise and every deciding hook of the policy: it answers every
 question (and never raises), the same each time, quickly, with an answer of the right type and a reason that
-it declares in `reasons`; it never allows more than was asked for, and changes nothing of the question nor of the
-process; it decides by the question alone, and waits for nobody if it is `immediate`; what it adds at contributing
-hooks can be added; it is a frozen, hashable value.
+it declares in `reasons`; it never allows more than was asked for, and changes neither the question nor the
+process; it decides by the question alone, and waits for nothing if it is `immediate`; its answers to contributing
+hooks are valid; it is a frozen, hashable value.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ from authserver.testing.records import a_client
 from authserver.testing.strategies import REDIRECT_URIS, contribution, question
 from authserver.testing.watching import READABLE, Kind, caches_of, state_of_the_process, watched
 
-# Seconds. What takes longer belongs in a plugin that the server times (`immediate = False`).
+# Seconds. A slower policy needs the time limit of the server (`immediate = False`).
 QUICK = 0.1
-# On a busy machine any policy is sometimes slow.
+# On a busy machine every policy is sometimes slow.
 ATTEMPTS = 5
 NAME = "the_policy"
 # Questions of each hook at which a policy is watched.
@@ -79,17 +79,17 @@ def policy_contract(
     """A test class that holds a policy to its contract.
 
     Args:
-        policy: the policy as it would be configured; or its class, and then a fixture named `policy` gives
-            the value, for one that needs a file or a server.
+        policy: the configured policy; or its class, and then a fixture named `policy` gives the value, for a policy
+            that needs a file or a server.
         examples: how many questions are generated for each promise; by default as many as hypothesis' profile says.
         quick: seconds within which it answers; raise it for a policy that asks another service.
         deterministic: False for a policy that may answer the same question in two ways within a moment.
-        reads: what it reads on purpose besides the question: `clock`, `chance`, `environment`, `file`.
+        reads: the sources that it reads on purpose besides the question: `clock`, `chance`, `environment`, `file`.
         questions: by hook, a strategy of questions to ask instead of `strategies.question(hook)`,
-            if those rarely include what the policy allows.
+            if the policy allows hardly any of those.
 
     Raises:
-        KeyError: there is nothing of a name in `reads`.
+        KeyError: `reads` has an unknown name.
     """
     unread = set(READABLE.values()) - {READABLE[name] for name in reads}
     kind = policy if isinstance(policy, type) else type(policy)
@@ -104,7 +104,7 @@ def policy_contract(
     )
     # If an answer is slow or not always the same, report the first such question; to search for a smaller one is slow.
     unhurried = hypothesis_settings(settings, phases=[Phase.generate])
-    # What a policy does beside answering, it does at any question.
+    # A side effect of a policy happens at every question, so few questions are enough.
     few = hypothesis_settings(unhurried, max_examples=min(settings.max_examples, FEW))
     each_hook = pytest.mark.parametrize("hook", hooks)
     adding = [
@@ -118,7 +118,7 @@ def policy_contract(
     untouched: dict[str, object] = {}
 
     class PolicyContract:
-        """What every policy promises (`authserver.testing.contract`)."""
+        """The promises of every policy (`authserver.testing.contract`)."""
 
         if not isinstance(policy, type):
 
@@ -130,14 +130,14 @@ def policy_contract(
         def prepared(self, policy: Any) -> Iterator[None]:
             """Prepare and close the policy for each test, as the server does at start and at the end."""
             getattr(policy, "prepare", _nothing)()
-            # Before the first question: the first may change the process, and every later one leave it so.
+            # Read before the first question, which may change the process when the later ones do not.
             if not untouched:
                 untouched.update(state_of_the_process(policy))
             yield
             getattr(policy, "close", _nothing)()
 
         def test_it_is_a_frozen_hashable_value(self, policy: Any) -> None:
-            """A frozen value cannot be changed by a request; a policy that keeps what changes is compared by identity."""
+            """A frozen value cannot be changed by a request; a policy with a state of its own is compared by identity."""
             parameters: Any = getattr(type(policy), "__dataclass_params__", None)
             assert parameters is not None, "make it a dataclass"
             assert parameters.frozen or not parameters.eq, (
@@ -146,7 +146,7 @@ def policy_contract(
             assert hash(policy) == hash(policy), "make its fields hashable: tuple, not list or dict"
 
         def test_the_server_takes_it(self, policy: Any) -> None:
-            """It serves a hook, misspells none, and does not mark one to be called out of order."""
+            """It serves a hook, misspells no name of a hook, and marks no method to be called out of order."""
             try:
                 plugins = PluginSet([(NAME, policy)])
             except SettingsError as error:
@@ -204,7 +204,7 @@ def policy_contract(
 
             @each_hook
             def test_it_never_widens(self, policy: Any, hook: str) -> None:
-                """It allows only what was asked for. The server would remove the rest, but a policy should not allow it."""
+                """It allows only values that were asked for. The server removes others, but it should not allow them."""
 
                 @settings
                 @given(asking[hook])
@@ -244,7 +244,7 @@ def policy_contract(
 
             @each_hook
             def test_it_changes_nothing_of_the_process(self, policy: Any, hook: str) -> None:
-                """All plugins and the server share the process; what a policy keeps belongs to the policy itself."""
+                """All plugins and the server share the process; a policy keeps its state in its own fields."""
                 _refuse(policy, asking[hook], few, Kind.THREAD)
                 after = state_of_the_process(policy)
                 changed = [name for name, value in untouched.items() if after.get(name, value) != value]
@@ -265,7 +265,7 @@ def policy_contract(
 
             @each_hook
             def test_it_decides_by_the_question_alone(self, policy: Any, hook: str) -> None:
-                """A policy that reads a clock or the environment answers otherwise tomorrow, or on another machine."""
+                """A policy that reads a clock or the environment answers differently tomorrow, or on another machine."""
                 _refuse(policy, asking[hook], few, *unread)
 
             @each_hook
@@ -314,7 +314,7 @@ def policy_contract(
 
             @pytest.mark.parametrize("hook", adding)
             def test_what_it_adds_can_be_added(self, policy: Any, hook: str) -> None:
-                """Of the right type, with declared names, as JSON that is not too long; and it raises nothing else."""
+                """Its additions have the right type, declared names and limited size; it raises only documented errors."""
                 plugins = PluginSet([(NAME, policy)])
 
                 @settings
@@ -354,7 +354,7 @@ def _nothing() -> None:
 
 
 def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = with_copies) -> Any:
-    """The policy's answer, asked as the server asks; None if the hook is not in its `serves`."""
+    """The policy's answer when it is asked as by the server; None if the hook is not in its `serves`."""
     if asked.hook not in getattr(policy, "serves", (asked.hook,)):
         return None
     function, names = callable_as_asked(getattr(policy, asked.hook), arguments_of(DECIDING[asked.hook]))
@@ -365,13 +365,13 @@ def _ask(policy: object, asked: Question[Any], *, through: Callable[..., Any] = 
 
 
 def _directly(whole: list[object], function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call it without copies; `whole` gets the whole question, if it takes that."""
+    """Call it without copies; `whole` is the whole question, which it gets if it takes the argument `question`."""
     whole += [argument for argument in arguments if isinstance(argument, Question)]
     return function(*arguments)
 
 
 def _refuse(policy: object, asking: SearchStrategy[Any], few: Callable[[Any], Any], *kinds: Kind) -> None:
-    """Fail the test if the policy does something of these kinds when it is asked a few questions."""
+    """Fail the test if the policy has a side effect of these kinds when it is asked a few questions."""
     found: dict[str, None] = {}
 
     @few

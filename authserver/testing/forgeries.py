@@ -1,7 +1,7 @@
-"""JWTs, JWK Sets, JSON and servers that must be refused wherever they turn up: one corpus for all who verify.
+"""JWTs, JWK Sets, JSON texts and answers of servers that every verifier must refuse.
 
-The server and `authserver-resource` are tested with it alike, so that both give the same answer. Each line broke a real
-verifier somewhere.
+The server and `authserver-resource` are both tested with them, so that both give the same answer. Each line has broken
+a real verifier.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from authserver.testing.origins import Reply, dripping, raw, sending
 STRANGER = ECKey.generate_key("P-256")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-# JSON texts, by what is wrong with them.
+# JSON texts, by their fault.
 JSON: Mapping[str, bytes] = {
     "a name twice": b'{"a": 1, "a": 2}',
     "a name twice, further in": b'{"a": {"b": 1, "\\u0062": 2}}',
@@ -74,14 +74,14 @@ def signed(header: Any, claims: Any, key: Any, algorithm: str = "ES256") -> str:
 
 
 def another_spelling(text: str) -> str:
-    """The same bytes in base64url: the bits that padding ignores are set."""
+    """The same bytes with other text in base64url: the bits that padding ignores are set."""
     if len(text) % 4 == 0:
         raise ValueError("this text has one spelling")
     return text[:-1] + _ALPHABET[_ALPHABET.index(text[-1]) | 1]
 
 
 def beside(members: Mapping[str, Any], text: bytes) -> bytes:
-    """A JSON text with these members in front, so that all else about it is right."""
+    """A JSON text with these members in front, so that it has no other fault."""
     return json.dumps(members).encode()[:-1] + b", " + text[1:] if text.startswith(b"{") else text
 
 
@@ -94,15 +94,15 @@ def jwts(
     times: Collection[str] = (),
     types: Collection[Any] = (),
 ) -> dict[str, str]:
-    """JWTs that nobody may accept, by what is wrong with them.
+    """JWTs that no verifier may accept, by their fault.
 
     Args:
-        header: of a good one, which ES256 signs.
-        claims: of a good one.
-        key: that signs good ones; a private key for ES256.
-        required: claims that must be there, and be texts.
-        times: claims that must be there, and be seconds since 1970.
-        types: values of `typ` beside those that are wrong everywhere.
+        header: the header of a valid JWT, which is signed with ES256.
+        claims: the claims of a valid JWT.
+        key: the private key that signs valid JWTs, for ES256.
+        required: claims that must be present as texts.
+        times: claims that must be present as seconds since 1970.
+        types: wrong values of `typ` besides those that are wrong everywhere.
     """
     good = signed(header, claims, key)
     head, body, signature = good.split(".")
@@ -139,7 +139,7 @@ def jwts(
             f"alg {value}": {"alg": value}
             for value in ("RS256", "PS256", "EdDSA", "HS256", "ES512", "", 7, ["ES256"], None)
         },
-        # What would change how it is read, or bring a key (T055, T056)
+        # Header parameters that change how it is read, or bring a key (T055, T056)
         "jku": {"jku": "https://evil.example/jwks"},
         "x5u": {"x5u": "https://evil.example/cert"},
         "x5c": {"x5c": ["MIIB"]},
@@ -175,11 +175,11 @@ def jwts(
 
 
 def key_sets(private: Any, kid: str) -> dict[str, Any]:
-    """JWK Sets of which no key can be used to verify (T058), by what is wrong with them.
+    """JWK Sets with no key that can verify (T058), by their fault.
 
     Args:
-        private: a key for ES256, which signs what is to be verified.
-        kid: under which that names it.
+        private: the key for ES256 that signed the token.
+        kid: the `kid` of the token.
     """
     public = {**private.as_dict(private=False), "kid": kid, "alg": "ES256", "use": "sig"}
     rsa = {**RSAKey.generate_key(2048).as_dict(private=False), "kid": kid, "alg": "RS256", "use": "sig"}
@@ -214,7 +214,7 @@ def key_sets(private: Any, kid: str) -> dict[str, Any]:
     }
 
 
-# What a server answers that is asked for a JSON document, by what is wrong with it (T125, T126).
+# Answers of a server to a request for a JSON document, by their fault (T125, T126).
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 ANSWERS: Mapping[str, Reply] = {
     "500": sending(status=500),
@@ -249,7 +249,7 @@ ANSWERS: Mapping[str, Reply] = {
     "a giant status line": raw(b"HTTP/1.1 200 " + b"y" * 200_000),
 }
 REDIRECTS = (301, 302, 303, 307, 308)
-# Answers that never end, though each piece comes in time.
+# Answers that never end, although each piece comes in time.
 DRIPS: Mapping[str, Reply] = {
     "nothing": dripping(b"", b""),
     "status line": dripping(b"HTTP/1.1 2", b"0"),
@@ -261,7 +261,7 @@ DRIPS: Mapping[str, Reply] = {
 
 
 def _spellings(head: str, body: str, signature: str) -> dict[str, str]:
-    """Texts that are no compact JWS, or another spelling of one (T060)."""
+    """Texts that are not a compact JWS, or another spelling of one (T060)."""
     good = f"{head}.{body}.{signature}"
     return {
         "one word": "word",
@@ -287,7 +287,7 @@ def _mac(header: Mapping[str, Any], body: str, secret: bytes) -> str:
 
 
 def _with(members: Mapping[str, Any]) -> dict[str, bytes]:
-    """The JSON texts above with these members beside, and these members with one of them twice."""
+    """The JSON texts above with these members added, and these members with one of them twice."""
     found = {name: beside(members, text) for name, text in JSON.items()}
     for name, value in members.items():
         found[f"{name} twice"] = beside({name: value}, json.dumps(members).encode())

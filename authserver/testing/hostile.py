@@ -1,4 +1,4 @@
-"""What attackers send: corpora for tests of policies. Each line broke a real server somewhere."""
+"""Texts that attackers send, for tests of policies. Each line has broken a real server."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ SCOPES = (
     "s" * 200,
     "é",
 )
-# Well formed, in the form that policies get, but not resources of this server.
+# Well-formed resources, as policies get them, but not resources of this server.
 RESOURCES = (
     "https://api.example/../admin",
     "https://api.example.evil.example/",
@@ -128,7 +128,7 @@ HEADER_VALUES = (
 )
 USERNAMES = ("root", "*)(uid=*", "ann\x00", "ANN", "аnn", "a" * 100, "..", "ann@evil.example")
 PASSWORDS = ("*", "' OR '1'='1", "\x00", "pass\nword", "\ud800", "🔑" * 100)
-# Bodies for the registration endpoint with a wrong form: they do not reach a policy.
+# Malformed bodies for the registration endpoint: they do not reach a policy.
 METADATA = (
     b"",
     b"[]",
@@ -148,7 +148,7 @@ METADATA = (
     b"[" * 100_000,
     b'{"n": ' + b"9" * 5000 + b"}",
 )
-# What a plugin may raise besides ordinary exceptions: none of them may end the process, or leave a request unanswered.
+# Exceptions of plugins that are not ordinary ones: none may end the process or leave a request unanswered.
 RAISED: tuple[type[BaseException], ...] = (
     SystemExit,
     KeyboardInterrupt,

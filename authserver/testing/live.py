@@ -31,7 +31,7 @@ def live_server(
     """Serve a migrated database with `pserve` at `http://localhost:PORT`, its issuer.
 
     Args:
-        host: what this machine is called in it; browsers keep the cookies of another name apart.
+        host: the name of this machine in the issuer; a browser keeps the cookies of each name apart.
         settings: INI keys that differ from those of `authserver.testing.server`; `{issuer}` in a value
             becomes the issuer.
 
@@ -39,7 +39,7 @@ def live_server(
         A `Server` on the same database in this process, to prepare and to inspect it.
 
     Raises:
-        RuntimeError: it did not start, or it failed to answer a request while it ran; with its log.
+        RuntimeError: the server did not start, or failed to answer a request; the message has its log.
     """
     port = free_port()
     issuer = f"http://{host}:{port}"
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def with_playground(settings: Mapping[str, str | None] | None = None) -> dict[str, str | None]:
-    """These settings and the page at /playground."""
+    """These settings with the plugin that serves /playground."""
     return {
         "authserver.plugins": SETTINGS["authserver.plugins"] + "\nplayground",
         "authserver.plugin.playground.scopes": "profile files.read",

@@ -1,4 +1,4 @@
-"""Other servers for tests: real ones on loopback, with TLS from an authority of their own, that answer as a test says."""
+"""Other servers for tests: real ones on loopback, with TLS by an authority of their own; the test sets their answers."""
 
 from __future__ import annotations
 
@@ -19,38 +19,58 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-# What an origin does with one request.
+# A function that answers one request.
 Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 class Authority:
-    """Signs certificates for hosts. `ca_file` is what to trust.
+    """Signs certificates for hosts. A client trusts it with `ca_file`.
+
+    Its certificates are as RFC 5280 wants them (4.2.1.1 to 4.2.1.3): Python 3.13 and later accept no others.
 
     Args:
         folder: where its files are written.
-        valid_for: how long its own certificate is.
+        valid_for: how long its own certificate is valid.
     """
 
     def __init__(self, folder: Path, *, valid_for: timedelta = timedelta(hours=1)) -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority for tests")])
-        certificate = self._certificate(self._name, self._key, valid_for).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
+        certificate = (
+            self._certificate(self._name, self._key, valid_for)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
         )
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(
             certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
 
-    def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
-        """For a server that is all of these hosts, names or addresses."""
+    def certificate(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> Path:
+        """A file with a key and its certificate for all these host names or addresses.
+
+        `valid_for` may be negative: the certificate has expired then.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "origin for tests")])
         certificate = self._certificate(name, key, valid_for).add_extension(
             x509.SubjectAlternativeName(list(map(_alternative_name, hosts))), critical=False
         )
-        path = self._folder / f"{hosts[0].replace(':', '_')}.pem"
+        path = self._folder / f"{hosts[0].replace(':', '_')}-{valid_for.total_seconds():.0f}.pem"
         path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -59,8 +79,12 @@ class Authority:
             )
             + certificate.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
+        return path
+
+    def context(self, *hosts: str, valid_for: timedelta = timedelta(hours=1)) -> ssl.SSLContext:
+        """The TLS context of a server with all these host names or addresses."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
+        context.load_cert_chain(self.certificate(*hosts, valid_for=valid_for))
         return context
 
     def _certificate(
@@ -76,12 +100,16 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(min(now, ends) - timedelta(hours=1))
             .not_valid_after(ends)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
 
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it arrived; `peer` is the port that it came from, so a connection of its own."""
+    """A received request; `peer` is the port of its sender, which identifies the connection."""
 
     method: str
     path: str
@@ -92,13 +120,13 @@ class Received:
 
 @dataclass
 class Origin:
-    """A server of somebody else.
+    """Another server.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: its port on 127.0.0.1.
         received: the requests that arrived.
-        script: replies that are given once each, before `reply`.
-        reply: what is answered.
+        script: the replies to the first requests, one each.
+        reply: the reply to every later request.
         names: the host names of TLS handshakes (SNI).
     """
 
@@ -111,7 +139,7 @@ class Origin:
 
 @contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
-    """An origin on a loopback port; with TLS where a context is given."""
+    """An origin on a loopback port; with TLS if a context is given."""
     origin = Origin()
 
     class Handler(BaseHTTPRequestHandler):
@@ -152,7 +180,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
         request_queue_size = 128  # many threads may connect at the same moment
 
         def finish_request(self, request: Any, address: Any) -> None:
-            # In the thread of the connection, so that a handshake that hangs holds up no other.
+            # In the thread of the connection, so that a handshake that hangs delays no other.
             if context is not None:
                 request = context.wrap_socket(request, server_side=True)
             try:
@@ -162,7 +190,7 @@ def serving(context: ssl.SSLContext | None = None) -> Iterator[Origin]:
                     request.close()
 
         def handle_error(self, request: Any, address: Any) -> None:
-            """A client that hangs up, or refuses the certificate, is what some tests are about."""
+            """Print nothing: in some tests the client hangs up or refuses the certificate on purpose."""
 
     if context is not None:
         context.sni_callback = lambda _socket, name, _context: origin.names.append(name)
@@ -191,7 +219,7 @@ def sending(body: bytes = b"{}", status: int = 200, **headers: str) -> Reply:
 
 
 def raw(text: bytes) -> Reply:
-    """These bytes, and the end of the connection."""
+    """Send these bytes, and close the connection."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(text)
@@ -201,7 +229,7 @@ def raw(text: bytes) -> Reply:
 
 
 def dripping(head: bytes, drop: bytes, *, seconds: float = 0.05) -> Reply:
-    """These bytes, and then a drop every so often for as long as somebody listens (at most 10 s)."""
+    """Send these bytes, and then a byte at intervals while the client listens (at most 10 s)."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(head)
@@ -215,7 +243,7 @@ def dripping(head: bytes, drop: bytes, *, seconds: float = 0.05) -> Reply:
 
 
 def holding(gate: threading.Event, then: Reply | None = None) -> Reply:
-    """Nothing until the gate opens (at most 10 s), then this."""
+    """Send nothing until the gate opens (at most 10 s), then this."""
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         gate.wait(10)
@@ -237,7 +265,7 @@ def proxying(ports: dict[str, int], *, refusal: bytes = b"") -> Iterator[Tunnels
     """A proxy that opens a tunnel to a loopback port for each of these hosts (CONNECT); others get 502.
 
     Args:
-        refusal: what every request is answered instead.
+        refusal: the answer to every request, instead of a tunnel.
     """
     tunnels = Tunnels()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -272,7 +300,7 @@ def proxying(ports: dict[str, int], *, refusal: bytes = b"") -> Iterator[Tunnels
     try:
         yield tunnels
     finally:
-        # Wakes the thread that accepts, which `close` alone does not.
+        # Wakes the accepting thread; `close` alone does not.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
 

@@ -1,4 +1,4 @@
-"""The statements that a server sends, and how the database would run them.
+"""The SQL statements of a server, and how the database would run them.
 
 with statements_of(server.application.storage.engine) as sent:
     server.refresh(client, secret, token)
@@ -47,14 +47,14 @@ _SQLITE_INDEX = re.compile(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A statement as the driver got it."""
+    """A statement as it was given to the driver."""
 
     text: str
     parameters: Any
 
     @property
     def table(self) -> str:
-        """The first table that it names; empty if it names none."""
+        """The first table in the statement; "" if there is none."""
         found = _TABLE.search(self.text)
         return found[1] if found else ""
 
@@ -70,8 +70,8 @@ class Plan:
     """How the database runs a statement.
 
     Attributes:
-        scans: what it reads from end to end of the tables that grow.
-        indexes: through which it finds the rest.
+        scans: the growing tables that it reads from end to end.
+        indexes: the indexes by which it finds the other rows.
     """
 
     scans: tuple[str, ...]
@@ -80,7 +80,7 @@ class Plan:
 
 @contextmanager
 def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
-    """Collects the statements about growing tables that this thread sends within the block."""
+    """Collect the statements about growing tables that this thread sends within the block."""
     sent: list[Sent] = []
     thread = threading.get_ident()
 
@@ -98,15 +98,15 @@ def statements_of(engine: sa.Engine) -> Iterator[list[Sent]]:
 
 @contextmanager
 def transcript_of(application: Application) -> Iterator[list[str]]:
-    """Collects what is sent to the database within the block: each statement's verb and table, and COMMIT or ROLLBACK.
+    """Collect verb and table of each statement within the block, and each COMMIT and ROLLBACK.
 
-    What a process reads again every few seconds, in whichever request comes then, is read before the block.
+    Records that a process reads again every few seconds are read before the block, so that no request in it does.
     """
     application.parts.generation.read()
     application.parts.offered.read()
     engine = application.storage.engine
     told: list[str] = []
-    # Connections that are told of a BEGIN: one that goes along with its COMMIT is not sent when that is told.
+    # Connections on which a BEGIN was noted; if it is sent together with its COMMIT, no transaction is begun before.
     begun: set[Any] = set()
 
     def note(connection: sa.Connection, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
@@ -164,7 +164,7 @@ def _is_in_transaction(connection: sa.Connection) -> bool:
     driver: Any = connection.connection.dbapi_connection
     if connection.dialect.name == "sqlite":
         return bool(driver.in_transaction)
-    from psycopg.pq import TransactionStatus  # an extra, which SQLite alone does not need
+    from psycopg.pq import TransactionStatus  # an optional package, which a server on SQLite does not need
 
     return bool(driver.info.transaction_status != TransactionStatus.IDLE)
 

@@ -1,4 +1,4 @@
-"""Ordinary questions to policies: valid as they are, and changed by keyword."""
+"""Ordinary questions to policies: valid by default, with fields changed by keyword."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records for tests: valid as they are, and changed by keyword."""
+"""Records for tests: valid by default, with fields changed by keyword."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def a_token(**changes: Any) -> Token:
 
 
 def a_kept_record(**changes: Any) -> Kept:
-    """A small record of no feature, valid for a minute."""
+    """A small record that belongs to no feature, valid for a minute."""
     values: dict[str, Any] = {
         "kind": "example",
         "digest": b"digest of a name",
@@ -149,7 +149,7 @@ def a_resource(**changes: Any) -> Resource:
 
 
 def a_consent(**changes: Any) -> Consent:
-    """What Ada agreed to for the reports."""
+    """Ada's consent for the client reports."""
     values: dict[str, Any] = {
         "user_id": "user_ada",
         "client_id": "reports",
@@ -174,7 +174,7 @@ def a_count(**changes: Any) -> Count:
 
 
 def an_identity(**changes: Any) -> JoinedIdentity:
-    """Ada at another server."""
+    """Ada's identity at another server."""
     values: dict[str, Any] = {
         "issuer": "https://login.example",
         "subject": "248289761001",
@@ -186,7 +186,7 @@ def an_identity(**changes: Any) -> JoinedIdentity:
 
 
 def a_session(**changes: Any) -> Session:
-    """Ada's browser, just signed in."""
+    """A session of Ada, who has just signed in."""
     values: dict[str, Any] = {
         "digest": b"digest of a session id",
         "user_id": "user_ada",

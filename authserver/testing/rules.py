@@ -1,12 +1,12 @@
-"""Only the rules: the engine with the shipped plugins on memory stores, used as `Server` is used over HTTP.
+"""The rules without HTTP: the engine with the shipped plugins on memory stores, with the methods of `Server`.
 
     rules = Rules()
     rules.add_user("ann")
     client, secret = rules.add_client()
     answer = rules.redeem(client, secret, rules.code(client))
 
-A request takes a hundredth of the time it takes there, so tables of cases are tested here. What can only be seen on the
-wire (headers, pages, cookies, broken bodies) is tested with `authserver.testing.server.Server`.
+A request takes a hundredth of the time that it takes there, so tables of cases are tested here. Headers, pages, cookies
+and broken bodies are tested with `authserver.testing.server.Server`.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an endpoint that clients call would send; named as in WebTest, so that tests of both kinds read the same.
+    """The response of an endpoint for clients; its names are those of WebTest, so that tests of both kinds read the same.
 
     Attributes:
-        status_int: of the answer.
-        json: its members.
-        refusal: what was raised, if anything.
+        status_int: the HTTP status.
+        json: the members of the response.
+        refusal: the error that was raised, or None.
     """
 
     status_int: int
@@ -96,7 +96,7 @@ class Rules(Service[Answer]):
 
     @property
     def now(self) -> datetime:
-        """What its clock shows."""
+        """The time of its clock."""
         return datetime.now(UTC) + self._ahead
 
     def wait(self, seconds: float) -> None:
@@ -111,7 +111,7 @@ class Rules(Service[Answer]):
     def at(
         self, endpoint: str, decide: Callable[[Engine], _Result], *, source: str = "192.0.2.1", **http: Any
     ) -> _Result | Refusal:
-        """The result of one request to an endpoint, such as one of a plugin, or why it is refused."""
+        """The result of one request to an endpoint, for example of a plugin, or its refusal."""
         return self._within(self._caller(endpoint, source=source, **http), decide)
 
     def post(
@@ -174,7 +174,7 @@ class Rules(Service[Answer]):
         return self._asked(self._within(self._caller("authorize"), begin), browser)
 
     def resume(self, asked: Any, browser: Browser) -> Outcome | Refusal:
-        """Continue a request, which began in this browser, after the sign-in that it needed."""
+        """Continue the request of this browser after the sign-in that it needed."""
         assert isinstance(asked, AskLogin), asked
 
         def resume(engine: Engine) -> Outcome:
@@ -236,7 +236,7 @@ class Rules(Service[Answer]):
         return Caller(endpoint=endpoint, source=source, url=url, **http)
 
     def _within(self, caller: Caller, decide: Callable[[Engine], _Result]) -> _Result | Refusal:
-        """The result of one request, in its transaction; what must outlive a refusal is stored."""
+        """The result of one request in its transaction; records that must outlive a refusal are stored."""
         journal = Journal()
         try:
             with self.stores.begin() as stores:
@@ -257,7 +257,7 @@ class Rules(Service[Answer]):
 
 
 def assert_refused(answer: Answer, code: str, *, status: int = 400) -> None:
-    """A refusal of an endpoint that clients call."""
+    """Check a refusal of an endpoint for clients."""
     refusal = answer.refusal
     assert refusal is not None, answer
     assert (refusal.code, refusal.status) == (code, status), refusal
@@ -266,7 +266,7 @@ def assert_refused(answer: Answer, code: str, *, status: int = 400) -> None:
 
 
 def assert_inactive(answer: Answer) -> None:
-    """The introspection response for every token that is not active (RFC 7662, 2.2)."""
+    """Check the introspection response for a token that is not active (RFC 7662, 2.2)."""
     assert (answer.status_int, answer.json) == (200, {"active": False}), answer
 
 
@@ -281,7 +281,7 @@ def is_active(answer: Answer) -> bool:
 def assert_page_error(
     answer: Outcome | Refusal, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:
-    """A refusal on a page, without a link or redirect, that repeats nothing of the URI that was supplied."""
+    """Check a refusal on a page, without a link or redirect, that does not repeat the URI of the request."""
     assert isinstance(answer, PageError), answer
     assert (answer.code, answer.status) == (code, status)
     assert not supplied or supplied not in answer.description
@@ -290,7 +290,7 @@ def assert_page_error(
 def assert_redirect_error(
     answer: Outcome | Refusal, code: str, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> None:
-    """A refusal that is sent to the client at its redirect URI: with error, state and iss, and no code."""
+    """Check a refusal that is sent to the client at its redirect URI: with error, state and iss, and no code."""
     values = response_at(location_of(answer), redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
@@ -300,7 +300,7 @@ def assert_redirect_error(
 def assert_code(
     answer: Outcome | Refusal, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> str:
-    """A successful response to the client; returns the code."""
+    """Check a successful response to the client; returns the code."""
     assert isinstance(answer, Redirect), answer
     values = response_at(answer.location, redirect_uri=redirect_uri, state=state)
     assert "error" not in values
@@ -308,7 +308,7 @@ def assert_code(
 
 
 def location_of(answer: Outcome | Refusal) -> str:
-    """The address of the response that the client gets, whether it is a success or an error."""
+    """The URL of the response to the client, whether success or error."""
     if isinstance(answer, RedirectError):
         return error_location(answer, SETTINGS["authserver.issuer"])
     assert isinstance(answer, Redirect), answer
@@ -337,7 +337,7 @@ def _answer(result: Mapping[str, Any] | Refusal, *, status: int = 200) -> Answer
     assert isinstance(result, OAuthError), result
     return Answer(
         status_int=result.status,
-        json={"error": result.code, "error_description": result.description},
+        json={**result.members, "error": result.code, "error_description": result.description},
         refusal=result,
     )
 
@@ -347,12 +347,12 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def over(storage: Storage, parts: app.ServerParts) -> app.ServerParts:
-    """The parts of a server that was built, over another storage, as in tests of rules on stores in memory."""
+    """The parts of a built server with another storage, for tests of rules on memory stores."""
     return replace(parts, generation=FollowedGeneration(storage), offered=parts.offered.over(storage))
 
 
 @cache
 def _parts(settings: tuple[tuple[str, str | None], ...]) -> app.ServerParts:
-    """The parts for these settings, made once; tests do not change them."""
+    """The parts for these settings, built once; tests do not change them."""
     ini = {**SETTINGS, "authserver.database_url": "sqlite:///never-opened.db", **dict(settings)}
     return app.build({key: value for key, value in ini.items() if value is not None}).parts

@@ -67,7 +67,7 @@ SETTINGS: Mapping[str, str] = {
     # A fixed key: what one process of a test seals, another one opens.
     "authserver.secret_keys": "test:"
     + base64.b64encode(hashlib.sha256(b"authserver tests").digest()).decode(),
-    # Each refusal leaves an event of its own, however many a test has.
+    # Each refusal is stored as an event of its own, however many a test causes.
     "authserver.refusals_per_minute": "100000",
     "authserver.plugins": """
         client_secret_basic
@@ -120,10 +120,10 @@ _compiled_templates = CompiledTemplates()
 
 
 class Pages:
-    """Routes, views and templates of closed servers, for servers with the same settings: making them is most of a start.
+    """Routes, views and templates of closed servers, for servers with the same settings: making them takes most of a start.
 
-    All that they know of their server is `registry.application`, and pages of plugins may know their plugin: a frozen
-    value, for which an equal one can stand, or one that keeps something, whose pages are for its own server alone.
+    They refer to their server only by `registry.application`. Pages of plugins may refer to their plugin: an equal frozen
+    value can replace it, but the pages of a plugin with a state of its own are for its own server alone.
     """
 
     MOST = 16
@@ -145,7 +145,7 @@ class Pages:
         return router
 
     def leave(self, router: Router, application: app.Application) -> None:
-        """This application, whose pages these are, is closed. Harmless a second time."""
+        """Take back the pages of this application, which is closed. A second call does nothing."""
         if (
             router.registry.made_for is not None
             and router.registry.application is application
@@ -155,7 +155,7 @@ class Pages:
 
     @staticmethod
     def _key(application: app.Application, ini: Mapping[str, str]) -> object:
-        """What the pages were made from; None when they are for this server alone."""
+        """The settings and plugins of the pages; None when the pages are for this server alone."""
         if any("env:" in value or "file:" in value for value in ini.values()):
             return None
         policies = application.parts.policies
@@ -209,7 +209,7 @@ class Server(Service[TestResponse]):
         return self.application.begin()
 
     def deliver(self) -> None:
-        """Let the readers of the events take those that wait, as they do in the background. Raises what a plugin raises."""
+        """Let the readers of events take all new events, as in the background. Raises the exception of a plugin."""
         for reading in self.application.readings:
             while reading.work():
                 pass
@@ -241,7 +241,7 @@ class Server(Service[TestResponse]):
         return form.submit("answer", value=answer, expect_errors=True)
 
     def code(self, client: Client, browser: TestApp | None = None, **changes: str | list[str] | None) -> str:
-        """A fresh authorization code, obtained as a person would; user `ann` signs in if nobody is."""
+        """A fresh authorization code, obtained as by a person; user `ann` signs in if nobody is signed in."""
         browser = browser or self.browser()
         answer = browser.get(self.authorization_url(client, **changes))
         if urlsplit(answer.location or "").path == self.path("/login"):
@@ -269,7 +269,7 @@ class Server(Service[TestResponse]):
         )
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Everything a table holds, as it is stored; rows with a number in the order of their numbers."""
+        """All rows of a table as they are stored; rows with a number in the order of their numbers."""
         with self.application.storage.engine.connect() as connection:
             rows = connection.execute(sa.text(f"SELECT * FROM {table}")).mappings().all()  # noqa: S608 - a test names the table
         # PostgreSQL puts new rows where old ones made room.

@@ -1,4 +1,4 @@
-"""Acts on an authorization server in a test as clients and users do, over HTTP (`Server`) or without it (`Rules`)."""
+"""Sends requests to an authorization server in a test as clients and users do, over HTTP (`Server`) or not (`Rules`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Service(ABC, Generic[Answered]):
         authorization: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answered:
-        """Send exactly this form to an endpoint that clients call, and return its response."""
+        """Send exactly this form to an endpoint for clients, and return its response."""
 
     @abstractmethod
     def code(self, client: Client, **changes: Any) -> str:
@@ -52,7 +52,7 @@ class Service(ABC, Generic[Answered]):
 
     @abstractmethod
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """Everything that is stored under this name."""
+        """All stored rows of this table."""
 
     @abstractmethod
     def claims(self, token: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Service(ABC, Generic[Answered]):
             return add_user(engine, username, password, display_name=username.title(), **others)
 
     def token(self, client: Client, secret: str | None = None, **form: Any) -> Answered:
-        """A token request, authenticated as the client is registered to."""
+        """A token request, with the authentication method for which the client is registered."""
         return self.ask("/oauth/token", client, secret, **form)
 
     def ask(
@@ -92,7 +92,7 @@ class Service(ABC, Generic[Answered]):
         headers: Mapping[str, str] | None = None,
         **form: Any,
     ) -> Answered:
-        """A form for an endpoint that clients call, authenticated as this client is registered to."""
+        """Send a form to an endpoint for clients, with the authentication method for which this client is registered."""
         authorization = None
         if client.auth_method == "client_secret_basic":
             authorization = basic(client.client_id, secret or "")
@@ -112,7 +112,7 @@ class Service(ABC, Generic[Answered]):
         return self.token(client, secret, grant_type="refresh_token", refresh_token=token, **form)
 
     def introspect(self, client: Client, secret: str | None, token: str, **form: Any) -> Answered:
-        """Ask what a token is good for."""
+        """Introspect a token."""
         return self.ask("/oauth/introspect", client, secret, token=token, **form)
 
     def revoke(self, client: Client, secret: str | None, token: str, **form: Any) -> Answered:
@@ -166,7 +166,7 @@ def response_at(location: str, *, redirect_uri: str, state: str | None) -> dict[
 
 
 def basic(client_id: str, secret: str) -> str:
-    """The Authorization header of HTTP Basic, halves form-encoded (OAuth 2.1, 2.4.1)."""
+    """The Authorization header of HTTP Basic, with form-encoded client id and secret (OAuth 2.1, 2.4.1)."""
     halves = ":".join(urlencode({"": half})[1:] for half in (client_id, secret))
     return "Basic " + base64.b64encode(halves.encode()).decode()
 

@@ -82,7 +82,7 @@ def store_contract(make: Callable[[], AbstractContextManager[Storage]] | None = 
     """
 
     class StoreContract:
-        """What every set of stores promises (`authserver.testing.store_contract`)."""
+        """The promises of every set of stores (`authserver.testing.store_contract`)."""
 
         if make is not None:
 
@@ -2020,7 +2020,7 @@ def test_the_furthest_mark_of_each_kind_stays(stores: Stores) -> None:
 
     for each in (mark("events", "1"), mark("refusals", "2"), mark("events", "3"), mark("events", "2")):
         stores.event_seals.mark(each)
-    # Whoever reads takes the furthest.
+    # The reader takes the furthest mark.
     assert [(each.kind, each.until) for each in stores.event_seals.deletions()] == [
         ("events", "2"),
         ("events", "3"),

@@ -53,7 +53,7 @@ from authserver.testing.upkeep import MemoryUpkeep
 class MemoryStores:
     """All stores (`engine.ports.Stores`), and where they come from (`engine.ports.Storage`).
 
-    Writes are stored at once; an exception inside `begin()` undoes all of them. Other threads wait until it ends.
+    Writes are stored at once; an exception inside `begin()` undoes all of them. Other threads wait until the block ends.
     """
 
     def __init__(self) -> None:
@@ -100,6 +100,9 @@ class MemoryStores:
             events, numbers = self.tables.events, self.tables.event_numbers
             self.tables.put_back(self._before.copy())
             self.tables.events, self.tables.event_numbers = events, numbers
+
+    def rest(self) -> None:
+        """Do nothing: memory has no connections."""
 
 
 class MemoryClients(InMemory):
@@ -236,7 +239,7 @@ class MemoryClients(InMemory):
         return client_id in self.tables.clients
 
     def hold_registrations(self) -> None:
-        """Whoever is inside `begin()` is alone already."""
+        """Do nothing: only one thread is inside `begin()`."""
 
     def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
         found = [
@@ -267,7 +270,7 @@ class MemoryClients(InMemory):
 
 
 def _lower(text: str) -> str:
-    """With small letters of ASCII."""
+    """The text with the capital letters of ASCII made small."""
     return text.encode().lower().decode()
 
 
@@ -860,7 +863,7 @@ class MemoryEvents(InMemory):
     def add(self, event: Event) -> None:
         with self.lock:
             self.tables.events[event.event_id] = event
-            # Also those of deleted events are kept: no number is used again.
+            # The numbers of deleted events are kept, too: no number is used again.
             self.tables.event_numbers[event.event_id] = len(self.tables.event_numbers) + 1
 
     def find(self, event_id: str) -> Event | None:
@@ -992,7 +995,7 @@ class MemoryEventSeals(InMemory):
 
 
 def place_of(event: Event) -> Place:
-    """Where an event stands in the order of time and id."""
+    """The place of an event in the order of time and id."""
     return event.at, event.event_id
 
 

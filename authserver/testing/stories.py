@@ -79,7 +79,7 @@ class Granted:
         return self.server.revoke(self.client, self.secret, token, **form)
 
     def never_issued(self) -> tuple[str, ...]:
-        """Texts that are no token of this server: garbage, forgeries, and credentials of other kinds."""
+        """Texts that are not tokens of this server: garbage, forgeries, and credentials of other kinds."""
         unsigned = "eyJhbGciOiJub25lIn0.e30."
         return (
             *("garbage", ".", "a.b.c", "\u00e9", "A" * 8000, unsigned),
@@ -133,7 +133,7 @@ def records(server: Service[Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def stored(server: Service[Any]) -> tuple[Any, Any]:
-    """The records, and what was issued so far: the part of the events that no refusal adds to."""
+    """The records and the issuing events; a refusal adds to neither."""
     return records(server), [*server.events("token.issued"), *server.events("code.issued")]
 
 
@@ -156,7 +156,7 @@ def sign_in_at(page: TestResponse, username: str = "ann", password: str = PASSWO
 
 
 def fields_of(page: TestResponse, field: str) -> dict[str, str]:
-    """The hidden fields of the form that has this field: what a script would send."""
+    """The hidden fields of the form that has this field, which a script would send."""
     form = form_with(page, field)
     return {name: form[name].value for name in ("csrf_token", "request")}
 
@@ -189,7 +189,7 @@ def reference_on(page: TestResponse) -> str:
 def assert_page_error(
     answer: TestResponse, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:
-    """An error page of this server without a link or redirect to the URI that was supplied."""
+    """Check an error page of this server, without a link or redirect to the URI of the request."""
     assert answer.status_int == status, answer.location or answer.text
     assert answer.content_type == "text/html"
     assert "Location" not in answer.headers
@@ -208,7 +208,7 @@ def assert_page_error(
 def assert_redirect_error(
     answer: TestResponse, code: str, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz"
 ) -> None:
-    """An error that is sent to the client: 303 to its URI, with error, state and iss, each once, and no code."""
+    """Check an error that is sent to the client: 303 to its URI, with error, state and iss, each once, and no code."""
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert values["error"] == code
     assert "code" not in values
@@ -216,14 +216,14 @@ def assert_redirect_error(
 
 
 def assert_code(answer: TestResponse, *, redirect_uri: str = REDIRECT_URI, state: str | None = "xyz") -> str:
-    """A successful response to the client; returns the code."""
+    """Check a successful response to the client; returns the code."""
     values = assert_response(answer, redirect_uri=redirect_uri, state=state)
     assert "error" not in values
     return values["code"]
 
 
 def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | None) -> dict[str, str]:
-    """Check what every authorization response has; returns its parameters without those of the redirect URI itself."""
+    """Check the common parts of an authorization response; returns its parameters without those of the redirect URI."""
     assert answer.status_int == 303, answer.text
     values = response_at(answer.location, redirect_uri=redirect_uri, state=state)
     assert answer.headers["Cache-Control"] == "no-store"
@@ -232,7 +232,7 @@ def assert_response(answer: TestResponse, *, redirect_uri: str, state: str | Non
 
 
 def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Header and claims, verified with nothing but the metadata document."""
+    """Header and claims, verified with the keys that the metadata document names."""
     metadata = server.http.get("/.well-known/oauth-authorization-server").json
     keys = KeySet.import_key_set(server.http.get(metadata["jwks_uri"].removeprefix(ISSUER)).json)
     decoded = jwt.decode(token, keys, algorithms=algorithms)
@@ -240,7 +240,7 @@ def verified(server: Server, token: str, algorithms: list[str]) -> tuple[Mapping
 
 
 def assert_inactive(answer: TestResponse) -> None:
-    """The introspection response for every token that is not active (RFC 7662, 2.2)."""
+    """Check the introspection response for a token that is not active (RFC 7662, 2.2)."""
     assert answer.status_int == 200, answer.text
     assert answer.body == b'{"active":false}'
     assert answer.content_type == "application/json"
@@ -256,7 +256,7 @@ def is_active(answer: TestResponse) -> bool:
 
 
 def assert_json_error(answer: TestResponse, code: str, *, status: int = 400) -> None:
-    """An error of an endpoint that clients call."""
+    """Check an error of an endpoint for clients."""
     assert answer.status_int == status, answer.text
     assert answer.content_type == "application/json"
     assert answer.json["error"] == code

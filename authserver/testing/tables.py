@@ -1,4 +1,4 @@
-"""What the stores in memory keep."""
+"""The records of the stores in memory."""
 
 from __future__ import annotations
 

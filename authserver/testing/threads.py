@@ -1,4 +1,4 @@
-"""Threads in tests: the same thing done by many at the same moment, and what happens in the background."""
+"""Threads in tests: one call made by many threads at the same moment, and waiting for work in the background."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
-    """Run it `count` times, with the numbers from 0 on, in as many threads that start together."""
+    """Call the function `count` times with the numbers from 0 on, each in a thread; all threads start together."""
     barrier = threading.Barrier(count)
 
     def start(number: int) -> Result:
@@ -24,7 +24,7 @@ def at_once(count: int, run: Callable[[int], Result]) -> list[Result]:
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until this is so; False if it is not so after that time."""
+    """Wait until the condition holds; False if it does not hold within that time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

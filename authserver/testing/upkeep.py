@@ -19,9 +19,11 @@ class MemoryUpkeep(InMemory):
     def remove(self, kind: Disposable, before: datetime, start: Place | None = None, *, limit: int) -> Batch:
         with self.lock:
             over = sorted(self._over(kind, before), key=lambda each: each[:2])
+            sessions = dict(self.tables.sessions)
             along = sum(remove() for _, _, remove in over[:limit])
             last = over[:limit][-1][:2] if len(over) >= limit else None
-            return Batch(removed=len(over[:limit]), along=along, next=last)
+            ended = [session for digest, session in sessions.items() if digest not in self.tables.sessions]
+            return Batch(removed=len(over[:limit]), along=along, next=last, sessions=ended)
 
     def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
         return min(limit, sum(1 for _ in self._over(kind, before)))
@@ -40,7 +42,7 @@ class MemoryUpkeep(InMemory):
                 del self.tables.leases[name]
 
     def _over(self, kind: Disposable, before: datetime) -> Iterator[Over]:
-        """The time and id of each expired record, and a function that deletes it and returns the number of dependents."""
+        """For each expired record: its end, its id, and a function that deletes it and returns the number of dependents."""
         tables = self.tables
         match kind:
             case Disposable.TOKENS:
@@ -55,10 +57,11 @@ class MemoryUpkeep(InMemory):
                 for grant_id, grant in tables.grants.items():
                     if grant.expires_at <= before:
                         yield grant.expires_at, grant_id, self._dropping_grant(grant_id)
-            case Disposable.SESSIONS:
+            case Disposable.SESSIONS | Disposable.IDLE_SESSIONS:
                 for digest, session in tables.sessions.items():
-                    if session.expires_at <= before:
-                        yield session.expires_at, repr(digest), _dropping(tables.sessions, digest)
+                    over = session.expires_at if kind is Disposable.SESSIONS else session.last_seen_at
+                    if over <= before:
+                        yield over, repr(digest), _dropping(tables.sessions, digest)
             case Disposable.REFUSALS | Disposable.ISSUANCES | Disposable.EVENTS:
                 types = {Disposable.REFUSALS: REFUSALS, Disposable.ISSUANCES: ISSUANCES}.get(kind)
                 for event_id, event in tables.events.items():

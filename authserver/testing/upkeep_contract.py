@@ -36,7 +36,7 @@ SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
 
 def add(storage: Storage, **records: list[Any]) -> None:
-    """Records by the store that keeps them."""
+    """Add records to the stores of their kinds."""
     with storage.begin() as stores:
         for name in ("users", "clients", "grants", "tokens", "sessions", "events", "consents"):
             for record in records.get(name, []):
@@ -47,7 +47,7 @@ def add(storage: Storage, **records: list[Any]) -> None:
 def remove(
     storage: Storage, kind: Disposable, before: datetime = NOW, *, limit: int = 100
 ) -> list[tuple[int, int]]:
-    """(removed, along) of each batch until the end."""
+    """(removed, dependents) of each batch until nothing is left to remove."""
     batches, start = [], None
     while True:
         with storage.begin() as stores:
@@ -106,6 +106,28 @@ def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
     add(storage, users=[a_user()], sessions=[a_session(expires_at=NOW)])
     assert remove(storage, Disposable.SESSIONS, NOW - SECOND) == [(0, 0)]
     assert remove(storage, Disposable.SESSIONS) == [(1, 0)]
+
+
+def test_sessions_that_go_are_told(storage: Storage) -> None:
+    """OUT-10: those whose time is over and those that nobody used, each once, as they were kept."""
+    add(
+        storage,
+        users=[a_user()],
+        sessions=[
+            over := a_session(digest=b"over", expires_at=NOW - SECOND, last_seen_at=NOW + SECOND),
+            idle := a_session(digest=b"idle", expires_at=NOW + DAY, last_seen_at=NOW),
+            a_session(digest=b"alive", expires_at=NOW + DAY, last_seen_at=NOW + SECOND),
+        ],
+    )
+    for kind, session in ((Disposable.SESSIONS, over), (Disposable.IDLE_SESSIONS, idle)):
+        assert count(storage, kind) == 1
+        with storage.begin() as stores:
+            assert list(stores.upkeep.remove(kind, NOW, limit=100).sessions) == [session]
+        with storage.begin() as stores:
+            assert list(stores.upkeep.remove(kind, NOW, limit=100).sessions) == []
+    with storage.begin() as stores:
+        (alive,) = stores.sessions.list("user_ada", NOW, NOW)
+    assert alive.digest == b"alive"
 
 
 def test_an_ended_grant_goes_with_its_codes_and_tokens(storage: Storage) -> None:

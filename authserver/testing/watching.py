@@ -1,7 +1,7 @@
-"""What a policy does besides answering: what else it reads, whom it waits for, and what it changes in the process.
+"""Finds the side effects of a policy: what it reads besides the question, what it waits for, what it changes.
 
-A question runs under `watched`; Python itself says then which clock, environment variable, file or connection was used.
-What `prepare()` does is not watched: that is the place for all of these.
+A question runs under `watched`; Python then reports each clock, environment variable, file and connection that is used.
+`prepare()` is not watched: there a policy may use all of these.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What a policy did, and what its author can do about that."""
+    """A kind of side effect, and how the author of the policy can avoid it."""
 
     CLOCK = (
         "so its answer changes by itself; if that is intended, say policy_contract(..., reads=('clock',)), and test both "
@@ -41,16 +41,16 @@ class Kind(StrEnum):
     THREAD = "which neither a time limit nor close() ends; start it in prepare()"
 
 
-# What a policy may say that it reads on purpose.
+# The names that a policy may list as read on purpose.
 READABLE = {"clock": Kind.CLOCK, "chance": Kind.CHANCE, "environment": Kind.ENVIRONMENT, "file": Kind.FILE}
 
 
 @dataclass(frozen=True, slots=True)
 class Deed:
-    """One thing that a policy did.
+    """One side effect of a policy.
 
     Attributes:
-        words: what it was, with the line of the policy.
+        words: its description, with the line of the policy.
     """
 
     kind: Kind
@@ -60,8 +60,8 @@ class Deed:
         return f"{self.words}: {self.kind}"
 
 
-# Modules of Python that look at a clock, read a variable or open a file for their own purposes; `concurrent` keeps the
-# threads that it starts.
+# Modules of Python that read a clock or variable or open a file for their own purposes; the threads of `concurrent` are
+# its own, too.
 _FOR_THEMSELVES = frozenset(
     {
         "asyncio",
@@ -77,7 +77,7 @@ _FOR_THEMSELVES = frozenset(
     }
     | {"subprocess", "tempfile", "threading", "traceback", "urllib", "warnings", "zoneinfo"}
 )
-# Not those that measure how long something takes, as for a timeout or the age of a kept answer.
+# Without the clocks that measure durations, for example for a timeout or the age of a cached answer.
 _CLOCKS = frozenset({"time", "time_ns", "localtime", "gmtime", "ctime"})
 _SERVICES = frozenset(
     {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
@@ -87,21 +87,21 @@ _READ_VARIABLE = type(os.environ).__getitem__.__code__
 
 
 class _Watch(threading.local):
-    """The watch of this thread, if it is under one."""
+    """The list and the policy of the `watched` block in which this thread is."""
 
     note: Callable[[Kind, str], None] | None = None
 
 
 _watch = _Watch()
-# Whether Python reports to `_audit`; what is added there cannot be removed again.
+# Whether Python reports to `_audit`; an audit hook cannot be removed again.
 _audited = threading.Event()
 
 
 @contextmanager
 def watched(policy: object) -> Iterator[list[Deed]]:
-    """Within this, the list gets what this policy does in this thread, and not what the packages do that it uses.
+    """Collect in a list the side effects of this policy in this thread, without those of the packages that it uses.
 
-    Whom it waits for is noted whoever does that for it. Not for use in another of its kind.
+    A connection is collected also if a package opens it for the policy. Blocks cannot be nested.
     """
     deeds: list[Deed] = []
     package = type(policy).__module__.partition(".")[0]
@@ -133,7 +133,7 @@ def watched(policy: object) -> Iterator[list[Deed]]:
 
 
 def _builtin(function: Any, caller: FrameType) -> tuple[Kind, str] | None:
-    """What a call of this built-in function is. Random bytes are no chance: they make salts and keys."""
+    """The side effect of a call of this built-in function. Random bytes are not chance: they make salts and keys."""
     name = getattr(function, "__qualname__", "")
     owner = getattr(function, "__self__", None)
     module = getattr(function, "__module__", None) or getattr(owner, "__module__", None)
@@ -162,7 +162,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _behind(frame: FrameType | None, package: str) -> tuple[set[str], str]:
-    """The modules of Python in which a call is made, and the line of the policy that made it.
+    """The modules of Python through which a call went, and the line of the policy that began it.
 
     The line is "" if the call was made by another package, or by none.
     """
@@ -179,7 +179,7 @@ def _behind(frame: FrameType | None, package: str) -> tuple[set[str], str]:
 
 
 def state_of_the_process(policy: object) -> Mapping[str, object]:
-    """What all code in this process shares, and what the policy's own module and classes keep, by name."""
+    """The state that all code in this process shares, and that of the policy's module and classes, by name."""
     return {
         "the working directory": Path.cwd(),
         "the environment variables": {
@@ -202,7 +202,7 @@ def state_of_the_process(policy: object) -> Mapping[str, object]:
 
 
 def _server_code() -> dict[str, object]:
-    """What the names in the server's modules stand for: a policy that replaces one changes the server."""
+    """The values of the names in the server's modules: a policy that replaces one changes the server."""
     return {
         f"{module.__name__}.{name}": id(value)
         for module in list(sys.modules.values())
@@ -214,7 +214,7 @@ def _server_code() -> dict[str, object]:
 
 
 def _kept_outside(policy: object) -> dict[str, object]:
-    """The collections that outlive the policy: of its classes, their modules, and default values of its methods."""
+    """The collections that outlive the policy: in its classes, in their modules, and as default values of its methods."""
     kept: dict[str, object] = {}
     for name, value in _outside(policy):
         if isinstance(value, list | dict | set):
@@ -223,7 +223,7 @@ def _kept_outside(policy: object) -> dict[str, object]:
 
 
 def caches_of(policy: object) -> Mapping[str, Callable[[], None]]:
-    """What empties each `functools.cache` in the policy's classes and their modules, by the name of its function."""
+    """By name of the function, how to empty each `functools.cache` in the policy's classes and their modules."""
     return {name: value.cache_clear for name, value in _outside(policy) if hasattr(value, "cache_clear")}
 
 

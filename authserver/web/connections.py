@@ -10,6 +10,7 @@ What it adds to waitress:
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
   there are too many in all; if it waits for an answer on each of them, one more gets 503. Trusted proxies are left alone;
 - that requests wait for a thread is told once a minute, and not of each request;
+- requests with a password wait for their turn without a thread (`web.lane`);
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
 
@@ -21,7 +22,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -37,6 +38,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
+from authserver.web.lane import Lane
 from authserver.web.loop import Loop
 
 # Seconds in which a new connection may still send a request to a server that ends.
@@ -85,11 +87,15 @@ class Bounds:
         connections_per_address: how many an address may hold, or a /64 network of IPv6; 0 for any number.
         request_time_limit: seconds within which a whole request has arrived.
         trusts: whether an address is a trusted proxy's, which may hold any number.
+        with_password: the paths to which passwords are sent.
+        client_of: the address of the client, from that of the peer and the headers as WSGI names them.
     """
 
     connections_per_address: int
     request_time_limit: int
     trusts: Callable[[str], bool]
+    with_password: Set[str] = frozenset()
+    client_of: Callable[[str, Mapping[str, str]], str] = lambda peer, headers: peer
 
 
 class Parser(HTTPRequestParser):
@@ -312,6 +318,12 @@ class Channel(HTTPChannel):
         self.requests = []
 
     @property
+    def queued_since(self) -> float | None:
+        """Since when the request that has arrived waits for a thread; None if there is none any more."""
+        requests = self.requests
+        return requests[0].arrived if requests else None
+
+    @property
     def waits_since(self) -> float | None:
         """Since when the server has been waiting for a request: for the rest of it, or for the next; None if it is not.
 
@@ -416,11 +428,24 @@ class Listener:
     def add_task(self, channel: Channel) -> None:
         """Have a thread answer the request that has arrived here, unless it is better refused at once."""
         request = channel.requests[0]
-        is_refused = channel.is_one_too_many or self.task_dispatcher.is_behind
+        source = self._source_of(channel, request)
+        is_refused = (
+            channel.is_one_too_many
+            or self.task_dispatcher.is_behind
+            or (source is not None and self.task_dispatcher.is_behind_with_passwords(source))
+        )
         if is_refused and not request.error and not asks_whether_alive(request):
             channel.refuse()
+        elif source is not None:
+            self.task_dispatcher.add_with_password(channel, source)
         else:
             super().add_task(channel)  # type: ignore[misc]  # likewise
+
+    def _source_of(self, channel: Channel, request: Parser) -> str | None:
+        """The network from which a password is sent, "" if it has none; None for other requests."""
+        if request.error or request.command != "POST" or request.path not in self.bounds.with_password:
+            return None
+        return network_of(self.bounds.client_of(channel.addr[0], request.headers)) or ""
 
     def accept(self) -> Any:
         """A new connection, for which another one may be closed; None if there is none."""
@@ -484,17 +509,41 @@ class UnixListener(Listener, UnixWSGIServer):
     """On a Unix socket, whose peers have no address and count as one."""
 
 
+class WithPassword:
+    """A request with a password, in the queue for threads."""
+
+    def __init__(self, channel: Channel, dispatcher: Dispatcher) -> None:
+        self._channel, self._dispatcher = channel, dispatcher
+        # That it has waited for others before is no sign that threads are missing.
+        self.queued_since = time.monotonic()
+
+    def service(self) -> None:
+        """Answer it, and let the next one have its turn."""
+        try:
+            self._channel.service()
+        finally:
+            self._dispatcher.end_with_password()
+
+    def cancel(self) -> None:
+        """The process ends."""
+        self._channel.cancel()
+
+
 class Dispatcher(ThreadedTaskDispatcher):
     """Gives requests to threads.
 
     Args:
         longest: how many may wait for one; then others are refused at once, while there are connections left for that.
+        passwords: how many requests with a password have a thread at once.
         clock: seconds since whenever.
     """
 
-    def __init__(self, longest: int = 1_000, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, longest: int = 1_000, passwords: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._longest, self._clock = longest, clock
+        self._lane = Lane[Channel](passwords, longest)
         self._waited = self._most = 0
         self._since = 0.0
 
@@ -504,8 +553,29 @@ class Dispatcher(ThreadedTaskDispatcher):
         with self.lock:
             if len(self.queue) >= self._longest:
                 return True
-            first: Sequence[Parser] = self.queue[0].requests if self.queue else ()
-        return bool(first) and time.monotonic() - first[0].arrived > BEHIND_SECONDS
+            first: float | None = self.queue[0].queued_since if self.queue else None
+        return first is not None and time.monotonic() - first > BEHIND_SECONDS
+
+    def is_behind_with_passwords(self, source: str) -> bool:
+        """The same of requests with a password from one source, which wait for each other."""
+        with self.lock:
+            return self._lane.is_full(source, time.monotonic() - BEHIND_SECONDS)
+
+    def add_with_password(self, channel: Channel, source: str) -> None:
+        """Queue a request with a password, unless it has to wait for others: then without a thread."""
+        with self.lock:
+            if self._lane.enter(channel, source, channel.requests[0].arrived):
+                self._queue(WithPassword(channel, self))
+
+    def end_with_password(self) -> None:
+        """One of them was answered: the next one is queued."""
+        with self.lock:
+            if (channel := self._lane.leave()) is not None:
+                self._queue(WithPassword(channel, self))
+
+    def _queue(self, task: WithPassword) -> None:
+        self.queue.append(task)
+        self.queue_cv.notify()
 
     def add_task(self, task: Any) -> None:
         """Queue a request; count it if no thread is free."""
@@ -537,19 +607,21 @@ def listen(
     adjustments: Adjustments,
     sockets: Iterable[socket.socket],
     bounds: Bounds,
+    passwords: int = 1,
 ) -> Running:
     """A server that accepts connections; its `run` answers them until its `end`.
 
     Args:
         adjustments: the settings of waitress.
         sockets: that have their addresses.
+        passwords: how many requests with a password have a thread at once.
 
     Raises:
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
     loop = Loop(channels)
-    dispatcher = Dispatcher(longest=max(1, adjustments.connection_limit // 4))
+    dispatcher = Dispatcher(max(1, adjustments.connection_limit // 4), passwords)
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
         (UnixListener if item.family == socket.AF_UNIX else TcpListener)(

@@ -88,7 +88,12 @@ def oauth_error(error: OAuthError, request: Request) -> Response:
         kind = kind_of(error.code, error.status)
         response = problem_response(kind, error.description, error_id=request.error_id)
         return _with_hints(request, response, error)
-    body = {"error": error.code, "error_description": error.description, "error_id": request.error_id}
+    body = {
+        **error.members,
+        "error": error.code,
+        "error_description": error.description,
+        "error_id": request.error_id,
+    }
     return _with_hints(request, json_response(body, status=error.status), error)
 
 

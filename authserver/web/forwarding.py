@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -23,7 +23,8 @@ Address = IPv4Address | IPv6Address
 UNREADABLE = "authserver.unreadable_header"
 # All headers that say where a request came from; the application sees none of them.
 _HEADERS = ("FOR", "PROTO", "HOST", "PORT", "BY")
-_NAMES = ("HTTP_FORWARDED", *(f"HTTP_X_FORWARDED_{name}" for name in _HEADERS))
+_SENT = ("FORWARDED", *(f"X_FORWARDED_{name}" for name in _HEADERS))
+_NAMES = tuple(f"HTTP_{name}" for name in _SENT)
 # An address with or without port; one of IPv6 is in brackets when it has a port. A zone says on which link of the
 # machine that wrote it, so it means nothing here.
 _NODE = re.compile(
@@ -119,6 +120,17 @@ class Forwarding:
         if address := client or address_of(peer):
             environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = str(address)
         return is_trusted
+
+    def client_of(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The client's address as `resolve` finds it; the peer's where it finds none.
+
+        Args:
+            headers: without `HTTP_`, otherwise as WSGI names them.
+        """
+        environ = {f"HTTP_{name}": headers[name] for name in _SENT if name in headers}
+        environ["REMOTE_ADDR"] = peer
+        self.resolve(environ)
+        return environ["REMOTE_ADDR"]
 
     def _believed(self, environ: MutableMapping[str, Any], sent: dict[str, str], peer: str) -> Address | None:
         """The client's address by what the trusted proxy sent; None if it does not say, or if it cannot be read."""

@@ -137,7 +137,7 @@ TOKEN = Operation(
         UnsupportedGrantType,
     ),
     limited=True,
-    open_to=("token_binding", "assertion_profiles"),
+    open_to=("token_binding", "assertion_profiles", "exchangeable_tokens"),
 )
 
 INTROSPECT = Operation(

@@ -47,6 +47,7 @@ class Route:
         stored: whether it needs the request's transaction.
         direct: whether it is answered in front of pyramid_tm and Pyramid's router (`web.direct`), as JSON always is.
         personal: whether it is for signed-in users; others are sent back to it after they have signed in.
+        takes_password: whether a password is sent to it, which costs a processor much (`web.lane`).
         purpose: what somebody signs in for who is sent back to it, as the sign-in page says it; "" for nothing to say.
         refused: the type of the events of its refusals.
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
@@ -65,6 +66,7 @@ class Route:
     stored: bool = True
     direct: bool = False
     personal: bool = False
+    takes_password: bool = False
     purpose: str = ""
     refused: EventType = EventType.REQUEST_REFUSED
     metadata: str = ""

@@ -138,7 +138,12 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                     connections_per_address=section.connections_per_address,
                     request_time_limit=section.request_time_limit,
                     trusts=application.registry.forwarding.trusts,
+                    with_password={
+                        path for path, route in application.registry.paths.items() if route.takes_password
+                    },
+                    client_of=application.registry.forwarding.client_of,
                 ),
+                passwords=application.registry.application.parts.settings.password_checks,
             )
             # Only now, so that nobody is told of a server that does not listen yet.
             if for_operators[0]:

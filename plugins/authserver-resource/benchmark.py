@@ -1,4 +1,4 @@
-"""What a request costs: python benchmark.py. Needs no server; ends with status 1 if a figure misses its bar."""
+"""Measures the cost of a request: python benchmark.py. Needs no server; exits with 1 if a figure misses its limit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from authserver_resource.jose import public_key, split
 from authserver_resource.testing import DpopKey, LocalIssuer
 
 ROUNDS, CALLS = 100, 20
-# Of the bare check, at most.
+# The highest accepted ratios to the bare check.
 BAR = 1.3
 NEEDED = needs("files.read")
 
 
 def least(*work: Callable[[], object]) -> list[float]:
-    """Microseconds of each, at its best: all take turns, so that a busy machine is unfair to none."""
+    """The least microseconds of each function; they take turns, so that a busy machine slows all of them alike."""
     best = [float("inf")] * len(work)
     for _ in range(ROUNDS):
         for number, function in enumerate(work):
@@ -29,7 +29,7 @@ def least(*work: Callable[[], object]) -> list[float]:
 
 
 def jwt(algorithm: str) -> tuple[float, float, float]:
-    """The bare check of a signature, the check of a token that nobody has seen, and of one that is remembered."""
+    """The bare check of a signature, the check of an unknown token, and that of a remembered one."""
     protected = ProtectedResource("https://api.example/", Issuer("https://as.example"), dpop=Dpop())
     issuer = LocalIssuer.of(protected, algorithm=algorithm)
     tokens = [issuer.token(scope="files.read") for _ in range(ROUNDS * CALLS + 1)]
@@ -58,7 +58,7 @@ def opaque() -> float:
 
 
 def dpop() -> float:
-    """A proof, with a token that is remembered, of a key that was seen before."""
+    """A proof of a known key, with a remembered token."""
     protected = ProtectedResource("https://api.example/", "https://as.example", dpop=Dpop())
     issuer, key = LocalIssuer.of(protected), DpopKey()
     token = issuer.token(scope="files.read", cnf=key.confirmation)

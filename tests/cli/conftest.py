@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -59,3 +61,29 @@ def run(bare: Run, prepared: Path, tmp_path: Path) -> Run:
     """`authserver -c development.ini` on a server prepared by `demo`."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("development.ini"))
     return bare
+
+
+@pytest.fixture
+def told(request: pytest.FixtureRequest, run: Run) -> Callable[..., Any]:
+    """What the command of the file, its `COMMAND`, prints as JSON."""
+
+    def told(*arguments: str, status: int = 0) -> Any:
+        result = run(request.module.COMMAND, *arguments, "--json")
+        assert result.exit_code == status, result.output
+        return json.loads(result.stdout)
+
+    return told
+
+
+@pytest.fixture
+def refused(request: pytest.FixtureRequest, run: Run) -> Callable[..., str]:
+    """What that command says when it changes nothing, in one line."""
+
+    def refused(*arguments: str) -> str:
+        result = run(request.module.COMMAND, *arguments)
+        assert result.exit_code in (1, 2), result.output
+        assert not result.stdout
+        assert "Traceback" not in result.stderr
+        return " ".join(result.stderr.split())
+
+    return refused

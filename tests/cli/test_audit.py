@@ -335,7 +335,9 @@ def test_a_shell_completes_event_types() -> None:
 
 
 def test_the_readers_of_the_events_say_how_far_they_are(run, ini: Path) -> None:
-    assert run("audit", "readers").stdout == "No reader has begun yet: they do when the server starts.\n"
+    assert (
+        run("audit", "readers").stdout == "No reader has begun yet: readers begin when the server starts.\n"
+    )
     application = Configuration(ini).application()
     with application.begin() as engine:
         stores = engine.stores

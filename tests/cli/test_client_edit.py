@@ -102,7 +102,7 @@ def test_people_read_what_changed_and_what_follows(run, notes: str) -> None:
     assert "client name" in result.stdout and "Notebook" in result.stdout
     assert "People who agreed before are asked again." in result.stdout
     again = run("client", "edit", "notes", "--name", "Notebook")
-    assert (again.exit_code, again.stdout) == (0, "Nothing was changed: it is so already.\n")
+    assert (again.exit_code, again.stdout) == (0, "Nothing was changed: it has these values already.\n")
 
 
 def test_a_new_secret_is_shown_once(run, notes: str) -> None:

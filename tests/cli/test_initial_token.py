@@ -7,28 +7,22 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from authserver.cli.configuration import Configuration
 
+COMMAND = "initial-token"
 POLICIES = "    partners = scopes profile\n    internal = clients 2\n"
 
 
 @pytest.fixture
-def told(run, ini):
+def told(told, ini):
     """What the command prints as JSON, on a server with two registration policies."""
     text = ini.read_text().replace("    registration_open\n", "    registration_token\n")
     text = text.replace("authserver.plugin.registration_open.", "# authserver.plugin.registration_open.")
     line = f"authserver.plugin.registration_token.policies =\n{POLICIES}\n"
     ini.write_text(text.replace("[server:main]", f"{line}[server:main]", 1))
-
-    def told(*arguments: str) -> Any:
-        result = run("initial-token", *arguments, "--json")
-        assert result.exit_code == 0, result.output
-        return json.loads(result.stdout)
-
     return told
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.client_keys import Key
 from tests.trusted_issuers import Issuer
 
+COMMAND = "issuer"
 IDP = "https://idp.example"
 KEY = Key()
 # Nothing listens there.
@@ -25,32 +26,6 @@ def on(ini: Path, tmp_path: Path) -> None:
     """The profile is switched on, and the keys of the issuer are in a file."""
     ini.write_text(ini.read_text("utf-8").replace("    # jwt_bearer\n", "    jwt_bearer\n"), "utf-8")
     (tmp_path / "idp.json").write_text(json.dumps(KEY.jwks()))
-
-
-@pytest.fixture
-def told(run, tmp_path: Path):
-    """What the command prints as JSON."""
-
-    def told(*arguments: str, status: int = 0) -> Any:
-        result = run("issuer", *arguments, "--json")
-        assert result.exit_code == status, result.output
-        return json.loads(result.stdout)
-
-    return told
-
-
-@pytest.fixture
-def refused(run):
-    """What the command says when it changes nothing, in one line."""
-
-    def refused(*arguments: str) -> str:
-        result = run("issuer", *arguments)
-        assert result.exit_code in (1, 2), result.output
-        assert not result.stdout
-        assert "Traceback" not in result.stderr
-        return " ".join(result.stderr.split())
-
-    return refused
 
 
 @pytest.fixture
@@ -119,7 +94,7 @@ def test_mistakes_are_told_in_a_sentence(add, refused, tmp_path: Path) -> None:
         (("add", "https://new.example", *keys, "--lifetime", "2d"), "it is 10s to 1 day"),
         (("add", "https://new.example", *keys, "--option", "subject"), "must be name=value"),
         (("add", "https://new.example", *keys, "--option", "subjcet=x"), "did you mean subject"),
-        (("edit", IDP), "what is to be changed?"),
+        (("edit", IDP), "nothing to change: "),
         (("edit", IDP, "--every-scope", "--scope", "profile"), "--every-scope: not with --scope"),
         (("show", "https://idp.exmaple"), "no such issuer; did you mean https://idp.example"),
         (("enable", IDP), "it is enabled"),

@@ -7,38 +7,12 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+COMMAND = "resource"
 DEMO = "http://localhost:6543/demo-api"
 NOTES = "https://notes.example"
-
-
-@pytest.fixture
-def told(run):
-    """What the command prints as JSON."""
-
-    def told(*arguments: str, status: int = 0) -> Any:
-        result = run("resource", *arguments, "--json")
-        assert result.exit_code == status, result.output
-        return json.loads(result.stdout)
-
-    return told
-
-
-@pytest.fixture
-def refused(run):
-    """What the command says when it changes nothing, in one line."""
-
-    def refused(*arguments: str) -> str:
-        result = run("resource", *arguments)
-        assert result.exit_code in (1, 2), result.output
-        assert not result.stdout
-        assert "Traceback" not in result.stderr
-        return " ".join(result.stderr.split())
-
-    return refused
 
 
 def insert(ini: Path, **grants: str) -> None:
@@ -168,7 +142,7 @@ def test_what_cannot_be_done_is_said(refused, told, arguments: tuple[str, ...], 
 
 def test_an_edit_names_what_is_to_be_changed(refused, told) -> None:
     told("add", NOTES)
-    assert "what is to be changed?" in refused("edit", NOTES)
+    assert "nothing to change: " in refused("edit", NOTES)
     other = refused("edit", NOTES, "--uri", f"{NOTES}/v1")
     assert "it is another resource; add that, and remove this one" in other
     assert "registered already" in refused("add", f"{NOTES}/")

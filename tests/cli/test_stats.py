@@ -281,7 +281,7 @@ def test_counted_anew_counts_are_right_again(run, ini: Path, some) -> None:
     assert asked(run, "--since", "9d") != right
     answer = run("stats", "--rebuild")
     assert answer.exit_code == 0, answer.output
-    assert answer.stdout.splitlines()[0].endswith(" events anew, from 2026-11-28 on.")
+    assert answer.stdout.splitlines()[0].endswith(" events again, from 2026-11-28 on.")
     assert "stays as it was" in answer.stdout
     assert asked(run, "--since", "9d") == right
     assert asked(run, "--by", "month") == months
@@ -310,7 +310,7 @@ def test_where_no_day_is_whole_nothing_is_counted_anew(run, ini: Path) -> None:
     )
     answer = run("stats", "--rebuild")
     assert answer.exit_code == 0, answer.output
-    assert answer.stdout == "Nothing was counted anew: events are not kept long enough for a whole day.\n"
+    assert answer.stdout == "Nothing was counted again: events are not kept long enough for a whole day.\n"
     told = json.loads(run("stats", "--rebuild", "--json").stdout)
     assert told == {"events": 0, "days": 0, "since": None, "refusals_since": None}
     assert asked(run, "--since", "1d")["counts"]["issued"] == 1

@@ -74,15 +74,10 @@ def test_lint_warns_of_names_and_of_what_is_presented_again(add, run) -> None:
     """WIF-03, WIF-05: it fails for that only if it is strict."""
     add(RULE, reusable=True)
     result = run("lint", "--json")
+    edit = {"issuer": GITHUB, "remedy": f"`authserver issuer edit {GITHUB}`"}
     assert json.loads(result.stdout)["issuers"] == [
-        {
-            "issuer": GITHUB,
-            "problem": "rule deploy: repository can come to name somebody else; add repository_id",
-        },
-        {
-            "issuer": GITHUB,
-            "problem": "reusable: whoever gets hold of an assertion can present it again until it ends",
-        },
+        {**edit, "problem": "rule deploy: repository can come to name somebody else; add repository_id"},
+        {**edit, "problem": "reusable: whoever gets hold of an assertion can present it again until it ends"},
     ]
     assert "Trusted issuers" in run("lint").stdout
     plain, strict = run("lint"), run("lint", "--strict")

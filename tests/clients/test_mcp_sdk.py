@@ -5,14 +5,12 @@ The server is examples/mcp-server. With `-s` the transcript of each walk is prin
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +26,6 @@ import httpx2
 import msgspec
 import pytest
 import requests
-import uvicorn
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.extensions.client_credentials import (
@@ -56,6 +53,7 @@ from authserver.testing.server import SETTINGS
 from tests.client_keys import Key
 from tests.clients.conftest import Person, RunningServer
 from tests.clients.exchanges import BROWSER, Exchange, steps, transcript
+from tests.clients.notes import serving_notes
 from tests.clients.programs.conftest import installed, path_of
 from tests.trusted_issuers import Issuer
 
@@ -193,28 +191,8 @@ def settings_of_running_server(address: str, authority: Authority) -> dict[str, 
 @pytest.fixture(scope="module")
 def mcp_server(running_server: RunningServer, address: str) -> Iterator[None]:
     """examples/mcp-server, in a thread."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(CHECKOUT / "plugins/authserver-resource/src")
-        patch.setenv("ADDRESS", address)
-        patch.setenv("ISSUER", running_server.issuer)
-        found = importlib.util.spec_from_file_location(
-            "notes_server", CHECKOUT / "examples/mcp-server/server.py"
-        )
-        assert found and found.loader
-        example = importlib.util.module_from_spec(found)
-        found.loader.exec_module(example)
-    server = uvicorn.Server(
-        uvicorn.Config(example.app, host=example.host, port=example.port, log_level="error", ws="none")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + SECONDS
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert server.started
-    yield
-    server.should_exit = True
-    thread.join(20)
+    with serving_notes(address, running_server.issuer):
+        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ from urllib.parse import urlencode
 import pytest
 import time_machine
 
-from authserver.engine.clients.authentication import disable_client
+from authserver.engine.clients.authentication import authenticates, disable_client
 from authserver.engine.clients.secrets import new_secret, stored_secret
+from authserver.engine.errors import Refusal
+from authserver.engine.parameters import Parameters
 from authserver.engine.records import Client
+from authserver.engine.token import authenticate
 from authserver.testing.rules import (
     Answer,
     Rules,
@@ -111,7 +114,7 @@ def test_two_methods_at_once_are_refused(
 def test_another_client_id_in_the_body_is_refused(
     rules: Rules, services: dict[str, tuple[Client, str]]
 ) -> None:
-    """J-06, T043: neither the first nor the second wins; the same one may be repeated there."""
+    """J-06, T043: neither the first nor the second wins (CVE-2026-118669); the same one may be repeated there."""
     client, secret = services["client_secret_basic"]
     before = stored(rules)
     for other in (services["none"][0].client_id, "nobody", client.client_id.upper()):
@@ -239,3 +242,39 @@ def test_a_method_without_a_policy_is_refused(rules: Rules, only_post: Rules) ->
     assert_refused(ask(only_post, basic(client.client_id, secret or "")), "invalid_client", status=401)
     answer = ask(only_post, basic(client.client_id, secret or ""), client_secret=secret or "")
     assert_refused(answer, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "form", "expected"),
+    [
+        (None, "", False),
+        (None, "client_id=a", False),
+        (None, "client_secret=", False),
+        (None, "client_secret=x", True),
+        (None, "client_assertion=x", True),
+        ("Basic x", "", True),
+        ("", "client_secret=x&client_assertion=x", True),
+    ],
+)
+def test_a_request_with_any_credential_authenticates(
+    authorization: str | None, form: str, expected: bool
+) -> None:
+    """J-04: right or wrong credentials."""
+    assert authenticates(authorization, Parameters.parse(form)) is expected
+
+
+def test_an_endpoint_of_a_plugin_authenticates_as_the_token_endpoint_does(rules: Rules) -> None:
+    """J-05, J-07: `authserver.api.authenticate`."""
+    client, secret = rules.add_client(grant_types=("client_credentials",))
+
+    def found_by(authorization: str) -> Client | Refusal:
+        return rules.at(
+            "device", lambda engine: authenticate(engine, Parameters.of(())), authorization=authorization
+        )
+
+    found = found_by(basic(client.client_id, secret or ""))
+    assert isinstance(found, Client)
+    assert found.client_id == client.client_id
+    refused = found_by(basic(client.client_id, "wrong"))
+    assert isinstance(refused, Refusal)
+    assert (refused.code, refused.status) == ("invalid_client", 401)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from authserver.api import AssertionProfile, Client, Engine, TrustedIssuer, Vouc
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.ending import Act, Subject, end, plan
 from authserver.engine.issuers import BadIssuer
+from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import DeclaredKind
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
@@ -22,6 +24,7 @@ from authserver.settings import SettingsError
 from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_refused, is_active
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, with_plugin
+from authserver.upkeep import KeysAhead
 from tests.client_keys import ABSENT, Key
 from tests.trusted_issuers import GRANT_TYPE, IDP, Issuer
 
@@ -269,7 +272,7 @@ def test_events_say_what_it_was_and_is_without_keys_and_people(world: World) -> 
 
 
 def test_a_disabled_issuer_lets_nobody_in_and_all_that_came_of_it_ends(world: World) -> None:
-    """JAG-17, L-08, T164: at once; and enabling it lets new assertions in, and brings nothing back."""
+    """JAG-17, L-08, T164: at once (CVE-2026-1486); and enabling it lets new assertions in, and brings nothing back."""
     token = world.present().json["access_token"]
     other = Issuer("https://other.example", key=Key())
     other.trust(world.rules)
@@ -372,7 +375,7 @@ class Doors:
 
     @hookimpl
     def assertion_profiles(self) -> Mapping[str, AssertionProfile]:
-        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, is_stored=False)
+        entry = Issuer(self.trusts, key=LISTED).entry(self.profile, setting="an INI")
         listed = {self.trusts: entry} if self.trusts else {}
         profile = AssertionProfile(typ="doors+jwt", accept=self.accept, check=self.check, listed=listed)
         return {self.profile: profile}
@@ -541,3 +544,92 @@ def test_an_outage_is_bridged_for_a_day_and_then_said_to_be_one(published: Publi
     published.origin.reply = sending(b"nonsense")
     published.now += 86_400
     published.refused(published.present(), "issuer-keys-refused")
+
+
+class Watched(Published):
+    """The same, whose keys a server process fetches before they are needed."""
+
+    def __init__(self, origin: Origin, authority: Authority) -> None:
+        super().__init__(origin, authority)
+        self.keys_ahead = KeysAhead(self.rules.begin)
+
+    def publish(self, *keys: Key) -> None:
+        """For a day, if that were up to it."""
+        body = json.dumps({"keys": [key.jwk() for key in keys]}).encode()
+        self.origin.reply = sending(body, Cache_Control="max-age=86400")
+
+    def pass_minutes(self, minutes: int) -> None:
+        """Let the process look each minute, as its thread does."""
+        for _ in range(minutes):
+            self.now += 60
+            self.keys_ahead.work()
+
+
+@pytest.fixture
+def watched(authority: Authority) -> Iterator[tuple[Watched, ExitStack]]:
+    """With what stops its server."""
+    with ExitStack() as stack:
+        yield Watched(stack.enter_context(serving(authority.context("127.0.0.1"))), authority), stack
+
+
+def test_no_request_waits_for_keys(watched: tuple[Watched, ExitStack]) -> None:
+    """WIF-08, JAG-16, R-13: they are fetched before the first assertion, and again before they end, once an hour."""
+    world, _ = watched
+    world.keys_ahead.work()
+    assert len(world.origin.received) == 1
+    world.pass_minutes(120)
+    assert len(world.origin.received) == 3
+    assert world.present().status_int == 200
+    assert len(world.origin.received) == 3
+
+
+def test_keys_serve_for_a_day_after_their_server_went_away(watched: tuple[Watched, ExitStack]) -> None:
+    """WIF-08: nothing listens there any more, and nobody waits for that; a day after the hour they end."""
+    world, stack = watched
+    world.keys_ahead.work()
+    stack.close()
+    world.pass_minutes(24 * 60)
+    assert world.present().status_int == 200
+    world.pass_minutes(61)
+    assert_refused(world.present(), "temporarily_unavailable", status=503)
+    assert world.rules.events("token.refused")[-1]["reason"] == "issuer-keys-unreachable"
+
+
+def test_a_key_that_is_withdrawn_ends_in_time_whether_or_not_its_server_answers(
+    watched: tuple[Watched, ExitStack],
+) -> None:
+    """WIF-08: within the hour, though its assertions keep coming; a key that was lost while nobody answers, within a day."""
+    world, stack = watched
+    world.keys_ahead.work()
+    new = Key("EdDSA", kid="new")
+    world.publish(new)
+    world.pass_minutes(60)
+    world.refused(world.present(), "assertion-key-unknown")
+    text = world.idp.assertion(key=new)
+    assert world.present(text).status_int == 200
+    stack.close()
+    world.pass_minutes(25 * 60 + 1)
+    assert_refused(world.present(world.idp.assertion(key=new)), "temporarily_unavailable", status=503)
+
+
+def test_keys_of_a_disabled_issuer_are_not_fetched_and_a_failure_stops_nothing(
+    watched: tuple[Watched, ExitStack], caplog: pytest.LogCaptureFixture
+) -> None:
+    """WIF-08, T164: of several issuers each has its turn; a database that is away is told once."""
+    world, _ = watched
+    world.idp.disable(world.rules)
+    other = Issuer("https://other.example")
+    other.trust(world.rules, jwks_uri="https://127.0.0.1:1/jwks")
+    world.keys_ahead.work()
+    assert len(world.origin.received) == 0
+    world.idp.enable(world.rules)
+    world.keys_ahead.work()
+    assert len(world.origin.received) == 1
+    away = KeysAhead(lambda: _away())
+    for _ in range(3):
+        away.work()
+    assert caplog.text.count("cannot look for the keys of issuers") == 1
+
+
+def _away() -> AbstractContextManager[Engine]:
+    raise StorageUnavailable("it is away")

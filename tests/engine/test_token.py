@@ -131,7 +131,7 @@ def test_a_client_uses_only_its_own_grant_types(
 
 
 def test_one_filter_of_scopes_for_every_grant_type(rules: Rules) -> None:
-    """T081, F-08: what the client is not registered for is `invalid_scope`, whatever the way to it."""
+    """T081, F-08: what the client is not registered for is `invalid_scope`, whatever the way to it (CVE-2024-52287)."""
     client, secret = rules.add_client(
         grant_types=("authorization_code", "refresh_token", "client_credentials"), scopes=("profile",)
     )

@@ -73,6 +73,16 @@ def assert_recovers(faulty, load, since, longest=REFUSED_WITHIN):
     return recovery
 
 
+def assert_keeps_no_session(postgresql):
+    """T114: attempts that failed are closed, so that none of them takes a session from others once it is accepted."""
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'away' AND state = 'idle' AND query = ''"
+    end = time.monotonic() + RECOVERY
+    with psycopg.connect(postgresql.url().replace("+psycopg", ""), autocommit=True) as connection:
+        while (found := connection.execute(left).fetchone()) != (0,):
+            assert time.monotonic() < end, f"{found} sessions in which nothing was ever asked"
+            time.sleep(0.1)
+
+
 def wait_until_refused(load):
     end = time.monotonic() + 10
     while not load.ledger.statuses()[503]:
@@ -123,7 +133,7 @@ def test_postgresql_is_silent(away, postgresql, proxy, how, is_long, report):
                 speak()
             since = time.monotonic()
             recovery = assert_recovers(away, load, since)
-            time.sleep(0.5)
+            assert_keeps_no_session(postgresql)
         report(f"F8 {how}", assert_hold(away.server, load.ledger), load, recovery)
 
 

@@ -549,7 +549,7 @@ def test_a_client_is_changed_with_what_it_was_before(server: Server, admin: Test
     assert changed["client_name"] == {"from": "Before", "to": "After"}
     assert event["actor"].startswith("user:")
     nothing = form_with(page_of(admin, "changing").click("Edit"), "client_name").submit().follow()
-    assert status(nothing) == "Nothing was changed: it is so already."
+    assert status(nothing) == "Nothing was changed: it has these values already."
 
 
 def test_a_form_that_somebody_else_overtook_changes_nothing(server: Server, admin: TestApp) -> None:

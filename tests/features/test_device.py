@@ -390,7 +390,7 @@ def test_an_answer_cannot_widen_what_was_asked_for(devices: Devices) -> None:
 def test_a_device_cannot_ask_for_what_it_may_not_have(
     devices: Devices, form: Mapping[str, str], code: str
 ) -> None:
-    """DEV-08, DEV-13, T168: refused at once, and a `code_challenge` is never accepted and forgotten."""
+    """DEV-08, DEV-13, T168: at once; a `code_challenge` is never accepted and forgotten (CVE-2026-123542)."""
     refused = devices.begins(**form)
     assert isinstance(refused, OAuthError), refused
     assert (refused.code, refused.status) == (code, 400)
@@ -410,6 +410,17 @@ def test_an_id_token_of_a_device_has_no_nonce() -> None:
     claims = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
     assert "nonce" not in claims
     assert claims.keys() >= {"iss", "sub", "aud", "exp", "iat", "auth_time", "at_hash"}
+
+
+def test_another_client_id_in_the_body_of_a_poll_is_refused(devices: Devices) -> None:
+    """J-06, T163: nobody redeems for one client and is authenticated as another (CVE-2026-55672)."""
+    client, secret = devices.add_client(client_id="set-top", grant_types=(GRANT_TYPE,))
+    told = devices.begins()
+    form = {"grant_type": GRANT_TYPE, "device_code": told["device_code"]}
+    for other in (devices.device.client_id, "nobody"):
+        assert_refused(devices.token(client, secret, client_id=other, **form), "invalid_request")
+    assert_refused(devices.token(client, secret, **form), "invalid_grant")
+    assert_refused(devices.poll(told), "authorization_pending")
 
 
 def test_a_verifier_without_a_challenge_is_refused(devices: Devices) -> None:
@@ -476,7 +487,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "code"), CHANGES, ids=[change.__name__[1:] for change, _ in CHANGES])
 def test_what_changes_before_the_last_poll_counts(change: Any, code: str) -> None:
-    """DEV-08, DEV-12, T120, T167: approval is not the last word; nothing is issued."""
+    """DEV-08, DEV-12, T120, T167: approval is not the last word (CVE-2024-38371); nothing is issued."""
     devices = Devices({"refused_groups": "visitors"})
     told = devices.begins(resource=RESOURCE)
     devices.allow(told["user_code"])

@@ -332,7 +332,7 @@ def test_a_key_that_nothing_here_can_prove_is_refused(world: World) -> None:
 
 
 def test_nobody_becomes_a_user_unless_the_entry_says_so() -> None:
-    """JAG-18, T165: off as it is shipped; a mail address or name of the assertion leads to nobody."""
+    """JAG-18, T165: off as shipped; a mail address or name of the assertion leads to nobody (CVE-2026-53516)."""
     world = World(options={"subjects": {"00u9": "ann"}})
     text = world.idp.assertion(sub="00u1", email="ann@example.com", preferred_username="ann", name="ann")
     world.refused(world.present(text), "user-unknown")
@@ -437,7 +437,7 @@ def test_tenants_are_those_of_the_entry(world: World) -> None:
 
 
 def test_a_disabled_user_client_or_issuer_ends_what_was_issued_and_gets_nothing(world: World) -> None:
-    """JAG-17, R-09, T164: a client 401, the others 400; and each token says so at its next check."""
+    """JAG-17, R-09, T164: a client 401, the others 400; and each token says so at its next check (CVE-2026-1609)."""
 
     def token() -> str:
         return str(world.present().json["access_token"])

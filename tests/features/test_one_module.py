@@ -57,6 +57,7 @@ WORDS = {
     ],
     "dpop": ["dpop", "jkt"],
     "id_jag": ["id-jag", "enterprise-managed", "identity assertion grant", "identity assertion grants"],
+    "id_jag_issuer": ["identity_chaining_requested_token_types_supported"],
     "jwt_bearer": ["authorization-grant+jwt"],
     "metrics": ["metrics", "prometheus"],
     "opentelemetry": ["opentelemetry", "otlp"],
@@ -99,6 +100,8 @@ WORDS = {
 LISTING = {
     # An API, which takes access tokens of every type, as those of others do.
     "dpop": {"features/admin_api/access.py"},
+    # The other side of the same protocol; either is of use without the other.
+    "id_jag": {"features/id_jag_issuer.py"},
     # Parameters of a response, which no redirect URI may have; and what strangers ask for.
     "openid": {
         "engine/uris.py",
@@ -114,6 +117,7 @@ LISTING = {
     # A request says in the words of OpenID Connect, too, which level of sign-in it needs.
     "step_up": {
         "testing/strategies.py",
+        "features/id_jag_issuer.py",
         "features/openid/__init__.py",
         "features/openid/sign_in.py",
         "features/upstream/pages.py",

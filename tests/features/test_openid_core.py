@@ -77,7 +77,9 @@ def test_an_id_token_says_who_signed_in_to_whom(rules: Rules) -> None:
         "acr": "password",
         "at_hash": half_hash(answer["access_token"]),
         "sid": claims["sid"],
+        "jti": claims["jti"],
     }
+    assert claims["jti"].split(".")[0] == rules.rows("grants")[0]["grant_id"]
 
 
 def test_a_subject_fits_into_every_database(rules: Rules) -> None:

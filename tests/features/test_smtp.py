@@ -17,8 +17,9 @@ import pytest
 from authserver.api import Mail, MailFailed, Secret
 from authserver.features.smtp import SmtpMail, Tls
 from authserver.settings import SettingsError
+from authserver.testing.origins import Authority
 from authserver.testing.server import Server, with_plugin
-from tests.mail_servers import PASSWORD, USERNAME, Authority, MailServer, mail_server, raw_server
+from tests.mail_servers import PASSWORD, USERNAME, MailServer, mail_server, raw_server
 
 SENDER = "sign-in@server.example"
 SECRET = "as_link_SECRET"
@@ -113,7 +114,7 @@ def test_a_certificate_that_is_not_right_gets_neither_mail_nor_password(
     """R-13."""
     host = "elsewhere.example" if wrong == "name" else "localhost"
     lasts = timedelta(hours=-1) if wrong == "expired" else timedelta(days=1)
-    with mail_server(authority.certificate(host, lasts=lasts), implicit=implicit) as server:
+    with mail_server(authority.certificate(host, valid_for=lasts), implicit=implicit) as server:
         made = plugin(
             server.port,
             tls=Tls.IMPLICIT if implicit else Tls.STARTTLS,

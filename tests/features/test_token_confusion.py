@@ -18,7 +18,8 @@ from webtest import TestResponse
 from authserver.engine.crypto.digests import new_identifier
 from authserver.features.device.protocol import GRANT_TYPE as DEVICE
 from authserver.features.openid.back_channel import EVENT
-from authserver.features.token_exchange import ACCESS_TOKEN
+from authserver.features.openid.id_tokens import TOKEN_TYPE as ID_TOKEN
+from authserver.features.token_exchange import ACCESS_TOKEN, JWT
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server
 from authserver.testing.stories import assert_json_error, stored
@@ -48,12 +49,16 @@ class Doors:
             {
                 "authserver.plugins": f"{SETTINGS['authserver.plugins']} {features}",
                 "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
+                "authserver.plugin.jwt_bearer.exchanged": "true",
                 readers: f"gateway = {RESOURCE}",
             },
         )
         self.server.add_user("ann")
         scopes = ("openid", "profile", "files.read")
-        self.agent, self.agent_secret = self.server.add_client(client_id="agent", scopes=scopes)
+        grants = ("authorization_code", "refresh_token", EXCHANGE)
+        self.agent, self.agent_secret = self.server.add_client(
+            client_id="agent", scopes=scopes, grant_types=grants
+        )
         self.gateway, self.secret = self.server.add_client(client_id="gateway", grant_types=SERVICE)
         self.device, _ = self.server.add_client(
             client_id="device", grant_types=(DEVICE,), token_endpoint_auth_method="none"
@@ -90,6 +95,7 @@ class Doors:
         yield "logout token", self._ours(ours, "logout+jwt", aud="gateway", events={EVENT: {}})
         yield "own ID-JAG", self._ours(ours, "oauth-id-jag+jwt", aud=ISSUER)
         yield "assertion", KEY.assertion(TRUSTED, sub="ann")
+        yield "another assertion", KEY.assertion(TRUSTED, sub="ann")
         yield "ID-JAG", COMPANY.assertion(client_id="gateway", resource=RESOURCE, scope="files.read")
         yield "assertion of a workload", PLATFORM.assertion()
         for issuer in (COMPANY, PLATFORM):
@@ -110,6 +116,15 @@ class Doors:
 
     def subject(self, token: str) -> TestResponse:
         form = {"subject_token": token, "subject_token_type": ACCESS_TOKEN}
+        return self.server.token(self.gateway, self.secret, grant_type=EXCHANGE, **form)
+
+    def id_token(self, token: str) -> TestResponse:
+        """By the client that ID tokens are for."""
+        form = {"subject_token": token, "subject_token_type": ID_TOKEN}
+        return self.server.token(self.agent, self.agent_secret, grant_type=EXCHANGE, **form)
+
+    def jwt(self, token: str) -> TestResponse:
+        form = {"subject_token": token, "subject_token_type": JWT, "scope": "files.read"}
         return self.server.token(self.gateway, self.secret, grant_type=EXCHANGE, **form)
 
     def actor(self, token: str) -> TestResponse:
@@ -165,8 +180,12 @@ class Door:
 
 DOORS: Mapping[str, Door] = {
     "subject_token": Door(Doors.subject, (BAD_REQUEST,), ("access token",)),
+    "subject_token, an ID token": Door(Doors.id_token, (BAD_REQUEST,), ("ID token",)),
+    "subject_token, a JWT": Door(Doors.jwt, (BAD_REQUEST,), ("another assertion", "assertion")),
     "actor_token": Door(Doors.actor, (BAD_REQUEST,), ("client's own access token",)),
-    "assertion": Door(Doors.assertion, (BAD_GRANT,), ("assertion", "ID-JAG", "assertion of a workload")),
+    "assertion": Door(
+        Doors.assertion, (BAD_GRANT,), ("assertion", "another assertion", "ID-JAG", "assertion of a workload")
+    ),
     # Other issuers than platforms are only for clients that authenticate.
     "assertion without client": Door(Doors.workload, (BAD_GRANT, BAD_CLIENT), ("assertion of a workload",)),
     "client_assertion": Door(Doors.client_assertion, (BAD_CLIENT,), ("client assertion",)),

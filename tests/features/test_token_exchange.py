@@ -188,6 +188,14 @@ def test_only_who_got_a_token_or_whom_it_is_for_exchanges_it(services: Services)
     assert named.exchange("other", named.subject()).status_int == 200
 
 
+def test_another_client_id_in_the_body_of_an_exchange_is_refused(services: Services) -> None:
+    """J-06, TX-08, T163: whoever authenticates as one client is not taken for another (CVE-2026-55672)."""
+    subject = services.subject()
+    for other in ("agent", "next", "nobody"):
+        assert_refused(services.exchange("gateway", subject, client_id=other), "invalid_request")
+    assert services.exchange("gateway", subject, client_id="gateway").status_int == 200
+
+
 def test_a_token_may_name_who_alone_exchanges_it() -> None:
     """TX-15: with `may_act` only that client, also if the token is for another."""
     services = Services({"named_actors": "agent = other"})

@@ -95,7 +95,7 @@ def test_another_subject_with_the_same_name_is_another_person(server: Server, li
 
 
 def test_neither_name_nor_mail_address_joins_an_account(server: Server, liar: Liar) -> None:
-    """UP-03: also not a verified address, and not that of somebody with a password."""
+    """UP-03, T165: also not a verified address, and not that of somebody with a password (CVE-2025-65431)."""
     server.add_user("ann", attributes={"email": ("ann@example.com",), "email_verified": ("ann@example.com",)})
     liar.claims |= {"email": "ann@example.com", "email_verified": True}
     answer = come_back(server, liar)
@@ -635,7 +635,7 @@ def test_the_callback_of_one_provider_takes_no_answer_of_another(sqlite_url: str
 
 
 def test_a_callback_needs_its_browser(server: Server, liar: Liar) -> None:
-    """UP-01, T166: another browser, no state, another one, two of them, an altered one."""
+    """UP-01, T166: another browser (GHSA-rww4-4w9c-7733), no state, another one, two (CVE-2026-41425), an altered one."""
     browser = server.browser()
     sent = query_of(to_the_provider(browser))
     state = sent["state"]

@@ -616,3 +616,20 @@ def await_(ready: Callable[[], object]) -> None:
     while not ready():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_who_waits_is_told_before_and_nobody_else(world: Any, origin: Origin, url: str) -> None:
+    """T114: a request that finds a document in the cache keeps its connection to the database."""
+    fetcher, told = world.fetcher(), []
+
+    def before() -> None:
+        told.append(len(origin.received))
+
+    fetcher.fetch(WORD, url, before=before)
+    fetcher.fetch(WORD, url, before=before)
+    assert told == [0]
+    fetcher.post(url, b"", headers={}, before=before)
+    assert told == [0, 1]
+    with pytest.raises(FetchFailed):
+        fetcher.post("ftp://localhost/", b"", headers={}, before=before)
+    assert told == [0, 1]

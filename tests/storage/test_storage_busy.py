@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import EventFilter
 from authserver.storage import database as storage
 from authserver.storage.database import Database, StorageBusy, StorageSlow, StorageUncertain
+from authserver.storage.silence import is_there
 from authserver.testing.records import NOW, a_grant, a_token, a_user, an_event
 from tests.faults.proxy import Proxy
 
@@ -32,6 +35,7 @@ CUT_ALL = """
     WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname LIKE 'test_%'
 """
 LATER = NOW + timedelta(seconds=5)
+KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 # The message that ends a round trip.
 SYNC = b"S\0\0\0\x04"
 
@@ -133,6 +137,104 @@ def test_a_statement_that_takes_too_long_is_slow(postgresql: Database) -> None:
         with pytest.raises(StorageSlow, match="statement timeout"):
             connection.exec_driver_sql("SELECT pg_sleep(10)")
         connection.invalidate()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("at", "raised"), [("statement", StorageBusy), ("commit", StorageUncertain)])
+def test_a_transaction_that_is_left_alone_is_ended(
+    postgresql: Database, postgresql_url: str, at: str, raised: type[StorageUnavailable]
+) -> None:
+    """T114: a process that is frozen in the middle of one holds no rows that others want; nothing of it is stored."""
+    with postgresql.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "10s"
+    with postgresql.begin() as stores:
+        stores.grants.add(a_grant())
+        stores.tokens.add(a_token())
+    hasty = Database(f"{postgresql_url}&options=-c%20idle_in_transaction_session_timeout%3D50ms")
+    with pytest.raises(raised), hasty.begin() as frozen:
+        assert frozen.tokens.claim(a_token(), LATER)
+        time.sleep(0.5)
+        if at == "statement":
+            frozen.tokens.claim(a_token(), LATER)
+    hasty.ping()
+    hasty.close()
+    with postgresql.begin() as stores:
+        assert stores.tokens.claim(a_token(), LATER)
+
+
+class TcpProxy(Proxy):
+    """The same at a port of TCP."""
+
+    def open(self) -> None:
+        self._speaks.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of Linux")
+@pytest.mark.postgresql
+def test_both_sides_of_a_connection_notice_that_the_other_one_is_gone(postgresql: Database) -> None:
+    """T114: by TCP, and what the URL says wins."""
+    proxy = TcpProxy(f"{postgresql.engine.url.query['host']}/.s.PGSQL.5432")
+    url = f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/{postgresql.engine.url.database}"
+    for more, idle in (("", 5), ("?keepalives_idle=7", 7)):
+        database = Database(url + more)
+        with database.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            with socket.socket(fileno=os.dup(driver.fileno())) as end:
+                options = [end.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE]
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            found = connection.exec_driver_sql(
+                "SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_%%'"
+            )
+            of_server = dict(found.all())
+        database.close()
+        assert options == [idle, 1, 3, 3000]
+        assert of_server == {
+            "tcp_keepalives_idle": "10",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
+            "tcp_user_timeout": "25000",
+        }
+    proxy.close()
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket on which a PostgreSQL that is frozen listens, with room for two connections."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / ".s.PGSQL.5432"))
+        listener.listen(1)
+        yield listener
+
+
+def test_an_attempt_that_took_too_long_is_closed_at_once(tmp_path: Path, silent: socket.socket) -> None:
+    """T114: or a server that wakes up begins a session for each of them, until it has room for no others."""
+    database = Database(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
+    gc.disable()
+    try:
+        with pytest.raises(StorageSlow):
+            database.ping()
+        end, _ = silent.accept()
+        with end:
+            end.settimeout(5)
+            assert b"nobody" in end.recv(1000)
+            assert end.recv(1000) == b""
+    finally:
+        gc.enable()
+    database.close()
+
+
+def test_a_server_where_no_connection_is_accepted_any_more_is_not_there(
+    tmp_path: Path, silent: socket.socket, postgresql: Database
+) -> None:
+    """T114: what waits to be accepted has filled the queue of its Unix socket."""
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / ".s.PGSQL.5432"))
+        assert not is_there(str(tmp_path), 5432)
+    assert is_there(str(postgresql.engine.url.query["host"]), 5432)
 
 
 @pytest.mark.postgresql

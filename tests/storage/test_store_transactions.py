@@ -447,3 +447,46 @@ def test_an_event_that_cannot_be_written_fails_the_commit(
         with pytest.raises(sa.exc.IntegrityError), filled.begin() as stores:
             work(stores, other_writes)
     assert contents(filled) == before
+
+
+@pytest.mark.parametrize("is_managed", [False, True])
+def test_stores_that_rest_hold_no_connection(
+    filled: Database, manager: transaction.TransactionManager, is_managed: bool
+) -> None:
+    """T114: until the next statement; after the first write they keep it, since that holds locks."""
+
+    def in_use() -> int:
+        return filled.connections()["in_use"]
+
+    def work(stores: Stores) -> None:
+        assert stores.clients.find("reports", NOW) is not None
+        assert in_use() == 1
+        stores.rest()
+        stores.rest()
+        assert in_use() == 0
+        stores.grants.add(a_grant(grant_id="new"))
+        stores.rest()
+        assert in_use() == 1
+        assert stores.grants.find("new") is not None
+
+    before = contents(filled)
+    if is_managed:
+        with manager:
+            work(filled.for_transaction(manager))
+    else:
+        with filled.begin() as stores:
+            work(stores)
+    assert in_use() == 0
+    assert contents(filled) != before
+
+
+def test_a_managed_transaction_that_only_reads_gives_its_connection_back(
+    filled: Database, manager: transaction.TransactionManager
+) -> None:
+    """T114: whichever way it ends, and also after a failure."""
+    for end in (manager.commit, manager.abort):
+        manager.begin()
+        assert filled.for_transaction(manager).clients.find("reports", NOW) is not None
+        assert filled.connections()["in_use"] == 1
+        end()
+        assert filled.connections()["in_use"] == 0

@@ -1,4 +1,4 @@
-"""Which client is asking: reading its credentials strictly, and asking the policies about them."""
+"""Authentication of clients: reads the credentials strictly, and asks the policies about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
 from authserver.engine.records import Client, ClientSecret
 from authserver.settings import Secret
 
-# How a client of each method that is known here presents itself. Those of other methods have an assertion, a certificate
+# How a client of each known method presents its credentials. Clients of other methods have an assertion, a certificate
 # or something else of their own.
 PRESENTATION = {
     "none": "none",
@@ -29,14 +29,14 @@ PRESENTATION = {
 }
 ASSERTION = "client_assertion"
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-# The reason of a refusal for want of any client.
+# The reason of a refusal when the request names no client.
 NOBODY_NAMED = "client-id-missing"
 _REFUSED = "Client authentication failed."
 
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """Credentials as read from the wire, before they were compared with anything."""
+    """Credentials as read from the request, not compared with anything yet."""
 
     method: str
     client_id: str
@@ -52,7 +52,7 @@ class ProvenClient:
 
     Attributes:
         client: the client.
-        uses: what its proof uses up; claim it after the last question to a plugin, and before anything is answered.
+        uses: the mark that its proof is used; claim it after the last question to a plugin, and before the answer.
     """
 
     client: Client
@@ -60,20 +60,20 @@ class ProvenClient:
 
 
 def proven_client(engine: Engine, parameters: Parameters) -> ProvenClient:
-    """The client that sent this request, by exactly the method it is registered for (OAuth 2.1, 2.4).
+    """The client that sent this request, authenticated by exactly its registered method (OAuth 2.1, 2.4).
 
-    Whatever happens afterwards, it is the actor (see `Event.actor`). A public client has proven nothing yet: it is the
-    actor once it shows what was issued to it.
+    It is the actor of all following events (see `Event.actor`). A public client has proven nothing yet: it becomes the
+    actor when it presents a code or token that was issued to it.
 
     Args:
         parameters: the form body.
 
     Raises:
         InvalidRequest: two methods at once, or two different client ids.
-        InvalidClient: anything else; unknown, disabled and wrong secret look and cost the same (J-07).
-        TemporarilyUnavailable: what its proof is checked with cannot be had now (F-14).
+        InvalidClient: anything else; an unknown client, a disabled one and a wrong secret look and cost the same (J-07).
+        TemporarilyUnavailable: the keys that verify its proof cannot be fetched now (F-14).
         TooManyRequests: it failed too often (J-08). Right credentials are accepted in any case (R-20): a secret has 256
-            random bits, so it is not guessed however often somebody tries.
+            random bits, so it cannot be guessed.
     """
     try:
         presented = read_credentials(engine.caller.authorization, parameters)
@@ -98,12 +98,12 @@ def refuse_malformed(presented: Presented) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What credentials have proven.
+    """The result of checking credentials.
 
     Attributes:
         client: the client.
-        secret: what proved it, if that is kept here.
-        uses: what the proof uses up.
+        secret: the stored secret that matched, or None.
+        uses: the mark that the proof is used.
     """
 
     client: Client
@@ -154,7 +154,7 @@ def _credentials(engine: Engine, presented: Presented, *, secret_matches: bool) 
 
 
 def _pretend(engine: Engine, presented: Presented) -> None:
-    """Check an assertion of a client that there is not, as if there were one; it counts as nothing (J-07)."""
+    """Check an assertion of an unknown client as if the client existed; the result is not used (J-07)."""
     credentials = _credentials(engine, presented, secret_matches=False)
     for method, proof in engine.client_proofs.items():
         if not proof.stand_in:
@@ -171,14 +171,14 @@ def _pretend(engine: Engine, presented: Presented) -> None:
 
 
 def _is_registered_for(client: Client, presented: str) -> bool:
-    """Whether a client that is registered for its method may present itself so."""
+    """Whether these credentials fit the method for which the client is registered."""
     if client.auth_method in PRESENTATION:
         return PRESENTATION[client.auth_method] == presented
     return not secrets.needs_secret(presented)
 
 
 def authenticates(authorization: str | None, parameters: Parameters) -> bool:
-    """Whether a request has something that is to prove who its client is, right or wrong."""
+    """Whether a request has credentials of a client, right or wrong."""
     return authorization is not None or "client_secret" in parameters or ASSERTION in parameters
 
 
@@ -214,7 +214,7 @@ def read_credentials(authorization: str | None, parameters: Parameters) -> Prese
 
 
 def _subject_of(assertion: str) -> str:
-    """The client that an assertion is about; nothing is verified yet (RFC 7521, 4.2). Raises InvalidClient."""
+    """The client id in an assertion that is not verified yet (RFC 7521, 4.2). Raises InvalidClient."""
     try:
         subject = read_jws(assertion).claims.get("sub")
     except ValueError:
@@ -227,7 +227,7 @@ def _subject_of(assertion: str) -> str:
 def read_bearer(authorization: str | None) -> Secret | None:
     """The bearer token of an Authorization header (RFC 6750, 2.1); None without one, or with one of another scheme.
 
-    With the scheme Bearer, anything that is not one well-formed token counts as a token that nobody accepts (T086).
+    With the scheme Bearer, anything but one well-formed token counts as an invalid token (T086).
     """
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer":

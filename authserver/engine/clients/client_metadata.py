@@ -55,7 +55,7 @@ CORE_MEMBERS = frozenset(
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """The members of a registration as sent; what is empty or null counts as absent. Raises InvalidClientMetadata."""
+    """The members of a registration as sent, without empty ones and null. Raises InvalidClientMetadata."""
     try:
         sent = strict_json.loads(body)
     except ValueError:
@@ -68,15 +68,15 @@ def read_object(body: bytes) -> dict[str, Any]:
 def read_metadata(
     given: Mapping[str, Any], readers: Mapping[str, ReadMember], *, leaves_out: bool = False
 ) -> ClientMetadata:
-    """Read client metadata and check its form; members that nobody here reads are ignored (RFC 7591, 2).
+    """Read client metadata and check its form; unknown members are ignored (RFC 7591, 2).
 
-    Whether it is offered here is not checked.
+    It is not checked whether this server offers the values.
 
     Args:
         given: the members that were sent, none of them empty.
-        readers: of the members that plugins keep.
-        leaves_out: whether a malformed member that people are only shown, such as `logo_uri`, is left out. Its client
-            could not be told, or has not sent it to this server alone.
+        readers: the functions that read the members of plugins.
+        leaves_out: whether a malformed member that is only displayed, such as `logo_uri`, is left out. It is when the
+            client cannot get an error, or has not written the metadata for this server alone.
 
     Raises:
         InvalidClientMetadata, InvalidRedirectUri: naming the member.
@@ -103,7 +103,7 @@ def read_metadata(
 
 
 def members(client: Client) -> dict[str, Any]:
-    """What a client is registered with, by the names of RFC 7591, 2, and our own. No secret."""
+    """The metadata of a client, by the names of RFC 7591, 2, and our own; without secrets."""
     return {
         "client_name": client.name,
         "token_endpoint_auth_method": client.auth_method,
@@ -121,7 +121,7 @@ def members(client: Client) -> dict[str, Any]:
 
 
 def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) -> dict[str, Any]:
-    """What plugins keep of these members (hook `client_metadata`).
+    """The members that plugins keep (hook `client_metadata`).
 
     Raises:
         InvalidClientMetadata: a plugin refuses the value of a member that it added.
@@ -132,14 +132,14 @@ def read_members(given: Mapping[str, Any], readers: Mapping[str, ReadMember]) ->
 
 
 def value_of(text: str) -> Any:
-    """The value of a member that somebody typed: what it says as JSON, or else the text itself."""
+    """The value of a typed member: the JSON value of the text, or else the text itself."""
     try:
         return strict_json.loads(text.encode())
     except ValueError:
         return text
 
 
-# Neither of them gives a refresh token the first time.
+# Neither of them gives a refresh token at first.
 _WITHOUT_A_PERSON = {"refresh_token", "client_credentials"}
 
 
@@ -197,7 +197,7 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
 
 
 def problem_with_details(metadata: ClientMetadata) -> str | None:
-    """Why what a policy made of the details cannot be kept, and shown beside what the core says of a client."""
+    """Why the details that a policy returned cannot be stored and shown beside the core's members; None if they can."""
     if taken := metadata.details.keys() & CORE_MEMBERS - _DETAILS:
         return f"details have {', '.join(sorted(taken))}, which the core says"
     return None if strict_json.comes_back(dict(metadata.details)) else "details are no JSON that can be kept"
@@ -286,7 +286,7 @@ def _details(given: Mapping[str, Any], *, leaves_out: bool) -> dict[str, Any]:
 
 
 def _shown(given: Mapping[str, Any], name: str) -> str | list[str] | None:
-    """The value of a member that people are shown; None for any other member. Raises InvalidClientMetadata."""
+    """The value of a displayed member; None for any other member. Raises InvalidClientMetadata."""
     base = name.partition("#")[0]
     if base in LINKS:
         text = _text(given, name)
@@ -306,7 +306,7 @@ def _shown(given: Mapping[str, Any], name: str) -> str | list[str] | None:
 
 
 def with_metadata(client: Client, metadata: ClientMetadata) -> Client:
-    """The client with all of this metadata in place of its own; what only an operator sets stays."""
+    """The client with this metadata instead of its own; members that only an operator sets stay."""
     return replace(
         client,
         name=metadata.client_name or client.client_id,

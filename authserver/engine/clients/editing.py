@@ -1,15 +1,15 @@
-"""What a client is registered with changes: judged by the rules of registration, written at once.
+"""Changes of a client's registration: checked by the rules of registration, stored at once.
 
-An operator changes some members (`edit`), or the client itself replaces all of them (`update`, RFC 7592, 2.2), as far as
-policies would let it register so now. What an operator changed is the operator's: such a client cannot change itself any
-more, so it does not undo that.
+An operator changes some members (`edit`), or the client itself replaces all of them (`update`, RFC 7592, 2.2), if policies
+would let it register them now. A client that an operator has changed cannot change itself any more, so that it does not
+undo the operator's change.
 
-What it means for what was given out before:
+The effect on earlier consents, grants and tokens:
 
 - A consent counts while the client has the name and no other redirect URIs than the person agreed to
-  (`records.Consent.is_for`); an open consent page is shown again. So a client does not come to more silently.
-- Codes, refresh tokens and pending requests are checked against the client at each use, so what is removed counts
-  from the next request on. Access tokens that were issued stay as they are.
+  (`records.Consent.is_for`); an open consent page is shown again. So a client does not get more without a question.
+- Codes, refresh tokens and pending requests are checked against the client at each use, so a removed value is missing
+  from the next request on. Issued access tokens do not change.
 - The grants to a client that becomes public are revoked: its tokens were protected by a credential that it no
   longer has.
 """
@@ -45,16 +45,16 @@ REMOVED = "client-removed-itself"
 
 
 class ClientUnchanged(Exception):
-    """The client stays as it is; the message says why."""
+    """The client was not changed; the message says why."""
 
 
 class ChangedMeanwhile(ClientUnchanged):
-    """Another change was written since the client was read, so this one may rest on what is no longer so."""
+    """Another change was stored since the client was read, so this one may rest on old values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListEdit:
-    """How a list changes: other values in its place, or values added to it and removed from it."""
+    """A change of a list: a whole new list, or values to add and to remove."""
 
     replaced_by: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class ListEdit:
             member: the name of the list in messages.
 
         Raises:
-            ClientUnchanged: it contradicts itself, or removes what is not in the list.
+            ClientUnchanged: it contradicts itself, or removes a value that is not in the list.
         """
         if self.replaced_by and (self.added or self.removed):
             raise ClientUnchanged(f"{member}: either give a whole new list, or add and remove")
@@ -83,11 +83,11 @@ class ListEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientEdit:
-    """What changes of a client; a member that is None stays as it is.
+    """A change of a client; a member that is None does not change.
 
     Attributes:
-        details: members that plugins keep, and links, with their new values; None takes one away.
-        logo: the content of an SVG or PNG file; empty takes the logo away.
+        details: members that plugins keep, and links, with their new values; None removes one.
+        logo: the content of an SVG or PNG file; empty removes the logo.
     """
 
     name: str | None = None
@@ -104,12 +104,12 @@ class ClientEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edited:
-    """What an edit came to.
+    """The result of an edit.
 
     Attributes:
-        client: as it is now.
-        changed: each member that changed, by its name in `members`: what it was and what it is.
-        secret: a new one, which is not readable again; None unless the client needs one for its new method.
+        client: the client after the edit.
+        changed: each changed member, by its name in `members`: the old and the new value.
+        secret: a new secret, which is not readable again; None unless the client needs one for its new method.
         asks_again: whether people who agreed before are asked again.
         revoked: how many grants were revoked.
     """
@@ -122,10 +122,10 @@ class Edited:
 
 
 def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client | None = None) -> Edited:
-    """Change a client, if the result could be registered so.
+    """Change a client, if the result could be registered.
 
     Args:
-        before: the client as it was read and shown; None: as it is now.
+        before: the client as it was read and shown; None for its present state.
 
     Raises:
         ClientUnchanged: it is unknown, kept by a plugin or disabled, or the edit contradicts itself.
@@ -143,12 +143,12 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client |
 
 
 def pin(engine: Engine, client_id: str) -> Edited:
-    """Keep a client that is known by its address, as it describes itself now; from then on this counts, and no address.
+    """Store a client whose id is its address, as its document describes it now; from then on the stored client counts.
 
-    One that is pinned already is changed to that.
+    A client that is pinned already gets the new description.
 
     Raises:
-        ClientUnchanged: it is not known by its address, no plugin knows it, or it is disabled.
+        ClientUnchanged: its id is not an address, no plugin knows it, or it is disabled.
         ChangedMeanwhile: somebody else changed it at the same time.
         InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
         InvalidClient, TemporarilyUnavailable: as for `Engine.find_client_elsewhere`.
@@ -160,7 +160,7 @@ def pin(engine: Engine, client_id: str) -> Edited:
         raise ClientUnchanged(f"{client_id}: no plugin knows such a client")
     before = engine.stores.clients.find(client_id, engine.now)
     if before is None:
-        # An operator vouches for it, and what its plugin keeps of it belongs to what it was there.
+        # An operator vouches for it; the private details of its plugin belong to the client that was not stored.
         client = replace(
             found, registered_by=RegisteredBy.OPERATOR, private_details=NOTHING, last_used_at=None
         )
@@ -192,12 +192,12 @@ def pin(engine: Engine, client_id: str) -> Edited:
 def update(
     engine: Engine, client: Client, sent: Mapping[str, Any], *, private_details: Mapping[str, Any]
 ) -> Edited:
-    """A client replaces its metadata as a whole, as if it registered now; what is left out has its default (RFC 7592, 2.2).
+    """Let a client replace its metadata as a whole, as if it registered now; missing members get defaults (RFC 7592, 2.2).
 
     Args:
-        client: that asks; it is enabled, and has proven who it is.
+        client: the client that asks; it is enabled and authenticated.
         sent: the members of its metadata (`client_metadata.read_object`).
-        private_details: that are kept of it from now on.
+        private_details: the details to store from now on.
 
     Raises:
         AccessDenied: an operator has changed it, or no policy would let it register now.
@@ -216,10 +216,10 @@ def update(
 
 
 def remove(engine: Engine, client: Client) -> None:
-    """A client ends its registration: from now on it gets nothing, and nothing that it has is valid (RFC 7592, 2.3).
+    """Let a client end its registration: it is refused from now on, and its tokens are not valid any more (RFC 7592, 2.3).
 
-    It is disabled for good; clean-up deletes it when it has no grants any more. One that was never used is deleted at
-    once, and gives its place to others (`clients.room`). Harmless a second time.
+    It is disabled for good; clean-up deletes it when it has no grants any more. A client that was never used is deleted at
+    once, and gives its place to others (`clients.room`). A second call does nothing.
     """
     if not client.is_enabled:
         return
@@ -237,19 +237,19 @@ def as_edited(client: Client) -> Client:
 
 
 def as_managed(client: Client) -> Client:
-    """The client as it is kept when it has read or changed its own registration."""
+    """The stored client after it has read or changed its own registration."""
     return replace(client, private_details={**client.private_details, MANAGED: True})
 
 
 def keep(
     engine: Engine, before: Client, after: Client, *, logo: Logo | None = None, makes_secret: bool = True
 ) -> Edited:
-    """Keep a changed client that was checked, and end what it may not have any more.
+    """Store a changed and checked client, and end the grants and secrets that it may not have any more.
 
     Args:
-        before: as it was read.
-        logo: of the client afterwards; read only if `after` names another than `before`.
-        makes_secret: whether a client that comes to need a secret gets one here.
+        before: the client as it was read.
+        logo: the logo after the change; used only if `after` names another one than `before`.
+        makes_secret: whether a client that needs a secret after the change gets one here.
 
     Raises:
         ChangedMeanwhile: somebody else changed it since it was read.
@@ -307,7 +307,7 @@ def _edited(before: Client, wanted: ClientEdit, logo: Logo | None) -> Client:
         scopes=wanted.scopes.of("scope", before.scopes),
         application_type=wanted.application_type or _application_type(before, redirect_uris),
         first_party=_either(wanted.first_party, before.first_party),
-        # Those of a public client always rotate, whatever it was registered with before.
+        # The refresh tokens of a public client always rotate, whatever its earlier registration says.
         rotates_refresh_tokens=_either(
             wanted.rotates_refresh_tokens, before.rotates_refresh_tokens or auth_method == "none"
         ),
@@ -321,14 +321,14 @@ def _either(wanted: Any, before: Any) -> Any:
 
 
 def _application_type(before: Client, redirect_uris: tuple[str, ...]) -> str:
-    """As it was, unless it contradicts the redirect URIs: then theirs."""
+    """The present application type, unless it contradicts the redirect URIs: then the type that follows from them."""
     if before.application_type == "web":
         return uris.fitting_application_type(redirect_uris)
     return before.application_type
 
 
 def check(engine: Engine, client: Client) -> None:
-    """The rules for a client that changes: those of registration, and what an operator vouches for.
+    """Check a changed client: the rules of registration, and those for the members that only an operator sets.
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: as `edit` does.
@@ -365,7 +365,7 @@ def _refuse_withdrawn(member: str, values: Sequence[str], offered: Mapping[str, 
 
 
 def differences(before: Client, after: Client) -> Mapping[str, tuple[Any, Any]]:
-    """Each member that is not the same, by its name in `members`: what it was and what it is."""
+    """Each changed member, by its name in `members`: the old and the new value."""
     was, now = members(before), members(after)
     names = dict.fromkeys((*was, *now))
     return {name: (was.get(name), now.get(name)) for name in names if was.get(name) != now.get(name)}
@@ -379,9 +379,9 @@ def _revoke_grants(engine: Engine, client_id: str, reason: str) -> int:
 
 
 def _change_secrets(engine: Engine, before: Client, after: Client, *, makes_secret: bool) -> str | None:
-    """A new secret, if the client needs one now and did not before; if it needs none any more, its secrets end.
+    """A new secret, if the client needs one now and needed none before; if it needs none any more, its secrets end.
 
-    They end in both cases: one may have been added in the moment in which the client came to need none.
+    They end in both cases, because one may have been added just when the client stopped needing one.
     """
     if needs_secret(before.auth_method) == needs_secret(after.auth_method):
         return None

@@ -1,7 +1,7 @@
 """Initial access tokens: an operator makes them, each for a named registration policy (RFC 7591, 3).
 
-A token says who may register; what they may register is up to the policy, which belongs to a plugin
-(`registration_decision`). Anyone who has the token can use it, so each has an end, and may have a number of uses.
+A token gives the right to register; the policy limits the clients, and belongs to a plugin (`registration_decision`).
+Anyone who has the token can use it, so each token has an end, and may have a limited number of uses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from authserver.ini import did_you_mean
 
 KIND = "initial"
 
-# Characters of the note of a token, and how many clients one may register that has a number of uses.
+# The longest note of a token in characters, and the highest number of uses if a token has one.
 MAXIMUM_NOTE = 200
 MAXIMUM_USES = 1_000_000
 
@@ -29,14 +29,14 @@ class RegistrationPolicies(Protocol):
     """A plugin with registration policies that initial access tokens can name."""
 
     def registration_policies(self) -> Sequence[str]:
-        """Their names."""
+        """The names of the policies."""
 
 
 class BadInitialToken(Exception):
-    """What keeps an initial access token from being kept so, as a sentence.
+    """An initial access token cannot have these values; the message says why.
 
     Attributes:
-        member: of the token, that is not right; "" where it is none of them.
+        member: the wrong member of the token; "" if it is no single one.
     """
 
     def __init__(self, sentence: str, member: str = "") -> None:
@@ -45,11 +45,11 @@ class BadInitialToken(Exception):
 
 
 class NoRegistrationPolicies(BadInitialToken):
-    """Nothing here says what the clients of a token may be."""
+    """No plugin has registration policies."""
 
 
 def policies_of(plugins: Iterable[object]) -> Sequence[RegistrationPolicies]:
-    """Those of the plugins that have registration policies."""
+    """The plugins that have registration policies."""
     return [
         cast(RegistrationPolicies, plugin)
         for plugin in plugins
@@ -96,7 +96,7 @@ class Plugins(Protocol):
 
 
 def policy_names(plugins: Plugins) -> Sequence[str] | None:
-    """The registration policies that a token can be for; None where no plugin has any."""
+    """The names of the registration policies for tokens; None if no plugin has policies."""
     found = policies_of(map(plugins.plugin, plugins.names))
     return [policy for plugin in found for policy in plugin.registration_policies()] if found else None
 
@@ -115,14 +115,14 @@ def make(
     Args:
         policy: the registration policy of its clients.
         uses: how many clients it may register; None for any number.
-        note: what it is for, for operators.
+        note: its purpose, for operators.
         text: the token itself, if it was made before (`may_be_token`).
 
     Returns:
-        What is stored, and the token itself, which is not readable again.
+        The record, and the token itself, which is not readable again.
 
     Raises:
-        BadInitialToken: it cannot be so.
+        BadInitialToken: a value is not allowed.
     """
     plugins = cast(Plugins, engine.policies)
     check_policy(map(plugins.plugin, plugins.names), policy)
@@ -170,12 +170,12 @@ def change(engine: Engine, before: InitialAccessToken, after: InitialAccessToken
 
 
 def terms(token: InitialAccessToken) -> dict[str, Any]:
-    """What a token is good for, by the names that events give it."""
+    """The terms of a token, by their names in events."""
     return {"uses": token.uses, "expires_at": token.expires_at.isoformat(), "note": token.note}
 
 
 def differences(before: InitialAccessToken, after: InitialAccessToken) -> Mapping[str, tuple[Any, Any]]:
-    """Each of the terms, and the policy, that is not the same: what it was and what it is."""
+    """Each changed term, and the policy if it changed: the old and the new value."""
     was, now = ({"policy": token.policy, **terms(token)} for token in (before, after))
     return {name: (was[name], now[name]) for name in now if was[name] != now[name]}
 
@@ -192,10 +192,10 @@ def revoke(engine: Engine, token_id: str) -> bool:
 
 
 def presented(engine: Engine) -> InitialAccessToken | None:
-    """The token that the caller of this request presents; None if it is none of these.
+    """The initial access token that the caller of this request presents; None if it is not one of the database.
 
     Raises:
-        InvalidToken: it can be used no more.
+        InvalidToken: it cannot be used any more.
     """
     bearer = read_bearer(engine.caller.authorization)
     if bearer is None or not digests.well_formed(digests.INITIAL, bearer.value):
@@ -205,16 +205,16 @@ def presented(engine: Engine) -> InitialAccessToken | None:
 
 
 def usable(engine: Engine, token: InitialAccessToken) -> InitialAccessToken:
-    """The token with the number of clients that its policy has let in.
+    """The token with the number of clients that were registered with its policy.
 
     Raises:
-        InvalidToken: it can be used no more.
+        InvalidToken: it cannot be used any more.
     """
     state = token.state(engine.now)
     if state is not InitialTokenState.LIVE:
         raise _unusable(state)
     if engine.restored_at is not None and token.created_at < engine.restored_at:
-        # What it registered after the backup is not known any more (T149).
+        # It is unknown which clients it registered after the backup (T149).
         raise _unusable("restored")
     return replace(token, clients=engine.stores.clients.count_of_policy(token.policy))
 
@@ -230,7 +230,7 @@ def claim(engine: Engine, token: InitialAccessToken) -> None:
 
 
 def named(token: InitialAccessToken) -> dict[str, str]:
-    """How events name a token."""
+    """The members of an event that name a token."""
     return {"initial_token": token.token_id, "policy": token.policy}
 
 

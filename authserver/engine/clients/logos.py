@@ -1,7 +1,7 @@
 """Logos that operators give to clients: read once, stored here, and served by this server alone.
 
-A page shows a logo as an image, in which browsers run no script and load nothing. What would be refused there anyway
-is refused before it is stored, so that opening the file itself does no harm either.
+A page shows a logo as an image, in which browsers run no script and load nothing. A file with scripts or references is
+refused before it is stored, so that opening the file itself does no harm either.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _REFERS = "the SVG file must not refer to other files: put everything into it."
 
 
 class _Refused(Exception):
-    """Why this SVG file is not taken."""
+    """Why this SVG file is refused."""
 
 
 def _svg_problem(body: bytes) -> str | None:
@@ -108,7 +108,7 @@ class _Elements:
         self.is_root = False
         namespace, _, name = element.rpartition(" ")
         self.is_style = name == "style"
-        # One of HTML is no picture, and may lead to another page: meta.
+        # An element of HTML is no picture, and may load another page: meta.
         if name.lower() in _REFUSED_ELEMENTS or namespace == _XHTML_NAMESPACE:
             raise _Refused(f"the SVG file must not have the element {name}.")
         for attribute, value in attributes.items():

@@ -1,4 +1,4 @@
-"""Clients are registered: by themselves (dynamic registration, RFC 7591) or by an operator."""
+"""Registration of clients: by themselves (dynamic registration, RFC 7591) or by an operator."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from authserver.engine.records import (
 )
 from authserver.settings import Secret
 
-# The reasons of a registration policy if only a valid initial access token is missing: there is none, or the policy that
-# it names is not there any more.
+# The reasons of a registration policy if only a valid initial access token is missing: none was sent, or the policy that
+# it names does not exist any more.
 INITIAL_ACCESS_TOKEN_REQUIRED = "initial-access-token-required"
 REGISTRATION_POLICY_UNKNOWN = "registration-policy-unknown"
-# How often policies are asked, if others with tokens of the same policy are faster.
+# How often policies are asked, if other registrations with tokens of the same policy come first.
 ATTEMPTS = 5
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
 RESERVED_PREFIXES = ("user_", *ADDRESSES)
@@ -58,16 +58,16 @@ MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
 
 
 def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
-    """Let a client register itself, if a policy agrees, and say what it got (RFC 7591, 3.2.1).
+    """Let a client register itself, if a policy agrees, and return its registration (RFC 7591, 3.2.1).
 
     Args:
         body: the JSON object as sent. The initial access token, if any, is the authorization of the caller.
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: a member cannot be registered, or a policy refuses.
-        InvalidToken: a policy wants an initial access token and this is none, or it can be used no more.
+        InvalidToken: a policy requires an initial access token, and it is missing or cannot be used any more.
         TooManyRequests: too many clients register themselves, fail to, or were never used.
-        StorageUnavailable: others with tokens of the same policy were faster each time.
+        StorageUnavailable: other registrations with tokens of the same policy came first at every attempt.
     """
     client_id = digests.new_identifier("client_")
     with _counting_failures(engine):
@@ -79,13 +79,13 @@ def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
 
 @contextmanager
 def _counting_failures(engine: Engine, claimed: RateQuestion | None = None) -> Iterator[None]:
-    """Count a refusal as that, and take off what was claimed for a success. Raises TooManyRequests instead."""
+    """Count a refusal as a failure, not as a registration. Raises TooManyRequests instead when there are too many."""
     try:
         yield
     except ServerError:
         raise
     except OAuthError:
-        # Nothing is kept, and others need not wait while policies are asked.
+        # Nothing is stored yet, so other registrations do not wait while policies are asked.
         engine.stores.undo()
         rates.give_back(engine, claimed)
         rates.claim(engine, Counted.FAILED_REGISTRATION)
@@ -93,14 +93,14 @@ def _counting_failures(engine: Engine, claimed: RateQuestion | None = None) -> I
 
 
 def _keep(engine: Engine, body: bytes, client_id: str, agreed: _Agreed) -> Mapping[str, Any]:
-    """Keep the client, as far as there is room for it, and say what it got. Raises as `register` does."""
+    """Store the client if there is room for it, and return its registration. Raises as `register` does."""
     clients = engine.stores.clients
     for _ in range(ATTEMPTS):
         # From here on other registrations wait, and no plugin is asked.
         clients.hold_registrations()
         if agreed.token is None or clients.count_of_policy(agreed.token.policy) <= agreed.token.clients:
             break
-        # Now that there are more clients, the policy may decide otherwise.
+        # There are more clients now, so the policy may decide differently.
         engine.stores.undo()
         agreed = _agree(engine, body, client_id)
     else:
@@ -127,12 +127,12 @@ def _keep(engine: Engine, body: bytes, client_id: str, agreed: _Agreed) -> Mappi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Agreed:
-    """A registration that was agreed to.
+    """A registration that policies allowed.
 
     Attributes:
         token: the initial access token of the caller, if it has one of the database.
-        allowed: what it may register.
-        welcome: what plugins add.
+        allowed: the metadata that it may register.
+        welcome: the additions of plugins.
     """
 
     token: InitialAccessToken | None
@@ -141,7 +141,7 @@ class _Agreed:
 
 
 def _agree(engine: Engine, body: bytes, client_id: str) -> _Agreed:
-    """Ask policies, and plugins what they add. Raises as `register` does."""
+    """Ask the policies, and ask plugins for their additions. Raises as `register` does."""
     token = initial_tokens.presented(engine)
     allowed = allowed_metadata(engine, read_object(body), client_id, token=token)
     future = with_metadata(new_client(engine, client_id, RegisteredBy.SELF), allowed.metadata)
@@ -157,7 +157,7 @@ def _agree(engine: Engine, body: bytes, client_id: str) -> _Agreed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """What a client may register itself with, and the reasons for which policies let it."""
+    """The metadata that a client may register, and the reasons of the policies that allow it."""
 
     metadata: ClientMetadata
     reasons: tuple[str, ...]
@@ -171,12 +171,12 @@ def allowed_metadata(
     token: InitialAccessToken | None = None,
     client: Client | None = None,
 ) -> Allowed:
-    """What a client may register itself with: its form is checked, policies decide, the floor judges the result.
+    """The metadata that a client may register: its form is checked, policies decide, the floor checks the result.
 
     Args:
         sent: the members of its metadata (`read_object`).
-        client_id: that it has, or will have.
-        client: as it is registered now, if it changes its registration; the authorization of the caller is then no
+        client_id: its present or future id.
+        client: the registered client, if it changes its registration; the authorization of the caller is then no
             initial access token.
         token: the initial access token of the caller, if it has one of the database.
 
@@ -208,7 +208,7 @@ def _not_allowed(ruling: Ruling[ClientMetadata], bearer: Secret | None, client: 
     """The refusal when no policy allows what a client asks to be registered with, or one refuses it."""
     needs_token = ruling.reason in (INITIAL_ACCESS_TOKEN_REQUIRED, REGISTRATION_POLICY_UNKNOWN)
     if client and (ruling.verdict is Verdict.SILENT or needs_token):
-        # It could not register now, whatever it asked for (RFC 7592, 2.1).
+        # No policy would register it now (RFC 7592, 2.1).
         return AccessDenied("This client may not change its registration.", reason=ruling.reason)
     if ruling.reason == REGISTRATION_POLICY_UNKNOWN:
         return InvalidToken("The initial access token can be used no more.", reason=ruling.reason)
@@ -233,14 +233,14 @@ def add_client(
     replaced: Sequence[str] = (),
     private_details: Mapping[str, Any] = NOTHING,
 ) -> tuple[Client, str | None]:
-    """Keep a new client.
+    """Store a new client.
 
     Args:
-        client_id: chosen by an operator; otherwise a fresh one.
+        client_id: an id chosen by an operator; otherwise it gets a fresh one.
         rotates_refresh_tokens: False lets a confidential client keep its refresh token.
         logo: the content of an SVG or PNG file; empty for none.
         makes_secret: whether a client that needs a secret gets one here; else it has none before `secrets.add_secret`.
-        initial_token: what let it in, if it registered itself with one.
+        initial_token: the initial access token with which it registered itself, or None.
         replaced: the ids of clients that were deleted for it.
 
     Returns:
@@ -280,7 +280,7 @@ def add_client(
     engine.journal.client_id = client_id
     details: dict[str, Any] = {"registered_by": registered_by}
     if registered_by is RegisteredBy.OPERATOR:
-        # Of one that registered itself, the question to the policies has it.
+        # If it registered itself, the question to the policies has its metadata.
         details["client"] = members(client)
     if initial_token:
         details |= initial_tokens.named(initial_token)
@@ -300,11 +300,11 @@ def fitting_metadata(
     application_type: str | None,
     details: Mapping[str, Any],
 ) -> ClientMetadata:
-    """What an operator registers a client with; what is left out follows from the redirect URIs.
+    """The metadata of a client that an operator registers; missing members follow from the redirect URIs.
 
     Args:
-        grant_types: empty for those of people with a redirect URI, and for the client's own without.
-        application_type: None for what the redirect URIs make it.
+        grant_types: empty for the grant types of people if there is a redirect URI, else for the client's own.
+        application_type: None for the type that follows from the redirect URIs.
         details: a member that is None is left out.
     """
     if not grant_types:
@@ -330,10 +330,10 @@ def check_new_client(
     rotates_refresh_tokens: bool = True,
     logo: bytes = b"",
 ) -> Logo | None:
-    """The rules under which a new client is kept, but whether its id is taken; its logo, if it has one.
+    """Check a new client by all rules except that its id is free. Returns its logo, or None.
 
     Raises:
-        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_logo`, and for what can be no id.
+        InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_logo`, and for an impossible id.
     """
     check_metadata(engine, metadata, registered_by=registered_by)
     check_rotation(metadata.token_endpoint_auth_method, rotates_refresh_tokens)
@@ -359,21 +359,21 @@ def describe_elsewhere(
     scopes: Collection[str],
     grant_types: Collection[str],
 ) -> Client:
-    """A client that another place describes, as it may be here; it is not kept (hook `find_client`).
+    """A client that is described elsewhere, within the limits of this server; it is not stored (hook `find_client`).
 
-    That place describes it to every server at once: what is unknown here, not offered or beyond these limits is left
-    out, and so is what people are only shown, such as a logo, if it is malformed. The floor is that of registrations.
+    The description is for every server alike, so members that are unknown, not offered or beyond the limits are left out,
+    and so are malformed members that are only displayed, such as a logo. The floor is that of registrations.
 
     Args:
-        members: of its metadata, none of them empty.
-        scopes: the most that it may have; all of them, if it names none of them.
-        grant_types: the most that it may use.
+        members: the members of its metadata, none of them empty.
+        scopes: the scopes that it may have at most; it gets all of them if its metadata has none of them.
+        grant_types: the grant types that it may use at most.
 
     Raises:
         InvalidRedirectUri, InvalidClientMetadata: as for `check_metadata` and `read_metadata`.
         ServerError: a plugin failed.
     """
-    # What counts because it was proven when a client registered must not look as if it had been.
+    # Members that count as proven at a registration must not look as if they were proven here.
     unproven = engine.policies.all_declared("proven_at_registration")
     readers = {name: reads for name, reads in engine.client_metadata.items() if name not in unproven}
     asked = read_metadata(members, readers, leaves_out=True)
@@ -413,11 +413,11 @@ def describe(client: Client, secret: str | None) -> dict[str, Any]:
 
 
 def _offered(engine: Engine, asked: ClientMetadata, allowed: ClientMetadata) -> ClientMetadata:
-    """What policies allowed, without what this server does not offer at all (RFC 7591, 2)."""
+    """The metadata that policies allowed, without values that this server does not offer (RFC 7591, 2)."""
     grant_types = [name for name in allowed.grant_types if name in engine.grant_types]
     response_types = tuple(name for name in allowed.response_types if name == "code")
     if "authorization_code" in asked.grant_types and "authorization_code" not in grant_types:
-        # Members that belong to that grant type only are left out with it.
+        # Members that belong only to that grant type are left out with it.
         grant_types = [name for name in grant_types if name != "refresh_token"]
         response_types = ()
     return replace(
@@ -432,7 +432,7 @@ def _acceptable(engine: Engine, metadata: ClientMetadata, client: Client) -> Cli
     """The same without the redirect URIs that would not be accepted at the authorization endpoint.
 
     Args:
-        client: that is to be registered with it.
+        client: the client with this metadata.
     """
     client = with_metadata(client, metadata)
     return _with_redirect_uris(
@@ -447,7 +447,7 @@ def _acceptable(engine: Engine, metadata: ClientMetadata, client: Client) -> Cli
 
 
 def _may_have(engine: Engine, uri: str) -> bool:
-    """Whether no operator needs to allow this redirect URI, or one did."""
+    """Whether a redirect URI needs no permission of an operator, or has one."""
     return uri in engine.private_use_redirect_uris or not uris.needs_permission(uri)
 
 

@@ -1,9 +1,9 @@
-"""Room for clients that register themselves: those that were never used give way to new ones (T131).
+"""Room for clients that register themselves: clients that were never used are deleted for new ones (T131).
 
-Anybody can register any number of clients where registration is open. What a stranger cannot make is a client that is
-used: for that, a person signs in and allows it. So the number of clients that were never used is bounded, for each
-network and in all, and the oldest of the same network are the first to go. A program that has just registered may be
-in the middle of its first authorization, so its client is spared for a while.
+If registration is open, anybody can register any number of clients. But a stranger cannot make a client that is used:
+for that, a person must sign in and allow it. So the number of clients that were never used is limited, for each network
+and in all, and the oldest of the same network are deleted first. A program that has just registered may be in the middle
+of its first authorization, so its client is kept for a while.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from authserver.engine.errors import TooManyRequests
 from authserver.engine.records import Client, ClientMetadata
 from authserver.engine.sources import network_of
 
-# As long as a person may take to sign in and answer, at most (`authserver.request_lifetime`).
+# The longest time that a person may take to sign in and answer (`authserver.request_lifetime`).
 SPARED = timedelta(hours=1)
-# Where there are too many in all, clients of other networks give way only when they are older than this.
+# If there are too many in all, clients of other networks are deleted only when they are older than this.
 SPARED_BY_OTHERS = timedelta(days=1)
 TOO_MANY = "too-many-unused-clients"
 # For programs alone, so it is not translated.
 _NO_ROOM = "Too many clients were registered and never used. Try again later."
-# How many give way to one at most, where the setting was lowered.
+# How many are deleted for one new client at most, for example after the setting was lowered.
 _BATCH = 100
 
 
 def network_here(engine: Engine) -> str:
-    """The network that this request comes from; empty if there is none."""
+    """The network of the source of this request; "" if there is none."""
     return network_of(engine.caller.source) or ""
 
 
 def make_room(engine: Engine, metadata: ClientMetadata) -> list[str]:
-    """Delete what gives way to one more client of this network; their ids.
+    """Delete unused clients to make room for one more of this network. Returns their ids.
 
-    An equal client of this network that was never used goes in any case, unless it manages its registration: a program
-    that registers again whenever it starts would otherwise leave one behind each time. It gets an id of its own
-    nevertheless, because several people may share a network, and one of them must not get the client of another.
-    Strangers can manage what they register, so where there are too many, that alone keeps no client; it only goes last.
+    An equal client of this network that was never used is deleted in any case, unless it manages its registration: else
+    a program that registers at each start would leave a client behind each time. The new client gets an id of its own,
+    because several people may share a network, and one of them must not get the client of another. Strangers can manage
+    their registrations, too; therefore such a client is only deleted later than others.
 
     Raises:
-        TooManyRequests: there are too many that were never used, and all of them are spared.
+        TooManyRequests: there are too many that were never used, and none of them may be deleted yet.
     """
     clients, settings, here = engine.stores.clients, engine.settings, network_here(engine)
     old = sorted(
@@ -68,7 +68,7 @@ def make_room(engine: Engine, metadata: ClientMetadata) -> list[str]:
 
 
 def _down_to(engine: Engine, most: int, old: Iterator[Client], *, network: str | None = None) -> list[str]:
-    """Delete the next of these until there is room for one more below `most`; their ids. Raises TooManyRequests."""
+    """Delete clients in this order until one more fits below `most`. Returns their ids. Raises TooManyRequests."""
     gone: list[str] = []
     count = _count(engine, most, network=network)
     while count >= most and (client := next(old, None)):

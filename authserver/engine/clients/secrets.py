@@ -1,7 +1,7 @@
-"""The secrets of clients: made, recognised, noted when used, and replaced with an overlap (R-02, R-05).
+"""The secrets of clients: making, recognising, noting their use, and replacing with an overlap (R-02, R-05).
 
-Stored is a digest under a key of the key ring, so with a copy of the database alone nobody can check a guess.
-Changes are conditional on what was read: the second of two reads again.
+The store has a digest under a key of the key ring, so that nobody can check a guess with a copy of the database alone.
+A change is conditional on the values that were read: the second of two simultaneous changes reads again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 PURPOSE = "client-secret"
 
-# A new one and the one that it replaces; more would only be left over.
+# A new one and the one that it replaces; further ones would be forgotten ones.
 MAXIMUM_LIVE = 2
-# A token request costs one lookup and one event. Noting each use would double what is written, and requests of
-# one client would wait for each other.
+# A token request costs one lookup and one event. Noting each use would double the writes, and requests of one client
+# would wait for each other.
 NOTED_EVERY = timedelta(minutes=5)
 
 # A secret that was made elsewhere: 22 characters of base64url can hold 128 random bits.
@@ -45,7 +45,7 @@ class TwoLiveSecrets(SecretsUnchanged):
 
 
 class LastSecret(SecretsUnchanged):
-    """Without this one the client could not authenticate any more."""
+    """It is the last secret: without it the client could not authenticate any more."""
 
 
 def needs_secret(auth_method: str) -> bool:
@@ -54,15 +54,15 @@ def needs_secret(auth_method: str) -> bool:
 
 
 def new_secret(keys: KeyRing, client_id: str, now: datetime) -> tuple[str, ClientSecret]:
-    """A fresh client secret and what is stored of it: a keyed digest (R-02)."""
+    """A fresh client secret, and its stored form: a keyed digest (R-02)."""
     secret = digests.new_credential(digests.SECRET)
     return secret, stored_secret(keys, client_id, secret, now)
 
 
 def stored_secret(keys: KeyRing, client_id: str, secret: str, now: datetime) -> ClientSecret:
-    """What is stored of a secret, also of one that was made elsewhere; it should have at least 128 random bits.
+    """The stored form of a secret, also of one that was made elsewhere; it should have at least 128 random bits.
 
-    Raises ValueError for what `may_be_secret` refuses.
+    Raises ValueError for a text that `may_be_secret` refuses.
     """
     if not may_be_secret(secret):
         raise ValueError(
@@ -84,7 +84,7 @@ def may_be_secret(text: str) -> bool:
 
 
 def matching(engine: Engine, client: Client | None, client_id: str, text: str) -> ClientSecret | None:
-    """The live secret that this is. All are compared; an unknown client costs one comparison too (T047)."""
+    """The live secret with this text. All are compared; an unknown client costs one comparison, too (T047)."""
     material = _material(client_id, text)
     live = live_secrets(client, engine.now) if client else ()
     if not live:
@@ -112,10 +112,10 @@ def is_secret_of(engine: Engine, client: Client, value: object) -> bool:
 
 
 def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> None:
-    """Note now and then that this secret is in use; kept only if the request is granted (T071).
+    """Note now and then that this secret is in use; stored only if the request is granted (T071).
 
-    At this moment it is known in the clear, so it moves to the first key of the ring, and older keys can leave.
-    Not sooner: two processes whose rings begin with different keys would change it at each request.
+    At this moment its text is known, so it moves to the first key of the ring, and older keys can be removed. It moves only
+    then: two processes whose rings begin with different keys would change it at each request.
     """
     if used.last_used_at is not None and engine.now - used.last_used_at < NOTED_EVERY:
         return
@@ -144,14 +144,14 @@ def client_with_secrets(engine: Engine, client_id: str) -> Client:
 
 
 def live_secrets(client: Client, now: datetime) -> tuple[ClientSecret, ...]:
-    """Those that count now, oldest first."""
+    """The live secrets of a client, oldest first."""
     return tuple(secret for secret in client.secrets if secret.expires_at is None or secret.expires_at > now)
 
 
 def handle(secret: ClientSecret) -> str:
     """The name of a secret for operators.
 
-    It shows only when the secret was made, and stays the same when keys change.
+    It reveals only the time when the secret was made, and stays the same when keys change.
     """
     made = secret.created_at.isoformat(timespec="microseconds")
     return hashlib.sha256(made.encode()).hexdigest()[:8]
@@ -161,16 +161,15 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: s
     """Give a client one more secret, and let those it has end after the overlap; an earlier end stays (R-05).
 
     Args:
-        overlap: zero ends them at once.
-        text: the new secret, if it was made elsewhere (`may_be_secret`). If the client has it, it has no end any more; if
-            it had none, nothing is done.
+        overlap: how long the older secrets are still accepted; zero ends them at once.
+        text: the new secret, if it was made elsewhere (`may_be_secret`). If the client has it already, its end is removed.
 
     Returns:
         The new secret, which is not readable again.
 
     Raises:
-        TwoLiveSecrets: it has two, and there is to be an overlap.
-        SecretsUnchanged: it is unknown here, disabled, or no client with a secret.
+        TwoLiveSecrets: it has two, and the overlap is not zero.
+        SecretsUnchanged: it is unknown here, disabled, or a client without secrets.
     """
     engine.journal.client_id = client_id
     ends_at = engine.now + overlap
@@ -199,7 +198,7 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: s
 def add_secret(
     engine: Engine, client_id: str, *, text: str | None = None, others_end_at: datetime | None = None
 ) -> str:
-    """Keep one more secret for a client, a new one or this text, and return it: it is not readable again."""
+    """Store one more secret of a client, a new one or this text, and return it: it is not readable again."""
     if text is None:
         text, added = new_secret(engine.ring, client_id, engine.now)
     else:
@@ -219,7 +218,7 @@ def add_secret(
 def end_all_secrets(engine: Engine, client_id: str) -> None:
     """End all live secrets of a client now, also if it is registered for another method."""
     engine.journal.client_id = client_id
-    # Again if the use of one was noted meanwhile.
+    # Read again if the use of one was noted meanwhile.
     while (client := engine.stores.clients.find(client_id, engine.now)) and (
         live := live_secrets(client, engine.now)
     ):
@@ -233,10 +232,10 @@ def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = F
 
     Args:
         named: its `handle`.
-        last_too: whether to end the only one that is left.
+        last_too: whether to end even the last live one.
 
     Raises:
-        LastSecret: it is the only one that is left.
+        LastSecret: it is the last live one.
         SecretsUnchanged: there is no such live secret, or no such client with secrets.
     """
     while True:
@@ -260,7 +259,7 @@ def end_at(engine: Engine, client_id: str, secret: ClientSecret, at: datetime) -
     ends_at = min(at, secret.expires_at or at)
     ended = replace(secret, expires_at=ends_at)
     if ends_at <= engine.now:
-        # Each time by another: a secret that was made elsewhere may come back, and end again.
+        # A different value each time: a secret that was made elsewhere may be added again, and end again.
         made = secret.created_at.isoformat().encode()
         ended = replace(ended, digest=hashlib.sha256(secret.digest + made).digest())
     return engine.stores.clients.change_secret(client_id, secret, ended)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from authserver.engine.records import NOTHING
+from authserver.engine.records import NOTHING, TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
@@ -230,6 +230,23 @@ class DeclaredIssuer:
         dict[str, Any], Meta(description="What its profile has to know besides, by the name of the option.")
     ] = field(default_factory=dict)
 
+    def as_entry(self, issuer: str, jwks: str) -> TrustedIssuer:
+        """The entry of the issuer of this name, with the content of the file of its keys."""
+        return TrustedIssuer(
+            issuer=issuer,
+            profile=self.profile,
+            jwks_uri=self.jwks_uri,
+            jwks=jwks,
+            algorithms=tuple(dict.fromkeys(self.algorithms)),
+            lifetime=self.lifetime,
+            skew=self.skew,
+            clients=_each(self.clients),
+            resources=_each(self.resources),
+            scopes=_each(self.scopes),
+            default_resource=self.default_resource,
+            options=self.options,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forms:
@@ -275,3 +292,8 @@ class Forms:
             )
         ),
     ] = field(default_factory=lambda: NOTHING)
+
+
+def _each(names: Texts | None) -> Texts | None:
+    """Each of these once."""
+    return None if names is None else tuple(dict.fromkeys(names))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC
-from typing import Any, overload
+from typing import Any
 
 from authserver.engine import issuers, resources, uris
 from authserver.engine.clients import editing, initial_tokens
@@ -52,7 +52,6 @@ from authserver.engine.records import (
     RegisteredBy,
     Resource,
     StoredSetting,
-    TrustedIssuer,
     is_address,
 )
 from authserver.engine.resource_registry import described
@@ -207,29 +206,10 @@ class _Planning:
         changes = {
             member: (known.get(member), each) for member, each in value.items() if known.get(member) != each
         }
-        kept = self._kept(
-            kind,
-            name,
-            name,
-            {},
-            mark,
-            is_new=before is None and bool(changes),
-            adopt=self.manner.adopt,
-            changes=changes,
+        after = StoredSetting(kind=kind, name=name, value=value, changed_at=self.engine.now)
+        self.steps += self._step(
+            kind, name, changes, mark, is_new=before is None and bool(changes), before=was, after=after
         )
-        if changes:
-            after = StoredSetting(kind=kind, name=name, value=value, changed_at=self.engine.now)
-            self.steps.append(
-                Step(
-                    kind=kind,
-                    name=name,
-                    action=Action.CHANGE if was else Action.ADD,
-                    changes=changes,
-                    before=was,
-                    after=after,
-                    mark=kept,
-                )
-            )
 
     # ---- Clients
 
@@ -272,35 +252,23 @@ class _Planning:
                 editing.check(engine, after)
         self.clients[client_id] = after
         changes |= self._secret_change(before, secret, form.secret)
-        kept = self._kept(
-            *path,
-            client_id,
-            _references(secret=form.secret, logo=form.logo),
-            mark,
-            is_new=before is None,
-            # A client that registered itself is never removed because files no longer name it.
-            adopt=self.manner.adopt and not after.is_self_registered,
-            changes=changes,
-        )
-        if not changes:
-            return
         has_none = form.secret is None and not live_secrets(after, engine.now)
-        self.steps.append(
-            Step(
-                kind=DeclaredKind.CLIENT,
-                name=client_id,
-                action=Action.CHANGE if before else Action.ADD,
-                changes=changes,
-                note=f"It has no secret: `authserver client rotate-secret {client_id}` makes one, and shows it once."
-                if has_none and needs_secret(after.auth_method)
-                else "",
-                before=before,
-                after=after,
-                metadata=metadata,
-                secret=secret if "secret" in changes else None,
-                logo=logo,
-                mark=kept,
-            )
+        self.steps += self._step(
+            *path,
+            changes,
+            mark,
+            references=_references(secret=form.secret, logo=form.logo),
+            # A client that registered itself is never removed because files no longer name it.
+            may_be_adopted=not after.is_self_registered,
+            is_new=before is None,
+            before=before,
+            after=after,
+            note=f"It has no secret: `authserver client rotate-secret {client_id}` makes one, and shows it once."
+            if has_none and needs_secret(after.auth_method)
+            else "",
+            metadata=metadata,
+            secret=secret if "secret" in changes else None,
+            logo=logo,
         )
 
     def _client_before(self, client_id: str) -> Client | None:
@@ -380,28 +348,15 @@ class _Planning:
                     changes = {name: (None, value) for name, value in described(after).items() if value}
                 else:
                     changes = dict(resources.differences(before, after))
-                kept = self._kept(
+                found += self._step(
                     DeclaredKind.RESOURCE,
                     canonical,
-                    canonical,
-                    {},
+                    changes,
                     mark,
                     is_new=before is None,
-                    adopt=self.manner.adopt,
-                    changes=changes,
+                    before=before,
+                    after=after,
                 )
-                if changes:
-                    found.append(
-                        Step(
-                            kind=DeclaredKind.RESOURCE,
-                            name=canonical,
-                            action=Action.CHANGE if before else Action.ADD,
-                            changes=changes,
-                            before=before,
-                            after=after,
-                            mark=kept,
-                        )
-                    )
         # The previous default loses that mark before another resource gets it.
         self.steps += sorted(found, key=lambda step: step.after.is_default)
 
@@ -426,22 +381,8 @@ class _Planning:
         if mark is not None and mark.references == ENDING:
             raise BadDeclaration(_GOING)
         keys = self.declared.files.get((kind, name, "jwks"), b"")
-        after = TrustedIssuer(
-            issuer=name,
-            profile=form.profile,
-            # Who disabled it by hand knows why.
-            is_enabled=before is None or before.is_enabled,
-            jwks_uri=form.jwks_uri,
-            jwks=_text(keys),
-            algorithms=_each(form.algorithms),
-            lifetime=form.lifetime,
-            skew=form.skew,
-            clients=_each(form.clients),
-            resources=_each(form.resources),
-            scopes=_each(form.scopes),
-            default_resource=form.default_resource,
-            options=form.options,
-        )
+        # Who disabled it by hand knows why.
+        after = replace(form.as_entry(name, _text(keys)), is_enabled=before is None or before.is_enabled)
         gone = dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))
         meant = {of_name for of_kind, of_name in self.meant if of_kind is DeclaredKind.RESOURCE}
         issuers.check(self.engine, after, clients={**self.clients, **gone}, resources=meant)
@@ -450,28 +391,16 @@ class _Planning:
             changes = {member: (None, value) for member, value in issuers.described(after).items() if value}
         else:
             changes = dict(issuers.differences(before, after))
-        kept = self._kept(
+        self.steps += self._step(
             kind,
             name,
-            name,
-            _references(jwks=form.jwks),
+            changes,
             mark,
+            references=_references(jwks=form.jwks),
             is_new=before is None,
-            adopt=self.manner.adopt,
-            changes=changes,
+            before=before,
+            after=after,
         )
-        if changes:
-            self.steps.append(
-                Step(
-                    kind=kind,
-                    name=name,
-                    action=Action.CHANGE if before else Action.ADD,
-                    changes=changes,
-                    before=before,
-                    after=after,
-                    mark=kept,
-                )
-            )
 
     # ---- Initial access tokens
 
@@ -510,30 +439,19 @@ class _Planning:
             changes = dict(initial_tokens.differences(before, after))
             if replaced:
                 changes["token"] = ("another", str(form.token))
-        kept = self._kept(
+        self.steps += self._step(
             DeclaredKind.INITIAL_TOKEN,
             name,
-            before.token_id if before else "",
-            _references(token=form.token),
+            changes,
             mark,
+            target=before.token_id if before else "",
+            references=_references(token=form.token),
             is_new=before is None,
-            adopt=self.manner.adopt,
-            changes=changes,
+            before=before,
+            after=after or form,
+            replaced=replaced,
+            secret=None if before else secret,
         )
-        if changes:
-            self.steps.append(
-                Step(
-                    kind=DeclaredKind.INITIAL_TOKEN,
-                    name=name,
-                    action=Action.CHANGE if before or replaced else Action.ADD,
-                    changes=changes,
-                    before=before,
-                    after=after or form,
-                    replaced=replaced,
-                    secret=None if before else secret,
-                    mark=kept,
-                )
-            )
 
     def _token_before(self, mark: Declaration | None, secret: Secret) -> InitialAccessToken | None:
         """The live token of this name, if another is declared now."""
@@ -559,6 +477,42 @@ class _Planning:
                 f"it belongs to the set {mark.of_set}: take it out of one of the two, or name that set with --set"
             )
         return mark
+
+    def _step(
+        self,
+        kind: DeclaredKind,
+        name: str,
+        changes: dict[str, tuple[Any, Any]],
+        mark: Declaration | None,
+        *,
+        target: str | None = None,
+        references: Mapping[str, Any] = NOTHING,
+        is_new: bool,
+        may_be_adopted: bool = True,
+        before: Any,
+        **more: Any,
+    ) -> Sequence[Step]:
+        """The step that adds or changes something and keeps its mark; none if nothing is to be changed.
+
+        Args:
+            mark: as it is.
+            target: what the mark is about, where it is not the name.
+            more: further attributes of the step.
+        """
+        kept = self._kept(
+            kind,
+            name,
+            name if target is None else target,
+            references,
+            mark,
+            is_new=is_new,
+            adopt=self.manner.adopt and may_be_adopted,
+            changes=changes,
+        )
+        if not changes:
+            return ()
+        action = Action.CHANGE if before or more.get("replaced") else Action.ADD
+        return (Step(kind=kind, name=name, action=action, changes=changes, before=before, mark=kept, **more),)
 
     def _kept(
         self,
@@ -697,15 +651,6 @@ def _text(content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError:
         raise BadDeclaration("this is no JWK Set: it is no UTF-8", "jwks") from None
-
-
-@overload
-def _each(names: Sequence[str]) -> tuple[str, ...]: ...
-@overload
-def _each(names: Sequence[str] | None) -> tuple[str, ...] | None: ...
-def _each(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Each of these once."""
-    return None if names is None else tuple(dict.fromkeys(names))
 
 
 def _references(**given: Reference | None) -> dict[str, Any]:

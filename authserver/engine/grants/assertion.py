@@ -1,5 +1,7 @@
 """The JWT bearer grant (RFC 7523, 2.1): a client presents what a trusted issuer signed about a person, or about a program.
 
+An assertion may also be exchanged (RFC 8693), if the entry of its issuer says so.
+
 Here is what all of them have in common: the entry of the issuer is found by `iss`, and what it says of keys, algorithms,
 times, clients, scopes and resources is held. What an assertion means is a matter of its profile, which a plugin adds
 (`AssertionProfile`). What comes of it is derived like every other grant (`engine.grants.deriving`).
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from authserver.engine import issuer_registry, uris
@@ -22,14 +24,15 @@ from authserver.engine.documents import FetchFailed
 from authserver.engine.errors import (
     InvalidClient,
     InvalidGrant,
+    InvalidRequest,
     InvalidScope,
     InvalidTarget,
     OAuthError,
     TemporarilyUnavailable,
     UnauthorizedClient,
 )
-from authserver.engine.grants.deriving import NotLive, derive, of_assertion
-from authserver.engine.parameters import Parameters
+from authserver.engine.grants.deriving import NotLive, Presented, derive, of_assertion
+from authserver.engine.parameters import Parameters, scope_set
 from authserver.engine.records import Client, TrustedIssuer
 from authserver.engine.tokens.ancestry import ISSUER_DISABLED
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
@@ -117,17 +120,99 @@ def named_client(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem
     return client, redeem_named
 
 
+def present(engine: Engine, client: Client, text: str) -> Presented:
+    """An assertion that a client wants to exchange; the entry of its issuer must say that it may be (RFC 8693, 2.1).
+
+    What the entry says is the ceiling, and so are the claims `scope` and `exp`. A JWT may say which client alone exchanges
+    it (`may_act`), and which key that must prove (`cnf`). One that says who acts (`act`) is refused: whom another issuer
+    calls so is nobody here.
+
+    Raises:
+        InvalidRequest: it is not accepted.
+        TemporarilyUnavailable: the keys of the issuer cannot be fetched now.
+    """
+    facts: dict[str, str] = {}
+    with _telling(facts, InvalidRequest):
+        verified = verify(engine, client, text, facts)
+        issuer, claims = verified.issuer, verified.claims
+        if not verified.profile.exchanges(issuer):
+            raise BadAssertion("issuer-not-exchanged")
+        if "act" in claims:
+            raise BadAssertion("assertion-of-an-actor")
+        vouched = verified.profile.accept(engine, client, issuer, claims)
+        _check_resources(issuer, vouched)
+        ends = datetime.fromtimestamp(claims["exp"], UTC)
+        if ends <= engine.now:  # within the skew of its clock: nothing is left
+            raise BadAssertion("assertion-expired")
+        parent = of_assertion(
+            engine,
+            vouched.user,
+            issuer.issuer,
+            of_client=vouched.of_client,
+            joins=vouched.joins,
+            scopes=_in_common(vouched.scopes, _scopes_of(claims), issuer.scopes),
+            resources=issuer.resources if vouched.resources is None else vouched.resources,
+            expires_at=min(filter(None, (ends, vouched.expires_at))),
+            details=vouched.details,
+        )
+        return Presented(
+            parent=parent,
+            name=facts.get("jti", ""),
+            client_id=None,
+            audience=(issuer.default_resource,) if issuer.default_resource else (),
+            bound=vouched.bound or _object(claims, "cnf") or {},
+            sole_actor=_sole_actor(claims),
+            uses=_uses(issuer, vouched, claims, facts, InvalidRequest),
+            noted={**facts, **vouched.noted},
+        )
+
+
+def _sole_actor(claims: Mapping[str, Any]) -> str | None:
+    """The client that a JWT names in `may_act`; "" if that is no client here. Raises BadAssertion."""
+    named = _object(claims, "may_act")
+    if named is None:
+        return None
+    return str(named["sub"]) if set(named) == {"sub"} else ""
+
+
+def _scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The most that a JWT says of scopes (RFC 8693, 4.2). Raises BadAssertion."""
+    named = claims.get("scope")
+    if named is None:
+        return None
+    try:
+        return scope_set(named if isinstance(named, str) else "")
+    except InvalidScope:
+        raise BadAssertion("assertion-claim-unusable") from None
+
+
+def _object(claims: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """A claim that is an object with members; None if there is none. Raises BadAssertion."""
+    found = claims.get(name)
+    if found is not None and not (isinstance(found, dict) and found):
+        raise BadAssertion("assertion-claim-unusable")
+    return found
+
+
+def _in_common(*ceilings: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """What all of these have that say something; None if none does."""
+    said = [each for each in ceilings if each is not None]
+    return tuple(name for name in said[0] if all(name in each for each in said)) if said else None
+
+
 @contextmanager
-def _telling(facts: Mapping[str, str]) -> Iterator[None]:
+def _telling(facts: Mapping[str, str], refusal: type[OAuthError] = InvalidGrant) -> Iterator[None]:
     """Make what is wrong with an assertion the refusal that its client gets, with these facts for operators."""
     try:
         yield
     except (BadAssertion, NotLive) as bad:
-        raise _refused(InvalidGrant(_REFUSED, reason=bad.reason), facts) from None
+        raise _refused(refusal(_REFUSED, reason=bad.reason), facts) from None
     except FetchFailed as failure:
-        raise _without_keys(failure, facts) from None
-    except OAuthError as refusal:
-        raise _refused(refusal, facts) from None
+        raise _without_keys(failure, facts, refusal) from None
+    except InvalidGrant as refused:
+        raise _refused(refusal(_REFUSED, reason=refused.reason), {**facts, **refused.facts}) from None
+    except OAuthError as refused:
+        raise _refused(refused, facts) from None
 
 
 def _order(
@@ -275,11 +360,15 @@ def _verified(
 
 
 def _uses(
-    issuer: TrustedIssuer, vouched: Vouched, claims: Mapping[str, Any], facts: Mapping[str, str]
+    issuer: TrustedIssuer,
+    vouched: Vouched,
+    claims: Mapping[str, Any],
+    facts: Mapping[str, str],
+    refusal: type[OAuthError] = InvalidGrant,
 ) -> tuple[SingleUse, ...]:
     if not vouched.is_single_use:
         return ()
-    replayed = _refused(InvalidGrant(_REFUSED, reason="assertion-replayed"), facts)
+    replayed = _refused(refusal(_REFUSED, reason="assertion-replayed"), facts)
     skew = timedelta(seconds=issuer.skew)
     return (single_use(claims, lifetime=issuer.lifetime, refusal=replayed, skew=skew),)
 
@@ -326,7 +415,7 @@ def _refused(refusal: OAuthError, facts: Mapping[str, str]) -> OAuthError:
     return refusal
 
 
-def _without_keys(failure: FetchFailed, facts: Mapping[str, str]) -> OAuthError:
+def _without_keys(failure: FetchFailed, facts: Mapping[str, str], refusal: type[OAuthError]) -> OAuthError:
     """The refusal when the keys of an issuer cannot be had."""
     refused: OAuthError
     if failure.is_temporary:
@@ -336,6 +425,6 @@ def _without_keys(failure: FetchFailed, facts: Mapping[str, str]) -> OAuthError:
             retry_after=failure.seconds_to_wait or _WAIT,
         )
     else:
-        refused = InvalidGrant(_REFUSED, reason="issuer-keys-refused")
+        refused = refusal(_REFUSED, reason="issuer-keys-refused")
     refused.facts = {**facts, **{name: str(fact) for name, fact in failure.facts().items()}}
     return refused

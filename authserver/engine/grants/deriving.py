@@ -92,26 +92,94 @@ class Parent:
         return (self.grant, *self.ancestors) if self.grant else ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """A token that a client presents to get another one for it (RFC 8693, 2.1).
+
+    Attributes:
+        parent: what it stands for.
+        name: of the token, for events; it gives nothing away.
+        client_id: of the client that got it; None if others issued it.
+        audience: the resources that it is for.
+        bound: the key that a client must prove to use it, as a `cnf`; empty: none.
+        identifies: whether it says who somebody is to the client that got it, and is of no use anywhere else.
+        sole_actor: the only client that may exchange it (RFC 8693, 4.4); None: it does not say.
+        uses: what exchanging it uses up.
+        noted: what the event says besides; nothing secret.
+    """
+
+    parent: Parent
+    name: str
+    client_id: str | None
+    audience: tuple[str, ...] = ()
+    bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    identifies: bool = False
+    sole_actor: str | None = None
+    uses: tuple[SingleUse, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+
+
 def of_token(engine: Engine, issued: Issued) -> Parent:
     """The parent that a token of this server is.
 
     Raises:
         NotLive: the token, its grant, one of those behind it, its user or one of their clients has ended.
     """
-    grant = issued.grant
     if not issued.is_active(engine.now):
         raise NotLive("subject-token-ended")
-    # Those behind it were looked at with it (`Issued.hangs_on_ended`).
-    problem = ancestry.problem_with(engine, [grant])
+    # Those behind its grant were looked at with it (`Issued.hangs_on_ended`).
+    problem = ancestry.problem_with(engine, [issued.grant])
     if problem:
         raise NotLive(problem)
-    return Parent(
+    return _within_grant(
+        issued.grant,
+        issued.ancestors,
         user=issued.user,
         scopes=issued.scopes,
         resources=issued.audience,
-        expires_at=min(issued.expires_at, grant.expires_at, *(each.expires_at for each in issued.ancestors)),
+        expires_at=issued.expires_at,
+    )
+
+
+def of_grant(engine: Engine, grant: Grant, user: User | None, *, expires_at: datetime) -> Parent:
+    """The parent that something else of a grant is, such as what says who agreed to it: all that the grant allows.
+
+    Args:
+        user: of the grant.
+        expires_at: when what is presented ends.
+
+    Raises:
+        NotLive: it has ended, or the grant, one of those behind it, its user or one of their clients.
+    """
+    if expires_at <= engine.now:
+        raise NotLive("subject-token-ended")
+    ancestors = ancestry.ancestors(engine, grant)
+    problem = ancestry.why_ended(engine, grant, ancestors) or ancestry.problem_with(engine, [grant])
+    if problem:
+        raise NotLive(problem)
+    if user is None or not user.is_enabled:
+        raise NotLive("user-disabled")
+    return _within_grant(
+        grant, ancestors, user=user, scopes=grant.scopes, resources=grant.resources, expires_at=expires_at
+    )
+
+
+def _within_grant(
+    grant: Grant,
+    ancestors: tuple[Grant, ...],
+    *,
+    user: User | None,
+    scopes: tuple[str, ...],
+    resources: tuple[str, ...],
+    expires_at: datetime,
+) -> Parent:
+    return Parent(
+        user=user,
+        scopes=scopes,
+        resources=resources,
+        expires_at=min(expires_at, *(each.expires_at for each in (grant, *ancestors))),
         grant=grant,
-        ancestors=issued.ancestors,
+        ancestors=ancestors,
         actor=grant.details.get(ACTOR),
         details={
             name: grant.details[name] for name in (*SIGN_IN_CLAIMS, VOUCHED_BY) if name in grant.details

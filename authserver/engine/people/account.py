@@ -1,7 +1,7 @@
-"""What people see and end on their own account pages: applications with access, sessions, their password.
+"""The account pages of a person: applications with access, sessions, the password; the person sees and ends them here.
 
-Operators do it for them, too. What ends here is refused from the next request on, because every rule reads
-grants and sessions again (R-09).
+Operators end them for a person, too. A grant or session that ended is refused from the next request on, because
+every rule reads grants and sessions again (R-09).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from authserver.engine import rates
 from authserver.engine.context import Engine
 from authserver.engine.crypto import digests
-from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once
+from authserver.engine.ending import BATCH, Act, Ended, Subject, end_at_once, told_sessions
 from authserver.engine.errors import OAuthError, PasswordRefused
 from authserver.engine.letters import LetterKind
 from authserver.engine.link_records import end_links
@@ -46,7 +46,7 @@ from authserver.engine.session_handles import session_handle
 from authserver.limits import MAXIMUM_PASSWORD
 from authserver.settings import Secret
 
-# Why a grant ended, as the grant and the event keep it.
+# The reasons for which a grant ended, as the grant and the event keep them.
 DISCONNECTED = "disconnected"
 ENABLED_AGAIN = "enabled-again"
 PASSWORD_CHANGED = "password-changed"
@@ -83,7 +83,7 @@ class ConnectedApp:
 
     @property
     def let_in_by(self) -> tuple[str, ...]:
-        """Who or what gave it access without asking the user here; not what was derived from another grant."""
+        """The issuers and grant types that gave it access without asking the user here; derived grants are left out."""
         asked_here = (let_in_by(grant) for grant in self.grants if grant.parent_id is None)
         return tuple(dict.fromkeys(filter(None, asked_here)))
 
@@ -113,7 +113,7 @@ class OwnSession:
 
 
 def user_id_of(engine: Engine, name: str) -> str | None:
-    """The id of the user of this id or name; a text that looks like an id, also if no user has it. None for neither.
+    """The id of the user with this id or name, or None. A text that looks like an id is returned even if no user has it.
 
     An existing id comes first, so that a user whose name is the id of another one is not found instead.
     """
@@ -129,12 +129,12 @@ def user_id_of(engine: Engine, name: str) -> str | None:
 
 
 def last_use(grant: Grant) -> datetime:
-    """When its client last got tokens for it."""
+    """The time at which its client last got tokens for it."""
     return grant.last_used_at or grant.created_at
 
 
 def let_in_by(grant: Grant) -> str | None:
-    """Who or what made a grant that its user did not agree to here; None for what the consent page made."""
+    """The issuer or grant type that made a grant without asking its user here; None for a grant of the consent page."""
     if ON_ANOTHER_DEVICE in grant.details:
         return None
     name: str | None = grant.details.get("vouched_by") or grant.details.get("grant_type")
@@ -144,10 +144,10 @@ def let_in_by(grant: Grant) -> str | None:
 def connected_apps(engine: Engine, user: User, *, limit: int | None = None) -> Sequence[ConnectedApp]:
     """The clients that may act for a user now, last used first, then those with a remembered consent alone (E-16).
 
-    Three statements however many they are.
+    It runs three statements, however many clients there are.
 
     Args:
-        limit: of how many grants, the newest, and of how many consents; None: of all.
+        limit: how many grants (the newest) and how many consents are read; None for all.
     """
     stores, grants = engine.stores, dict[str, list[Grant]]()
     if limit is None:
@@ -176,7 +176,7 @@ def connected_apps(engine: Engine, user: User, *, limit: int | None = None) -> S
 
 def disconnect(engine: Engine, user: User, client_id: str) -> Ended:
     """End all grants of a user to a client, and the remembered consent (E-16, T076)."""
-    # In this order: it waits for an answer to the consent page that is being stored, and then ends that, too.
+    # The consent is ended first: this waits for an answer to the consent page that is being stored, and ends it, too.
     consents = engine.stores.consents.forget(user.user_id, client_id)
     live = engine.stores.grants.search(
         GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now), limit=BATCH
@@ -198,15 +198,15 @@ def disconnect_all(engine: Engine, user: User) -> Ended:
 
 
 def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> Ended:
-    """End one grant; the last one of a user to a client takes the remembered consent along (E-16).
+    """End one grant; with the last grant of a user to a client the remembered consent ends, too (E-16).
 
     Otherwise the client would get the access that was just ended again, without a question.
 
     Args:
-        of: whose it must be; None for an operator, who may end anybody's.
+        of: the user whose grant it must be; None for an operator, who may end every grant.
 
     Returns:
-        what ended; nothing when the grant is unknown, not live, or somebody else's.
+        the number of grants and consents that ended; 0 when the grant is unknown, not live, or another user's.
     """
     grant = engine.stores.grants.find(grant_id)
     if grant is None or grant.revoked_at is not None or (of is not None and grant.user_id != of.user_id):
@@ -234,7 +234,7 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
 
 
 def grant_plan(engine: Engine, grant: Grant) -> Ended:
-    """What `revoke_grant` would end; nothing when it is not live."""
+    """How much `revoke_grant` would end; 0 when the grant is not live."""
     if grant.revoked_at is not None or grant.expires_at <= engine.now:
         return Ended()
     ended = _with_grants(engine, [grant.grant_id])
@@ -245,7 +245,7 @@ def grant_plan(engine: Engine, grant: Grant) -> Ended:
 
 
 def disconnect_plan(engine: Engine, user: User, client_id: str) -> Ended:
-    """What `disconnect` would end."""
+    """How much `disconnect` would end."""
     stores, place = engine.stores, None
     wanted = GrantFilter(user_id=user.user_id, client_id=client_id, live_at=engine.now)
     ended = Ended(consents=stores.consents.count(user_id=user.user_id, client_id=client_id))
@@ -277,12 +277,10 @@ def end_session(engine: Engine, user: User, handle: str) -> bool:
 
 
 def end_other_sessions(engine: Engine, user: User, session_id: str) -> int:
-    """End all sessions of a user but the one with this id; how many they were."""
+    """End all sessions of a user but the one with this id. Returns their number."""
     this = digests.digest(SESSION_KIND, session_id)
     sessions = engine.stores.sessions
-    others = [
-        each for each in sessions.list(user.user_id, engine.now, idle_since(engine)) if each.digest != this
-    ]
+    others = [each for each in told_sessions(engine, user.user_id) if each.digest != this]
     ended = sessions.end_all(user.user_id, but=this)
     if ended:
         _record_ended(engine, user, ended, others)
@@ -305,13 +303,13 @@ def change_password(
         the new id of this session, which is the only one left (E-17, T098).
 
     Raises:
-        PasswordRefused: the current password is not right, or the new one cannot be used.
-        TooManyRequests, TooBusy: as for `login.sign_in`, whose limits hold here, too.
+        PasswordRefused: the current password is wrong, or the new one cannot be used.
+        TooManyRequests, TooBusy: as for `login.sign_in`; the limits of sign-in hold here, too.
     """
     engine.journal.user_id = user.user_id
     password_hash = _checked_password(engine, user, current, new, repeated, device_cookie)
     if not engine.stores.users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
-        # When two change it at the same time, the second one no longer sends the current password.
+        # Of two changes at the same time, the second one sends a password that is no longer the current one.
         raise _wrong_password()
     # Read after that write: another change of the password has waited for it, so an ended session stays
     # ended.
@@ -329,7 +327,7 @@ def change_password(
 def _checked_password(
     engine: Engine, user: User, current: Secret, new: Secret, repeated: Secret, device_cookie: str
 ) -> str:
-    """What is stored of the new password. Raises PasswordRefused, TooManyRequests, TooBusy."""
+    """The hash of the new password. Raises PasswordRefused, TooManyRequests, TooBusy."""
     if user.password_hash is None:
         raise PasswordRefused(
             "You have no password here.", reason="no-password-here", field="current_password"
@@ -346,7 +344,7 @@ def _checked_password(
 
 
 def new_hash(engine: Engine, new: Secret, repeated: Secret) -> str:
-    """What is stored of a password that a person chose. Raises PasswordRefused, TooBusy."""
+    """The hash of a password that a person chose. Raises PasswordRefused, TooBusy."""
     if not digests.equal(new.value, repeated.value):
         raise PasswordRefused(
             "This is not the same as the new password.", reason="new-password-differs", field="repeated"
@@ -379,7 +377,7 @@ def set_password(engine: Engine, user: User, password: str) -> Ended:
     """Give a user another password, and end all their sessions and grants (I-14, T073).
 
     Raises:
-        BadPassword: it cannot be used; nothing has changed.
+        BadPassword: it cannot be used; nothing was changed.
     """
     engine.stores.users.set_password(user.user_id, hash_new_password(password))
     return end_with_password(engine, user)
@@ -394,10 +392,10 @@ def end_with_password(engine: Engine, user: User) -> Ended:
 
 
 def enable_user(engine: Engine, user: User) -> Ended | None:
-    """Enable a disabled user; sessions and grants from before end, and are not restored.
+    """Enable a disabled user. Sessions and grants from before the disabling end.
 
     Returns:
-        what ended; None if the person was not disabled.
+        the numbers of what ended; None if the person was not disabled.
     """
     end_links(engine, user.user_id)
     if not engine.stores.users.enable(user.user_id):
@@ -412,7 +410,7 @@ def sign_out_everywhere(engine: Engine, user: User) -> Ended:
 
 
 def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
-    """The clients of these ids, as far as they exist; nothing is fetched for a client that is known by its address."""
+    """The clients of these ids that exist. The document of a client whose id is its address is not fetched."""
     known = {client.client_id: client for client in engine.stores.clients.find_all(client_ids, engine.now)}
     try:
         for client_id in client_ids:
@@ -427,7 +425,7 @@ def _clients(engine: Engine, client_ids: Sequence[str]) -> dict[str, Client]:
 
 
 def _as_agreed(consent: Consent | None) -> Client | None:
-    """A client that is known by its address, as it was when the user agreed."""
+    """A client whose id is its address, as it was when the user agreed."""
     if consent is None or not is_address(consent.client_id):
         return None
     return Client(
@@ -441,7 +439,7 @@ def _as_agreed(consent: Consent | None) -> Client | None:
 
 
 def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
-    """These live grants, what was derived from them, and what can still be used of all of them."""
+    """The number of these live grants with the grants derived from them, and of their tokens that can still be used."""
     grant_ids = _and_derived(engine, grant_ids)
     live = engine.stores.tokens.count_live(grant_ids, engine.now)
     return Ended(
@@ -453,7 +451,7 @@ def _with_grants(engine: Engine, grant_ids: Sequence[str]) -> Ended:
 
 
 def _and_derived(engine: Engine, grant_ids: Sequence[str]) -> Sequence[str]:
-    """The ids of these grants, and of those that end with them."""
+    """The ids of these grants and of the grants that end with them."""
     derived = engine.stores.grants.derived(grant_ids, engine.now) if grant_ids else ()
     return list(dict.fromkeys((*grant_ids, *(grant.grant_id for grant in derived))))
 

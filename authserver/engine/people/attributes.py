@@ -1,6 +1,6 @@
-"""The groups and attributes of people: which ones can be kept, and how they change.
+"""The groups and attributes of people: which can be stored, and how they change.
 
-Policies decide by them, also when a token is refreshed and nobody is signed in: so they are kept with the person.
+Policies decide by them, also when a token is refreshed and nobody is signed in. Therefore they are stored with the person.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:;-]*")
 
 
 class BadAttributes(ValueError):
-    """Groups or attributes cannot be kept; the message says why, and has no value of an attribute."""
+    """Groups or attributes cannot be stored; the message says why, and contains no value of an attribute."""
 
 
 class ChangedMeanwhile(Exception):
@@ -40,7 +40,7 @@ class ChangedMeanwhile(Exception):
 
 
 def checked_groups(groups: Iterable[str]) -> tuple[str, ...]:
-    """The groups as they are kept: each once, in alphabetical order. Raises BadAttributes."""
+    """The groups as they are stored: each once, in alphabetical order. Raises BadAttributes."""
     found = tuple(sorted(set(groups)))
     if len(found) > MAXIMUM_GROUPS:
         raise BadAttributes(f"a person is in at most {MAXIMUM_GROUPS} groups")
@@ -52,7 +52,7 @@ def checked_groups(groups: Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_attributes(attributes: Mapping[str, Iterable[str]]) -> Mapping[str, tuple[str, ...]]:
-    """The attributes as they are kept: those that have a value, by name, each value once. Raises BadAttributes."""
+    """The attributes as they are stored: those that have a value, by name, each value once. Raises BadAttributes."""
     found = {name: tuple(dict.fromkeys(values)) for name, values in sorted(attributes.items())}
     found = {name: values for name, values in found.items() if values}
     if len(found) > MAXIMUM_ATTRIBUTES:
@@ -101,8 +101,8 @@ def change(
     """Replace the given fields of a user; policies see them from the next question on.
 
     Raises:
-        BadAttributes: they cannot be kept.
-        ChangedMeanwhile: the person is not any more what was read.
+        BadAttributes: they cannot be stored.
+        ChangedMeanwhile: the person was changed after being read.
     """
     changed = replace(
         user,

@@ -1,7 +1,7 @@
-"""People for whom another server vouches: who that is here, and what ends with it.
+"""People who sign in through another server: which account here belongs to an account there, and how that ends.
 
-An account here belongs to a name there, that of the server with that of the person (`iss` and `sub`), and to nothing
-else: names and mail addresses change hands, and anybody can have one written into an account (OIDC Core, 5.7).
+An account is found by the issuer and the subject of the other server (`iss` and `sub`), and by nothing else: user names
+and mail addresses pass from one person to another, and a person may be able to choose them (OIDC Core, 5.7).
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from authserver.engine.ports import AlreadyExists
 from authserver.engine.questions import Identity, IdentityQuestion
 from authserver.engine.records import NOTHING, THROUGH, EventType, JoinedIdentity, User
 
-# What an identity is not joined with: longer than any server may make it (OIDC Core, 2).
+# The longest `sub` that is accepted; a server may make none that is longer (OIDC Core, 2).
 MAXIMUM_SUBJECT = 255
-# Why somebody is not let in, and what the page can say about it.
+# The reasons for which sign-in is refused and the page says more than that.
 UNKNOWN, TAKEN, UNUSABLE = "identity-unknown", "identity-name-taken", "identity-unusable"
 DISABLED = "user-disabled"
-# What ends with an identity that is taken from a person.
+# The reason with which sessions and grants end when an identity is removed from a person.
 REMOVED = "identity-removed"
 
 
 class IdentityTaken(Exception):
-    """It is joined to another person."""
+    """The identity is joined to another person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VouchedIdentity:
-    """What another server says of a person, verified.
+    """The verified statement of another server about a person.
 
     Attributes:
-        provider: what the settings call that server.
-        issuer, subject: what it calls itself and the person, for good.
-        label: what it calls the person now, for people to read.
-        session: what it calls the person's session there (`sid`); "" if it does not say.
-        claims: all that it says of the person.
-        authenticated_at: when the person proved there who they are; None for just now.
+        provider: the name of that server in the settings.
+        issuer, subject: its `iss` and `sub`, which never change.
+        label: the present name of the person there, for people to read.
+        session: the id of the person's session there (`sid`); "" if it is not stated.
+        claims: all claims about the person.
+        authenticated_at: when the person authenticated there; None for just now.
     """
 
     provider: str
@@ -57,7 +57,7 @@ class VouchedIdentity:
 
 
 def joined_user(engine: Engine, vouched: VouchedIdentity) -> User | None:
-    """Whom this identity is joined to."""
+    """The person to whom this identity is joined."""
     joined = engine.stores.identities.find(vouched.issuer, vouched.subject)
     return None if joined is None else engine.stores.users.find(joined.user_id)
 
@@ -71,16 +71,16 @@ def sign_in_vouched(
     administering: Collection[str] = (),
     previous_session_id: str | None = None,
 ) -> SignedIn:
-    """Begin a session of the person for whom another server vouches, with a new id (E-17).
+    """Begin a session of the person whom another server has authenticated, with a new id (E-17).
 
     Args:
-        user: whom it is joined to (`joined_user`).
-        adds_people: whether somebody who was never here gets an account.
-        administering: the groups whose members administer this server that may be given and taken away so.
+        user: the person to whom the identity is joined (`joined_user`).
+        adds_people: whether a person who has no account here gets one.
+        administering: the groups with the right to administer this server that the other server may give and take away.
 
     Raises:
-        SignInRefused: no policy says who it is, or one refuses; nobody is joined, the name is somebody else's, or what is
-            said of the person cannot be kept; or the person is disabled.
+        SignInRefused: no policy recognises the person, or a policy refuses; no account is joined, the user name belongs to
+            another person, groups or attributes cannot be stored, or the person is disabled.
         ServerError: a policy failed.
     """
     refused = SignInRefused("You cannot sign in here in this way.")
@@ -107,7 +107,7 @@ def sign_in_vouched(
             user = _add(engine, vouched, identity)
         present = as_identified(user, identity)
     except (BadUsername, BadAttributes) as bad:
-        # No mistake of ours: the other server may say anything of a person.
+        # Not an error of this server: the other server may state anything about a person.
         refused.reason = UNUSABLE
         refused.facts = {"problem": str(bad)}
         raise refused from None
@@ -129,7 +129,7 @@ def sign_in_vouched(
 
 
 def join(engine: Engine, user: User, vouched: VouchedIdentity) -> bool:
-    """Join an identity to a signed-in person who wants that; False if it was joined to them before.
+    """Join an identity to a signed-in person who asks for it; False if it was joined to them before.
 
     Raises:
         IdentityTaken: it is joined to another person.
@@ -144,7 +144,7 @@ def join(engine: Engine, user: User, vouched: VouchedIdentity) -> bool:
 
 
 def remove(engine: Engine, user: User, issuer: str, subject: str) -> bool:
-    """Take an identity from a person, and end the sessions and access that came through it; False if it is not theirs."""
+    """Remove an identity from a person, and end the sessions and grants that came through it; False if it is not theirs."""
     joined = engine.stores.identities.find(issuer, subject)
     if joined is None or joined.user_id != user.user_id:
         return False
@@ -156,7 +156,7 @@ def remove(engine: Engine, user: User, issuer: str, subject: str) -> bool:
 
 
 def _add(engine: Engine, vouched: VouchedIdentity, identity: Identity) -> User:
-    """An account for somebody who was never here. Raises BadUsername, BadAttributes, AlreadyExists."""
+    """A new account for a person who has none here. Raises BadUsername, BadAttributes, AlreadyExists."""
     name = normalise_username(identity.username)
     check_username(name)
     if engine.stores.users.find_by_name(name) is not None:
@@ -190,7 +190,7 @@ def _join(engine: Engine, user: User, vouched: VouchedIdentity) -> None:
 def _groups(
     engine: Engine, user: User | None, groups: tuple[str, ...] | None, administering: Collection[str]
 ) -> tuple[str, ...] | None:
-    """The groups that are kept: those that administer this server are as they were, unless they are named."""
+    """The groups to store; groups that administer this server do not change, unless they are listed."""
     if groups is None:
         return None
     guarded = engine.policies.all_declared("operator_groups").keys() - set(administering)

@@ -1,7 +1,7 @@
-"""Recognise the browsers in which a user signed in before, so that guesses from elsewhere do not lock the user out there.
+"""Recognises the browsers in which a user signed in before: guesses from other places do not lock the user out there.
 
-Its cookie holds an id, and a MAC for each of the last people who signed in there. The cookie proves this
-alone; its browser must sign in like any other.
+The cookie of a browser holds an id and a MAC for each of the last people who signed in there. It proves only that;
+its browser must sign in like any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COOKIE = re.compile(rf"[A-Za-z0-9_-]{{22}}(\.[A-Za-z0-9_-]{{1,100}}){{1,{MAXIMU
 
 
 def device_id_of(engine: Engine, cookie: str, user: User | None) -> str | None:
-    """The id of the browser, if this user signed in there before; else None."""
+    """The id of the browser if this user signed in there before; else None."""
     if not _COOKIE.fullmatch(cookie):
         return None
     device_id, *proofs = cookie.split(".")
@@ -29,7 +29,7 @@ def device_id_of(engine: Engine, cookie: str, user: User | None) -> str | None:
 
 
 def cookie_with(engine: Engine, cookie: str, user: User) -> str:
-    """The cookie of this browser after this user signed in there; `cookie` is what it had before, if anything."""
+    """The cookie of this browser after this user signed in there; `cookie` is the one it had before, or ""."""
     device_id, proofs = digests.new_identifier(), list[str]()
     if _COOKIE.fullmatch(cookie):
         device_id, *proofs = cookie.split(".")

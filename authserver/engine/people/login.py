@@ -1,4 +1,4 @@
-"""Signs people in and out, and stores them."""
+"""Signs people in and out, and adds and disables them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authserver.engine import rates
 from authserver.engine.context import Caller, Engine
 from authserver.engine.crypto import digests
 from authserver.engine.decisions import Verdict
-from authserver.engine.ending import Act, Subject, end_at_once
+from authserver.engine.ending import LONG_AGO, Act, Subject, end_at_once, record_timed_out
 from authserver.engine.errors import ServerError, SignInRefused, TooBusy
 from authserver.engine.people.attributes import (
     BadAttributes,
@@ -60,7 +60,7 @@ def sign_in_unasked(engine: Engine, *, previous_session_id: str | None = None) -
     try:
         return sign_in(engine, "", Secret(""), previous_session_id=previous_session_id)
     except (SignInRefused, ServerError) as refused:
-        # The log has a policy that failed; the sign-in page can still be shown.
+        # A policy that failed is in the log; the sign-in page can still be shown.
         if engine.journal.decisions[-1].verdict in (Verdict.ALLOW, Verdict.DENY):
             engine.record(EventType.SIGN_IN_REFUSED, reason=refused.reason)
         return None
@@ -74,18 +74,18 @@ def sign_in(
     previous_session_id: str | None = None,
     device_cookie: str = "",
 ) -> SignedIn:
-    """Check what was typed with the policies and begin a new session with a new id (E-17, T098).
+    """Ask the policies about a user name and password, and begin a new session with a new id (E-17, T098).
 
-    An attempt is counted before its password is checked, so that simultaneous ones are not more than are allowed (T101).
+    An attempt is counted before its password is checked, so that simultaneous attempts do not exceed the limit (T101).
 
     Args:
-        device_cookie: of a browser in which somebody signed in before (`people.known_devices`).
+        device_cookie: the cookie of a browser in which a person signed in before (`people.known_devices`).
 
     Raises:
         SignInRefused: with one message for every cause (T100).
         TooManyRequests: too many attempts; the same for names that exist and names that do not.
         TooBusy: too many passwords are checked at this moment.
-        ServerError: a policy failed, or named a user with a name, groups or attributes that cannot be kept.
+        ServerError: a policy failed, or named a user with a name, groups or attributes that cannot be stored.
     """
     refused = SignInRefused("The user name or password is not right.", reason="nobody-answered")
     is_too_long = password_size(password.value) > MAXIMUM_PASSWORD
@@ -133,7 +133,7 @@ def sign_in(
 
 
 def methods_problem(identity: Identity) -> str:
-    """Why these methods cannot be kept; "" if they can."""
+    """Why these authentication methods cannot be stored; "" if they can."""
     if len(identity.methods) > MAXIMUM_METHODS or max(map(len, identity.methods), default=0) > MAXIMUM_METHOD:
         return f"more than {MAXIMUM_METHODS} methods, or a long one"
     return ""
@@ -150,23 +150,23 @@ def enter(
     authenticated_at: datetime | None = None,
     details: Mapping[str, Any] = NOTHING,
 ) -> SignedIn:
-    """Begin a session of somebody who was recognised, with a new id (E-17), and keep what is new about them.
+    """Begin a session of a recognised person, with a new id (E-17), and store the groups and attributes that changed.
 
     Args:
-        user: as they were read.
-        present: as they are from now on (`as_identified`).
-        reason: why they are let in.
-        authenticated_at: when they proved who they are, if that was not just now.
-        details: what the session keeps besides.
+        user: the person as stored.
+        present: the person with the groups and attributes of this sign-in (`as_identified`).
+        reason: the reason of the policy that let the person in.
+        authenticated_at: when the person authenticated, if that was not just now.
+        details: the details of the session.
 
     Raises:
-        SignInRefused: they got another password, or were removed, meanwhile.
+        SignInRefused: the person's password was replaced, or the person was removed, meanwhile.
     """
     refused = SignInRefused("The user name or password is not right.", reason="password-changed")
-    # First, because this needs the stronger lock: two sign-ins of one person would else wait for each other.
+    # First, because this needs the stronger lock: else two sign-ins of one person would wait for each other.
     before = user
     while present != before and not engine.stores.users.change(present, instead_of=before):
-        # What somebody else changed while the policies were asked stays, unless the plugin says otherwise.
+        # A change that was stored while the policies were asked stays, unless the plugin gives another value.
         found = engine.stores.users.find(user.user_id)
         if found is None:
             break  # and `hold` refuses
@@ -192,13 +192,13 @@ def claim_attempt(
     """Count an attempt to sign in with a password.
 
     Returns:
-        what `rates.give_back` takes when the password was right.
+        the argument of `rates.give_back`, which is called when the password was right.
 
     Raises:
         TooManyRequests: there were too many.
     """
     device_id = device_id_of(engine, device_cookie, user)
-    # Made for every name, so that the time does not show which there are (T100).
+    # Computed for every name, so that the time does not show which names exist (T100).
     unknown = hidden_name(engine, username)
     account = user.username if user else unknown
     return rates.claim(engine, Counted.SIGN_IN, account=account, device_id=device_id)
@@ -206,16 +206,18 @@ def claim_attempt(
 
 @contextmanager
 def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterator[None]:
-    """Have a turn at hashing a password; all that come from one network never have every turn (T104).
+    """Take one of the turns at hashing a password; requests of one network never hold all of them (T104).
 
     Args:
-        claimed: the attempt that this is for. One that is sent away was no guess, so it is taken off again.
+        claimed: the attempt that needs the turn. If there is no turn, nothing was guessed, so it is not counted.
 
     Raises:
-        TooBusy: too many are hashed at this moment.
+        TooBusy: too many passwords are hashed at this moment.
     """
     began = time.perf_counter_ns()
     outcome = "turned-away"
+    # Others need the connection more than this request, which waits and then works for a while.
+    engine.stores.rest()
     try:
         with ExitStack() as turn:
             try:
@@ -230,14 +232,14 @@ def password_turn(engine: Engine, claimed: RateQuestion | None = None) -> Iterat
 
 
 def hidden_name(engine: Engine, username: str) -> str:
-    """What stands for a name that nobody may have: it may be a password in the wrong field, so it is kept nowhere."""
+    """A keyed digest in place of a typed name: the name may be a password in the wrong field, so it is stored nowhere."""
     if not username:
         return ""
     return f"unknown-{engine.ring.mac(username.encode(), purpose='unknown-name').hex()[:16]}"
 
 
 def _told(details: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the event of a sign-in says of the session: through which server it came."""
+    """The details of the event of a sign-in: the server through which the person came."""
     return {THROUGH: details[THROUGH]["issuer"]} if THROUGH in details else NOTHING
 
 
@@ -249,15 +251,14 @@ def _begin_session(
     authenticated_at: datetime,
     details: Mapping[str, Any],
 ) -> str:
-    """The id of a new session, in the place of the one that the browser had.
+    """Begin a session that replaces the one that the browser had, and return its id.
 
-    Of the same person it goes on under its name: they signed in again, and no application lost them.
+    If both are of the same person, the new session keeps the handle of the old one, so that no application loses it.
     """
     before = None
     if previous_session_id is not None:
         previous = digests.digest(SESSION_KIND, previous_session_id)
-        before = engine.stores.sessions.find(previous, engine.now, idle_since(engine))
-        engine.stores.sessions.end(previous)
+        before = _end(engine, previous)
     handle = None if before is None else session_handle(before.session)
     if before is not None and before.user.user_id != user.user_id:
         engine.journal.user_id = before.user.user_id
@@ -284,9 +285,9 @@ def _begin_session(
 
 
 def current_session(engine: Engine, session_id: str) -> FoundSession | None:
-    """The live session of this id, and note at most once a minute that it was seen.
+    """Find the live session of this id, and note at most once a minute that it was used.
 
-    Whatever happens from now on, its user is the actor (see `Event.actor`).
+    Its user is the actor of all following events (see `Event.actor`).
     """
     digest = digests.digest(SESSION_KIND, session_id)
     found = engine.stores.sessions.find(digest, engine.now, idle_since(engine))
@@ -298,17 +299,27 @@ def current_session(engine: Engine, session_id: str) -> FoundSession | None:
 
 
 def idle_since(engine: Engine) -> datetime:
-    """A session that was last seen before this has ended by itself."""
+    """The time since which a session must have been used to be live."""
     return engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
 
 
 def sign_out(engine: Engine, session_id: str) -> None:
     """End the session of this id; does nothing when there is none."""
-    found = current_session(engine, session_id)
-    engine.stores.sessions.end(digests.digest(SESSION_KIND, session_id))
-    if found:
+    if found := _end(engine, digests.digest(SESSION_KIND, session_id)):
+        _acts(engine, found.user)
         engine.journal.user_id = found.user.user_id
         engine.record(EventType.SIGNED_OUT, details={ENDED_SESSIONS: [session_handle(found.session)]})
+
+
+def _end(engine: Engine, digest: bytes) -> FoundSession | None:
+    """End the session of this digest, and give it if it was live; one that had timed out is recorded, if that is told."""
+    sessions = engine.stores.sessions
+    live = sessions.find(digest, engine.now, idle_since(engine))
+    if live is None and engine.settings.session_timeout_delay:
+        over = sessions.find(digest, LONG_AGO, LONG_AGO)
+        record_timed_out(engine.stores, [over.session] if over else [], engine.now)
+    sessions.end(digest)
+    return live
 
 
 def add_user(
@@ -357,7 +368,7 @@ def hash_new_password(password: str) -> str:
 
 
 def disable_user(engine: Engine, username: str) -> bool:
-    """Disable a person from the next request on (R-09), and end everything that is theirs, in this transaction (L-08).
+    """Disable a person from the next request on (R-09), and end their sessions and grants in this transaction (L-08).
 
     False when unknown or disabled before.
     """
@@ -369,7 +380,7 @@ def disable_user(engine: Engine, username: str) -> bool:
 
 
 def _typed(engine: Engine, username: str) -> tuple[str, User | None]:
-    """A typed name in its normalised form, and its user; "" for a text that cannot be a user name."""
+    """A typed name in its normalised form ("" for a text that cannot be a user name), and its user."""
     try:
         name = normalise_username(username)
         user = engine.stores.users.find_by_name(name)
@@ -385,7 +396,7 @@ def _acts(engine: Engine, user: User) -> None:
 
 
 def _headers(caller: Caller) -> Mapping[str, str]:
-    """What a policy may recognise a person by: the Authorization header too, which may be about the person."""
+    """The headers by which a policy may recognise a person, including Authorization, which may name the person."""
     if caller.authorization is None:
         return caller.headers
     return {**caller.headers, "authorization": caller.authorization}
@@ -412,6 +423,6 @@ def _known(engine: Engine, identity: Identity) -> User:
 
 
 def password_size(password: str) -> int:
-    """The bytes of a password in UTF-8; of a password with too many characters, their number, without encoding it."""
+    """The length of a password in bytes of UTF-8; if it has too many characters, their number, without encoding it."""
     characters = len(password)
     return characters if characters > MAXIMUM_PASSWORD else len(password.encode("utf-8", "surrogatepass"))

@@ -15,7 +15,7 @@ def write(
     """Write a letter, which is sent after the commit.
 
     Returns:
-        the address that it goes to; "" if there is none, or nobody sends mail: then nothing is written.
+        its mail address; "" if the person has none or no plugin sends mail: then no letter is written.
     """
     address = address_of(engine.settings, user) if is_mail_on(engine.policies) else ""
     if address:
@@ -47,6 +47,6 @@ def check_address(engine: Engine, user: User) -> None:
 
 
 def _languages(engine: Engine, user: User) -> str:
-    """The languages that the user's browser asks for; none if an operator acts, whose language may be another one."""
+    """The languages that the user's browser asks for; none if an operator acts, who may speak another language."""
     is_own = engine.caller.actor == "stranger" and engine.journal.actor in (None, f"user:{user.user_id}")
     return engine.caller.headers.get("accept-language", "") if is_own else ""

@@ -1,12 +1,12 @@
-"""Links with which people set a password: made for them by an operator, or sent to them because they forgot theirs.
+"""Links with which people set a password: an operator makes one, or a person who forgot the password asks for one.
 
-A person has at most one link that an operator made, and one that was asked for: so a stranger who asks takes none of an
-operator away. A link works once, for a limited time, and only while the password is the one that it was made to replace:
-another password, a newer link, disabling the person, signing them out everywhere, or a group that they come into makes it
-worthless. So nobody who was
-given a link gets with it what the person was allowed later. Its secret is in the fragment of its address,
-which browsers send to nobody: so it is in no log of a server or proxy and in no Referer header, and what opens links
-before people do, as mail scanners do, uses nothing up.
+A person has at most one link of an operator and one that was asked for; thus a stranger who asks for a link does not
+replace that of the operator. A link works once, for a limited time, and only while the password is the one that it was
+made to replace. Another password, a newer link, disabling the person, signing them out everywhere or a new group of the
+person ends it; thus the holder of a link cannot get rights that the person was given later.
+
+The secret is in the fragment of the address, which browsers do not send. Therefore no log of a server or proxy and no
+Referer header has it, and a program that opens links before people do, such as a mail scanner, does not use it up.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from authserver.engine.questions import Counted
 from authserver.engine.records import EventFilter, EventType, Kept, User
 from authserver.settings import MAXIMUM_LINK_LIFETIME, Secret
 
-# The page that takes them, below the issuer.
+# The path, below the issuer, of the page that a link opens.
 PAGE = "/set-password"
-# The page where people ask for one by mail.
+# The path of the page where people ask for a link by mail.
 ASK_PAGE = "/forgot-password"
 MINIMUM_LIFETIME = timedelta(seconds=60)
 MAXIMUM_LIFETIME = timedelta(seconds=MAXIMUM_LINK_LIFETIME)
@@ -43,7 +43,7 @@ _PASSWORD_KIND = "password-of-link"
 
 
 class NoLink(ValueError):
-    """No link can be made; the message says why, and what to do."""
+    """No link can be made; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class PasswordLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentLink:
-    """A link that a mail brings to this person."""
+    """A link that was sent to this person by mail."""
 
     user: User
     sent_to: str
@@ -66,7 +66,7 @@ class SentLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedLink:
-    """A link that works now, and whose password it sets."""
+    """A link that works now, and the person whose password it sets."""
 
     user: User
     expires_at: datetime
@@ -77,12 +77,12 @@ def make_link(
 ) -> PasswordLink:
     """Make a link with which this person sets a password. It replaces the previous link of the same kind.
 
-    Nothing else changes until it is used: the password from before lets the person in, too.
+    The present password works until the link is used.
 
     Args:
-        lifetime: MINIMUM_LIFETIME to MAXIMUM_LIFETIME; None for what the settings say, which is longer where there is no
-            password yet.
-        asked_for: whether somebody asked for it who may be a stranger; else an operator makes it.
+        lifetime: MINIMUM_LIFETIME to MAXIMUM_LIFETIME; None for the lifetime of the settings, which is longer for a first
+            password.
+        asked_for: whether a person (or a stranger) asked for it; else an operator makes it.
 
     Raises:
         NoLink: the person is disabled, the lifetime is too short or too long, or another link was made at the same time.
@@ -124,7 +124,7 @@ def make_link(
 
 
 def signs_in_elsewhere(engine: Engine, user: User) -> bool:
-    """Whether a user without a password here has signed in by other means, such as a directory, as far as events show.
+    """Whether, according to the events, a user without a password here has signed in by other means, such as a directory.
 
     The directory may name other groups at the next sign-in, so a first password here may lead to a higher role.
     """
@@ -137,7 +137,7 @@ def signs_in_elsewhere(engine: Engine, user: User) -> bool:
 def send_link(
     engine: Engine, user: User, lifetime: timedelta | None = None, *, asked_for: bool = False
 ) -> SentLink:
-    """Make a link as `make_link` does, and send it to the mail address of the person; nobody else sees it.
+    """Make a link as `make_link` does, and send it to the mail address of the person; no operator sees it.
 
     Raises:
         NoLink: as `make_link`.
@@ -151,13 +151,13 @@ def send_link(
 
 
 def ask_for_link(engine: Engine, username: str) -> str:
-    """Count a request of somebody who forgot a password; nothing is looked up, so it takes as long for every name.
+    """Count a request of a person who forgot a password. No user is looked up, so every name takes the same time.
 
     Returns:
-        the name for `answer_forgotten`, which is called later; "" for what cannot be a user name.
+        the name for `answer_forgotten`, which is called later; "" for a text that cannot be a user name.
 
     Raises:
-        TooManyRequests: too many for this name, or from this network; the same for names that exist and names that do not.
+        TooManyRequests: too many for this name, or from this network, whether or not the name exists.
     """
     try:
         name = normalise_username(username)
@@ -185,7 +185,7 @@ def answer_forgotten(engine: Engine, username: str) -> None:
         except NoMail:
             reason = "no-mail-address"
         except NoLink:
-            # Another one is on its way.
+            # Another link was sent at the same moment.
             return
         else:
             return
@@ -197,20 +197,20 @@ def open_link(engine: Engine, presented: str) -> OpenedLink:
     """The user whose password a link sets; the link is not used up.
 
     Args:
-        presented: its address, or the fragment of that.
+        presented: the address of the link, or the fragment of the address.
 
     Raises:
-        PasswordLinkRefused: it does not work; the same for an unknown link.
-        TooManyRequests: there were too many that did not work.
+        PasswordLinkRefused: the link does not work, or is unknown.
+        TooManyRequests: too many links that did not work were tried.
     """
     _link, user, expires_at = _found(engine, presented)
     return OpenedLink(user=user, expires_at=expires_at)
 
 
 def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -> Ended:
-    """Set the password of the person whom a link is for. All their sessions, grants and remembered consents end (I-14).
+    """Set the password of the person of a link. All their sessions, grants and remembered consents end (I-14).
 
-    Nobody is signed in by it: the sign-in that follows asks the policies, as every sign-in does.
+    It signs nobody in: the sign-in that follows asks the policies, as every sign-in does.
 
     Raises:
         PasswordRefused: the password cannot be used; the link still works.
@@ -225,13 +225,13 @@ def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -
                 raise same_password()
     password_hash = new_hash(engine, new, repeated)
     users = engine.stores.users
-    # The link is locked first: two uses at the same time wait for each other here, and not for the row of the user.
+    # The link is locked first: of two uses at the same time one waits here, and not for the row of the user.
     if not engine.stores.kept.claim(link, engine.now):
         raise PasswordLinkRefused(reason="link-used")
     is_same = user.password_hash is not None or users.hold(user)
     if not is_same or not users.set_password(user.user_id, password_hash, instead_of=user.password_hash):
         raise PasswordLinkRefused(reason="link-password-changed")
-    # A transaction that changes the groups of the user or disables them came first, or waits for this write.
+    # A transaction that changes the user's groups or disables the user either came first or waits for this write.
     if reason := _problem_of_person(link, users.find(user.user_id)):
         raise PasswordLinkRefused(reason=reason)
     engine.record(EventType.PASSWORD_LINK_USED)
@@ -239,7 +239,7 @@ def use_link(engine: Engine, presented: str, *, new: Secret, repeated: Secret) -
 
 
 def _keep(engine: Engine, user: User, link: Kept) -> None:
-    """Keep a link in the place of the one before. Raises NoLink."""
+    """Store a link in place of the previous one. Raises NoLink."""
     kept = engine.stores.kept
     if kept.add_once(link):
         return
@@ -249,7 +249,7 @@ def _keep(engine: Engine, user: User, link: Kept) -> None:
 
 
 def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
-    """The link that was presented, its user, and until when it works. Raises PasswordLinkRefused, TooManyRequests."""
+    """The presented link, its user and its end. Raises PasswordLinkRefused, TooManyRequests."""
     claimed = rates.claim(engine, Counted.PASSWORD_LINK)
     user_id, _, secret = presented.rpartition("#")[2].strip().rpartition(".")
     if not digests.well_formed(digests.LINK, secret):
@@ -259,7 +259,7 @@ def _found(engine: Engine, presented: str) -> tuple[Kept, User, datetime]:
     kept = (engine.stores.kept.find(LINK_KIND, place) for place in places)
     link = next((each for each in kept if each and digests.equal(each.details["link"], digest)), None)
     if link is None:
-        # Or a newer link has replaced it.
+        # It never existed, or a newer link has replaced it.
         raise PasswordLinkRefused(reason="link-unknown")
     engine.journal.user_id = user_id
     user = engine.stores.users.find(user_id)
@@ -276,7 +276,7 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
     if link.claimed_at is not None:
         return "link-used"
     if engine.restored_at is not None and made_at < engine.restored_at:
-        # It is unknown whether it was used after the backup was made (T149).
+        # It may have been used after the backup was made (T149).
         return "link-before-restore"
     if reason := _problem_of_person(link, user):
         return reason
@@ -287,7 +287,7 @@ def _problem(engine: Engine, link: Kept, user: User | None) -> str:
 
 
 def _problem_of_person(link: Kept, user: User | None) -> str:
-    """Why a link does not work for this person as they are now, whatever their password is; "" if it does."""
+    """Why a link does not work for this person in their present state, apart from the password; "" if it does."""
     if user is None or not user.is_enabled:
         return "user-disabled"
     gained = set(user.groups) - set(link.details.get("groups", ()))
@@ -295,5 +295,5 @@ def _problem_of_person(link: Kept, user: User | None) -> str:
 
 
 def _password_of(user: User) -> str:
-    """A digest that changes with the password, and from which the password cannot be found."""
+    """A digest of the password's hash: it changes with the password, and the password cannot be computed from it."""
     return digests.digest(_PASSWORD_KIND, user.password_hash or "").hex()

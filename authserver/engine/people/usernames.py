@@ -1,7 +1,7 @@
 """User names: the form in which they are stored and looked up, and which names a person may get (RFC 8265).
 
-These are two rules for two moments. Every name has a form, so that a stored name is found again, whatever a later
-version of the rules says about it. Whether a person may have a name is asked once, when the name is stored.
+These are two rules. `normalise_username` accepts every name, so that a stored name is found even if a later version of
+the rules no longer allows it. `check_username` is applied once, when a name is stored.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def normalise_username(username: str) -> str:
     Raises:
         BadUsername: the name is empty, too long, or has characters that no storage keeps.
     """
-    # The length comes first: a stranger's text may be long, and normalising it is work.
+    # The length is checked first: a stranger's text may be long, and normalising it costs time.
     if len(username) > MAXIMUM_TYPED_USERNAME:
         raise BadUsername(_LENGTH)
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", username.strip()).casefold())

@@ -1,6 +1,6 @@
-"""The people whom trusted issuers of assertions name: known by issuer, tenant and subject, never by a mail address (T165).
+"""People named by assertions of trusted issuers: found by issuer, tenant and subject, never by a mail address (T165).
 
-They are known by the same identities with which people sign in through another server (`people.joining`).
+The identities are those with which people sign in through another server (`people.joining`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BETWEEN = "\n"
 
 
 def vouched_user(engine: Engine, issuer: str, tenant: str, subject: str) -> User | None:
-    """The person whom this issuer calls so, if they were here before."""
+    """The person to whom this issuer, tenant and subject are joined; None if there is none yet."""
     name = _name(tenant, subject)
     joined = engine.stores.identities.find(issuer, name) if name else None
     return None if joined is None else engine.stores.users.find(joined.user_id)
@@ -27,10 +27,10 @@ def vouched_user(engine: Engine, issuer: str, tenant: str, subject: str) -> User
 def new_vouched_user(
     engine: Engine, issuer: str, tenant: str, subject: str
 ) -> tuple[User, JoinedIdentity] | None:
-    """The same who was not here before, and what ties them to the issuer; neither is stored yet (`Vouched.joins`).
+    """A new person and the identity that joins them to the issuer; neither is stored yet (`Vouched.joins`).
 
-    None if there can be no such person: the name is too long or not printable, or somebody has the user name, such as
-    a person from whom this identity was taken.
+    None if no person can be made: the subject is too long or not printable, or the user name is taken, for example by
+    a person from whom this identity was removed.
     """
     name = _name(tenant, subject)
     if not name:
@@ -51,7 +51,7 @@ def new_vouched_user(
 
 
 def _name(tenant: str, subject: str) -> str:
-    """What an identity of this tenant is called; "" if it cannot be kept."""
+    """The stored subject of an identity of this tenant; "" if it cannot be stored."""
     name = f"{tenant}{_BETWEEN}{subject}" if tenant else subject
     is_printable = tenant.isprintable() and subject.isprintable()
     return name if is_printable and len(name) <= MAXIMUM_SUBJECT else ""

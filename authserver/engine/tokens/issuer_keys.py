@@ -1,15 +1,19 @@
 """The keys of a trusted issuer: those that its entry has, or that it publishes at an address.
 
 The operator has chosen the address, so one that does not answer is not counted as a failure of whoever presents an
-assertion.
+assertion. A server process fetches them before they are needed, and again before they end (`fetch_ahead`): no request waits
+for them, unless it names a key that is new.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 
-from authserver.engine.context import Engine
-from authserver.engine.documents import DocumentKind, Reply
+from authserver.engine import issuer_registry
+from authserver.engine.context import Begin, Engine
+from authserver.engine.documents import DocumentKind, FetchFailed, Reply
 from authserver.engine.records import TrustedIssuer
 from authserver.engine.tokens.assertions import TrustedKeys
 from authserver.limits import MAXIMUM_KEY_SET
@@ -30,6 +34,20 @@ def keys_of(engine: Engine, issuer: TrustedIssuer, *, again: bool = False) -> Tr
     return engine.fetcher.fetch(KEY_SET, issuer.jwks_uri, again=again).value
 
 
+def fetch_ahead(begin: Begin) -> Iterator[str]:
+    """Fetch the keys of each enabled issuer that has an address, unless they stay fresh for the next minutes.
+
+    Yields the name of each after its turn, also where there was no answer: the fetcher logs that, what is kept serves on.
+    Each costs some seconds at most, and no transaction is open meanwhile.
+    """
+    with begin() as engine:
+        issuers = [each for each in issuer_registry.all_issuers(engine) if each.is_enabled and each.jwks_uri]
+    for issuer in issuers:
+        with suppress(FetchFailed):
+            engine.fetcher.fetch(KEY_SET, issuer.jwks_uri, ahead=AHEAD)
+        yield issuer.issuer
+
+
 @lru_cache(maxsize=1000)
 def keys_in(text: bytes) -> TrustedKeys:
     """The keys of a JWK Set; they are kept, as importing them takes longer than verifying. Raises ValueError."""
@@ -40,6 +58,8 @@ def _read(reply: Reply) -> TrustedKeys:
     return keys_in(reply.body)
 
 
+# Seconds before the end of a key set from which on it is fetched again; some turns of `upkeep.KeysAhead` fit into them.
+AHEAD = 180
 # As for the keys of clients: a key that is withdrawn is refused an hour later at most, a day if nothing is published.
 KEY_SET = DocumentKind(
     name="issuer key set",

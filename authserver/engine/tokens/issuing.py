@@ -107,6 +107,10 @@ USED_EVERY = timedelta(days=1)
 TOUCHED_EVERY = timedelta(minutes=1)
 
 
+# The type of what is no access token (RFC 8693, 2.2.1).
+NOT_APPLICABLE = "N_A"
+
+
 class AlreadyClaimed(Exception):
     """Another request claimed the same code or refresh token first, or its grant was revoked; undo what was written."""
 
@@ -159,6 +163,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         raise order.bound_refusal("What was presented is bound to another key.", reason="key-differs")
     token_type = engine.token_type(binding.confirmation if binding else NOTHING)
     assert token_type is not None  # a binding with another key is a fault of its plugin
+    if order.other is not None:
+        token_type = NOT_APPLICABLE
     _check_kept(engine, order)
     _check_person(order)
     access_token, expires_at, kept = _access_token(engine, client, order, binding)
@@ -181,6 +187,10 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     hangs = order.hangs_on or VOUCHED_BY in order.grant.details
     if order.is_new and (order.grant.user_id or kept or order.refreshable or hangs):
         _keep(engine, order)
+    elif order.hangs_on and not engine.stores.grants.hold(
+        [each.grant_id for each in (order.grant, *order.hangs_on)]
+    ):
+        raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
     refresh_token = _spend(engine, client, order, binding)
     if kept:
         engine.stores.tokens.add(kept)
@@ -501,7 +511,10 @@ def _access_token(
     engine: Engine, client: Client, order: Issue, binding: Binding | None
 ) -> tuple[str, datetime, Token | None]:
     """A JWT (RFC 9068) or an opaque token, as client and resources ask, when it ends, and what is kept of it."""
-    grant = order.grant
+    grant, other = order.grant, order.other
+    if other is not None:
+        ends = min(engine.now + timedelta(seconds=other.lifetime), grant.expires_at)
+        return engine.signer.sign(_others_claims(engine, order, binding, ends), typ=other.typ), ends, None
     token_format, lifetime = engine.token_form(client, order.resources)
     expires_at = min(engine.now + lifetime, grant.expires_at)
     if token_format is AccessTokenFormat.JWT:
@@ -520,6 +533,21 @@ def _access_token(
         details=_confirmed(binding),
     )
     return token, expires_at, kept
+
+
+def _others_claims(
+    engine: Engine, order: Issue, binding: Binding | None, expires_at: datetime
+) -> Mapping[str, Any]:
+    """What a token for somebody else says. Its `jti` begins with the grant id, too."""
+    assert order.other is not None
+    return {
+        **order.other.claims,
+        "iss": engine.settings.issuer,
+        "iat": int(engine.now.timestamp()),
+        "exp": int(expires_at.timestamp()),
+        "jti": f"{order.grant.grant_id}.{digests.new_identifier()}",
+        **_confirmed(binding),
+    }
 
 
 def _claims(

@@ -130,7 +130,7 @@ def change(visit: Visit) -> Mapping[str, Any] | Response:
     done = [
         f"Changed: {', '.join(edited.changed)}."
         if edited.changed
-        else "Nothing was changed: it is so already."
+        else "Nothing was changed: it has these values already."
     ]
     if edited.asks_again:
         done.append("People who agreed before are asked again.")

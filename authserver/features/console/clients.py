@@ -177,7 +177,7 @@ def shown_secrets(visit: Visit, client: Client) -> list[ShownSecret]:
 
 
 def act_on_client(visit: Visit) -> Response:
-    """Keep a client that is known by its address, as it describes itself now (`client pin`)."""
+    """Store a client whose id is its address, as its document describes it now (`client pin`)."""
     client_id = visit.get("client_id")
     if not is_address(client_id):
         raise HTTPNotFound()

@@ -1,7 +1,8 @@
 """OpenID Connect (Core 1.0, Discovery 1.0, Dynamic Client Registration 1.0): applications sign people in.
 
-A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint who
-the person is. Only the code flow is offered. An application can sign the person out, and is told when a session ends.
+A request with the scope `openid` gets an ID token with its access token, and its client may ask the UserInfo endpoint for
+claims about the person. Only the code flow is offered. An application can sign the person out, and is told when a session
+ends.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from authserver.api import (
     Described,
     Engine,
     Event,
+    ExchangeableToken,
     Expanded,
     Grant,
     InvalidRequest,
@@ -81,18 +83,18 @@ class OpenID:
     """Sign people in to applications (OpenID Connect).
 
     Attributes:
-        scopes_added: the standard scopes that come with the plugin. Take one out that `authserver.scopes` has.
+        scopes_added: the standard scopes that come with the plugin. Remove those that `authserver.scopes` has.
         attributes: a line each, `claim = attribute`, for claims that come from an attribute of another name; parts of an
             address are `address.locality` and the like.
-        algorithms: what ID tokens and signed answers may be signed with; RS256 is among them (OIDC Core, 15.1).
+        algorithms: the algorithms of ID tokens and signed answers; RS256 is among them (OIDC Core, 15.1).
         id_token_lifetime: seconds for which an ID token is valid, 30 to 3600.
-        claims_in_id_token: whether ID tokens have all that UserInfo says, for clients that never ask there.
+        claims_in_id_token: whether ID tokens have all claims of UserInfo, for clients that never ask there.
         require_pkce: whether confidential clients need PKCE even if they send a `nonce` (OAuth 2.1, 7.5.1); public ones
             always do. `nonce_replaces_pkce` in the metadata of a client is an exception for that client.
-        pkce_optional: whether any client may do without PKCE and without a `nonce`, as OpenID Connect has it. INSECURE: a
-            stolen code is worth tokens then. For a run of the conformance suite, most of whose requests have neither.
-        pairwise_salt: what makes ids of people that differ from sector to sector; at least 32 characters, and never
-            changed. Without it all clients know people by the same id.
+        pkce_optional: whether clients may send neither PKCE nor a `nonce`, as OpenID Connect allows. INSECURE: a stolen
+            code can then be redeemed. For a run of the conformance suite, most of whose requests have neither.
+        pairwise_salt: the secret for ids of people that differ between sectors; at least 32 characters, and never
+            changed. Without it people have the same id for all clients.
     """
 
     immediate: ClassVar[bool] = True
@@ -133,6 +135,7 @@ class OpenID:
         "claim-of-tokens": "a plugin must not say what tokens say of themselves: fix its person_claims, or remove it",
         "claims-malformed": "",
         "encryption-not-offered": "",
+        "exchanged-id-token-refused": "",
         "hint-refused": "",
         "essential-level-not-reached": (
             "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
@@ -196,7 +199,7 @@ class OpenID:
 
     @property
     def signing_algorithms(self) -> Mapping[str, str]:
-        """What the server needs keys for."""
+        """The algorithms for which the server needs keys."""
         return dict.fromkeys(self.algorithms, "authserver.plugin.openid.algorithms")
 
     @cached_property
@@ -221,7 +224,7 @@ class OpenID:
             "claims_supported": ["sub", *NAMES, "auth_time", "acr", "amr"],
             "claim_types_supported": ["normal"],
             "claims_parameter_supported": True,
-            # Their defaults differ from one another, and people read what is there (OIDC Discovery, 3).
+            # The defaults of these members differ, and people read the document (OIDC Discovery, 3).
             "request_parameter_supported": False,
             "request_uri_parameter_supported": False,
             "prompt_values_supported": list(PROMPTS),
@@ -255,7 +258,7 @@ class OpenID:
 
     @hookimpl
     def expand_authorization_request(self, parameters: Parameters) -> Expanded | None:
-        """Nothing is expanded; a request without a redirect URI ends on a page (OIDC Core, 3.1.2.1)."""
+        """Expand nothing; refuse a request without a redirect URI on a page (OIDC Core, 3.1.2.1)."""
         scopes = " ".join(parameters.all("scope")).split(" ")
         if OPENID in scopes and not parameters.all("redirect_uri"):
             raise InvalidRequest("redirect_uri is missing.", reason="redirect-uri-missing")
@@ -275,7 +278,7 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        # Of an authentication request, which may have been sent in advance, and not of a device, which has no address.
+        # Only for authentication requests, also pushed ones, and not for a device, which has no redirect URI.
         if "response_type" in parameters:
             parameters.require("redirect_uri")
             sign_in.check(parameters)
@@ -328,7 +331,7 @@ class OpenID:
         spends: Token | None,
         access_token: str,
     ) -> Mapping[str, Any] | None:
-        """An ID token, where the person agreed in a session here: others vouch for the people of other grants."""
+        """An ID token, if the person agreed in a session here: an issuer vouches for the people of other grants."""
         if user is None or OPENID not in scopes or "session" not in grant.details:
             return None
         is_of_code = spends is not None and spends.kind is TokenKind.CODE
@@ -345,6 +348,10 @@ class OpenID:
         }
 
     @hookimpl
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken]:
+        return {id_tokens.TOKEN_TYPE: ExchangeableToken(read=id_tokens.present)}
+
+    @hookimpl
     def deliver(self, events: Sequence[Event], begin: Begin) -> None:
         back_channel.deliver(begin, events)
 
@@ -357,14 +364,14 @@ class OpenID:
         return account.show(request, self._attributes)
 
     def about(self, engine: Engine, client: Client, issued: Issued) -> Mapping[str, Any]:
-        """What an access token lets its client know of its person."""
+        """The claims about the person that an access token gives its client."""
         assert issued.user is not None  # the endpoint refuses others
         return of_person(engine, client, issued.user, issued.scopes, self._attributes)
 
     def _in_id_token(
         self, engine: Engine, client: Client, user: User, grant: Grant, scopes: tuple[str, ...]
     ) -> Mapping[str, Any]:
-        """What the ID token says of the person: what was asked for there by name, unless all that UserInfo says."""
+        """The claims about the person in the ID token: those that were asked for there by name, or all of UserInfo."""
         names = grant.details.get("claims_in_id_token", ())
         if not names and not self.claims_in_id_token:
             return {}
@@ -372,7 +379,7 @@ class OpenID:
         return {name: value for name, value in known.items() if self.claims_in_id_token or name in names}
 
     def _subject(self, client: Client, user: User) -> str:
-        """What this client knows the user by. Raises UnauthorizedClient if it has no sector."""
+        """The subject identifier of the user for this client. Raises UnauthorizedClient if it has no sector."""
         if not subjects.is_pairwise(client):
             return user.user_id
         sector = subjects.sector_of_client(client)
@@ -384,7 +391,7 @@ class OpenID:
 
 
 def _is_asked_for(parameters: Parameters) -> bool:
-    """Whether this is a request of OpenID Connect; all others are as if this plugin were not there (OIDC Core, 3.1.2.1)."""
+    """Whether this is a request of OpenID Connect; for all others this plugin does nothing (OIDC Core, 3.1.2.1)."""
     return OPENID in (parameters.get("scope") or "").split(" ")
 
 

@@ -1,4 +1,4 @@
-"""The page of the account that shows what applications may see of a person."""
+"""The account page with the claims about the person that applications may get."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUTE = Route(
 )
 TAB = _("What is shared")
 TEMPLATE = "authserver.features.openid:templates/shared.jinja2"
-# What a claim is called; others by their own names.
+# The labels of claims; a claim without a label is shown by its name.
 LABELS: Mapping[str, str] = {
     "name": _("Name"),
     "family_name": _("Family name"),
@@ -52,7 +52,7 @@ def show(request: Request, attributes: Mapping[str, str]) -> Response:
     """GET /account/shared.
 
     Args:
-        attributes: those that claims come from, where they have other names.
+        attributes: by claim, the attribute that it comes from, if that has another name.
     """
     user = request.browser.user
     if user is None:
@@ -69,7 +69,7 @@ def _app(request: Request, user: User, app: ConnectedApp, attributes: Mapping[st
 
 
 def _facts(claims: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a person reads of claims: a label, the value as a text, and whether it was verified, if that is told."""
+    """Claims for people: a label, the value as a text, and whether it was verified, if that is stated."""
     verified = {of: claims.get(name) for name, of in VERIFIED.items()}
     return [
         {"label": LABELS.get(name, name), "value": _text(value), "verified": verified.get(name)}

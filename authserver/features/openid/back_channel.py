@@ -1,8 +1,8 @@
-"""Applications are told when a session ends (OpenID Connect Back-Channel Logout 1.0), and lose what hangs on it.
+"""Tells applications that a session has ended (OpenID Connect Back-Channel Logout 1.0), and ends their access from it.
 
-What is to be sent is in the event of the end, which is stored in the transaction that ends the session. It is read after
-that, and again until each application has taken its logout token or refused it for good, or is given up: so a restart loses
-none, and an application that was told is not told again.
+The event of the end names the sessions; it is stored in the transaction that ends them. It is read afterwards, and again
+until each application has accepted its logout token, refused it for good, or is given up. Therefore a restart loses no
+message, and an application that accepted one gets it only once.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
 # Seconds for which a logout token is valid (Back-Channel Logout, 2.4).
 LIFETIME = 120
 KIND = "logout-token"
-# Why a grant ended, as it keeps it, and the event.
+# The reason for which a grant ended, as the grant and the event keep it.
 SESSION_ENDED = "session-ended"
-# How long it is kept that an application was told: longer than any event waits.
+# How long the mark that an application was told is kept: longer than any event waits.
 KEPT = timedelta(days=7)
-# How long after the end of a session an application is asked again that does not answer: after that, others need not wait.
+# For how long after the end of a session the message is sent again to an application that does not answer.
 PATIENCE = timedelta(minutes=15)
 PAGE = 500
 MAXIMUM_ANSWER = 4_096
-# Of the refusals, those after which trying again helps.
+# The statuses of refusals after which another attempt may help.
 PASSING = (408, 425, 429)
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,11 @@ class NotTold(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """What one application is told of one session.
+    """The message to one application about one session.
 
     Attributes:
-        mark: stored when that is done.
-        problem: why nobody knows now where the application is told; "" if that is known.
+        mark: the record that is stored once the message was accepted.
+        problem: why the address of the application is not known now; "" if it is known.
     """
 
     client_id: str
@@ -76,21 +76,21 @@ class Notice:
 
 
 def deliver(begin: Begin, events: Sequence[Event]) -> None:
-    """Tell the applications of the sessions that these events ended.
+    """Tell the applications about the sessions that these events ended.
 
     Raises:
-        NotTold: some could not be reached, and their sessions ended less than PATIENCE ago; all others are told.
+        NotTold: some could not be reached, and their sessions ended less than PATIENCE ago; all others were told.
     """
     ends = [
         (event, event.user_id, event.details[ENDED_SESSIONS])
         for event in events
         if event.user_id is not None and event.details.get(ENDED_SESSIONS)
     ]
-    # First for all: nobody who does not answer holds it up.
+    # First for all sessions: an application that does not answer does not delay it.
     for _, user_id, ended in ends:
         with begin() as engine:
             end_access(engine, user_id, ended)
-    # Who does not answer is asked once for all events of this round.
+    # An application that does not answer is asked only once for all events of this round.
     silent: dict[str, str] = {}
     waiting: dict[str, str] = {}
     for event, user_id, ended in ends:
@@ -112,7 +112,7 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
 
 
 def _tell(engine: Engine, notice: Notice) -> str:
-    """Send the logout token, outside of any transaction; why that must be done again, "" if it is done."""
+    """Send the logout token, outside of any transaction. Returns why it must be sent again, or ""."""
     try:
         status = engine.fetcher.post(
             notice.uri,
@@ -123,7 +123,7 @@ def _tell(engine: Engine, notice: Notice) -> str:
     except FetchFailed as failed:
         if failed.status is None:
             return f"{failed.problem}: {failed.detail}"
-        # It has answered, though in a way that nobody reads: with a redirect, or with a long page.
+        # It has answered, although with a redirect or a long page, which is not read.
         status = failed.status
     if status >= 500 or status in PASSING:
         return f"it answered {status}"
@@ -133,11 +133,11 @@ def _tell(engine: Engine, notice: Notice) -> str:
 
 
 def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
-    """End what applications got by signing somebody in in these sessions; how many grants that were.
+    """End the grants of applications that signed the person in with these sessions. Returns their number.
 
-    With the scope `offline_access` they keep it, and so do those that only asked for access (Back-Channel Logout, 2.7), and
-    other devices, for which the person answered in the browser. A code that nobody has redeemed yet is worth nothing any
-    more: of what it would give, nobody would be told that it has ended.
+    Grants with the scope `offline_access` stay, and so do grants without a sign-in (Back-Channel Logout, 2.7) and those of
+    other devices, for which the person answered in the browser. A code that is not redeemed yet ends, too, because the
+    application could not be told later that the session has ended.
     """
     live = [
         grant.grant_id
@@ -155,12 +155,12 @@ def end_access(engine: Engine, user_id: str, ended: Collection[str]) -> int:
 
 
 def _is_of(grant: Grant, sessions: Collection[str]) -> bool:
-    """Whether an application signed somebody in by this grant in one of these sessions."""
+    """Whether an application signed the person in by this grant in one of these sessions."""
     return grant.details.get("session") in sessions and OPENID in grant.scopes
 
 
 def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[Notice]:
-    """What is still to be sent: once to each application that got a token in one of these sessions."""
+    """The messages that are still to be sent: one to each application that got a token in one of these sessions."""
     clients: dict[str, Client | None] = {}
     problems: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
@@ -178,7 +178,7 @@ def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[N
         key = digest(KIND, f"{client_id} {session}")
         if (client is None and client_id not in problems) or engine.stores.kept.find(KIND, key) is not None:
             continue
-        # Not with the grant: this ends with the session, and is deleted soon.
+        # The mark does not belong to the grant: that ends with the session, and is deleted soon.
         mark = Kept(kind=KIND, digest=key, created_at=engine.now, expires_at=engine.now + KEPT)
         if client is None:
             yield Notice(client_id=client_id, mark=mark, problem=problems[client_id])
@@ -204,7 +204,7 @@ def make(engine: Engine, client: Client, grant: Grant, session: str) -> str:
 
 
 def _find(engine: Engine, client_id: str) -> Client | None:
-    """The client, if it is to be told. Raises OAuthError if that cannot be known now."""
+    """The client if it gets logout tokens, else None. Raises OAuthError if that is not known now."""
     try:
         client = engine.find_client(client_id)
     except InvalidClient:
@@ -213,7 +213,7 @@ def _find(engine: Engine, client_id: str) -> Client | None:
 
 
 def _grants(engine: Engine, user_id: str, *, redeemed: bool) -> Iterator[Grant]:
-    """All grants of the user, also those that ended; if `redeemed`, without those whose code nobody has redeemed yet."""
+    """All grants of the user, also ended ones; if `redeemed`, without those whose code is not redeemed yet."""
     place = None
     while found := engine.stores.grants.search(
         GrantFilter(user_id=user_id, redeemed=redeemed), after=place, limit=PAGE

@@ -1,8 +1,8 @@
-"""What applications are told of a person: the standard claims (OIDC Core, 5.1), and which scope covers which (5.4).
+"""Claims about a person for applications: the standard claims (OIDC Core, 5.1), and the scope that covers each (5.4).
 
-A claim is an attribute of the person, of the same name unless the operator says otherwise; their names are those of the
-user. That something was verified is an attribute, too, and names what was verified: `email_verified` is true as long as
-it is the present `email`.
+A claim is an attribute of the person, of the same name unless the operator sets another; the claims of names come from
+the user. A verification is an attribute, too, with the verified value: `email_verified` is true as long as that attribute
+is the present `email`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from authserver.api import Client, Engine, InvalidRequest, ServerError, User, read_json_object
 
 OPENID = "openid"
-# OIDC Core, 5.4. `updated_at` is not among them: when a person was changed is in the events, not with the person.
+# OIDC Core, 5.4. `updated_at` is left out: the events, not the user, have the time of a change.
 COVERED: Mapping[str, tuple[str, ...]] = {
     "profile": (
         "name",
@@ -38,9 +38,9 @@ COVERED: Mapping[str, tuple[str, ...]] = {
 NAMES = tuple(name for names in COVERED.values() for name in names)
 # OIDC Core, 5.1.1.
 ADDRESS = ("formatted", "street_address", "locality", "region", "postal_code", "country")
-# What was verified, by the claim that says so.
+# The verified claim, by the claim that states the verification.
 VERIFIED = {"email_verified": "email", "phone_number_verified": "phone_number"}
-# What no plugin may say of a person: the tokens themselves say it.
+# Claims that no plugin may add about a person, because they are about the token.
 OF_TOKENS = frozenset(
     {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "nonce", "at_hash", "auth_time", "acr", "amr", "azp"}
     | {"sid", "cnf", "act", "client_id", "scope", "events"}
@@ -51,13 +51,13 @@ MAXIMUM_ASKED = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the parameter `claims` asks for (OIDC Core, 5.5).
+    """The content of the parameter `claims` (OIDC Core, 5.5).
 
     Attributes:
-        id_token: names of claims that are to be in the ID token, whether anybody knows them here or not. UserInfo has all
-            that the scopes cover anyway, and neither has a claim that none of them covers.
-        subject: who must be signed in, if it says so.
-        levels: of which one must be reached, the best first; empty if none must.
+        id_token: the names of claims to put into the ID token, known here or not. UserInfo has all claims of the scopes
+            anyway, and neither has a claim that no scope covers.
+        subject: the id of the person who must be signed in, or None.
+        levels: the accepted levels of sign-in, the best first; empty for any.
     """
 
     id_token: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ def _part(said: object, name: str) -> Mapping[str, Any]:
 
 
 def _values(claim: object) -> tuple[str, ...]:
-    """The texts that a claim is asked for with, by `value` or `values`. Raises InvalidRequest for what are none."""
+    """The texts in `value` or `values` of a requested claim. Raises InvalidRequest if they are no texts."""
     if not isinstance(claim, dict):
         return ()
     values = [claim["value"]] if "value" in claim else claim.get("values", [])
@@ -121,12 +121,12 @@ def covered(scopes: Collection[str]) -> tuple[str, ...]:
 def of_person(
     engine: Engine, client: Client, user: User, scopes: tuple[str, ...], attributes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """All that is known of the person and that the scopes cover, with what plugins add (hook `person_claims`).
+    """All claims about the person that the scopes cover, with those of plugins (hook `person_claims`).
 
-    What is not known is left out.
+    Unknown claims are left out.
 
     Raises:
-        ServerError: a plugin failed, or says what only tokens say.
+        ServerError: a plugin failed, or added a claim that belongs to tokens.
     """
     found = {name: value for name in covered(scopes) if (value := _value(user, name, attributes)) is not None}
     added = engine.gather("person_claims", client=client, user=user, scopes=scopes)

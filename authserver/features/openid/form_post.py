@@ -1,7 +1,7 @@
 """The response mode `form_post` (OAuth 2.0 Form Post Response Mode): the browser sends the response in a form.
 
-The page works without scripts: then the person presses its button. The only script that it may run is named by its address,
-and its form can go nowhere but to the origin of the redirect URI.
+The page works without scripts: then the person presses its button. It may run only the script at one address, and its form
+may be sent only to the origin of the redirect URI.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAXIMUM_AGE = 300
 
 
 def respond(request: Request, redirect_uri: str, parameters: Mapping[str, str]) -> Response:
-    """A page that sends these parameters to the redirect URI, which has been accepted."""
+    """A page that sends these parameters to the accepted redirect URI."""
     script = own_url(request, SCRIPT.name)
     request.content_security_policy |= {
         "form-action": [form_target(redirect_uri)],

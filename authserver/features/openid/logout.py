@@ -1,8 +1,8 @@
-"""An application signs the person out (OpenID Connect RP-Initiated Logout 1.0).
+"""Sign-out by an application (OpenID Connect RP-Initiated Logout 1.0).
 
-What names this very session, an ID token that was issued in it, ends it at once. Anything else only asks, and the person
-answers in a form of ours. Nobody is sent to an address that the client did not register, and by a link that shows no ID
-token of this session nobody is sent anywhere unasked, unless an operator registered the client.
+A request with an ID token of the present session ends that session at once. For any other request the person is asked in
+a form of this server. The browser is sent only to an address that the client registered. Without an ID token of this
+session it is sent there only after the question, unless an operator registered the client.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ ROUTE = Route("end_session", "/oauth/logout", ("GET", "POST"), metadata="end_ses
 ANSWER = Route("end_session_answer", "/oauth/logout/answer", ("POST",))
 # In the metadata of a client.
 REDIRECT_URIS = "post_logout_redirect_uris"
-# What is read; anything else is ignored, `logout_hint` as well: the session of the browser says who is signed in.
+# The parameters that are read. Others are ignored, also `logout_hint`: the session of the browser has the person.
 PARAMETERS = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales")
-# The same, sealed, while the person is asked.
+# The field with these parameters, sealed, while the person is asked.
 SEALED = "request"
 PURPOSE = "logout-request"
-# Characters of the parameters that came in a form and go on in an address.
+# The most characters of parameters that came in a form and are put into an address.
 MAXIMUM_SEALED = 8_000
-# With these hosts any port will do (RFC 8252, 7.3), as with redirect URIs.
+# With these hosts any port is accepted (RFC 8252, 7.3), as with redirect URIs.
 HOSTS = ("127.0.0.1", "[::1]")
 _TEMPLATES = "authserver.features.openid:templates"
 
 
 class LogoutRefused(PageError):
-    """The request cannot be answered, and nobody was signed out; the page says how to do that here."""
+    """The request cannot be answered, and nobody was signed out; the page says how to sign out here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutRequest:
-    """What an application asks for, checked.
+    """A checked request to sign out.
 
     Attributes:
-        parameters: as they were sent.
-        client: that asks; None if nothing says which one, or if it does not exist any more.
-        session: whose end is asked for: the `sid` of the ID token; None without one.
-        location: where the person goes afterwards, with `state`; "" for a page here.
+        parameters: the parameters as they were sent.
+        client: the client that asks; None if it is not named, or does not exist any more.
+        session: the `sid` of the ID token, whose session is to end; None without an ID token.
+        location: the address to which the person is sent afterwards, with `state`; "" for a page here.
     """
 
     parameters: Parameters
@@ -83,12 +83,12 @@ class LogoutRequest:
 
     @property
     def host(self) -> str:
-        """What the page shows of where the person goes."""
+        """The host of the address, for the page."""
         return display_host(self.location.partition("?")[0])
 
     @property
     def is_vouched_for(self) -> bool:
-        """Whether a browser without a session may go on unasked: an operator registered where, and the client asks."""
+        """Whether a browser may be sent on without a question: it has an ID token, of a client that an operator added."""
         return self.session is not None and self.client is not None and not self.client.is_self_registered
 
 
@@ -128,13 +128,13 @@ def answer(request: Request) -> Response:
 
 
 def read(engine: Engine, parameters: Parameters) -> LogoutRequest:
-    """What the parameters ask for.
+    """The checked request of these parameters.
 
     Raises:
-        LogoutRefused: the ID token is none of ours or another client's, the client does not exist, or it did not register
-            the address.
+        LogoutRefused: the ID token is of another server or another client, the client does not exist, or it did not
+            register the address.
     """
-    # Before anything can be refused: the page that says so is in this language, too.
+    # Read before anything can be refused, because the error page is in this language, too.
     engine.journal.note_languages(parameters)
     try:
         return _read(engine, parameters)
@@ -152,7 +152,7 @@ def _read(engine: Engine, parameters: Parameters) -> LogoutRequest:
         try:
             client = _find(engine, client_id)
         except OAuthError:
-            # Who shows an ID token wants to sign out, whatever has become of the application since.
+            # With an ID token the person is signed out, even if the application does not exist any more.
             if not claims:
                 raise
     return LogoutRequest(
@@ -164,7 +164,7 @@ def _read(engine: Engine, parameters: Parameters) -> LogoutRequest:
 
 
 def _find(engine: Engine, client_id: str) -> Client:
-    """The client of this id, which is enabled. Raises OAuthError."""
+    """The enabled client with this id. Raises OAuthError."""
     try:
         client = engine.find_client(client_id)
     except InvalidClient:
@@ -178,7 +178,7 @@ def _find(engine: Engine, client_id: str) -> Client:
 
 
 def _location(client: Client | None, uri: str | None, state: str | None) -> str:
-    """Where the person goes afterwards; "" where nobody says, or nobody whom we know. Raises InvalidRequest."""
+    """The address for afterwards; "" without one, or without a known client. Raises InvalidRequest."""
     if client is None or uri is None:
         return ""
     registered = client.details.get(REDIRECT_URIS, ())
@@ -191,7 +191,7 @@ def _location(client: Client | None, uri: str | None, state: str | None) -> str:
 
 
 def seal(engine: Engine, parameters: Parameters) -> str:
-    """The parameters as one text that this server alone can read. Raises LogoutRefused if that is too long."""
+    """The parameters as one text that only this server can read. Raises LogoutRefused if it is too long."""
     encoded = parameters.encoded()
     if len(encoded) > MAXIMUM_SEALED:
         raise LogoutRefused(InvalidRequest("The request is too long.", reason="logout-malformed"))
@@ -199,7 +199,7 @@ def seal(engine: Engine, parameters: Parameters) -> str:
 
 
 def unseal(engine: Engine, text: str) -> Parameters:
-    """The parameters in such a text. Raises LogoutRefused for any other."""
+    """The parameters in a sealed text. Raises LogoutRefused for any other text."""
     try:
         return Parameters.parse(engine.ring.open(from_text(text), purpose=PURPOSE))
     except Unsealable:

@@ -1,4 +1,4 @@
-"""What clients say of themselves for OpenID Connect (OIDC Registration, 2), and the sector of redirect URIs (5)."""
+"""Members of client metadata for OpenID Connect (OIDC Registration, 2), and the sector of redirect URIs (5)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from authserver.features.openid import back_channel, id_tokens, subjects, userin
 from authserver.features.openid.claims import OPENID
 from authserver.features.openid.sign_in import DEFAULT_AGE, DEFAULT_LEVELS
 
-# Whether the client's `nonce` takes the place of PKCE (OAuth 2.1, 7.5.1). For operators: no client can say so of itself.
+# Whether the client's `nonce` replaces PKCE (OAuth 2.1, 7.5.1). Only operators can set it, no client itself.
 WITHOUT_PKCE = "nonce_replaces_pkce"
-# What is encrypted nowhere here: a client that asks for it must not think that it is.
+# Members for encryption, which is not supported: a client that asks for it must not think that it gets it.
 ENCRYPTED = tuple(
     f"{what}_{how}"
     for what in ("id_token_encrypted_response", "userinfo_encrypted_response", "request_object_encryption")
@@ -42,11 +42,11 @@ _ALGORITHM = {"type": ["string", "null"]}
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 MEMBERS: Mapping[str, Parameter] = {
     id_tokens.ALGORITHM: Parameter(
-        description="What ID tokens are signed with; RS256 if it is absent (OIDC Registration, 2).",
+        description="The algorithm of ID tokens; RS256 if it is absent (OIDC Registration, 2).",
         schema=_ALGORITHM,
     ),
     userinfo.ALGORITHM: Parameter(
-        description="What answers about the person are signed with; they are JSON if it is absent.",
+        description="The algorithm of UserInfo responses; they are JSON without a signature if it is absent.",
         schema=_ALGORITHM,
     ),
     subjects.TYPE: Parameter(
@@ -85,11 +85,11 @@ MEMBERS: Mapping[str, Parameter] = {
 
 
 def readers(algorithms: Collection[str], types: Collection[str]) -> Mapping[str, ReadMember]:
-    """How each member is read.
+    """The functions that read the members, by name.
 
     Args:
-        algorithms: that this server signs with.
-        types: of subjects that it offers.
+        algorithms: the algorithms with which this server signs.
+        types: the subject types that it offers.
     """
     signed = partial(_one_of, algorithms)
     return {
@@ -110,11 +110,11 @@ def readers(algorithms: Collection[str], types: Collection[str]) -> Mapping[str,
 
 
 def complete(engine: Engine, sent: Mapping[str, Any], client: Client | None) -> Mapping[str, Any]:
-    """What takes the place of members that a client sent to register itself, and the defaults that are in effect.
+    """The members to store for a client that registers itself: replaced values, and the defaults.
 
     Raises:
         InvalidClientMetadata: the sector is not that of all redirect URIs, or changes for a client with grants.
-        TemporarilyUnavailable: the document of the sector cannot be had now.
+        TemporarilyUnavailable: the document of the sector cannot be fetched now.
     """
     members: dict[str, Any] = {WITHOUT_PKCE: False} if WITHOUT_PKCE in sent else {}
     scope = sent.get("scope")
@@ -140,7 +140,7 @@ def complete(engine: Engine, sent: Mapping[str, Any], client: Client | None) -> 
 
 
 def _check_unchanged(engine: Engine, client: Client, sent: Mapping[str, Any], uris: list[str]) -> None:
-    """Raises InvalidClientMetadata if the client would know the same people by other ids from now on (OIDC-48)."""
+    """Raises InvalidClientMetadata if the ids of people would change for this client (OIDC-48)."""
     before = subjects.sector_of_client(client) if subjects.is_pairwise(client) else None
     is_pairwise = sent.get(subjects.TYPE) == subjects.PAIRWISE
     after = subjects.sector_of(uris, sent.get(subjects.SECTOR)) if is_pairwise else None

@@ -1,7 +1,6 @@
-"""What a request says of the sign-in: `prompt`, `max_age`, and whom it is about (OIDC Core, 3.1.2.1).
+"""The parameters of a request about the sign-in: `prompt`, `max_age`, and the expected person (OIDC Core, 3.1.2.1).
 
-Levels of sign-in are those of whichever plugin knows them; what a request says of them in the words of OpenID Connect is
-put into `acr_values` for it.
+Another plugin knows the levels of sign-in; the parameters of OpenID Connect about levels are put into `acr_values` for it.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ DEFAULT_LEVELS = "default_acr_values"
 DEFAULT_AGE = "default_max_age"
 # Ten digits are three centuries.
 _SECONDS = re.compile(r"[0-9]{1,10}")
-# How far the clocks of our processes may be apart; a sign-in that is further in the future was before the clock was set
-# back, and nobody knows how long ago that was (T150).
+# How far the clocks of our processes may be apart; a sign-in further in the future was made before the clock was set
+# back, so its age is not known (T150).
 _APART = 60
 
 
@@ -47,9 +46,9 @@ WHICH = _("This application asks which account you want to use.")
 
 
 def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
-    """What the client is registered with, and what `claims` says of levels, as parameters.
+    """The parameters that follow from the client's registration, and from the levels in `claims`.
 
-    Malformed claims imply nothing: they are refused later, when somebody is signed in.
+    Malformed claims imply no parameter: they are refused later, when somebody is signed in.
     """
     try:
         needed = read_asked(parameters.get("claims")).levels
@@ -64,11 +63,11 @@ def implied(client: Client, parameters: Parameters) -> Mapping[str, str]:
 def decide(
     session: Session | None, is_fresh: bool, parameters: Parameters
 ) -> Decision[AuthenticationStep | SignIn]:
-    """What the sign-in must be for this request. What is malformed is refused later (`check`), in silence if need be."""
+    """The required sign-in of this request. Malformed parameters are refused later (`check`)."""
     prompts = _prompts(parameters)
     silent = "none" in prompts
     if session is None:
-        # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
+        # The client gets an error only when somebody is signed in (OAuth 2.1, 7.13.2).
         if prompts == ["none"]:
             return deny("openid-nobody-signed-in", LOGIN_REQUIRED)
         return allow("openid-sign-in-first", AuthenticationStep.GO_ON)
@@ -85,7 +84,7 @@ def decide(
 
 
 def check(parameters: Parameters) -> None:
-    """Raises InvalidRequest if `prompt` or `max_age` has a value that it cannot have."""
+    """Raises InvalidRequest if the value of `prompt` or `max_age` is not allowed."""
     prompts, max_age = _prompts(parameters), parameters.get("max_age")
     if ("none" in prompts and len(prompts) > 1) or not set(prompts) <= set(PROMPTS):
         raise InvalidRequest("prompt has a value that it cannot have.", reason="openid-prompt-malformed")
@@ -98,7 +97,7 @@ def _prompts(parameters: Parameters) -> list[str]:
 
 
 def _why_again(session: Session, prompts: Sequence[str], seconds: int | None) -> str:
-    """Why the person has to sign in again, in a sentence; "" if they need not."""
+    """The sentence that says why the person must sign in again; "" if they need not."""
     if "login" in prompts or seconds == 0:
         return AGAIN
     age = (datetime.now(UTC) - session.authenticated_at).total_seconds()

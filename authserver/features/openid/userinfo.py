@@ -1,4 +1,4 @@
-"""The UserInfo endpoint (OIDC Core, 5.3): what an application may know of the person behind its access token."""
+"""The UserInfo endpoint (OIDC Core, 5.3): the claims about the person of an access token."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from authserver.api import Client as ClientRecord
 from authserver.features.openid.claims import ADDRESS, NAMES, OPENID
 
 ALGORITHM = "userinfo_signed_response_alg"
-# A signed answer is no token, and has a type that none of ours has.
+# A signed answer is no token, so its type is none of those of our tokens.
 TYPE = "userinfo+jwt"
 _FLAG = {"type": "boolean"}
 _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -113,12 +113,12 @@ def signed(engine: Engine, client: ClientRecord, claims: Mapping[str, Any], algo
 def look_up(
     engine: Engine, form: Parameters, describe: Describe, *, in_form: bool = False
 ) -> tuple[ClientRecord, Mapping[str, Any]]:
-    """The client of the access token of this request, and what it may know.
+    """The client of the access token of this request, and the claims for it.
 
     Args:
         form: the parameters of the request.
-        describe: the claims that an access token gives.
-        in_form: whether the access token may be among the parameters: never in an address (RFC 6750, 2.3).
+        describe: a function that returns the claims of an access token.
+        in_form: whether the access token may be among the parameters; never if they are in an address (RFC 6750, 2.3).
 
     Raises:
         InvalidRequest, InvalidToken, InsufficientScope: as `answer`.
@@ -127,7 +127,7 @@ def look_up(
     text, scheme = _presented(engine, form if in_form else None)
     issued = find_issued(engine, text) if text else None
     if issued is not None:
-        # The event of a refusal says whom it is about.
+        # The event of a refusal names client and user.
         engine.journal.client_id, engine.journal.grant_id = issued.client_id, issued.grant.grant_id
     client = _live_client(engine, issued)
     if issued is None or client is None or issued.user is None:
@@ -162,9 +162,9 @@ def _live_client(engine: Engine, issued: Issued | None) -> ClientRecord | None:
 
 
 def _is_for_us(engine: Engine, client: ClientRecord, issued: Issued) -> bool:
-    """Whether this endpoint is meant: it is the audience, or the request named no resource.
+    """Whether the token is for this endpoint: this is its audience, or the request named no resource.
 
-    A token that was asked for by the name of another resource is for that one alone (P-08).
+    A token that was asked for with another resource is only for that one (P-08).
     """
     audience = set(map(canonical_resource, issued.audience))
     if canonical_resource(engine.settings.issuer + ROUTE.path) in audience:
@@ -177,10 +177,10 @@ def _is_for_us(engine: Engine, client: ClientRecord, issued: Issued) -> bool:
 
 
 def _check_key(engine: Engine, client: ClientRecord, issued: Issued, scheme: str, form: Parameters) -> None:
-    """That the token came with the scheme of its type, and with a proof of the key that it is bound to (RFC 9449, 7).
+    """Check that the token came with the scheme of its type, and with a proof of its key if it is bound (RFC 9449, 7).
 
     Raises:
-        InvalidToken: it did not.
+        InvalidToken: it came with another scheme, or without a proof.
         OAuthError: the proof is refused.
     """
     refused = InvalidToken("The access token is not valid.", reason="userinfo-scheme")

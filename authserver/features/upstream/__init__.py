@@ -1,7 +1,7 @@
-"""People sign in here through an OpenID provider of theirs: Entra, Okta, Google, Keycloak and any other (OIDC Core 1.0).
+"""Sign-in through OpenID providers: Entra, Okta, Google, Keycloak and any other (OIDC Core 1.0).
 
-This server is then a client of theirs. What they say decides who somebody is, and nothing else: an account here belongs to
-the issuer and the subject, never to a name or a mail address.
+This server is then a client of the provider. The provider's `iss` and `sub` decide which account is meant; a user name or
+a mail address never does.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Upstream:
     def identity_decision(
         self, provider: str, issuer: str, claims: Mapping[str, Any], user: User | None
     ) -> Decision[Identity] | None:
-        """As the entry of the provider says."""
+        """Decide by the entry of the provider."""
         entry = self._providers.get(provider)
         if entry is None or entry.issuer != issuer:
             return None
@@ -144,7 +144,7 @@ class Upstream:
     def authentication_decision(
         self, session: Session | None
     ) -> Decision[AuthenticationStep | SignIn] | None:
-        """Nobody goes on in a session that came through a provider which is off (UP-04)."""
+        """Require a new sign-in if the session came through a provider that is switched off (UP-04)."""
         through = session.details.get(THROUGH) if session else None
         if through is not None and through["issuer"] in self._ended:
             return allow("provider-off", AuthenticationStep.SIGN_IN_AGAIN)
@@ -152,13 +152,13 @@ class Upstream:
 
     @hookimpl
     def look_after(self, begin: Begin) -> None:
-        """End what came through providers that are off (UP-04)."""
+        """End sessions and grants that came through providers that are switched off (UP-04)."""
         for issuer in self._ended:
             end_all_through(begin, issuer)
 
     @cached_property
     def _ended(self) -> frozenset[str]:
-        """The issuers of the providers that are off, and with which what came through them ends."""
+        """The issuers of the providers that are switched off and whose sessions and grants are to end."""
         return frozenset(
             provider.issuer for provider in self.providers if provider.ends_access and not provider.enabled
         )

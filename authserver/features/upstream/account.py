@@ -1,6 +1,6 @@
-"""The page of the account with the providers that a person signs in through: add one, and take one away.
+"""The account page with the providers through which a person signs in: add one, and remove one.
 
-Whoever is signed in adds a provider by signing in there: that is the only way to join an account that there is (UP-03).
+A signed-in person adds a provider by signing in there: only so can an identity be joined to an existing account (UP-03).
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ ROUTE = Route(
 )
 TAB = _("Ways to sign in")
 TEMPLATE = "authserver.features.upstream:templates/identities.jinja2"
-# What the page says of what was just done; an address can only choose among these.
+# The messages of the page after a change; an address can only choose among these.
 NOTICES: Mapping[str, str] = {
     "identity-joined": _("That provider is added. You can sign in through it from now on."),
     "identity-removed": _("That provider is removed. What you did after signing in through it has ended."),
     "nothing-changed": _("Nothing was changed."),
 }
-# How long ago somebody may have signed in who changes how they sign in.
+# How many seconds ago the person may have signed in who changes the ways to sign in.
 RECENTLY = timedelta(minutes=15)
 
 
@@ -72,7 +72,7 @@ class AccountPage:
 
     def answer(self, request: Request) -> Response:
         """GET and POST /account/identities."""
-        # Before anybody is sent to sign in: a request from another site must not lead anywhere.
+        # Checked before a person is sent to sign in: a request from another site must have no effect.
         form = read_own_form(request) if request.method == "POST" else None
         user, session = request.browser.user, request.browser.session
         if user is None or session is None:
@@ -117,7 +117,7 @@ class AccountPage:
         }
 
     def _add(self, request: Request, user: User, provider: Provider) -> Response:
-        """To the provider, where the person shows who they are there."""
+        """Send the person to the provider, to sign in there."""
         attempt = Attempt(
             provider=provider.name,
             handle=browser_handle(request),
@@ -145,5 +145,5 @@ def _may_remove(user: User, joined: int) -> bool:
 
 
 def _key(identity: JoinedIdentity) -> str:
-    """What names it in a form."""
+    """The value that names an identity in a form."""
     return to_text(digest("joined-identity", f"{identity.issuer} {identity.subject}"))

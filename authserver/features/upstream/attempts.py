@@ -1,7 +1,7 @@
-"""One attempt of a browser to sign in through a provider: it goes there and comes back, and nothing is stored meanwhile.
+"""One attempt of a browser to sign in through a provider: the browser goes there and comes back; nothing is stored.
 
-All of it travels as the `state`, sealed, so that only this server can read it; and it counts only in the browser in
-which it began, which has a mark (a cookie) of its own.
+The whole attempt is in the `state`, sealed, so that only this server can read it. It is valid only in the browser in which
+it began, which has a cookie for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from authserver.api import (
 
 PURPOSE = "provider-attempt"
 KIND = "provider-attempt"
-# How long somebody may take at the provider: to find a telephone, and to set a new password.
+# How long a person may take at the provider, for example to find a telephone or to set a new password.
 LIFETIME = timedelta(minutes=15)
 # How far the clocks of our processes may be apart (T150).
 _APART = timedelta(seconds=60)
@@ -38,10 +38,10 @@ class Foreign(Exception):
 
 
 class Over(Exception):
-    """The attempt has ended: too long ago, or because it has signed somebody in.
+    """The attempt has ended: it is too old, or has signed somebody in.
 
     Attributes:
-        attempt: what it was for.
+        attempt: the attempt.
         was_used: whether it has signed somebody in.
     """
 
@@ -53,19 +53,19 @@ class Over(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What is known when the browser comes back.
+    """An attempt, as it is known when the browser comes back.
 
     Attributes:
-        attempt_id: with which it is used once.
+        attempt_id: the id by which it is used once.
         provider: the name of the entry.
-        handle: under which its browser is marked.
-        nonce: comes back in the ID token.
-        verifier: proves at the token endpoint that this is the same attempt (PKCE).
-        began_at: when.
-        maximum_age: how many seconds before this the sign-in there may have been; None: any. 0: it must be a new one.
-        levels: the `acr` that was asked for there.
-        joins: the id of the person that the identity is to be joined to; "" to sign somebody in.
-        sealed_request, return_page, again: what the person signs in for.
+        handle: the name of the cookie of its browser.
+        nonce: the `nonce` of the ID token.
+        verifier: the code verifier, which proves at the token endpoint that this is the same attempt (PKCE).
+        began_at: when it began.
+        maximum_age: how many seconds before this the sign-in there may have been; None for any, 0 for a new one.
+        levels: the `acr` values that were asked for there.
+        joins: the id of the person to whom the identity is to be joined; "" to sign somebody in.
+        sealed_request, return_page, again: the purpose of the sign-in.
     """
 
     attempt_id: str = field(default_factory=new_identifier)
@@ -83,18 +83,18 @@ class Attempt:
 
     @property
     def challenge(self) -> str:
-        """What the verifier is compared with (RFC 7636, 4.2)."""
+        """The code challenge (RFC 7636, 4.2)."""
         made = hashlib.sha256(self.verifier.encode()).digest()
         return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
 
     @property
     def began(self) -> datetime:
-        """When the person was sent to the other server."""
+        """The time at which the person was sent to the provider."""
         return datetime.fromtimestamp(self.began_at, UTC)
 
 
 def seal(engine: Engine, attempt: Attempt) -> str:
-    """The attempt as a `state`. The pending request in it is sealed already, and goes along as it is."""
+    """The attempt as a `state`. The pending request in it is sealed already."""
     members = asdict(attempt)
     sealed = members.pop("sealed_request")
     request = from_text(sealed) if sealed else b""
@@ -128,7 +128,7 @@ def unseal(engine: Engine, state: str, browser: Browser, provider: str) -> Attem
 
 
 def use(engine: Engine, attempt: Attempt) -> bool:
-    """Use it up, in the transaction of this request; False if another request did first."""
+    """Use the attempt up in the transaction of this request; False if another request did so first."""
     return engine.stores.kept.add_once(
         Kept(
             kind=KIND,

@@ -1,4 +1,4 @@
-"""What a provider publishes: where its endpoints are, and its keys (OpenID Connect Discovery 1.0)."""
+"""The documents of a provider: its metadata and its keys (OpenID Connect Discovery 1.0)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from authserver.api import (
 from authserver.features.upstream.providers import BASIC, POST, Provider
 
 WELL_KNOWN = "/.well-known/openid-configuration"
-# Of the members, those that must be addresses; UserInfo need not be there (OpenID Connect Discovery, 3).
+# The members that must be addresses; UserInfo may be absent (OpenID Connect Discovery, 3).
 _ADDRESSES = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 _USERINFO = "userinfo_endpoint"
 
 
 class NotUsable(Exception):
-    """The documents of a provider cannot be had, or are not its own. The message is for operators.
+    """The documents of a provider cannot be fetched, or are those of another. The message is for operators.
 
     Attributes:
-        reason: what happened, as a reason of the plugin.
-        is_temporary: whether trying again may help.
+        reason: the reason, as declared by the plugin.
+        is_temporary: whether another attempt may help.
     """
 
     def __init__(self, reason: str, detail: str, *, is_temporary: bool = False) -> None:
@@ -40,13 +40,13 @@ class NotUsable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """What a provider says of itself, as far as it is used here.
+    """The metadata of a provider that is used here.
 
     Attributes:
-        issuer: what it calls itself.
-        userinfo: "" if there is none.
-        names_itself: whether its answers say who they are from (RFC 9207, 3).
-        auth_methods: how clients may prove who they are.
+        issuer: its issuer identifier.
+        userinfo: the URL of its UserInfo endpoint; "" if there is none.
+        names_itself: whether its authorization responses have `iss` (RFC 9207, 3).
+        auth_methods: the methods of client authentication.
     """
 
     issuer: str
@@ -58,7 +58,7 @@ class Endpoints:
     auth_methods: tuple[str, ...]
 
     def auth_method(self, provider: Provider) -> str:
-        """How this server proves who it is there: as the settings say, or else as the provider prefers."""
+        """The method with which this server authenticates there: that of the settings, or else the preferred one."""
         if provider.auth_method:
             return provider.auth_method
         return BASIC if BASIC in self.auth_methods or POST not in self.auth_methods else POST
@@ -73,7 +73,7 @@ def _read_endpoints(reply: Reply) -> Endpoints:
             raise ValueError(f"{name} is missing")
         if problem := fetched_problem(address):
             raise ValueError(f"{name}: {problem}")
-    # Without it, this is the only one (OpenID Connect Discovery, 3).
+    # The default (OpenID Connect Discovery, 3).
     methods = found.get("token_endpoint_auth_methods_supported", [BASIC])
     if not isinstance(found.get("issuer"), str) or not isinstance(methods, list):
         raise ValueError("issuer or token_endpoint_auth_methods_supported is missing or malformed")
@@ -92,7 +92,7 @@ def _read_keys(reply: Reply) -> TrustedKeys:
     return TrustedKeys.read(reply.body)
 
 
-# People still get in when a provider cannot publish for a while; a key that it withdraws is refused an hour later at most.
+# People can sign in while the documents of a provider cannot be fetched; a withdrawn key is refused after an hour at most.
 CONFIGURATION = DocumentKind(
     name="provider configuration", read=_read_endpoints, maximum_age=3600, last_good_for=86_400
 )
@@ -107,18 +107,18 @@ KEY_SET = DocumentKind(
 
 
 def endpoints_of(engine: Engine, provider: Provider) -> Endpoints:
-    """What the provider says of itself, if it is who the settings say. Raises NotUsable."""
+    """The metadata of the provider, if its issuer is that of the settings. Raises NotUsable."""
     try:
         found = engine.fetcher.fetch(CONFIGURATION, provider.issuer.rstrip("/") + WELL_KNOWN).value
     except FetchFailed as failed:
         raise _not_usable("provider-unreachable", "provider-configuration-refused", failed) from None
-    # Character by character (OpenID Connect Discovery, 4.3): else another one could speak for it.
+    # Compared character by character (OpenID Connect Discovery, 4.3): else another server could replace it.
     if found.issuer != provider.issuer:
         raise NotUsable(
             "provider-issuer-differs",
             f"it calls itself {found.issuer[:200]!r}, and the settings call it {provider.issuer!r}",
         )
-    # The settings allow plain http to this machine, and no document does.
+    # The settings may allow plain http to this machine; a document may not.
     addresses = (found.authorization, found.token, found.keys, found.userinfo)
     if not provider.is_local and any(address.startswith("http:") for address in addresses):
         raise NotUsable("provider-configuration-refused", "it names an address without TLS")
@@ -126,13 +126,13 @@ def endpoints_of(engine: Engine, provider: Provider) -> Endpoints:
 
 
 def keys_of(engine: Engine, endpoints: Endpoints, *, again: bool) -> TrustedKeys:
-    """The keys that the provider signs with.
+    """The signing keys of the provider.
 
     Args:
-        again: whether a newer set is wanted, because a key was not in it.
+        again: whether to fetch a newer set, because it lacked a key.
 
     Raises:
-        NotUsable: there are none.
+        NotUsable: the keys cannot be fetched.
     """
     try:
         return engine.fetcher.fetch(KEY_SET, endpoints.keys, again=again).value

@@ -1,6 +1,6 @@
-"""What ends with a session at a provider, and with a provider that is off.
+"""Ends the sessions here that came through a session at a provider, or through a provider that is switched off.
 
-A provider says that somebody signed out there with a logout token (OpenID Connect Back-Channel Logout 1.0, 2).
+With a logout token a provider says that a person has signed out there (OpenID Connect Back-Channel Logout 1.0, 2).
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ LOGOUT = Route(
 TYPE = "logout+jwt"
 EVENT = "http://schemas.openid.net/event/backchannel-logout"
 KIND = "provider-logout"
-# Why sessions ended, as events keep it.
+# The reasons for which sessions ended, as events keep them.
 SIGNED_OUT_THERE, OFF = "signed-out-at-provider", "provider-off"
-# Identities of a provider that are looked at in one transaction.
+# Identities of a provider that are read in one transaction.
 PAGE = 200
 
 
@@ -76,7 +76,7 @@ class BackChannel:
             raise NothingThere
         engine = request.engine
         text = read_form(request).require("logout_token")
-        # Anybody can send one, and each may have the keys fetched.
+        # Anybody can send a token, and each may cause a fetch of the keys.
         claimed = claim_rate(engine, Counted.FAILED_FETCH)
         claims = _read(engine, provider, text)
         give_back_rate(engine, claimed)
@@ -95,7 +95,7 @@ def _read(engine: Engine, provider: Provider, text: str) -> Mapping[str, Any]:
             "The keys of the provider cannot be had now.", reason=problem.reason
         ) from None
     events, jti, subject, session = (claims.get(name) for name in ("events", "jti", "sub", "sid"))
-    # An ID token is none, and neither is any other statement about somebody (Back-Channel Logout, 2.6).
+    # An ID token is no logout token, and neither is any other statement about a person (Back-Channel Logout, 2.6).
     if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict) or "nonce" in claims:
         raise _invalid("provider-logout-event")
     named = [each for each in (subject, session) if each is not None]
@@ -115,19 +115,19 @@ def _read(engine: Engine, provider: Provider, text: str) -> Mapping[str, Any]:
 
 
 def end_sessions(engine: Engine, provider: Provider, claims: Mapping[str, Any]) -> None:
-    """End the sessions here that a logout token is about: of this person, of this session there, or of both."""
+    """End the sessions here that a logout token names: by the person, by the session there, or by both."""
     session, subject = claims.get("sid"), claims.get("sub")
     if subject is None:
         known = engine.stores.kept.find(KIND, _key_of(provider, str(session)))
         subject = known.details["subject"] if known else None
     joined = None if subject is None else engine.stores.identities.find(provider.issuer, subject)
     if joined is not None:
-        # What applications got in these sessions ends with them, as after any sign-out.
+        # The grants that applications got in these sessions end with them, as after any sign-out.
         end_through(engine, joined.user_id, provider.issuer, SIGNED_OUT_THERE, access=False, session=session)
 
 
 def remember_session(engine: Engine, provider: Provider, subject: str, session: str) -> None:
-    """Keep whose session there this is: a logout token may name nothing else."""
+    """Store the person of a session there, because a logout token may name only the session."""
     until = engine.now + timedelta(seconds=engine.settings.session_lifetime)
     engine.stores.kept.add_once(
         Kept(
@@ -141,7 +141,7 @@ def remember_session(engine: Engine, provider: Provider, subject: str, session: 
 
 
 def end_all_through(begin: Begin, issuer: str) -> None:
-    """End the sessions of everybody that came through this provider, and what they agreed to in them."""
+    """End all sessions that came through this provider, and the grants that people gave in them."""
     after = ""
     while True:
         with begin() as engine:

@@ -1,4 +1,4 @@
-"""Signing in through a provider: the way there, the way back, and the page for whatever goes wrong between them."""
+"""Sign-in through a provider: the view that sends the browser there, the callback, and the error page."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ START = Route("provider_start", "/login/{provider}", ("GET",), refused=EventType
 CALLBACK = Route(
     "provider_callback", "/login/{provider}/callback", ("GET",), refused=EventType.SIGN_IN_REFUSED
 )
-# Where a person's account lists them (`account.py`).
+# The path of the account page that lists them (`account.py`).
 ACCOUNT = "account_identities"
 # Ten digits are three centuries.
 _SECONDS = re.compile(r"[0-9]{1,10}")
-# Where the verified answer of the provider is kept when a request is repeated because of the database: a code works once.
+# The key of the verified answer: the database may make the server repeat the request, but a code works once.
 _REDEEMED = "authserver.provider_answer"
 
 
@@ -68,7 +68,7 @@ def _(sentence: str) -> str:
 
 
 class SignInFailed(PageError):
-    """Somebody came back from a provider, or was to go there, and is not signed in; the page says why, and a way on."""
+    """A sign-in through a provider failed; the page says why, and what the person can do."""
 
     def __init__(
         self, reason: str, told: str, provider: Provider, purpose: Purpose, *, detail: str = ""
@@ -85,7 +85,7 @@ class Unavailable(SignInFailed):
     status = 503
 
 
-# What the page says, by what happened; what operators read of it is in the event.
+# The sentences of the page, by reason; operators read the reason in the event.
 DENIED = _("You did not allow it there, or that provider does not let you use this service.")
 SIGN_IN_THERE = _("That provider needs you to sign in there first, and was not asked in a way that lets you.")
 BUSY = _(
@@ -115,7 +115,7 @@ REFUSED = _(
 OTHERS = _("That account is joined to another person here already.")
 SIGNED_OUT = _("You were signed out meanwhile. Sign in, and add the provider again.")
 
-# What a provider may answer instead of a code (OAuth 2.1, 4.1.2.1; OIDC Core, 3.1.2.6), and what that means for the person.
+# The errors of a provider in place of a code (OAuth 2.1, 4.1.2.1; OIDC Core, 3.1.2.6), and their reasons on the page.
 _ERRORS: Mapping[str, tuple[str, str]] = {
     "access_denied": ("provider-denied", DENIED),
     "login_required": ("provider-login-required", SIGN_IN_THERE),
@@ -124,7 +124,7 @@ _ERRORS: Mapping[str, tuple[str, str]] = {
     "account_selection_required": ("provider-login-required", SIGN_IN_THERE),
 }
 _AWAY = ("temporarily_unavailable", "server_error")
-# Why nobody is let in whom the provider vouches for.
+# The reasons of a refusal although the provider has authenticated the person.
 _NOT_LET_IN: Mapping[str, str] = {"identity-unknown": UNKNOWN, "identity-name-taken": TAKEN}
 _NOT_BELIEVED: Mapping[str, str] = {"provider-sign-in-old": NOT_RECENT}
 
@@ -143,7 +143,7 @@ class Pages:
         config.add_sign_in_way(lambda asked: self.ways(issuer_path, asked))
 
     def ways(self, issuer_path: str, asked: Parameters) -> Sequence[SignInWay]:
-        """A button for each provider that is on; the one that the request hints at comes first (UP-11)."""
+        """A button for each enabled provider; the one that the request hints at comes first (UP-11)."""
         expected = expected_domain(asked)
         return [
             SignInWay(
@@ -160,7 +160,7 @@ class Pages:
         provider = self._provider(request)
         purpose = read_purpose(request, _read(request))
         if request.browser.user is not None and not purpose.must_sign_in:
-            # Signed in meanwhile, in another tab perhaps; and no link of somebody else changes who is signed in.
+            # Signed in already, perhaps in another tab; and a link of another person must not change who is signed in.
             return go_on(request, purpose)
         requester = requester_of(request, purpose)
         asked = requester.parameters if requester else Parameters.parse("")
@@ -208,7 +208,7 @@ class Pages:
             "max_age": "" if attempt.maximum_age is None else str(attempt.maximum_age),
             "acr_values": " ".join(attempt.levels),
             **hints,
-            # A new sign-in asks for more than the choice of an account does, and some take one value only.
+            # A new sign-in includes the choice of an account, and some providers accept only one value.
             **({"prompt": "login"} if attempt.maximum_age == 0 else {}),
         }
         return with_query(endpoints.authorization, [(name, text) for name, text in sent.items() if text])
@@ -260,7 +260,7 @@ class Pages:
             raise _away(problem, provider, purpose) from None
 
     def _attempt(self, request: Request, provider: Provider, answer: Parameters) -> Attempt:
-        """The attempt that this browser began. Raises SignInFailed."""
+        """The attempt of this browser. Raises SignInFailed."""
         states = answer.all("state")
         try:
             if len(states) != 1:
@@ -277,14 +277,14 @@ class Pages:
     def _redeem(
         self, request: Request, provider: Provider, endpoints: Endpoints, attempt: Attempt, answer: Parameters
     ) -> VouchedIdentity:
-        """Who it is, by the code of this answer. Raises SignInFailed, TooManyRequests."""
+        """Redeem the code of this answer: the identity of the person. Raises SignInFailed, TooManyRequests."""
         purpose, engine = purpose_of(attempt), request.engine
         errors, codes = answer.all("error"), answer.all("code")
         if errors:
             raise _refused_there(errors[0], provider, purpose)
         if len(codes) != 1 or not codes[0]:
             raise SignInFailed("provider-answer-malformed", BROKEN, provider, purpose)
-        # Each costs the provider work, in the name of this server.
+        # Each attempt makes work for the provider, in the name of this server.
         claimed = claim_rate(engine, Counted.SIGN_IN)
         try:
             vouched = redeem(engine, provider, endpoints, attempt, codes[0], callback_url(request, provider))
@@ -298,9 +298,15 @@ class Pages:
 
 
 def _join(request: Request, provider: Provider, attempt: Attempt, vouched: VouchedIdentity) -> Response:
-    """Join the identity to whoever is signed in and asked for that (UP-03)."""
-    user = request.browser.user
-    if user is None or user.user_id != attempt.joins:
+    """Join the identity to the signed-in person who asked for it (UP-03)."""
+    user, session = request.browser.user, request.browser.session
+    if (
+        user is None
+        or session is None
+        or user.user_id != attempt.joins
+        # The provider may have taken its time: whoever signed out everywhere meanwhile wants nothing to be added.
+        or not request.engine.stores.sessions.hold(session.digest)
+    ):
         raise SignInFailed("provider-signed-out", SIGNED_OUT, provider, Purpose(return_page=ACCOUNT))
     if not attempts.use(request.engine, attempt):
         raise SignInFailed("provider-attempt-used", USED, provider, purpose_of(attempt))
@@ -312,12 +318,12 @@ def _join(request: Request, provider: Provider, attempt: Attempt, vouched: Vouch
 
 
 def callback_url(request: Request, provider: Provider) -> str:
-    """Where the provider sends the browser back to: one address for each (RFC 9700, 4.4.2)."""
+    """The redirect URI for this provider: each has its own (RFC 9700, 4.4.2)."""
     return own_url(request, CALLBACK.name).replace("{provider}", provider.name)
 
 
 def purpose_of(attempt: Attempt) -> Purpose:
-    """What the person signs in for."""
+    """The purpose of the sign-in."""
     return Purpose(
         sealed_request=attempt.sealed_request,
         return_page=attempt.return_page,
@@ -327,7 +333,7 @@ def purpose_of(attempt: Attempt) -> Purpose:
 
 
 def expected_domain(asked: Parameters) -> str:
-    """The domain of the person that an application expects; "" if it does not say. Anybody may have written it."""
+    """The expected domain of the person, from the request of the application; "" without one. It is not trusted."""
     domain = (
         next(iter(asked.all("domain_hint")), "") or next(iter(asked.all("login_hint")), "").rpartition("@")[2]
     )
@@ -335,7 +341,7 @@ def expected_domain(asked: Parameters) -> str:
 
 
 def failed_page(failed: SignInFailed, request: Request) -> Response:
-    """What went wrong, and the ways on from there."""
+    """The error page: the reason, and what the person can do."""
     provider, purpose = failed.provider, failed.purpose
     is_over = request.browser.user is not None and not purpose.must_sign_in
     page: dict[str, Any] = {
@@ -358,7 +364,7 @@ def failed_page(failed: SignInFailed, request: Request) -> Response:
 
 
 def _read(request: Request) -> Parameters:
-    """The parameters of the address; a `state` has a whole authorization request in it."""
+    """The parameters of the address; a `state` may be long, because it contains an authorization request."""
     try:
         return read_query(request, parse=lambda query: Parameters.parse(query, maximum=MAXIMUM_HEAD))
     except InvalidRequest as error:
@@ -366,14 +372,14 @@ def _read(request: Request) -> Parameters:
 
 
 def _check_sender(provider: Provider, endpoints: Endpoints, answer: Parameters, purpose: Purpose) -> None:
-    """Whether the answer is from the provider that was asked (RFC 9207, 2.4). Raises SignInFailed."""
+    """Check that the answer is from the provider that was asked (RFC 9207, 2.4). Raises SignInFailed."""
     named = answer.all("iss")
     if named != (provider.issuer,) and (named or endpoints.names_itself):
         raise SignInFailed("provider-answer-issuer", BROKEN, provider, purpose)
 
 
 def _refused_there(error: str, provider: Provider, purpose: Purpose) -> SignInFailed:
-    """What the person is told of an error of the provider."""
+    """The failure for an error code of the provider."""
     if error in _AWAY:
         return Unavailable("provider-unavailable", BUSY, provider, purpose)
     reason, told = _ERRORS.get(error, ("provider-error", BROKEN))
@@ -388,11 +394,11 @@ def _away(problem: NotUsable, provider: Provider, purpose: Purpose) -> SignInFai
 
 
 def _prompts(asked: Parameters) -> list[str]:
-    """What the application wants the person to be asked (OIDC Core, 3.1.2.1)."""
+    """The values of `prompt` in the request of the application (OIDC Core, 3.1.2.1)."""
     return next(iter(asked.all("prompt")), "").split(" ")
 
 
 def _maximum_age(asked: Parameters) -> int | None:
-    """How many seconds ago the person may have signed in, as the application says."""
+    """The `max_age` of the request of the application, or None."""
     text = next(iter(asked.all("max_age")), "")
     return int(text) if _SECONDS.fullmatch(text) else None

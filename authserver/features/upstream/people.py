@@ -1,4 +1,4 @@
-"""What becomes of the claims of a provider: a name, groups and attributes, as its entry says."""
+"""Makes a user name, groups and attributes from the claims of a provider, according to its entry."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from authserver.api import Identity, User
 from authserver.features.upstream.providers import Provider
 
-# The attribute that has an address once it was proven, beside the one that has it in any case.
+# The attribute with the verified mail address, beside the one with the address itself.
 EMAIL, VERIFIED_EMAIL = "email", "email_verified"
 
 
 def identity_of(provider: Provider, claims: Mapping[str, Any], user: User | None) -> Identity:
-    """What the entry makes of the claims.
+    """The identity that the entry makes from the claims.
 
     Args:
-        user: the person that they are about, if somebody here is.
+        user: the person with this identity; None for a person without an account here.
     """
     return Identity(
         username=user.username if user else _text(claims, provider.username),
@@ -39,7 +39,7 @@ def _groups(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...] | 
 def _attributes(
     provider: Provider, claims: Mapping[str, Any], user: User | None
 ) -> Mapping[str, tuple[str, ...]] | None:
-    """All attributes of the person: those that the entry names as the claims say, the others as they are."""
+    """All attributes of the person: those of the entry with the values of the claims, the others as they are stored."""
     if not provider.attributes:
         return None
     found = {name: _texts(claims.get(claim)) for name, claim in provider.attributes}
@@ -52,9 +52,9 @@ def _attributes(
 
 
 def _methods(provider: Provider, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """How the person was authenticated: through this provider, and as it says where that counts (RFC 8176)."""
+    """The methods of authentication: that of this provider, and its own ones if they are trusted (RFC 8176)."""
     acr = claims.get("acr")
-    # A level counts that was asked for, or needs not to be: what it says of itself unasked is the same.
+    # A level counts whether it was asked for or not: the provider's statement is equally true in both cases.
     by_level = provider.methods_of.get(acr, ()) if isinstance(acr, str) else ()
     said = _texts(claims.get("amr")) if provider.trusts_methods else ()
     return tuple(dict.fromkeys((provider.name, *by_level, *said)))
@@ -66,6 +66,6 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A text, or several; what else there is, is left out."""
+    """The texts in a claim that is a text or a list; other values are left out."""
     values: Iterable[object] = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(each for each in values if isinstance(each, str) and each))

@@ -1,4 +1,4 @@
-"""The providers that people may sign in through: one entry of settings for each."""
+"""The providers through which people may sign in: one entry of settings for each."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from functools import cached_property
 from authserver.api import MAXIMUM_IDENTIFIER, TRUSTED_ALGORITHMS, Secret, fetched_problem
 
 BASIC, POST = "client_secret_basic", "client_secret_post"
-# It is in the addresses of the provider.
+# The name is part of the addresses for the provider.
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
-# As scopes, claims and values of `acr` are written in requests.
+# The characters of scopes, claims and values of `acr` in requests.
 _WORD = re.compile(r"[!#-\[\]-~]{1,200}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """An OpenID provider: who it is, what this server is there, and what becomes of what it says of people.
+    """An OpenID provider: its identifiers, this server's registration there, and the use of its claims.
 
     Attributes:
-        name: in its addresses: `/login/NAME/callback` is what to register there.
-        issuer: what it calls itself, character by character; its documents are found below it.
-        client_id, client_secret: what this server is there.
-        label: what the sign-in page calls it; empty: the name.
+        name: its name in addresses: `/login/NAME/callback` is the redirect URI to register there.
+        issuer: its issuer identifier, character by character; its metadata are found below it.
+        client_id, client_secret: the registration of this server there.
+        label: its name on the sign-in page; empty: `name`.
         enabled: whether people may sign in through it.
-        ends_access: whether what came through it ends while it is not enabled: sessions, and what was agreed to in them.
-        adds_people: whether somebody who was never here gets an account.
-        scopes: what it is asked for besides `openid`.
-        auth_method: how this server proves who it is there; empty: as the provider says.
-        algorithms: what its ID tokens may be signed with.
-        asks_userinfo: whether it is asked for claims that its ID token has not; most tell them there only.
-        username: the claim that becomes the user name of somebody who gets an account.
-        display_name: the claim that becomes the display name then.
-        groups_claim: the claim that has the groups; empty: groups are looked after here.
-        groups: a line each, `group there = group here`; others are left out. Without lines all are taken as they are.
-        administering_groups: groups here whose members administer this server that may come from there; no other does.
+        ends_access: whether sessions that came through it, and grants given in them, end while it is not enabled.
+        adds_people: whether a person without an account here gets one.
+        scopes: the scopes to ask for besides `openid`.
+        auth_method: how this server authenticates there; empty: the method that the provider prefers.
+        algorithms: the accepted algorithms of its ID tokens.
+        asks_userinfo: whether UserInfo is asked for claims that the ID token lacks; most providers have them only there.
+        username: the claim that becomes the user name of a new account.
+        display_name: the claim that becomes the display name of a new account.
+        groups_claim: the claim with the groups; empty: groups are managed here.
+        groups: a line each, `group there = group here`; others are left out. Without lines all groups keep their names.
+        administering_groups: groups with the right to administer this server that may come from there; no others may.
         attributes: a line each, `attribute here = claim`.
-        trusts_email: whether an address that it calls verified counts as verified here, too.
-        trusts_methods: whether what it says of how people signed in there (`amr`) counts here, too.
-        levels: a line each, `level here = acr there`: what it is asked for where an application asks for that level.
-        methods: a line each, `acr there = method+method`: what a sign-in of that level there counts as here.
-        domains: domains of mail addresses whose people are expected to use it; nothing else follows from that.
+        trusts_email: whether an address that it marks as verified counts as verified here, too.
+        trusts_methods: whether its methods of authentication (`amr`) count here, too.
+        levels: a line each, `level here = acr there`: the `acr` to ask for if an application asks for that level.
+        methods: a line each, `acr there = method+method`: the methods here of a sign-in of that level there.
+        domains: domains of mail addresses whose people are expected to use it; they decide nothing else.
     """
 
     name: str
@@ -89,17 +89,17 @@ class Provider:
 
     @property
     def title(self) -> str:
-        """What people read."""
+        """Its name for people."""
         return self.label or self.name
 
     @property
     def scope(self) -> str:
-        """What it is asked for."""
+        """The `scope` of requests to it."""
         return " ".join(dict.fromkeys(("openid", *self.scopes)))
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this very machine, without TLS."""
+        """Whether it is on this machine, without TLS."""
         return self.issuer.startswith("http:")
 
     @cached_property
@@ -109,10 +109,10 @@ class Provider:
 
     @cached_property
     def acr_of(self) -> dict[str, str]:
-        """What is asked for there, by the level here."""
+        """The `acr` to ask for there, by the level here."""
         return dict(self.levels)
 
     @cached_property
     def methods_of(self) -> dict[str, tuple[str, ...]]:
-        """What counts here as the methods of a sign-in, by the `acr` there."""
+        """The methods of a sign-in here, by the `acr` there."""
         return {acr: tuple(methods.split("+")) for acr, methods in self.methods}

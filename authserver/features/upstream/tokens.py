@@ -1,6 +1,6 @@
-"""What a provider answers with at its endpoints: a code becomes an ID token, which is verified before anything is believed.
+"""Redeems codes at the token endpoint of a provider, and verifies ID tokens.
 
-The token for its API is used for UserInfo at most, and forgotten; no refresh token is asked for.
+The access token is used only for UserInfo, and is not stored; no refresh token is asked for.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MAXIMUM_ANSWER = 65_536
 MAXIMUM_SUBJECT = 255
 # By how much the clocks of providers may differ from ours (R-11, T150).
 SKEW = timedelta(seconds=30)
-# A newer key set may have the key: another one, or another under the same name.
+# Reasons for which the key set is fetched again: it may have a new key, or another key under the same `kid`.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
 
 
 class Refused(Exception):
-    """What the provider answered is not believed; `reason` says why, to operators, and repeats nothing of it."""
+    """The answer of the provider is not accepted; `reason` says why, for operators, and repeats nothing of the answer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What the token endpoint gave."""
+    """The answer of the token endpoint."""
 
     id_token: str = field(repr=False)
     access_token: str = field(default="", repr=False)
@@ -54,10 +54,10 @@ class _Answer:
 def redeem(
     engine: Engine, provider: Provider, endpoints: Endpoints, attempt: Attempt, code: str, redirect_uri: str
 ) -> VouchedIdentity:
-    """Who the person is, for the code that the browser brought (OIDC Core, 3.1.3).
+    """Redeem the code of the browser: the identity of the person (OIDC Core, 3.1.3).
 
     Raises:
-        Refused: the provider refuses the code, or its answer is not believed.
+        Refused: the provider refuses the code, or its answer is not accepted.
         NotUsable: it cannot be asked now.
     """
     answer = _exchange(engine, provider, endpoints, attempt, code, redirect_uri)
@@ -65,7 +65,7 @@ def redeem(
     subject = claims.get("sub", "")
     if not isinstance(claims.get("nonce"), str) or not equal(claims["nonce"], attempt.nonce):
         raise Refused("provider-nonce")
-    # It was made for this attempt: one from before is a stolen one.
+    # The ID token must be made for this attempt: an older one may be stolen.
     if claims["iat"] < (attempt.began - SKEW).timestamp():
         raise Refused("provider-token-old")
     if not subject or len(subject) > MAXIMUM_SUBJECT or not subject.isprintable():
@@ -90,11 +90,11 @@ def redeem(
 def verified(
     engine: Engine, provider: Provider, endpoints: Endpoints, text: str, *, typ: str
 ) -> Mapping[str, Any]:
-    """The claims of a token that the provider made for this server, in force now (OIDC Core, 3.1.3.7).
+    """The claims of a token that the provider made for this server, valid now (OIDC Core, 3.1.3.7).
 
     Raises:
-        Refused: it is not.
-        NotUsable: its keys cannot be had.
+        Refused: it is not such a token.
+        NotUsable: the keys of the provider cannot be fetched.
     """
     try:
         return _verified(engine, provider, endpoints, text, typ=typ)
@@ -102,7 +102,7 @@ def verified(
         if bad.reason not in _KEY_MAY_BE_NEW:
             raise _refused(bad) from None
     try:
-        # Once, and not more often than the kind allows: the provider may have begun to sign with a new key.
+        # Fetch the keys again once, as often as the kind of document allows: the provider may sign with a new key.
         return _verified(engine, provider, endpoints, text, typ=typ, again=True)
     except BadAssertion as bad:
         raise _refused(bad) from None
@@ -134,7 +134,7 @@ def _exchange(
     }
     headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
     if endpoints.auth_method(provider) == BASIC:
-        # Each part is encoded first (RFC 6749, 2.3.1).
+        # Client id and secret are form-encoded first (RFC 6749, 2.3.1).
         pair = f"{quote_plus(provider.client_id)}:{quote_plus(provider.client_secret.value)}"
         headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
     else:
@@ -147,7 +147,7 @@ def _exchange(
 
 
 def _userinfo(endpoints: Endpoints, engine: Engine, access_token: str, subject: str) -> Mapping[str, Any]:
-    """What UserInfo says of the same person (OIDC Core, 5.3.2)."""
+    """The claims of UserInfo about the same person (OIDC Core, 5.3.2)."""
     if not access_token or not access_token.isprintable():
         raise Refused("provider-userinfo")
     headers = {
@@ -156,7 +156,7 @@ def _userinfo(endpoints: Endpoints, engine: Engine, access_token: str, subject: 
         "Content-Type": "application/x-www-form-urlencoded",
     }
     claims = _object(_post(engine, endpoints.userinfo, "", headers), "provider-userinfo")
-    # Else it could be about another person (OIDC Core, 5.3.2).
+    # Else the claims could be about another person (OIDC Core, 5.3.2).
     if claims.get("sub") != subject:
         raise Refused("provider-userinfo-subject")
     return claims
@@ -182,10 +182,10 @@ def _object(reply: Reply, refused: str) -> Mapping[str, Any]:
 
 
 def _authenticated_at(engine: Engine, attempt: Attempt, claims: Mapping[str, Any]) -> datetime | None:
-    """When the person signed in there, as far as that counts here; None for just now.
+    """When the person signed in there, according to the provider; None for just now.
 
-    A provider that was asked for a recent sign-in must say when that was, and be right: it may have ignored the question
-    (OIDC Core, 3.1.2.1; RFC 9470, 4). Raises Refused.
+    If a recent sign-in was asked for, the provider must state its time, and it must be recent, because a provider may
+    ignore that parameter (OIDC Core, 3.1.2.1; RFC 9470, 4). Raises Refused.
     """
     said = claims.get("auth_time")
     if said is not None and (type(said) is not int or not 0 <= said <= (engine.now + SKEW).timestamp()):
@@ -194,7 +194,7 @@ def _authenticated_at(engine: Engine, attempt: Attempt, claims: Mapping[str, Any
         return None if said is None else min(datetime.fromtimestamp(said, UTC), engine.now)
     if said is None or said < (attempt.began - timedelta(seconds=attempt.maximum_age) - SKEW).timestamp():
         raise Refused("provider-sign-in-old")
-    # Just now, if it had to be a new one: seconds are too coarse to compare with the time of the request.
+    # Just now, if a new sign-in was asked for: seconds are too coarse to compare with the time of the request.
     return None if attempt.maximum_age == 0 else min(datetime.fromtimestamp(said, UTC), engine.now)
 
 

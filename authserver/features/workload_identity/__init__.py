@@ -40,8 +40,8 @@ _REFUSED = "The assertion is not valid."
 class WorkloadIdentity:
     """Let programs present the identity that their platform gave them, such as Kubernetes or GitHub Actions (RFC 7523).
 
-    The issuers are in the database (`authserver issuer add`), with a rule for each workload. What one gets lives for 15
-    minutes at most, and not longer than the assertion.
+    The issuers are in the database (`authserver issuer add`) or in the INI (authserver.trusted_issuers), with a rule for
+    each workload. What one gets lives for 15 minutes at most, and not longer than the assertion.
     """
 
     immediate: ClassVar[bool] = True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authserver.storage import migrate
-from authserver.testing.server import SETTINGS, Server
+from authserver.testing.server import Server
 from authserver_team_scopes import TeamScopes
 
 TEAMS = """
@@ -61,19 +61,6 @@ def policy(write: Callable[..., Path], make_policy: Callable[..., TeamScopes]) -
 
 
 @pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def make_server(authserver_server: Callable[..., Server]) -> Callable[..., Server]:
     """Make a server with this plugin and these settings of it."""
-    servers: list[Server] = []
-
-    def make(**settings: str) -> Server:
-        url = f"sqlite:///{tmp_path}/authserver.sqlite"
-        migrate.upgrade(url)
-        ini = {f"authserver.plugin.team_scopes.{name}": text for name, text in settings.items()}
-        servers.append(
-            Server(url, {"authserver.plugins": SETTINGS["authserver.plugins"] + "team_scopes\n", **ini})
-        )
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
+    return partial(authserver_server, "team_scopes")

@@ -11,7 +11,7 @@ import pytest
 import time_machine
 
 from authserver.settings import SettingsError
-from authserver.testing.server import PASSWORD, Server, query_of
+from authserver.testing.server import Server, query_of
 
 SCOPES = ("profile", "files.read", "files.write")
 MONDAY = datetime(2026, 3, 2, 12, 0, tzinfo=ZoneInfo("Europe/Oslo"))
@@ -31,7 +31,6 @@ def test_a_token_has_the_scopes_of_the_teams_at_that_time(
     make_server: Callable[..., Server], write: Callable[..., Path]
 ) -> None:
     server = make_server(file=str(write()), timezone="Europe/Oslo")
-    server.add_user("ann", PASSWORD)
     with time_machine.travel(SUNDAY):
         assert granted(server) == ["files.read", "profile"]
     with time_machine.travel(MONDAY):
@@ -42,7 +41,6 @@ def test_a_refusal_names_the_policy_and_its_reason_in_the_event(
     make_server: Callable[..., Server], write: Callable[..., Path]
 ) -> None:
     server = make_server(file=str(write()), timezone="Europe/Oslo")
-    server.add_user("ann", PASSWORD)
     client, _ = server.add_client(scopes=SCOPES)
     browser = server.browser()
     with time_machine.travel(SUNDAY):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authserver.api import Secret
-from authserver.storage import migrate
-from authserver.testing.server import SETTINGS, Server
+from authserver.testing.server import Server
 from authserver_webhook_policy import HOOKS, WebhookPolicy
 
 # The tests are no package: what they share lies beside them.
@@ -51,26 +51,13 @@ def policy(make_policy: Callable[..., WebhookPolicy]) -> WebhookPolicy:
 
 
 @pytest.fixture
-def make_server(tmp_path: Path, endpoint: Listener) -> Iterator[Callable[..., Server]]:
+def make_server(authserver_server: Callable[..., Server], endpoint: Listener) -> Callable[..., Server]:
     """Make a server that asks this endpoint, with these settings of the plugin.
 
     `without` names shipped plugins to leave out.
     """
-    servers: list[Server] = []
 
-    def make(*, without: tuple[str, ...] = (), plugin: str = "webhook_policy", **settings: str) -> Server:
-        url = f"sqlite:///{tmp_path}/authserver.sqlite"
-        migrate.upgrade(url)
-        names = [name for name in SETTINGS["authserver.plugins"].split() if name not in without]
-        values = {"url": endpoint.url, "secret": SECRET, **settings}
-        ini: dict[str, str | None] = {
-            f"authserver.plugin.webhook_policy.{name}": text for name, text in values.items()
-        }
-        for name in without:
-            ini |= {key: None for key in SETTINGS if key.startswith(f"authserver.plugin.{name}.")}
-        servers.append(Server(url, {"authserver.plugins": " ".join([*names, plugin]), **ini}))
-        return servers[-1]
+    def make(*, plugin: str = "webhook_policy", **settings: Any) -> Server:
+        return authserver_server(plugin, **{"url": endpoint.url, "secret": SECRET, **settings})
 
-    yield make
-    for server in servers:
-        server.close()
+    return make

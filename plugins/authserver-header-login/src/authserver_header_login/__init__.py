@@ -16,7 +16,7 @@ __all__ = ["HeaderLogin"]
 SECRET_HEADER = "x-proxy-secret"
 
 _HEADER = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-# Headers that a browser sends, or that prove something else.
+# Headers that a browser sends, or that authenticate something else.
 _NOT_FOR_NAMES = ("authorization", "cookie", "host", "user-agent", SECRET_HEADER)
 
 
@@ -25,14 +25,14 @@ class HeaderLogin:
     """Trust a header with the name of the signed-in user, if it comes from the proxy.
 
     Attributes:
-        header: the one with the user name.
-        name_header: the one with the person's name for the pages; "" for none.
-        proxy_secret: what the proxy sends as `X-Proxy-Secret`.
-        networks: those that the proxy's address is in.
+        header: the header with the user name.
+        name_header: the header with the person's name for the pages; "" for none.
+        proxy_secret: the value that the proxy sends as `X-Proxy-Secret`.
+        networks: the networks from which the proxy sends.
         methods: how the proxy authenticated the user, as `amr` values (RFC 8176).
-        methods_header: the one with the methods of this very sign-in, which count in place of `methods`; "" for none.
-        groups_header: the one with the user's groups; "" for none, which leaves those that are stored as they are.
-        attribute_headers: a line each, `attribute = header`; none leaves those that are stored as they are.
+        methods_header: the header with the methods of this sign-in, which replace `methods`; "" for none.
+        groups_header: the header with the user's groups; "" for none, then the stored ones stay.
+        attribute_headers: a line each, `attribute = header`; without any, the stored attributes stay.
         separator: one character, between groups, between methods and between the values of an attribute.
 
     If both proxy_secret and networks are set, a request must match both.
@@ -113,7 +113,7 @@ class HeaderLogin:
         if self.networks and not self._is_near(source):
             return deny("not-from-proxy")
         if username or password.value:
-            # A user name was typed: another policy decides who that is.
+            # A user name was typed: another policy decides about it.
             return None
         if "," in named:
             # WSGI joins a header that was sent twice: one value is from the proxy, the other may be from an attacker.

@@ -1,4 +1,4 @@
-"""What a request needs, and who was let in with what."""
+"""The requirement of a request, and the access of a token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ WORD = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """What a request needs beside a good token.
+    """The requirement of a request beside a valid token.
 
     Attributes:
-        scopes: all of them.
-        acr_values: one of them is how the person must have signed in, the best first (RFC 9470, 3).
+        scopes: the scopes that the token must have, all of them.
+        acr_values: the accepted levels of sign-in, the best first (RFC 9470, 3).
         max_age: seconds since the person signed in, or None.
     """
 
@@ -37,24 +37,24 @@ NOTHING = Requirement()
 
 
 def needs(*scopes: str, acr_values: Iterable[str] = (), max_age: int | None = None) -> Requirement:
-    """What a request needs: `needs("files.write", max_age=300)`."""
+    """A requirement: `needs("files.write", max_age=300)`."""
     return Requirement(scopes=scopes, acr_values=tuple(acr_values), max_age=max_age)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who was let in, and with what. The token itself is not in it, so it cannot be passed on (OAuth 2.1, 7.1.4).
+    """The access of a request: subject, client and scopes. It does not contain the token (OAuth 2.1, 7.1.4).
 
     Attributes:
-        issuer: of the token.
+        issuer: the issuer of the token.
         subject: the person, or the client itself; unique at the issuer only.
         client_id: the program that sent the request.
-        scopes: that the token holds, and those that they imply.
+        scopes: the scopes of the token, and those that they imply.
         held: the scopes of the token alone.
-        expires_at: of the token, in Unix seconds, or None if the issuer did not say.
-        claims: of the JWT, or members of the introspection answer.
+        expires_at: the end of the token in Unix seconds, or None if the issuer does not state it.
+        claims: the claims of the JWT, or the members of the introspection answer.
         scheme: `Bearer` or `DPoP`.
-        headers: to add to the response.
+        headers: the headers to add to the response.
     """
 
     issuer: str

@@ -1,4 +1,4 @@
-"""ASGI middleware: the application behind it is reached with a good access token only."""
+"""ASGI middleware: requests reach the application only with a valid access token."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class AsgiProtection:
     neither log it nor send it on (OAuth 2.1, 7.1.4). It may raise a `Refusal`, as `ProtectedResource.demand` does.
 
     Args:
-        application: behind it.
+        application: the application to protect.
         protected: the resource.
-        requires: what every request needs, or a rule for each method and path. A WebSocket counts as GET.
+        requires: the requirement of every request, or a rule for each method and path. A WebSocket counts as GET.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AsgiProtection:
 
 
 class _Sending:
-    """What the application sends. A 500 is held back: frameworks send one, and then raise what passed through them.
+    """Sends for the application. A 500 is delayed: a framework sends it first, and then raises the refusal.
 
     Attributes:
         started: whether something of a response has been sent.
@@ -101,7 +101,7 @@ class _Sending:
         await self._send(message)
 
     async def finish(self) -> None:
-        """Send what was held back."""
+        """Send the delayed messages."""
         held, self._held = self._held, []
         for message in held:
             self.started = True

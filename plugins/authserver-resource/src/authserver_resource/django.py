@@ -1,4 +1,4 @@
-"""Django: a decorator for each view, a middleware that says why, and the metadata of the resource.
+"""Django: a decorator for each view, a middleware that answers refusals, and the metadata of the resource.
 
 # settings.py
 AUTHSERVER_RESOURCE = ProtectedResource("https://api.example.com/", "https://auth.example.com")
@@ -31,7 +31,7 @@ View = TypeVar("View", bound=Callable[..., Any])
 def requires(
     *scopes: str, acr_values: Iterable[str] = (), max_age: int | None = None
 ) -> Callable[[View], View]:
-    """A decorator that lets requests in or refuses them; the view finds who it is in `request.access`.
+    """A decorator that accepts or refuses requests; the view finds the `Access` in `request.access`.
 
     A method of a class is decorated with `django.utils.decorators.method_decorator`.
 

@@ -34,12 +34,12 @@ _JKT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class Replays(Protocol):
-    """Remembers proofs, so that each is accepted once. Processes that serve one API share one, or use nonces."""
+    """Remembers proofs, so that each is accepted once. Several processes of one API share one, or use nonces."""
 
     def claim(self, identifier: str, until: float) -> bool:
-        """Whether this identifier comes for the first time; it is remembered until this time (Unix seconds).
+        """Whether this identifier is new; it is remembered until this time (Unix seconds).
 
-        Raises Unavailable when that cannot be said.
+        Raises Unavailable when that is not known.
         """
 
 
@@ -47,14 +47,14 @@ class MemoryReplays:
     """Remembers the proofs of this process.
 
     Args:
-        size: how many; when so many are remembered at once, further ones are refused with 503.
+        size: the largest number of proofs; while so many are remembered, further ones are refused with 503.
     """
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
         self._lock = threading.Lock()
         self._known: set[str] = set()
-        # Proofs differ in their times by some minutes at most, so they end nearly in the order in which they came.
+        # The times of proofs differ by some minutes at most, so they expire nearly in the order of their arrival.
         self._order: deque[tuple[float, str]] = deque()
 
     def claim(self, identifier: str, until: float) -> bool:
@@ -73,11 +73,11 @@ class MemoryReplays:
 
 @dataclass(frozen=True)
 class Nonces:
-    """Nonces that are made and checked without storage: a keyed value of the time (RFC 9449, 8 and 9).
+    """Nonces without storage: a keyed value of the time (RFC 9449, 8 and 9).
 
     Attributes:
         key: at least 32 random bytes, the same in all processes of this API.
-        seconds: how long one is given out; it is accepted for as long again.
+        seconds: how long a nonce is given out; it is accepted for twice as long.
     """
 
     key: bytes = field(repr=False)
@@ -107,14 +107,14 @@ class Nonces:
 
 @dataclass(frozen=True, kw_only=True)
 class Dpop:
-    """How tokens that are bound to a key are taken.
+    """How tokens that are bound to a key are checked.
 
     Attributes:
         required: whether every token must be bound.
-        algorithms: that may sign proofs.
-        tolerance: by how many seconds the time in a proof may differ from ours, either way.
-        replays: where used proofs are remembered; by default in this process.
-        nonces: that proofs must have, or None if they need none.
+        algorithms: the algorithms that may sign proofs.
+        tolerance: by how many seconds the time of a proof may differ from ours, before or after.
+        replays: remembers the used proofs; by default in this process.
+        nonces: the nonces that proofs must have, or None if they need none.
     """
 
     required: bool = False
@@ -136,17 +136,17 @@ class Dpop:
         Args:
             proof: the text of the one `DPoP` header.
             token: the access token that came with it.
-            thumbprint: of the key that the token is bound to, its `jkt`.
-            method: of the request.
-            url: of the request, without query.
+            thumbprint: the thumbprint of the key that the token is bound to, its `jkt`.
+            method: the method of the request.
+            url: the URL of the request, without query.
 
         Returns:
             The nonce to send with the response, or "" if the client has the current one.
 
         Raises:
-            InvalidProof: something is wrong with it.
+            InvalidProof: it is not valid.
             NonceNeeded: it lacks a nonce, or has an old one.
-            Unavailable: nobody can say whether it was used before.
+            Unavailable: it is not known whether it was used before.
         """
         claims, own_thumbprint = self._verified(proof)
         if not isinstance(thumbprint, str) or not _JKT.fullmatch(thumbprint) or own_thumbprint != thumbprint:

@@ -15,8 +15,8 @@ __all__ = ["FastMcpTokenVerifier"]
 class FastMcpTokenVerifier(TokenVerifier):
     """FastMCP's `TokenVerifier`: `FastMCP("files", auth=FastMcpTokenVerifier(protected, needs("files.read")))`.
 
-    It has the limits of `ProtectedTokenVerifier`, and serves no metadata: FastMCP's `RemoteAuthProvider` around it does,
-    and needs `answer_outages` of `authserver_resource.mcp` around the app, which this class alone does not need.
+    It has the limits of `ProtectedTokenVerifier`, and serves no metadata. FastMCP's `RemoteAuthProvider` around it does;
+    then the app needs `answer_outages` of `authserver_resource.mcp`, which this class alone does not need.
 
     Args:
         protected: the resource.
@@ -25,18 +25,18 @@ class FastMcpTokenVerifier(TokenVerifier):
 
     def __init__(self, protected: ProtectedResource, requirement: Requirement = NOTHING) -> None:
         super().__init__(base_url=protected.origin, required_scopes=list(requirement.scopes))
-        # FastMCP itself answers 403 for a scope that lacks.
+        # FastMCP itself answers 403 for a missing scope.
         self._verifier = ProtectedTokenVerifier(
             protected, Requirement(acr_values=requirement.acr_values, max_age=requirement.max_age)
         )
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Who a token lets in, or None. Raises VerifierUnavailable when nobody can say at the moment."""
+        """The access of a token, or None. Raises VerifierUnavailable when the issuer cannot be asked."""
         access = await self._verifier.verify_token(token)
         return None if access is None else AccessToken(**access.model_dump())
 
     def get_middleware(self) -> list[Middleware]:
-        """FastMCP's own, which answers 503 with `Retry-After` when nobody can say."""
+        """FastMCP's own middleware, which answers 503 with `Retry-After` when the issuer cannot be asked."""
         stack: list[Middleware] = super().get_middleware()
         let_answer_outages(stack)
         return stack

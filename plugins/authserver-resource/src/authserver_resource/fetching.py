@@ -19,10 +19,10 @@ from urllib3.exceptions import HTTPError
 
 from authserver_resource.strict_json import json_object
 
-# Seconds for one exchange: the lookup of the name aside, everything from the connection to the last byte.
+# Seconds for one exchange, from the connection to the last byte; without the lookup of the name.
 DEADLINE = 5.0
 MAXIMUM_BODY = 262_144  # bytes
-# Bytes of one exchange, whatever the server calls them: headers, trailers, and how chunks are written down.
+# Bytes of one exchange, including headers, trailers and the framing of chunks.
 MAXIMUM_RECEIVED = MAXIMUM_BODY + 65_536
 _JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json", re.IGNORECASE)
 
@@ -45,7 +45,7 @@ Fetch = Callable[[str, str, Mapping[str, str], bytes | None], Reply]
 
 
 def checked_url(url: str, *, development: bool) -> str:
-    """The URL, if it is https, or http to this very machine in development. Raises ValueError."""
+    """The URL, if it is https, or http to this machine in development. Raises ValueError."""
     parts = urlsplit(url)
     if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii():
         raise ValueError(f"{url!r}: must be an absolute URL without user name and fragment")
@@ -74,7 +74,7 @@ class Fetcher:
         self._pools.pool_classes_by_scheme = {**self._pools.pool_classes_by_scheme, "http": _PlainPool}
 
     def __call__(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
-        """Send a request. A kept connection that has died meanwhile is replaced once. Raises FetchFailed."""
+        """Send a request. A kept connection that was closed meanwhile is replaced once. Raises FetchFailed."""
         try:
             checked_url(url, development=self._development)
         except ValueError as error:
@@ -87,7 +87,7 @@ class Fetcher:
                 return self._exchange(method, url, headers, body)
             except urllib3.exceptions.ProtocolError:
                 return self._exchange(method, url, headers, body)
-        # ValueError is what http.client makes of a chunk of less than nothing.
+        # http.client raises ValueError for a chunk with a negative length.
         except (HTTPError, OSError, ValueError) as error:
             if _EXCHANGE.bytes_left < 0:
                 raise _too_long(host) from None
@@ -100,7 +100,7 @@ class Fetcher:
             method,
             url,
             body=body,
-            # What is compressed could be much longer than what is received.
+            # A compressed answer could be much longer than the received bytes.
             headers={**headers, "Accept-Encoding": "identity", "User-Agent": "authserver-resource"},
             timeout=urllib3.Timeout(total=_remaining()),
             redirect=False,
@@ -111,7 +111,7 @@ class Fetcher:
         try:
             _check_framing(host, answer.headers)
             text = b""
-            # Until nothing comes: only then urllib3 knows whether the answer was cut short.
+            # Read to the end: only then urllib3 knows whether the answer was cut short.
             while piece := answer.read(MAXIMUM_BODY + 1 - len(text)):
                 text += piece
                 if len(text) > MAXIMUM_BODY:
@@ -128,7 +128,7 @@ class Fetcher:
 
 
 def _check_framing(host: str | None, headers: Mapping[str, str]) -> None:
-    """Whether there is one way to see where the body ends, and it is as it was sent (RFC 9112, 6). Raises FetchFailed."""
+    """Check that the end of the body is unambiguous, and the body not compressed (RFC 9112, 6). Raises FetchFailed."""
     length, transfer = headers.get("content-length"), headers.get("transfer-encoding")
     if length is not None and not (length.isascii() and length.isdigit()):
         raise FetchFailed(f"{host}: the length of the answer is no number")
@@ -167,7 +167,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Exchange(threading.local):
-    """What the exchange of this thread may still take: until when, on the monotonic clock, and how many bytes."""
+    """The remaining limits of the exchange of this thread: its deadline on the monotonic clock, and its bytes."""
 
     deadline = 0.0
     bytes_left = 0

@@ -26,10 +26,10 @@ class FlaskProtection:
 
     @app.get("/files")
     @protection.requires("files.read")
-    def files(): ...  # flask.g.access is who was let in
+    def files(): ...  # flask.g.access is the `Access`
 
     Args:
-        app: of Flask.
+        app: the application of Flask.
         protected: the resource.
     """
 
@@ -69,7 +69,7 @@ class FlaskProtection:
                         requirement,
                     )
                     after_this_request(_adding(g.access))
-                # A view may be `async`, which Flask runs in its own way.
+                # Flask runs an `async` view by `ensure_sync`.
                 return current_app.ensure_sync(view)(*args, **kwargs)
 
             return cast(View, protected_view)

@@ -1,4 +1,4 @@
-"""An authorization server: its metadata, its keys, and what it says about tokens that only it can read."""
+"""An authorization server: its metadata, its keys, and its introspection endpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from authserver_resource.keeping import AFTER_FAILURE, Cache, Kept, WouldWait
 from authserver_resource.refusals import Unavailable
 from authserver_resource.strict_json import is_number
 
-# Seconds for which metadata and keys are fresh: what the server says, within these bounds.
+# Seconds for which metadata and keys are fresh: the server's own value, within these bounds.
 FRESH, LEAST_FRESH, MOST_FRESH = 300.0, 60.0, 86_400.0
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=(\d{1,9})(?:[\s,]|$)", re.IGNORECASE)
 log = logging.getLogger(__name__)
@@ -32,15 +32,15 @@ class Issuer:
 
     Attributes:
         issuer: its identifier, exactly as it writes it in `iss` (RFC 8414, 2).
-        client_id: what it knows this API by, to introspect tokens; "" if no token is introspected.
-        client_secret: of that client, sent by HTTP Basic.
-        algorithms: that may sign access tokens.
+        client_id: the client id of this API at the issuer, to introspect tokens; "" if no token is introspected.
+        client_secret: the secret of that client, sent by HTTP Basic.
+        algorithms: the algorithms that may sign access tokens.
         introspect_jwts: whether JWTs are introspected too, so that a revocation counts at once.
         active_seconds: for how long an answer about an active token is used again; never beyond the token's end.
-        inactive_seconds: for how long an answer about another token is.
+        inactive_seconds: for how long an answer about an inactive token is used again.
         cache_size: how many answers of each kind are kept.
-        jwks_uri: of its key set, for a server without metadata.
-        introspection_endpoint: for a server without metadata.
+        jwks_uri: the URL of its key set, for a server without metadata.
+        introspection_endpoint: the URL of that endpoint, for a server without metadata.
     """
 
     issuer: str = field(kw_only=False)
@@ -73,7 +73,7 @@ class Issuer:
 
 
 class KnownIssuer:
-    """An issuer, and what is known of it at the moment. Many threads can use it at once.
+    """An issuer with its present metadata, keys and answers. Many threads can use it at once.
 
     Args:
         settings: the issuer.
@@ -106,16 +106,16 @@ class KnownIssuer:
         """Its keys; another object when they were fetched again.
 
         Raises:
-            Unavailable: they cannot be had.
+            Unavailable: they cannot be fetched.
             WouldWait: they must be fetched, and `wait` is false.
         """
         return self._keys.get(wait=wait)
 
     def keys_with(self, kid: str | None, algorithm: str, *, wait: bool) -> tuple[KeySet, Key | None]:
-        """Its keys and this one of them; fetched again if it is missing, but once a minute at most (RFC 7517, 4.5).
+        """Its keys, and the one with this id; fetched again if it is missing, at most once a minute (RFC 7517, 4.5).
 
         Raises:
-            Unavailable: they cannot be had.
+            Unavailable: they cannot be fetched.
             WouldWait: they must be fetched, and `wait` is false.
         """
         keys = self._keys.get(wait=wait)
@@ -126,15 +126,15 @@ class KnownIssuer:
         return keys, key
 
     def introspect(self, token: str, *, wait: bool) -> Mapping[str, Any] | None:
-        """What the issuer says about a token (RFC 7662, 2.2), or None if it is not active.
+        """Introspect a token (RFC 7662, 2.2); None if it is not active.
 
-        One question is asked at a time about each token, and its answer serves all who wait for it.
+        Only one request about a token is sent at a time, and all callers that wait get its answer.
 
         Raises:
-            Unavailable: the issuer gives no answer.
+            Unavailable: the issuer does not answer.
             WouldWait: it must be asked, and `wait` is false.
         """
-        # The token itself is not kept: what reads this process's memory shall not find it here.
+        # The token itself is not kept, so that the memory of this process does not contain it.
         digest = hashlib.sha256(token.encode()).digest()
         known = self._active.get(digest)
         if known is not None:
@@ -159,7 +159,7 @@ class KnownIssuer:
         return asked.result()
 
     def _ask_if_it_answers(self, token: str, digest: bytes) -> Mapping[str, Any] | None:
-        """Ask; while the issuer is silent one thread tries, and no other waits for it."""
+        """Ask the issuer; while it does not answer, only one thread tries, and no other waits."""
         if not self._is_silent:
             return self._ask(token, digest)
         if not self._trying.acquire(blocking=False):
@@ -221,7 +221,7 @@ class KnownIssuer:
             ) from None
 
     def _fetch_metadata(self) -> tuple[Mapping[str, Any], float]:
-        """The metadata (RFC 8414, 3), or those of OpenID Connect Discovery where there are no others."""
+        """The metadata (RFC 8414, 3), or else those of OpenID Connect Discovery."""
         issuer = self.settings.issuer
         parts = urlsplit(issuer)
         path = parts.path.removesuffix("/")

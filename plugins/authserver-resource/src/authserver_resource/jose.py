@@ -1,4 +1,4 @@
-"""Signed tokens and public keys, read strictly: the key says which algorithm counts, never the token (RFC 8725)."""
+"""Signed tokens and public keys, read strictly: the key determines the algorithm, never the token (RFC 8725)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from authserver_resource.strict_json import json_object
 # Characters of an access token, and of a proof.
 MAXIMUM_TOKEN = 16_384
 MAXIMUM_KEYS = 100
-RSA_SIZES = range(2048, 8193)  # bits; above, one check costs more than a stranger may make us spend
+RSA_SIZES = range(2048, 8193)  # bits; a check with a longer key would cost more than a stranger may cause
 
 # The key type and curve of each algorithm. None is symmetric, so a public key can never be taken for a secret.
 _KEYS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
@@ -39,7 +39,7 @@ ALGORITHMS = tuple(_KEYS)
 _DIGESTS = {"256": SHA256(), "384": SHA384(), "512": SHA512()}
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 _SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# From base64url to base64, whose own letters become ones that nobody knows.
+# From base64url to base64; the two characters of base64 that base64url lacks become invalid ones.
 _STANDARD = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 # The last characters of a value whose unused bits are zero, by the length of the padding.
 _LAST = {1: b"AEIMQUYcgkosw048", 2: b"AQgw"}
@@ -48,7 +48,7 @@ _REFUSED = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64", "zip", "enc"})
 
 
 class Malformed(ValueError):
-    """Not what was expected. The text repeats nothing of it."""
+    """A malformed input. The text repeats nothing of it."""
 
 
 class Jws(NamedTuple):
@@ -89,16 +89,16 @@ def read_header(text: bytes) -> dict[str, Any]:
 
 
 def has_foreign_members(header: Mapping[str, Any], *, allowed: frozenset[str] = frozenset()) -> bool:
-    """Whether the header brings a key of its own, or asks for something that nobody here understands."""
+    """Whether the header has a key of its own, or a critical extension, which are not supported."""
     return not _REFUSED.isdisjoint(header.keys() - allowed)
 
 
 class Key:
-    """A public key for one algorithm, prepared: checking a signature costs what the signature costs.
+    """A public key for one algorithm, prepared so that a check costs nothing but the signature.
 
     Args:
         algorithm: one of `ALGORITHMS`.
-        key: that fits it.
+        key: a key for it.
     """
 
     def __init__(self, algorithm: str, key: ECKey | OKPKey | RSAKey) -> None:
@@ -114,12 +114,12 @@ class Key:
         return True
 
     def thumbprint(self) -> str:
-        """Its name, made of it alone (RFC 7638)."""
+        """The thumbprint of the key (RFC 7638)."""
         return self._key.thumbprint()
 
 
 def _verification(algorithm: str, key: ECKey | OKPKey | RSAKey) -> Callable[[bytes, bytes], None]:
-    """From a signature and what was signed to nothing, or InvalidSignature (RFC 7518, 3; RFC 8037, 3.1)."""
+    """A function of signature and signed bytes that raises InvalidSignature (RFC 7518, 3; RFC 8037, 3.1)."""
     public: Any = key.public_key
     if isinstance(key, OKPKey):
         verify: Callable[[bytes, bytes], None] = public.verify
@@ -172,7 +172,7 @@ class KeySet:
 
     Args:
         jwks: a JWK set (RFC 7517, 5).
-        algorithms: that may sign.
+        algorithms: the accepted algorithms.
     """
 
     def __init__(self, jwks: Mapping[str, Any], algorithms: Sequence[str]) -> None:
@@ -193,7 +193,7 @@ class KeySet:
                     continue
                 self._nameless.setdefault(algorithm, []).append(key)
                 if isinstance(kid := jwk.get("kid"), str):
-                    # Two keys of one name: nobody can say which of them is meant.
+                    # Two keys with one id: it is not clear which one is meant.
                     self._keys[kid, algorithm] = None if (kid, algorithm) in self._keys else key
         if not self._nameless:
             raise Malformed("no key of the set can be used with the algorithms that are allowed")

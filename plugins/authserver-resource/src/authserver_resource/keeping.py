@@ -1,4 +1,4 @@
-"""What is fetched and kept: asked for by one thread at a time, and good for a while after its source has failed."""
+"""Values that are fetched and kept: by one thread at a time, and valid for a while after their source has failed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Generic, TypeVar
 from authserver_resource.fetching import FetchFailed
 from authserver_resource.refusals import Unavailable
 
-# Seconds for which the last good value may be used while no newer one can be had.
+# Seconds for which the last value may be used while no newer one can be fetched.
 LAST_GOOD = 86_400.0
 # Seconds until a failed fetch is tried again.
 AFTER_FAILURE = 10.0
-# Seconds between two fetches of a value that is fresh, because something unknown was asked for.
+# Seconds between two fetches of a fresh value, for requests with something unknown, such as a new `kid`.
 FORCED = 60.0
 
 Value = TypeVar("Value")
@@ -32,8 +32,8 @@ class Kept(Generic[Value]):
     """A value with a source.
 
     Args:
-        what: it is, for the log.
-        fetch: gets it, and says for how many seconds it is fresh. Raises FetchFailed.
+        what: its description for the log.
+        fetch: returns the value, and for how many seconds it is fresh. Raises FetchFailed.
     """
 
     def __init__(self, what: str, fetch: Callable[[], tuple[Value, float]]) -> None:
@@ -46,7 +46,7 @@ class Kept(Generic[Value]):
         self._fresh_until = self._good_until = self._try_at = self._force_at = -math.inf
 
     def get(self, *, wait: bool) -> Value:
-        """The value, fetched if it is no longer fresh; the last good one if that fails.
+        """The value, fetched if it is no longer fresh; the last one if that fails.
 
         Raises:
             Unavailable: there is none.
@@ -63,7 +63,7 @@ class Kept(Generic[Value]):
         """The value, fetched again although it is fresh, unless that was done within the last minute.
 
         Raises:
-            Unavailable: it could not be fetched again, so nobody knows what the source says now.
+            Unavailable: it could not be fetched again, so the present value is unknown.
             WouldWait: it must be fetched, and `wait` is false.
         """
         now = monotonic()
@@ -74,7 +74,7 @@ class Kept(Generic[Value]):
         return self._present()
 
     def _fetch_once(self, *, wait: bool, patient: bool, forced: bool = False) -> None:
-        """Fetch, or let the thread that does so finish; whoever is not patient has a value and goes on with it."""
+        """Fetch, or wait for the thread that fetches; a caller that has an older value does not wait."""
         attempts = self._attempts
         if not patient and self._lock.locked():
             return
@@ -118,7 +118,7 @@ class Kept(Generic[Value]):
 
 
 class Cache(Generic[Value]):
-    """Values that are good for a while; the one that was used least recently goes first when there are too many."""
+    """Values with an end; when there are too many, the least recently used one is removed."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -127,7 +127,7 @@ class Cache(Generic[Value]):
 
     def get(self, key: Hashable) -> Value | None:
         """The value, or None."""
-        if key not in self._values:  # asked without the lock, for what nobody has seen
+        if key not in self._values:  # without the lock: most keys are unknown
             return None
         with self._lock:
             found = self._values.get(key)

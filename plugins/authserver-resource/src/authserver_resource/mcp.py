@@ -34,11 +34,11 @@ class McpProtection(AsgiProtection):
     app = McpProtection(server.streamable_http_app(host="mcp.example.com"), protected, needs("files.read"))
 
     Without `host` the SDK answers 421 to requests for any other host than this machine.
-    Tools find who called with the SDK's `get_access_token()`, without the token itself. The SDK's own `auth` and
-    `token_verifier` are not needed: challenges, DPoP and 503 are better known here.
+    Tools get the caller from the SDK's `get_access_token()`, without the token itself. The SDK's own `auth` and
+    `token_verifier` are not needed: they know less of challenges, DPoP and 503.
 
     Args:
-        application: of the server.
+        application: the ASGI application of the server.
         protected: the resource; its identifier is the URL of the MCP endpoint.
         requires: what every request needs, or a rule for each method and path.
     """
@@ -64,8 +64,8 @@ class ProtectedTokenVerifier:
     server = MCPServer("files", token_verifier=ProtectedTokenVerifier(protected), auth=AuthSettings(...))
     app = answer_outages(server.streamable_http_app())
 
-    It sees the token alone, so it takes bearer tokens that are bound to nothing. `McpProtection` takes the others
-    too, and its challenges say more.
+    It gets only the token, so it accepts only bearer tokens that are not bound to a key. `McpProtection` accepts bound
+    ones, too, and its challenges say more.
 
     Args:
         protected: the resource.
@@ -78,11 +78,11 @@ class ProtectedTokenVerifier:
         self._requirement = requirement
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Who a token lets in, or None.
+        """The access of a token, or None.
 
         Raises:
-            VerifierUnavailable: nobody can say at the moment. The answer is 503 with `answer_outages`, and 400 without;
-                never 401, after which a client would throw away what may be a good token.
+            VerifierUnavailable: the issuer cannot be asked at the moment. The answer is 503 with `answer_outages`, and 400
+                without; never 401, after which a client would discard a token that may be valid.
         """
         try:
             access = await self._protected.check_async(
@@ -96,7 +96,7 @@ class ProtectedTokenVerifier:
 
 
 class VerifierUnavailable(Unavailable, AuthenticationError):
-    """An outage as Starlette's middleware knows it, by which the SDK and FastMCP authenticate; others would be a 500."""
+    """An outage, as the error class of Starlette's middleware for authentication; any other class would be a 500."""
 
 
 def answer_outages(app: App) -> App:
@@ -114,7 +114,7 @@ def answer_outages(app: App) -> App:
 
 
 def let_answer_outages(stack: Iterable[Middleware]) -> bool:
-    """Let what authenticates in a stack of middleware answer outages; whether there is anything that does."""
+    """Let the authentication in a stack of middleware answer outages; whether the stack has one."""
     authentication: object = AuthenticationMiddleware
     found = [middleware for middleware in stack if middleware.cls is authentication]
     for middleware in found:

@@ -38,7 +38,7 @@ class ResourcePolicy:
         self.protected = protected
 
     def access(self, request: PyramidRequest) -> Access:
-        """Who was let in, found out once for each request. Raises Refusal."""
+        """The access of the request, checked once for each request. Raises Refusal."""
         known: Access | Refusal | None = request.environ.get(ACCESS) or request.environ.get(_FOUND)
         if known is None:
             try:
@@ -53,11 +53,11 @@ class ResourcePolicy:
         return known
 
     def require(self, request: PyramidRequest, requirement: Requirement) -> Access:
-        """Let a request in that needs this. Raises Refusal."""
+        """Check this requirement of the request. Raises Refusal."""
         try:
             access = self.access(request)
         except NoToken:
-            # Once more: the challenge names the scopes too.
+            # Check again with the requirement: then the challenge names the scopes, too.
             return self.protected.check(self._read(request), requirement)
         self.protected.demand(access, requirement)
         return access
@@ -77,7 +77,7 @@ class ResourcePolicy:
         return access.subject if access else None
 
     def permits(self, request: PyramidRequest, context: object, permission: str) -> Allowed | Denied:
-        """Whether the token has the scope that is called like the permission."""
+        """Whether the token has the scope with the name of the permission."""
         try:
             self.require(request, needs(permission))
         except Refusal as refusal:
@@ -90,11 +90,11 @@ class ResourcePolicy:
         return of_wsgi(request.environ, certificate_header=self.protected.certificate_header)
 
     def remember(self, request: PyramidRequest, userid: str, **kw: Any) -> list[tuple[str, str]]:
-        """Nothing: every request brings its token."""
+        """Add no header: every request has its own token."""
         return []
 
     def forget(self, request: PyramidRequest, **kw: Any) -> list[tuple[str, str]]:
-        """Nothing: every request brings its token."""
+        """Add no header: every request has its own token."""
         return []
 
 
@@ -105,7 +105,7 @@ class HasScope:
         self._scope = scope
 
     def text(self) -> str:
-        """How it is called in messages of Pyramid."""
+        """The name of the predicate in messages of Pyramid."""
         return f"has_scope = {self._scope}"
 
     phash = text

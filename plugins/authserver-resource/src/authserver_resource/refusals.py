@@ -1,4 +1,4 @@
-"""Why a request is refused, and the challenge that says so to its client (OAuth 2.1, 5.3; RFC 6750, 3)."""
+"""Refusals of requests, and their challenges for the client (OAuth 2.1, 5.3; RFC 6750, 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-# What may stand in an attribute of a challenge: no quotation mark and no backslash (OAuth 2.1, 5.3.1).
+# The characters of an attribute of a challenge: no quotation mark and no backslash (OAuth 2.1, 5.3.1).
 _FORBIDDEN = re.compile(r"[^\x20\x21\x23-\x5B\x5D-\x7E]")
 
 
@@ -29,17 +29,17 @@ class Challenge:
 
 
 class Refusal(Exception):
-    """A request that is not let in.
+    """A refused request.
 
     Attributes:
-        status: of the HTTP response.
+        status: the status of the HTTP response.
         error: the error code, or "" where no code may be sent (OAuth 2.1, 5.3.2).
         description: for the developer of the client; it repeats nothing that the client sent.
         scheme: the scheme that the request used, `Bearer` or `DPoP`, or "" if it is not known.
         attributes: more attributes of the challenge.
         members: more members of the JSON body.
         retry_after: seconds after which the client may try again, or None.
-        challenges: what `WWW-Authenticate` says.
+        challenges: the challenges of `WWW-Authenticate`.
         nonce: the value of `DPoP-Nonce` (RFC 9449, 9), or "".
     """
 
@@ -78,7 +78,7 @@ class Refusal(Exception):
 
     @property
     def body(self) -> bytes:
-        """The JSON body: what the challenge says, for those who cannot read headers."""
+        """The JSON body: the content of the challenge, for programs that cannot read headers."""
         said = {"error": self.error, "error_description": self.description} if self.error else {}
         return json.dumps({**said, **self.members}).encode()
 
@@ -126,7 +126,7 @@ class InsufficientAuthentication(Refusal):
 
 
 class Unavailable(Refusal):
-    """The authorization server cannot be asked at the moment, so nobody can say whether the token is good."""
+    """The authorization server cannot be asked at the moment, so it is not known whether the token is valid."""
 
     status = 503
     error = "temporarily_unavailable"

@@ -1,4 +1,4 @@
-"""What a request says about its access, read from WSGI or ASGI; nothing else of it counts."""
+"""The parts of a request that matter for its access, read from WSGI or ASGI."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PEM = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTI
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, as far as its access goes.
+    """The parts of a request that matter for its access.
 
     Attributes:
-        method: of HTTP.
+        method: the HTTP method.
         path: percent-encoded, without query: a token in the query is never seen (OAuth 2.1, 5.1).
         authorization: every `Authorization` header.
         dpop: every `DPoP` header.

@@ -1,4 +1,4 @@
-"""The protected resource: which requests are let in, and what the others are told."""
+"""The protected resource: which requests are accepted, and the challenges of the others."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from authserver_resource.tokens import TokenVerifier
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 _SCHEMES = {"bearer": "Bearer", "dpop": "DPoP"}
-# It is no right at this resource, and is asked for by clients that want it (MCP, authorization).
+# It is no right at this resource; clients that need it ask for it by themselves (MCP, authorization).
 _OFFLINE_ACCESS = "offline_access"
 log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ class MutualTls:
     """How tokens that are bound to a certificate of the client are taken (RFC 8705, 3).
 
     Attributes:
-        header: in which the proxy that ends TLS puts the client's certificate, such as `Client-Cert` (RFC 9440). The
-            proxy must remove it from what clients send. "" if the server itself knows the certificate.
+        header: the header in which the proxy that ends TLS puts the client's certificate, such as `Client-Cert`
+            (RFC 9440). The proxy must remove it from requests of clients. "" if the server itself has the certificate.
     """
 
     header: str = ""
@@ -60,23 +60,23 @@ class ProtectedResource:
     """An API, an MCP server, or another resource that access tokens are for. Many threads can use it at once.
 
     Args:
-        identifier: the URL that clients name it by, and that tokens have in `aud` (RFC 8707, RFC 9728).
-        issuers: the authorization servers whose tokens are good: an `Issuer`, its identifier, or several.
-        scopes: that make sense here, for clients to read (`scopes_supported`).
+        identifier: the URL of the resource, which tokens have in `aud` (RFC 8707, RFC 9728).
+        issuers: the authorization servers whose tokens are accepted: an `Issuer`, its identifier, or several.
+        scopes: the scopes of this resource, for clients (`scopes_supported`).
         implied_scopes: for a broad scope the narrower ones that it includes.
-        name: for people (`resource_name`).
-        documentation: a URL (`resource_documentation`).
+        name: its name for people (`resource_name`).
+        documentation: the URL of its documentation (`resource_documentation`).
         dpop: how bound tokens are taken; None refuses them.
         mutual_tls: how tokens that are bound to a certificate are taken; None refuses them.
-        other_audiences: that tokens may have instead of the identifier, as for an API that was renamed.
+        other_audiences: audiences that tokens may have instead of the identifier, for example after a renaming.
         leeway: seconds by which our clock may differ from the issuer's.
         send_authorization_details: whether `refusal` may tell clients the `authorization_details` that would help.
         development: whether http to this machine is allowed.
         ca_file: path of the certificates to trust instead of the system's, when an issuer is asked.
-        fetch: asks the issuers instead: in tests, and where the issuer is in this very process.
+        fetch: a function that sends the requests to the issuers: for tests, and if the issuer is in this process.
 
     Raises:
-        ValueError: something of this cannot be; the text says what.
+        ValueError: an argument is wrong; the text says which.
     """
 
     def __init__(
@@ -131,28 +131,28 @@ class ProtectedResource:
         self.metadata_body = json.dumps(dict(self.metadata)).encode()
 
     def use(self, fetch: Fetch) -> None:
-        """Ask the issuers by this function from now on, and forget what they said before."""
+        """Send requests to the issuers by this function from now on, and forget their earlier answers."""
         issuers = [KnownIssuer(settings, fetch, development=self._development) for settings in self._settings]
         self._tokens = TokenVerifier(issuers, self._audiences, self._implied_scopes, self._leeway)
 
     @property
     def issuers(self) -> Sequence[Issuer]:
-        """The authorization servers whose tokens are good."""
+        """The authorization servers whose tokens are accepted."""
         return tuple(self._settings)
 
     def check(self, request: Request, requirement: Requirement = NOTHING) -> Access:
-        """Let a request in. It waits for the network if something is not known yet.
+        """Check the token of a request. It waits for the network if the answer is not known yet.
 
         Raises:
-            Refusal: it is not let in; with the status, the headers and the body of the response.
+            Refusal: the request is refused; with the status, the headers and the body of the response.
         """
         return self._check(request, requirement, wait=True)
 
     async def check_async(self, request: Request, requirement: Requirement = NOTHING) -> Access:
-        """As `check`, for asyncio: what must wait for the network does so in a thread.
+        """As `check`, for asyncio: requests to the network are made in a thread.
 
         Raises:
-            Refusal: it is not let in.
+            Refusal: the request is refused.
         """
         try:
             return self._check(request, requirement, wait=False)
@@ -160,7 +160,7 @@ class ProtectedResource:
             return await asyncio.to_thread(self.check, request, requirement)
 
     def demand(self, access: Access, requirement: Requirement) -> None:
-        """Check what a request needs, for one that was let in already.
+        """Check a further requirement of a request with a checked token.
 
         Raises:
             InsufficientScope: it needs other scopes.
@@ -179,12 +179,12 @@ class ProtectedResource:
         description: str = "The access token does not allow this.",
         authorization_details: Sequence[Mapping[str, Any]] = (),
     ) -> InsufficientScope:
-        """What to raise when a rule of the API's own does not let a request in.
+        """The exception to raise when a rule of the API itself refuses a request.
 
         Args:
-            scopes: that would help.
-            description: for the developer of the client; printable ASCII without quotation marks.
-            authorization_details: that would help (RFC 9396), sent if `send_authorization_details` says so.
+            scopes: the scopes with which the request would be accepted.
+            description: a text for the developer of the client; printable ASCII without quotation marks.
+            authorization_details: those that would help (RFC 9396); sent if `send_authorization_details` is true.
         """
         members = {}
         if self._sends_details and authorization_details:
@@ -218,7 +218,7 @@ class ProtectedResource:
         if scheme is None or (scheme == "DPoP" and self._dpop is None):
             raise NoToken("The request has no access token.")
         token = token.strip(" ")
-        # Two headers that a server has joined hold a comma. What else a token may hold is seen when it is read.
+        # Two headers that a server has joined have a comma. All other characters of a token is seen when it is read.
         if not token or " " in token or "," in token:
             raise InvalidRequest("The Authorization header does not hold one access token.", scheme=scheme)
         if len(token) > MAXIMUM_TOKEN:
@@ -239,7 +239,7 @@ class ProtectedResource:
             return access
         if not isinstance(confirmation, dict) or not confirmation:
             raise InvalidToken("The cnf of the access token cannot be read.")
-        # A binding that nobody here understands cannot be checked, and must not be ignored (RFC 7800, 3.1).
+        # An unknown kind of binding cannot be checked, and must not be ignored (RFC 7800, 3.1).
         if not confirmation.keys() <= {"jkt", "x5t#S256"}:
             raise InvalidToken("The access token is bound in a way that is not known here.")
         if "x5t#S256" in confirmation:
@@ -293,7 +293,7 @@ class ProtectedResource:
             if not is_number(signed_in) or time.time() - signed_in > requirement.max_age + self._leeway:
                 wanted["max_age"] = requirement.max_age
         if wanted:
-            # One step-up for both: the new sign-in asks for the scopes too.
+            # One step-up for both: the new sign-in asks for the scopes, too.
             raise InsufficientAuthentication(
                 "A more recent or stronger sign-in is needed.", attributes={**wanted, **scope}
             )

@@ -27,7 +27,7 @@ class StarletteProtection:
     def files(access: Annotated[Access, Depends(protection.requires("files.read"))]) -> ...
 
     Args:
-        app: of Starlette or FastAPI.
+        app: the application of Starlette or FastAPI.
         protected: the resource.
     """
 

@@ -1,4 +1,4 @@
-"""The one reader for JSON from outside: it refuses what two readers could read differently (RFC 8259, 4 and 6)."""
+"""The reader for all JSON from outside: it refuses texts that two readers could read differently (RFC 8259, 4 and 6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 MAXIMUM_DEPTH = 16
 MAXIMUM_INTEGER = 2**63 - 1
-# No text of a person: NUL, and halves of a character.
+# NUL and lone surrogates, which no text of a person has.
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -71,7 +71,7 @@ def _refuse(constant: str) -> None:
 
 
 def _check(value: object, depth: int) -> None:
-    """Raises ValueError for a text with forbidden characters, and for what is nested more deeply than this."""
+    """Raises ValueError for a text with forbidden characters, and for too deep nesting."""
     if isinstance(value, str):
         if _FORBIDDEN.search(value):
             raise ValueError("a text has a character that is none")

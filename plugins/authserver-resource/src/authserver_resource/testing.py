@@ -47,14 +47,14 @@ class LocalIssuer:
 
     Args:
         issuer: its identifier.
-        audience: of its tokens, unless another is named.
-        algorithm: that it signs with: ES256, EdDSA, RS256 or PS256.
+        audience: the audience of its tokens, unless a token names another.
+        algorithm: the algorithm of its signatures: ES256, EdDSA, RS256 or PS256.
 
     Attributes:
-        key: that it signs with at the moment.
-        keys: the key set that it publishes.
-        down: whether it answers nothing.
-        requests: the URLs that it was asked for.
+        key: the present signing key.
+        keys: the published key set.
+        down: whether it does not answer.
+        requests: the URLs of the requests.
     """
 
     def __init__(self, issuer: str, audience: str, *, algorithm: str = "ES256") -> None:
@@ -70,13 +70,13 @@ class LocalIssuer:
 
     @classmethod
     def of(cls, protected: ProtectedResource, *, algorithm: str = "ES256") -> LocalIssuer:
-        """The first issuer of a resource, played in this process from now on."""
+        """Replace the first issuer of a resource by one in this process."""
         issuer = cls(protected.issuers[0].issuer, protected.identifier, algorithm=algorithm)
         protected.use(issuer.fetch)
         return issuer
 
     def rotate(self, *, keep: bool = True) -> None:
-        """Sign with a new key, and publish it beside the others, or in their place."""
+        """Sign with a new key, and publish it beside the others, or instead of them."""
         self.key = _NEW_KEYS[self.algorithm]()
         public = {**self.key.as_dict(private=False), "kid": self.kid, "alg": self.algorithm, "use": "sig"}
         self.keys = [*(self.keys if keep else ()), public]
@@ -121,7 +121,7 @@ class LocalIssuer:
         self._revoked.add(token)
 
     def fetch(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
-        """What it answers to a request, as `ProtectedResource(fetch=...)` wants it. Raises FetchFailed."""
+        """Its answer to a request, for `ProtectedResource(fetch=...)`. Raises FetchFailed."""
         self.requests.append(url)
         if self.down:
             raise FetchFailed("the local issuer is down")

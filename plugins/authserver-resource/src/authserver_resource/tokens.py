@@ -1,4 +1,4 @@
-"""Which access tokens are good, whoever sends them: JWTs (RFC 9068), and those that their issuer alone reads (RFC 7662)."""
+"""Which access tokens are valid, whoever sends them: JWTs (RFC 9068), and opaque ones by introspection (RFC 7662)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TokenVerifier:
     """Reads access tokens. Many threads can use it at once.
 
     Args:
-        issuers: whose tokens are good, by their identifiers.
-        audiences: one of them is in every good token.
+        issuers: the accepted issuers, by their identifiers.
+        audiences: a valid token has one of them.
         implied_scopes: for a broad scope the narrower ones that it includes.
         leeway: seconds by which our clock may differ from the issuer's.
     """
@@ -50,16 +50,16 @@ class TokenVerifier:
         self._leeway = leeway
         # Headers of tokens that were verified: each issuer has one for each of its keys.
         self._headers: dict[bytes, tuple[str, str | None]] = {}
-        # Tokens whose signature was checked with keys that are still those of their issuer, by their digests.
+        # Tokens with a checked signature, by their digests, as long as their issuer has the same keys.
         self._checked: Cache[tuple[KeySet, Access]] = Cache(_REMEMBERED_TOKENS)
 
     def access(self, token: str, *, wait: bool) -> Access:
         """The access that a token gives.
 
         Raises:
-            InvalidToken: it is not good.
-            Unavailable: nobody can say at the moment.
-            WouldWait: the network must be asked, and `wait` is false.
+            InvalidToken: it is not valid.
+            Unavailable: the issuer cannot be asked at the moment.
+            WouldWait: the issuer must be asked, and `wait` is false.
         """
         if token.count(".") == 2:
             return self._signed(token, wait=wait)
@@ -137,7 +137,7 @@ class TokenVerifier:
             try:
                 answer = issuer.introspect(token, wait=wait)
             except Unavailable as problem:
-                # Another issuer may know it.
+                # It may be a token of another issuer.
                 down = problem
                 continue
             if answer is not None:
@@ -179,7 +179,7 @@ class TokenVerifier:
             scopes=scopes,
             held=held,
             expires_at=claims.get("exp"),
-            # It is remembered, and handed out again.
+            # It is remembered and returned again.
             claims=MappingProxyType(claims),
         )
 
@@ -200,7 +200,7 @@ def _read_token_header(text: bytes) -> tuple[str, str | None]:
 def _expansion(
     implied: Mapping[str, Iterable[str]],
 ) -> Callable[[str], tuple[frozenset[str], frozenset[str]]]:
-    """From the `scope` of a token to the scopes that it holds, and to those that it allows."""
+    """A function from the `scope` of a token to its scopes, and to the scopes that these allow."""
     directly = {broad: frozenset(narrow) for broad, narrow in implied.items()}
     if any([isinstance(narrow, str) for narrow in implied.values()]):
         raise ValueError("implied_scopes: each value must be a list of scopes")

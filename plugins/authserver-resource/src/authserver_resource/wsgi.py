@@ -1,4 +1,4 @@
-"""WSGI middleware: the application behind it is reached with a good access token only (PEP 3333)."""
+"""WSGI middleware: requests reach the application only with a valid access token (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from authserver_resource.refusals import Refusal
 from authserver_resource.request import of_wsgi
 from authserver_resource.resource import ProtectedResource
 
-# Where the application finds who was let in.
+# The key of the environment at which the application finds the `Access`.
 ACCESS = "authserver_resource.access"
 StartResponse = Callable[..., Any]
 Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
-# Of a method and a path: what the request needs, or None where everybody may come.
+# From a method and a path to the requirement, or None for a public address.
 Rule = Callable[[str, str], Requirement | None]
 
 
@@ -26,9 +26,9 @@ class WsgiProtection:
     neither log it nor send it on (OAuth 2.1, 7.1.4). It may raise a `Refusal`, as `ProtectedResource.demand` does.
 
     Args:
-        application: behind it.
+        application: the application to protect.
         protected: the resource.
-        requires: what every request needs, or a rule for each method and path.
+        requires: the requirement of every request, or a rule for each method and path.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ _SECRET = ("HTTP_AUTHORIZATION", "HTTP_DPOP")
 
 
 def rule_of(requires: Requirement | Rule) -> Rule:
-    """A rule, also of one requirement for everything."""
+    """A rule; one requirement becomes a rule for all requests."""
     if isinstance(requires, Requirement):
         return lambda method, path: requires
     return requires
@@ -72,7 +72,7 @@ def rule_of(requires: Requirement | Rule) -> Rule:
 
 def metadata_response(protected: ProtectedResource, method: str) -> tuple[int, list[tuple[str, str]], bytes]:
     """Status, headers and body of an answer at the address of the metadata (RFC 9728, 3.2)."""
-    # Programs in browsers read it too; it is public, and no cookie counts.
+    # Programs in browsers read it, too; it is public, and cookies do not matter.
     anywhere = [("Access-Control-Allow-Origin", "*")]
     if method == "OPTIONS":
         allowed = [("Access-Control-Allow-Methods", "GET"), ("Access-Control-Allow-Headers", "*")]
@@ -104,11 +104,11 @@ def _adding(start_response: StartResponse, access: Access) -> StartResponse:
 
 
 def added(headers: Iterable[tuple[str, str]], access: Access) -> list[tuple[str, str]]:
-    """The headers of a response, with those of the access in the place of their namesakes."""
+    """The headers of a response; those of the access replace headers of the same name."""
     names = {name.lower() for name, _ in access.headers}
     return [*(pair for pair in headers if pair[0].lower() not in names), *access.headers]
 
 
 def access_of(environ: Mapping[str, Any]) -> Access | None:
-    """Who was let in, by an environment of WSGI."""
+    """The access in an environment of WSGI."""
     return environ.get(ACCESS)

@@ -1,4 +1,4 @@
-"""The teams of a file: reading it, and reading it again when it changes."""
+"""Reads the file of teams, and reads it again when it changes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Team:
 
 
 class Roster:
-    """All teams of a file, ready to be asked."""
+    """All teams of a file."""
 
     def __init__(self, teams: tuple[Team, ...]) -> None:
         self.teams = teams
@@ -94,7 +94,7 @@ class Watched:
         self._zone = zone
         self._check_seconds = check_seconds
         self._one_looks = threading.Lock()
-        # Look before reading: a change during the reading is then seen at the next check.
+        # Take the state of the file before reading it: a change during the reading is then found at the next check.
         self._seen = _look(path)
         self._roster = read(path, zone)
         self._looked_at = time.monotonic()
@@ -161,7 +161,7 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 class _Wrong(Exception):
-    """What is wrong at a place, and what to write instead."""
+    """A problem at a place of the file, and the remedy."""
 
 
 def _toml_tables(text: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

@@ -34,7 +34,7 @@ __all__ = ["EndpointFailed", "UnusableAnswer", "WebhookPolicy"]
 HOOKS = tuple(DECIDING)
 # The recorded reasons for an endpoint's reason that is not among `known_reasons`.
 REASONS = {"allow": "webhook-allowed", "narrow": "webhook-narrowed", "deny": "webhook-denied"}
-# A sign-in is decided each time, and what is counted must be counted each time.
+# A sign-in is decided each time, and a rate limit must count each request.
 NEVER_REMEMBERED = frozenset({"identity_decision", "login_decision", "rate_decision"})
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class WebhookPolicy:
         self, username: str, password: Secret, question: Question[Identity]
     ) -> Decision[Identity] | None:
         if not username or not password.value:
-            # Before the page is shown, or with an empty form: nothing could authenticate a person.
+            # Before the page is shown, or with an empty form: no credential could authenticate a person.
             return None
         typed = {"username": username, "password": password.value} if self.send_password else None
         decision = self._ask(question, answers.identity, typed=typed)
@@ -163,11 +163,11 @@ class WebhookPolicy:
     @hookimpl
     def identity_decision(self, user: User | None, question: Question[Identity]) -> Decision[Identity] | None:
         def recognised(value: Any) -> Identity:
-            # No password was asked for here, and how else they were authenticated, the endpoint does not see.
+            # No password was typed here, and the endpoint does not see how the person was authenticated.
             return replace(answers.identity(value), methods=())
 
         decision = self._ask(question, recognised)
-        # The facts do not say who somebody is who was never here, so the endpoint may refuse but not allow.
+        # The facts do not identify a person who has no account here, so the endpoint may refuse but not allow.
         return decision if user is not None else _only_refusing(decision)
 
     @hookimpl
@@ -187,7 +187,7 @@ class WebhookPolicy:
 
         Args:
             value_of: reads the value of an allow; by default it has the type that the hook declares.
-            typed: what was typed on the sign-in page, if the endpoint gets it.
+            typed: the text that was typed on the sign-in page, if the endpoint gets it.
         """
         sent: dict[str, Any] = {"hook": question.hook, "facts": question.facts()}
         if typed is not None:

@@ -1,4 +1,4 @@
-"""What an endpoint may answer: read strictly, so that a mistake there never becomes a permission here."""
+"""Reads the answers of an endpoint strictly, so that a mistake there never becomes a permission here."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UnusableAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of the right form; what its value means depends on the hook."""
+    """An answer of the right form; the meaning of its value depends on the hook."""
 
     verdict: str
     reason: str
@@ -79,7 +79,7 @@ def reader_of(kind: Any) -> Callable[[Any], Any]:
     if kind is NoneType:
         return nothing
     if isinstance(kind, UnionType):
-        # An endpoint answers with the plainest of them, which is the first.
+        # An endpoint gives a value of the first of several types, which is the simplest.
         return reader_of(kind.__args__[0])
     if kind == tuple[str, ...]:
         return scopes
@@ -87,7 +87,7 @@ def reader_of(kind: Any) -> Callable[[Any], Any]:
 
 
 def nothing(value: Any) -> None:
-    """The value of a hook that has none."""
+    """The value of a hook without a value."""
     if value is not None:
         raise UnusableAnswer("this hook has no value")
 
@@ -125,7 +125,7 @@ def identity(value: Any) -> Identity:
 
 
 def metadata(value: Any, asked: ClientMetadata) -> ClientMetadata:
-    """What was asked for, without what the endpoint leaves out.
+    """The requested metadata without the values that the endpoint leaves out.
 
     A client that asks for no scopes may be given any.
     """

@@ -22,7 +22,7 @@ CONNECTIONS = 32
 
 
 class EndpointFailed(Exception):
-    """There is no answer; the message says why, and repeats nothing of what was sent or received."""
+    """There is no answer; the message says why, and repeats nothing of the request or answer."""
 
 
 class Endpoint:

@@ -56,12 +56,12 @@ def verify(
     now: float | None = None,
     tolerance: float = TOLERANCE,
 ) -> str:
-    """Check a request before its body is read as anything.
+    """Check a request before its body is read.
 
     Args:
-        secret: what the server signs with.
-        headers: of the request, by name in any case.
-        body: as it was received, byte by byte.
+        secret: the secret with which the server signs.
+        headers: the headers of the request, by name in any case.
+        body: the bytes as they were received.
         now: seconds since 1970; by default the current time.
         tolerance: seconds by which the request's time may differ from it.
 
@@ -82,7 +82,7 @@ def verify(
     except KeyError as missing:
         raise BadSignature(f"the header {missing} is missing") from None
     expected = _signature(key, message_id, timestamp, body).encode()
-    # There are several while a secret is changed. Compare all of them, also after a match.
+    # There are several signatures while a secret is changed. Compare all of them, also after a match.
     matches = [
         hmac.compare_digest(expected, text.removeprefix("v1,").encode())
         for text in signatures

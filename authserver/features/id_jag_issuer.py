@@ -1,0 +1,347 @@
+"""The issuing side of identity assertion grants (ID-JAG): assertions for the servers of others, by token exchange.
+
+A company's people sign in here, and their agents work at servers of others. Instead of a consent page there, this server
+signs for each agent, person and server what they may do (draft-ietf-oauth-identity-assertion-authz-grant, 4.3; MCP,
+enterprise-managed authorization). The client shows its ID token or refresh token of this server, and gets a JWT that the
+other server accepts once.
+
+Nothing is issued unless a rule says for which client, for which other server, and whose people. What is issued hangs on the
+grant of the person's sign-in, with one grant for each other server: people and operators see it there, and who ends the
+access of the client ends it, and all further issue.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+from authserver.api import (
+    Client,
+    Described,
+    Engine,
+    ExchangeableToken,
+    Grant,
+    InvalidRequest,
+    InvalidScope,
+    InvalidTarget,
+    Issue,
+    OAuthError,
+    OtherToken,
+    Parameters,
+    Presented,
+    Secret,
+    User,
+    canonical_resource,
+    hookimpl,
+    new_identifier,
+    requested_scopes,
+    scope_set,
+)
+
+TYPE = "oauth-id-jag+jwt"
+TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id-jag"
+MAXIMUM_LIFETIME = 300
+MINIMUM_SALT = 32
+SIGN_IN = ("auth_time", "acr", "amr")
+# The words of a rule, by how often each may stand there.
+_ONCE, _SEVERAL, _FLAGS = (
+    ("client_id", "issuer", "tenant", "maximum_age"),
+    ("scope", "resource", "group", "level"),
+    ("email", "own_ids"),
+)
+
+
+class InsufficientUserAuthentication(OAuthError):
+    """The person must sign in here again; the answer says how (RFC 9470, 3)."""
+
+    code = "insufficient_user_authentication"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a client may get for another server.
+
+    Attributes:
+        issuer: of the other server, the `aud` of the assertion.
+        client_id: of the client at the other server.
+        scopes, resources: there, the most that an assertion says.
+        groups: whose people it is for; empty: everybody's.
+        tenant: that the assertion names; empty: none.
+        maximum_age: seconds since the person signed in; 0: any.
+        levels: of the sign-in, one of which must be reached; empty: any.
+        email: whether it tells the mail address of the person.
+        own_ids: whether the person has an id there that no other server knows.
+    """
+
+    issuer: str
+    client_id: str
+    scopes: tuple[str, ...]
+    resources: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    tenant: str = ""
+    maximum_age: int = 0
+    levels: tuple[str, ...] = ()
+    email: bool = False
+    own_ids: bool = False
+
+    @classmethod
+    def read(cls, audience: str, text: str) -> Rule:
+        """A rule as a line of the INI says it after its name. Raises ValueError."""
+        once: dict[str, str] = {}
+        several: dict[str, list[str]] = {name: [] for name in _SEVERAL}
+        flags = set()
+        for word in text.split():
+            name, _, value = word.partition("=")
+            if name in _FLAGS and word == name:
+                flags.add(name)
+            elif name in _SEVERAL and value:
+                several[name].append(value)
+            elif name in _ONCE and value and name not in once:
+                once[name] = value
+            else:
+                raise ValueError(
+                    f"{word}: must be one of {' '.join(f'{each}=' for each in (*_ONCE, *_SEVERAL))} {' '.join(_FLAGS)}"
+                )
+        if "client_id" not in once or not several["scope"]:
+            raise ValueError(
+                "it needs client_id=, as the other server knows the client, and scope=, once at least"
+            )
+        for uri in several["resource"]:
+            try:
+                canonical_resource(uri)
+            except InvalidTarget:
+                raise ValueError(f"resource={uri}: must be an absolute URI without a fragment") from None
+        age = once.get("maximum_age", "0")
+        if not age.isdecimal() or len(age) > 9:
+            raise ValueError(f"maximum_age={age}: must be a number of seconds")
+        return cls(
+            issuer=once.get("issuer", audience),
+            client_id=once["client_id"],
+            scopes=_scopes_of(several["scope"]),
+            resources=tuple(dict.fromkeys(several["resource"])),
+            groups=tuple(several["group"]),
+            tenant=once.get("tenant", ""),
+            maximum_age=int(age),
+            levels=tuple(several["level"]),
+            email="email" in flags,
+            own_ids="own_ids" in flags,
+        )
+
+
+@dataclass(frozen=True)
+class IdJagIssuer:
+    """Give clients assertions for the servers of others, by token exchange (ID-JAG).
+
+    A client must be confidential and registered for the grant type of token exchange, whose plugin is needed, too.
+
+    Attributes:
+        rules: a line each, `client audience = client_id=… scope=… …`: what a client may get for the server of that name.
+        lifetime: seconds for which an assertion is valid, 30 to 300.
+        salt: what makes the ids of people that `own_ids` of a rule asks for; at least 32 characters, and never changed.
+    """
+
+    immediate: ClassVar[bool] = True
+    described: ClassVar[Mapping[str, Described]] = {
+        "exchangeable_tokens": Described(errors=(InsufficientUserAuthentication,))
+    }
+    reasons: ClassVar[Mapping[str, str]] = {
+        "audience-not-one": "",
+        "audience-without-rule": "authserver.plugin.id_jag_issuer.rules says which client gets assertions for which server",
+        "audience-is-ours": "an assertion is for another server: take the line out of authserver.plugin.id_jag_issuer.rules",
+        "identity-missing": "the client must show its ID token or its refresh token",
+        "user-not-in-group": "`group=` in authserver.plugin.id_jag_issuer.rules says whose people get assertions",
+        "details-not-issued": "",
+        "resource-without-rule": "`resource=` in authserver.plugin.id_jag_issuer.rules lists those at the other server",
+        "scope-without-rule": "`scope=` in authserver.plugin.id_jag_issuer.rules lists those at the other server",
+        "signed-in-too-long-ago": "",
+        "signed-in-too-weakly": "",
+    }
+
+    rules: tuple[tuple[str, str], ...] = ()
+    lifetime: int = MAXIMUM_LIFETIME
+    salt: Secret | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 30 <= self.lifetime <= MAXIMUM_LIFETIME:
+            raise ValueError(f"lifetime: must be 30 to {MAXIMUM_LIFETIME} seconds")
+        if self.salt is not None and len(self.salt.value) < MINIMUM_SALT:
+            raise ValueError(f"salt: must have at least {MINIMUM_SALT} characters")
+        if any(rule.own_ids for rule in self._rules.values()) and self.salt is None:
+            raise ValueError("salt: is needed for own_ids in a rule")
+
+    @cached_property
+    def _rules(self) -> Mapping[tuple[str, str], Rule]:
+        """By client and audience. Raises ValueError."""
+        found = {}
+        for name, text in self.rules:
+            words = name.split()
+            if len(words) != 2:
+                raise ValueError(f"rules: {name}: must begin with a client and an audience")
+            try:
+                found[words[0], words[1]] = Rule.read(words[1], text)
+            except ValueError as error:
+                raise ValueError(f"rules: {name}: {error}") from None
+        return found
+
+    @hookimpl
+    def exchangeable_tokens(self) -> Mapping[str, ExchangeableToken]:
+        return {TOKEN_TYPE: ExchangeableToken(make=self.make)}
+
+    @hookimpl
+    def server_metadata(self) -> Mapping[str, Any]:
+        return {"identity_chaining_requested_token_types_supported": [TOKEN_TYPE]}
+
+    def make(self, engine: Engine, client: Client, parameters: Parameters, subject: Presented) -> Issue:
+        """An assertion for the server that the client names.
+
+        Raises:
+            InvalidRequest: there is not one audience, or the token does not say who signed in to this client.
+            InvalidTarget: no rule allows this client this audience, this person, or a resource.
+            InvalidScope: the rule has none of the scopes.
+            InsufficientUserAuthentication: the person must sign in again.
+        """
+        rule = self._rule_of(engine, client, parameters)
+        parent, user = subject.parent, subject.parent.user
+        if not subject.identifies or parent.grant is None or parent.actor or user is None:
+            raise InvalidRequest(
+                "Show an ID token or a refresh token of this client.", reason="identity-missing"
+            )
+        if rule.groups and not set(rule.groups) & set(user.groups):
+            raise InvalidTarget(_NO_RULE, reason="user-not-in-group")
+        _check_sign_in(engine, rule, parent.details)
+        resources = _resources(rule, parameters)
+        asked = requested_scopes(parameters)
+        scopes = tuple(scope for scope in asked or rule.scopes if scope in rule.scopes)
+        if not scopes:
+            raise InvalidScope("The requested scope is not allowed.", reason="scope-without-rule")
+        grant, is_new = self._grant(engine, client, rule, parent.grant, parent.details)
+        ends = parent.expires_at or grant.expires_at
+        left = int((ends - engine.now).total_seconds())
+        return Issue(
+            grant=grant,
+            user=user,
+            scopes=scopes,
+            resources=(rule.issuer,),
+            is_new=is_new,
+            hangs_on=parent.chain,
+            other=OtherToken(
+                typ=TYPE,
+                claims=self._claims(rule, user, parent.details, resources, scopes),
+                lifetime=max(1, min(self.lifetime, left)),
+            ),
+            noted={
+                "audience": rule.issuer,
+                "audience_client": rule.client_id,
+                "audience_resources": list(resources),
+            },
+        )
+
+    def _rule_of(self, engine: Engine, client: Client, parameters: Parameters) -> Rule:
+        """The rule for what the client asks for (JAG-22, JAG-25, JAG-32). Raises InvalidRequest, InvalidTarget."""
+        audiences = parameters.all("audience")
+        if len(audiences) != 1:
+            raise InvalidRequest("Name one audience.", reason="audience-not-one")
+        if parameters.get("authorization_details") is not None:
+            raise InvalidRequest("authorization_details are not supported.", reason="details-not-issued")
+        rule = self._rules.get((client.client_id, audiences[0]))
+        if rule is None:
+            raise InvalidTarget(_NO_RULE, reason="audience-without-rule")
+        if rule.issuer == engine.settings.issuer:
+            raise InvalidTarget(_NO_RULE, reason="audience-is-ours")
+        return rule
+
+    def _grant(
+        self, engine: Engine, client: Client, rule: Rule, parent: Grant, details: Mapping[str, Any]
+    ) -> tuple[Grant, bool]:
+        """The grant for this server, which hangs on that of the sign-in; and whether it is new."""
+        for grant in engine.stores.grants.derived([parent.grant_id], engine.now):
+            is_same = grant.parent_id == parent.grant_id and grant.client_id == client.client_id
+            if (
+                is_same
+                and grant.details.get("exchanged_for") == TOKEN_TYPE
+                and grant.resources == (rule.issuer,)
+            ):
+                # What the rule says today.
+                return replace(grant, scopes=rule.scopes), False
+        new = Grant(
+            grant_id=new_identifier(),
+            client_id=client.client_id,
+            user_id=parent.user_id,
+            scopes=rule.scopes,
+            resources=(rule.issuer,),
+            created_at=engine.now,
+            expires_at=parent.expires_at,
+            details=details,
+            parent_id=parent.grant_id,
+        )
+        return new, True
+
+    def _claims(
+        self,
+        rule: Rule,
+        user: User,
+        details: Mapping[str, Any],
+        resources: tuple[str, ...],
+        scopes: tuple[str, ...],
+    ) -> Mapping[str, Any]:
+        """What the assertion says, beside when and by whom it was signed (JAG-28, JAG-30)."""
+        claims: dict[str, Any] = {
+            "sub": self._subject(rule, user),
+            "aud": rule.issuer,
+            "client_id": rule.client_id,
+            "scope": " ".join(scopes),
+            **{name: details[name] for name in SIGN_IN if details.get(name) not in (None, [])},
+        }
+        if resources:
+            claims["resource"] = resources[0] if len(resources) == 1 else list(resources)
+        if rule.tenant:
+            claims["tenant"] = rule.tenant
+        addresses = user.attributes.get("email", ()) if rule.email else ()
+        if addresses:
+            claims["email"] = addresses[0]
+        return claims
+
+    def _subject(self, rule: Rule, user: User) -> str:
+        if not rule.own_ids or self.salt is None:
+            return user.user_id
+        text = f"{rule.issuer}\0{user.user_id}".encode()
+        made = hmac.new(self.salt.value.encode(), text, hashlib.sha256).digest()
+        return base64.urlsafe_b64encode(made).rstrip(b"=").decode()
+
+
+_NO_RULE = "The requested audience is not allowed."
+
+
+def _check_sign_in(engine: Engine, rule: Rule, details: Mapping[str, Any]) -> None:
+    """That the person signed in as the rule demands (JAG-29). Raises InsufficientUserAuthentication."""
+    at = details.get("auth_time")
+    if rule.maximum_age and (at is None or at < engine.now.timestamp() - rule.maximum_age):
+        raise _too_weak(reason="signed-in-too-long-ago", max_age=rule.maximum_age)
+    if rule.levels and details.get("acr") not in rule.levels:
+        raise _too_weak(reason="signed-in-too-weakly", acr_values=" ".join(rule.levels))
+
+
+def _too_weak(*, reason: str, **members: str | int) -> InsufficientUserAuthentication:
+    refused = InsufficientUserAuthentication("The person must sign in again.", reason=reason)
+    refused.members = members
+    return refused
+
+
+def _resources(rule: Rule, parameters: Parameters) -> tuple[str, ...]:
+    """For which resources of the other server it is: those that are asked for, or all of the rule. Raises InvalidTarget."""
+    asked = tuple(dict.fromkeys(parameters.all("resource")))
+    if any(uri not in rule.resources for uri in asked):
+        raise InvalidTarget("The requested resource is not allowed.", reason="resource-without-rule")
+    return asked or rule.resources
+
+
+def _scopes_of(names: list[str]) -> tuple[str, ...]:
+    try:
+        return scope_set(" ".join(names))
+    except InvalidScope as error:
+        raise ValueError(f"scope=: {error.description}") from None
