@@ -15,6 +15,8 @@ INSTALL_LOCKED := $(INSTALL) --require-hashes --only-binary :all: -r
 WORKERS ?= 3
 # How long `make soak` takes.
 MINUTES ?= 30
+# The release before, for `make upgrade`: a wheel, or a revision. Until there is one, the code before the newest migration.
+PREVIOUS ?= $(shell git log -1 --no-merges --diff-filter=A --format=%H^ -- alembic/versions)
 # A worker keeps to the tests of its files, so that what a file prepares is prepared once; the first to end helps the other.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # One lock for every Python and system: uv writes down the extras and the markers with which a package is needed.
@@ -32,7 +34,7 @@ EXTRACT := $(BIN)/pybabel --quiet extract -F $(LOCALE)/babel.cfg -o $(LOCALE)/au
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check static compiled coverage clients faults proxies fuzz timing mutants bench scale growth audit floods soak sbom docs lock messages format clean
+.PHONY: help run test check static compiled coverage clients faults upgrade proxies fuzz timing mutants bench scale growth audit floods soak sbom docs lock messages format clean
 
 help: ## list what can be done
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -70,6 +72,9 @@ clients: $(VENV)/developing ## run real programs from npm, Go and Maven against 
 faults: $(VENV)/developing ## kill, cut and race real server processes for longer than `make test` does
 	AUTHSERVER_FAULTS=long $(BIN)/python -m pytest tests/faults tests/web/test_storage_failures.py \
 		tests/storage/test_query_plans.py tests/storage/test_store_plans.py tests/storage/test_scale.py
+
+upgrade: $(VENV)/developing ## the wheel of the release before (PREVIOUS=…) and this one at once on one database, and back again
+	AUTHSERVER_PREVIOUS=$(PREVIOUS) $(BIN)/python -m pytest tests/faults/test_two_wheels.py
 
 proxies: $(VENV)/developing ## attack the server, and nginx, HAProxy and Caddy before it, for longer than `make test` does
 	AUTHSERVER_PROXIES=long $(BIN)/python -m pytest tests/proxies

@@ -37,6 +37,7 @@ from authserver.engine.clients.secrets import (
     needs_secret,
     rotate_secret,
 )
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.counting import Rebuilt, rebuild_counts, whole_day_after
 from authserver.engine.crypto.jose import ALGORITHMS
 from authserver.engine.declarations.apply import apply, ends_of, finish
@@ -98,12 +99,10 @@ from authserver.engine.records import (
     ClientState,
     EventFilter,
     EventType,
-    Gauge,
     GrantFilter,
     InitialTokenState,
     KeyState,
     SigningKey,
-    Step,
     is_address,
 )
 from authserver.engine.resources import MINIMUM_LIFETIME as MINIMUM_ACCESS_TOKEN_LIFETIME

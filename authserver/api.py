@@ -56,11 +56,11 @@ stored and compared. For the sign-in behind an authorization request (`authentic
 For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
 `joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
 what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
-`remove_identity` takes it away. `config.add_sign_in_way` puts a `SignInWay` on the sign-in page; the page that it leads to
-reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and ends with `begin_and_go_on`, or `go_on`
-where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked` says whether it is the same one.
-`verify_for_us` verifies a token that the other server made for this one. `THROUGH` is where a session has who vouched, and
-`end_through` ends what came through that server.
+`remove_identity` takes it away; `identity_handle` names it in forms. `config.add_sign_in_way` puts a `SignInWay` on the
+sign-in page; the page that it leads to reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and
+ends with `begin_and_go_on`, or `go_on` where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked`
+says whether it is the same one. `verify_for_us` verifies a token that the other server made for this one. `THROUGH` is
+where a session has who vouched, and `end_through` ends what came through that server.
 
 For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
 into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
@@ -269,6 +269,7 @@ from authserver.engine.pending import Browser, is_marked
 from authserver.engine.people.joining import (
     IdentityTaken,
     VouchedIdentity,
+    identity_handle,
     joined_user,
     sign_in_vouched,
 )
@@ -309,9 +310,9 @@ from authserver.engine.records import (
     Session,
     Token,
     TokenKind,
-    TrustedIssuer,
     User,
 )
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.sources import network_of
 from authserver.engine.timeline import Span, SpanKind, Timeline
 from authserver.engine.token import authenticate, proven_key
@@ -635,6 +636,7 @@ __all__ = [
     "grouped_scopes",
     "hold_session",
     "hookimpl",
+    "identity_handle",
     "in_words",
     "is_loopback",
     "is_marked",

@@ -45,8 +45,9 @@ from authserver.engine.metadata import MetadataCollision, auth_methods, joined
 from authserver.engine.offered import FollowedSettings
 from authserver.engine.people import password_links
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import EventType, TrustedIssuer
+from authserver.engine.records import EventType
 from authserver.engine.restore.generation import FollowedGeneration
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.turnstile import Turnstile
 from authserver.event_readers import Reader, Reading
 from authserver.fetching.fetcher import fetcher_of

@@ -17,14 +17,15 @@ from datetime import UTC, datetime, timedelta
 
 from authserver.engine import counting, ending, statistics
 from authserver.engine.context import Begin
+from authserver.engine.count_records import Step
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_seals import note_deletion, remove_old
 from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
-from authserver.engine.records import Batch, Disposable, Place, Step
 from authserver.engine.tokens.issuer_keys import fetch_ahead
+from authserver.engine.upkeep_records import Batch, Disposable, Place
 from authserver.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 
     benchmarks/audit.py                         with 10 million events: 20 minutes, and 10 GB of disk
     benchmarks/audit.py --events 100000         a quick look
-    benchmarks/audit.py --parts cost seals      only these; search and purge are the others
+    benchmarks/audit.py --parts cost seals      only these; postgresql, search and purge are the others
     benchmarks/audit.py --folder events         keep the database there, and use it again the next time
 
 A PostgreSQL of its own, and a server in this process. The exit status is 1 when a figure is not good enough.
@@ -12,6 +12,8 @@ A PostgreSQL of its own, and a server in this process. The exit status is 1 when
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import logging
 import os
 import statistics
@@ -34,14 +36,17 @@ from authserver import upkeep
 from authserver.engine import audit
 from authserver.engine.event_proof import verify
 from authserver.engine.event_seals import Sealer, digest_of
-from authserver.engine.records import REFUSALS, Disposable, EventFilter, EventType
+from authserver.engine.records import REFUSALS, EventFilter, EventType
+from authserver.engine.upkeep_records import Disposable
 from authserver.event_readers import Reading
 from authserver.storage import migrate
+from authserver.storage.database import Database
 from authserver.storage.tables import events as events_table
 from authserver.testing.plans import plan_of, statements_of
+from authserver.testing.records import an_event
 from authserver.testing.server import Server, basic
 
-PARTS = ("cost", "seals", "search", "purge")
+PARTS = ("cost", "postgresql", "seals", "search", "purge")
 # What is good enough: milliseconds of a page, percent of a request, milliseconds of the slowest request during a purge.
 PAGE, SHARE, DELAY = 200.0, 10.0, 1000.0
 PURGED = 500_000
@@ -147,6 +152,7 @@ def searches(now: datetime) -> list[Search]:
         ),
         Search(name="--refused", wanted=EventFilter(types=REFUSALS)),
         Search(name="--refused --reason", wanted=EventFilter(types=REFUSALS, reason="scope-not-registered")),
+        Search(name="--reason", wanted=EventFilter(reason="scope-not-registered")),
         Search(name="--error-id", wanted=EventFilter(event_id="e777")),
         Search(name="--source --since 1d", wanted=EventFilter(source="10.7.7.7", since=day)),
         Search(name="--source --since 7d", wanted=EventFilter(source="10.7.7.7", since=week)),
@@ -273,6 +279,59 @@ def measure_cost(*, rounds: int, seconds: float) -> bool:
     return share <= SHARE
 
 
+def measure_postgresql() -> bool:
+    """Print where PostgreSQL's CPU time goes: to the disk, to the row with its indexes, and to those who read it."""
+    count, decisions = 4000, tuple(json.loads(DECISIONS)) * 4
+    numbers = itertools.count()
+    with postgresql_server() as (url, process):
+        migrate.upgrade(url)
+        server = Server(url)
+        server.deliver()
+        at_once = sa.make_url(url).update_query_dict({"options": "-c synchronous_commit=off"})
+        # Open until the end: what a process used that has ended is not counted any more.
+        safe, quick = Database(url), Database(at_once.render_as_string(hide_password=False))
+
+        def write(storage: Database, together: int) -> None:
+            for _ in range(count // together):
+                with storage.begin() as stores:
+                    for _ in range(together):
+                        stores.events.add(
+                            an_event(
+                                event_id=str(next(numbers)),
+                                type=EventType.TOKEN_ISSUED,
+                                at=datetime.now(UTC),
+                                grant_id=None,
+                                client_id="client-7",
+                                decisions=decisions,
+                                details=json.loads(JSON),
+                            )
+                        )
+
+        def read(reading: Reading) -> None:
+            while reading.work():
+                pass
+
+        parts: dict[str, Callable[[], None]] = {
+            "written one by one": lambda: write(safe, 1),
+            "written eight in a transaction": lambda: write(safe, 8),
+            "written one by one, with synchronous_commit = off": lambda: write(quick, 1),
+        }
+        written = count * len(parts)
+        for name, work in parts.items():
+            before = run.cpu_seconds(process)
+            work()
+            used = (run.cpu_seconds(process) - before) / count * 1000
+            print(f"PostgreSQL: {used:.3f} s of CPU for 1,000 events, {name}")
+        for reading in server.application.readings:
+            before = run.cpu_seconds(process)
+            read(reading)
+            used = (run.cpu_seconds(process) - before) / written * 1000
+            print(f"PostgreSQL: {used:.3f} s of CPU for 1,000 events, read for {reading.reader.name}")
+        for each in (safe, quick, server):
+            each.close()
+    return True
+
+
 def token_request(server: Server) -> Callable[[], None]:
     """W1: a JWT by client_credentials."""
     client, secret = server.add_client(grant_types=("client_credentials",))
@@ -377,7 +436,9 @@ def main() -> int:
     good: dict[str, bool] = {}
     if "cost" in options.parts:
         good["cost"] = measure_cost(rounds=options.rounds, seconds=options.seconds)
-    if set(options.parts) == {"cost"}:
+    if "postgresql" in options.parts:
+        good["postgresql"] = measure_postgresql()
+    if not {"search", "seals", "purge"} & set(options.parts):
         return told(good)
     with postgresql_server(options.folder) as (url, _):
         migrate.upgrade(url)

@@ -4,6 +4,7 @@
     benchmarks/console.py                                        100,000 clients, 1,000,000 grants: half an hour, 10 GB
     benchmarks/console.py --clients 500 --grants 2000            a quick look
     benchmarks/console.py --only SQLite
+    benchmarks/console.py --folder console                       keep the databases there, and use them again the next time
 
 On a SQLite file and on a PostgreSQL of its own, and a server in this process. Every page is asked for about the client with
 half of all grants; then come searches, those that find nothing included. Prints the median and the least of 5 times for each,
@@ -121,6 +122,21 @@ def measured(browser: TestApp, address: str) -> tuple[float, float, float]:
     return statistics.median(times), min(times), statistics.median(cpu)
 
 
+def make(server: Server, url: str, *, clients: int, grants: int) -> None:
+    """Fill the database, and add who looks at it."""
+    fill.fill(
+        url,
+        key_id=server.ini["authserver.secret_keys"].partition(":")[0],
+        client_count=clients,
+        token_count=grants * fill.TOKENS_OF_A_GRANT,
+        other_count=min(OTHERS, grants * fill.TOKENS_OF_A_GRANT),
+    )
+    with server.begin() as engine:
+        stored = canonical_resource("https://stored.example/")
+        administration.add_resource(engine, Resource(form=stored, uri=stored, created_at=engine.now))
+    server.add_user("root", groups=["authserver-admins"])
+
+
 def measure(url: str, *, clients: int, grants: int) -> bool:
     """Fill this database, and print what each page takes; whether all are good enough."""
     migrate.upgrade(url)
@@ -133,22 +149,14 @@ def measure(url: str, *, clients: int, grants: int) -> bool:
         },
     )
     begun = time.perf_counter()
-    fill.fill(
-        url,
-        key_id=server.ini["authserver.secret_keys"].partition(":")[0],
-        client_count=clients,
-        token_count=grants * fill.TOKENS_OF_A_GRANT,
-        other_count=min(OTHERS, grants * fill.TOKENS_OF_A_GRANT),
-    )
-    print(
-        f"{sa.make_url(url).get_backend_name()}: {clients:,} clients and {grants:,} grants, "
-        f"made in {time.perf_counter() - begun:.0f} s",
-        flush=True,
-    )
-    server.add_user("root", groups=["authserver-admins"])
     with server.begin() as engine:
-        stored = canonical_resource("https://stored.example/")
-        administration.add_resource(engine, Resource(form=stored, uri=stored, created_at=engine.now))
+        is_filled = engine.stores.users.find_by_name("root") is not None
+    if not is_filled:
+        make(server, url, clients=clients, grants=grants)
+    how = "found" if is_filled else f"made in {time.perf_counter() - begun:.0f} s"
+    print(
+        f"{sa.make_url(url).get_backend_name()}: {clients:,} clients and {grants:,} grants, {how}", flush=True
+    )
     browser = server.browser()
     server.sign_in(browser, "root")
     found = sorted((measured(browser, each), each) for each in addresses(server))
@@ -159,14 +167,16 @@ def measure(url: str, *, clients: int, grants: int) -> bool:
 
 
 @contextmanager
-def database(name: str) -> Iterator[str]:
-    """The URL of a new one of this kind."""
-    if name == "SQLite":
-        with tempfile.TemporaryDirectory(prefix="authserver-benchmark-") as folder:
-            yield f"sqlite:///{Path(folder)}/console.db"
-    else:
-        with postgresql_server() as (url, _):
+def database(name: str, kept: Path | None) -> Iterator[str]:
+    """The URL of a new one of this kind, or of the one that is kept in this folder."""
+    if name == "PostgreSQL":
+        with postgresql_server(kept / "postgresql" if kept else None) as (url, _):
             yield url
+    elif kept:
+        yield f"sqlite:///{kept.resolve()}/console.db"
+    else:
+        with tempfile.TemporaryDirectory(prefix="authserver-benchmark-") as folder:
+            yield f"sqlite:///{folder}/console.db"
 
 
 def main() -> int:
@@ -175,13 +185,18 @@ def main() -> int:
     )
     reader.add_argument("--clients", type=int, default=100_000)
     reader.add_argument("--grants", type=int, default=1_000_000)
+    reader.add_argument(
+        "--folder", type=Path, help="keep the filled databases there; use them if they are there"
+    )
     reader.add_argument("--only", choices=("SQLite", "PostgreSQL"))
     given = reader.parse_args()
     logging.disable(logging.WARNING)
+    if given.folder:
+        given.folder.mkdir(exist_ok=True)
     is_good = True
     for name in ("SQLite", "PostgreSQL"):
         if given.only in (None, name):
-            with database(name) as url:
+            with database(name, given.folder) as url:
                 is_good = measure(url, clients=given.clients, grants=given.grants) and is_good
     return int(not is_good)
 

@@ -20,8 +20,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import literal
 
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.crypto import digests
-from authserver.engine.records import EventType, Gauge, Grant, RegisteredBy, Step, Token, TokenKind
+from authserver.engine.records import EventType, Grant, RegisteredBy, Token, TokenKind
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.rows import Rows
 from authserver.storage.tables import (

@@ -260,7 +260,7 @@ def postgresql_server(kept: Path | None = None) -> Iterator[tuple[str, int]]:
     try:
         url = server.get_uri()
         with psycopg.connect(url, autocommit=True) as connection:
-            if not connection.execute("SELECT FROM pg_database WHERE datname = 'benchmark'").fetchone():
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'benchmark'").fetchone():
                 connection.execute("CREATE DATABASE benchmark")
         name = url.replace("postgresql://", "postgresql+psycopg://").replace("/postgres?", "/benchmark?")
         yield name, server.get_pid()

@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from authserver.engine import statistics as figures
 from authserver.engine.context import Engine
-from authserver.engine.records import Step
+from authserver.engine.count_records import Step
 from authserver.engine.statistics import By, Measure
 from authserver.storage import migrate
 from authserver.storage.tables import event_counts

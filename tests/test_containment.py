@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -782,21 +783,32 @@ class Slow:
 """
 
 
+COMMAND = (sys.executable, "-c", "from authserver.cli import main; main()", "-c")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo server, for commands that change nothing in it."""
+    folder = tmp_path_factory.mktemp("demo")
+    ini = folder / "development.ini"
+    shutil.copy(CHECKOUT / "development.ini", ini)
+    subprocess.run([*COMMAND, ini, "demo"], env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+    return folder
+
+
 @pytest.mark.parametrize("immediate", [True, False], ids=["immediate", "timed"])
-def test_ctrl_c_ends_a_command_while_a_plugin_thinks(tmp_path: Path, immediate: bool) -> None:
+def test_ctrl_c_ends_a_command_while_a_plugin_thinks(demo: Path, immediate: bool) -> None:
     """The operator pressed it; nothing goes on."""
-    (tmp_path / "slow.py").write_text(SLOW.format(immediate=immediate))
+    name = f"slow_{immediate}".lower()
+    (demo / f"{name}.py").write_text(SLOW.format(immediate=immediate))
     text = (CHECKOUT / "development.ini").read_text()
     text = text.replace(
-        "authserver.plugins =", "authserver.policy_time_limit = 30\nauthserver.plugins =\n    slow:Slow", 1
+        "authserver.plugins =", f"authserver.policy_time_limit = 30\nauthserver.plugins =\n    {name}:Slow", 1
     )
-    (tmp_path / "development.ini").write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    program = "from authserver.cli import main; main()"
-    command = [sys.executable, "-c", program, "-c", str(tmp_path / "development.ini")]
-    subprocess.run([*command, "demo"], env=environment, check=True, capture_output=True, timeout=120)
-    command += ["explain", "scope", "playground", "--user", "demo"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
+    (demo / f"{name}.ini").write_text(text)
+    command = [*COMMAND, demo / f"{name}.ini", "explain", "scope", "playground", "--user", "demo"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         while "asked" not in (line := running.stderr.readline()):
             assert line, "it ended before it was asked"

@@ -17,7 +17,8 @@ from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_proof import Proof, verify
 from authserver.engine.event_seals import Sealer, digest_of, note_deletion
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import Disposable, EventType
+from authserver.engine.records import EventType
+from authserver.engine.upkeep_records import Disposable
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
 from authserver.testing.records import NOW, an_event, an_event_seal

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 import time_machine
 
 from authserver.engine import counting
+from authserver.engine.count_records import Gauge, Span, Step
 from authserver.engine.counting import Counting, begin_of, counted
 from authserver.engine.ports import Storage, StorageUnavailable
-from authserver.engine.records import Event, EventType, Gauge, RegisteredBy, Span, Step
+from authserver.engine.records import Event, EventType, RegisteredBy
 from authserver.event_readers import Reading
 from authserver.storage.database import Database
 from authserver.storage.statistics import SqlStatistics

@@ -23,7 +23,8 @@ from authserver import ini as ini_reader
 from authserver.api import Begin, hookimpl
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.floods import Floods
-from authserver.engine.records import ClientSecret, Disposable, RegisteredBy, TokenKind
+from authserver.engine.records import ClientSecret, RegisteredBy, TokenKind
+from authserver.engine.upkeep_records import Disposable
 from authserver.settings import Settings
 from authserver.storage.database import Database
 from authserver.storage.tables import Base

@@ -15,7 +15,8 @@ from typing import Any
 
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.ending import Act, Subject, end
-from authserver.engine.records import Client, TrustedIssuer
+from authserver.engine.records import Client
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.testing.service import ISSUER, Answered, Service
 from tests.client_keys import ABSENT, Key, without_absent

@@ -22,7 +22,7 @@ from authserver.engine.declarations.apply import ends_of, finish
 from authserver.engine.declarations.plan import DEFAULT_SET, Action, Manner, Plan, Step
 from authserver.engine.declarations.planning import plan_of
 from authserver.engine.ending import Ended
-from authserver.engine.records import DeclaredKind
+from authserver.engine.setting_records import DeclaredKind
 from authserver.explaining.ends import jwt_sentence, sentence
 
 # The exit status when something is still different from its declaration.

@@ -15,7 +15,8 @@ from authserver.engine import operators
 from authserver.engine.context import Engine
 from authserver.engine.ending import Ended
 from authserver.engine.people.account import disconnect, disconnect_all, revoke_grant
-from authserver.engine.records import Consent, Grant, GrantFilter, Place
+from authserver.engine.records import Consent, Grant, GrantFilter
+from authserver.engine.upkeep_records import Place
 from authserver.explaining.ends import sentence
 
 user_option = click.option("--user", "username", metavar="NAME", help="Only those of this person.")

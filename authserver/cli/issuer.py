@@ -22,7 +22,7 @@ from authserver.engine.context import Engine
 from authserver.engine.documents import FetchFailed
 from authserver.engine.ending import Act, Subject
 from authserver.engine.issuers import LIFETIMES, MAXIMUM_SKEW, BadIssuer
-from authserver.engine.records import TrustedIssuer
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS, TrustedKeys
 from authserver.engine.tokens.issuer_keys import keys_of
 from authserver.ini import did_you_mean

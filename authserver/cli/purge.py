@@ -19,7 +19,7 @@ from authserver.cli.printing import json_option, print_json, print_rows
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_seals import remove_old
 from authserver.engine.ports import Storage, StorageUnavailable
-from authserver.engine.records import Batch, Disposable
+from authserver.engine.upkeep_records import Batch, Disposable
 
 # More rows than this are not counted before the start: that would take longer than a statement may.
 MAXIMUM_COUNTED = 1_000_000

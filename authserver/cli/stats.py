@@ -18,9 +18,10 @@ from authserver.cli.printing import json_option, print_json, print_rows, say, wi
 from authserver.cli.progress import progress
 from authserver.engine import counting, statistics
 from authserver.engine.context import Engine
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import Disposable, Gauge, Step
 from authserver.engine.statistics import By, Figures, Measure, Totals, TotalsRow
+from authserver.engine.upkeep_records import Disposable
 
 if TYPE_CHECKING:
     from authserver.app import Application

@@ -14,7 +14,7 @@ from authserver.declaring.reading import BadDeclarations, read_files
 from authserver.engine.context import AssertionProfile
 from authserver.engine.declarations.forms import Forms
 from authserver.engine.issuers import BadIssuer, check_entry
-from authserver.engine.records import TrustedIssuer
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.settings import Settings, SettingsError
 
 SETTING = "authserver.trusted_issuers"

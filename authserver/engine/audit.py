@@ -14,7 +14,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from authserver.engine.ports import Events, StorageUnavailable, Stores
-from authserver.engine.records import REFUSALS, Event, EventFilter, EventType, Place
+from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+from authserver.engine.upkeep_records import Place
 
 # How many events a page has at most (T146), and how many an export reads at a time.
 MAXIMUM_PAGE = 100
@@ -24,7 +25,7 @@ BATCH = 500
 SETTLED = timedelta(minutes=5)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 # Filters that need a time when they are the only ones.
-_WIDE = frozenset({"actor", "source", "reason", "request_id"})
+_WIDE = frozenset({"actor", "source", "request_id"})
 
 
 class BadSearch(ValueError):
@@ -53,8 +54,10 @@ def search(stored: Events, wanted: EventFilter, *, after: str | None = None, lim
     if not 1 <= limit <= MAXIMUM_PAGE:
         raise BadSearch(f"a page has 1 to {MAXIMUM_PAGE} events")
     _check(wanted)
-    wide = " and ".join(name for name in wanted.texts if name in _WIDE)
-    if wide and wanted.texts.keys() <= _WIDE and wanted.since is None and not wanted.types:
+    # Events without a reason are not in the index of reasons.
+    of_all = _WIDE if wanted.reason else _WIDE | {"reason"}
+    wide = " and ".join(name for name in wanted.texts if name in of_all)
+    if wide and wanted.texts.keys() <= of_all and wanted.since is None and not wanted.types:
         raise BadSearch(
             f"to search by {wide} alone, every event of a time is read: say since when, or name "
             "a client, a user, a grant or an event type as well"
@@ -63,7 +66,7 @@ def search(stored: Events, wanted: EventFilter, *, after: str | None = None, lim
         # One more than is shown tells whether there is another page.
         found = stored.search(wanted, after=_after(after), limit=limit + 1)
     except StorageUnavailable as error:
-        if not wide or wanted.texts.keys() - _WIDE:
+        if not wide or wanted.texts.keys() - of_all:
             raise
         raise BadSearch(
             f"the database did not answer in time: to search by {wide}, every event of the time is read. Name a shorter "

@@ -42,10 +42,10 @@ from authserver.engine.records import (
     JoinedIdentity,
     Resource,
     Token,
-    TrustedIssuer,
     User,
 )
 from authserver.engine.resource_registry import Registry, TokenForm
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.timeline import FactsLater, SpanKind, note, wants_spans
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID, MAXIMUM_DOCUMENT

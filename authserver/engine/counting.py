@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from authserver.engine.count_records import Count, Span, Step, Total
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import REFUSALS, Count, Event, EventFilter, EventType, Place, Span, Step, Total
+from authserver.engine.records import REFUSALS, Event, EventFilter, EventType
+from authserver.engine.upkeep_records import Place
 
 log = logging.getLogger(__name__)
 

@@ -542,8 +542,8 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
         # First the sessions, and then the consents: this waits for an answer to the consent page that is being stored, and
         # then ends that, too.
         since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
-        sessions = stores.sessions.list(subject.identifier, engine.now, since)
         told = told_sessions(engine, subject.identifier)
+        sessions = [each for each in told if each.expires_at > engine.now and each.last_seen_at >= since]
         if not dry_run:
             stores.sessions.end_all(subject.identifier)
         consents = (

@@ -25,7 +25,7 @@ from authserver.engine.event_seals import (
     removed_until,
 )
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import DeletionMark, EventSeal
+from authserver.engine.seal_records import DeletionMark, EventSeal
 
 # The errors of reading a row that was changed by hand to another type: SQLite stores any type in any column.
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

@@ -28,14 +28,9 @@ import msgspec
 from authserver.engine.crypto.sealing import KeyRing, Unsealable
 from authserver.engine.event_stream import Numbered
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import (
-    ISSUANCES,
-    REFUSALS,
-    DeletionMark,
-    Disposable,
-    Event,
-    EventSeal,
-)
+from authserver.engine.records import ISSUANCES, REFUSALS, Event
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.upkeep_records import Disposable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from authserver.engine.context import Engine
-from authserver.engine.records import VOUCHED_BY, DeclaredKind, Grant, StoredSetting, TrustedIssuer
+from authserver.engine.records import VOUCHED_BY, Grant
+from authserver.engine.setting_records import DeclaredKind, StoredSetting, TrustedIssuer
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_URI
 

@@ -12,7 +12,8 @@ from authserver.engine.context import AssertionProfile, Engine
 from authserver.engine.crypto import strict_json
 from authserver.engine.errors import InvalidTarget
 from authserver.engine.issuer_registry import as_setting, as_value
-from authserver.engine.records import NOTHING, Client, DeclaredKind, EventType, TrustedIssuer, is_address
+from authserver.engine.records import NOTHING, Client, EventType, is_address
+from authserver.engine.setting_records import DeclaredKind, TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.engine.tokens.issuer_keys import keys_in
 from authserver.ini import did_you_mean

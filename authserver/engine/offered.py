@@ -19,7 +19,8 @@ from authserver.engine.context import Engine
 from authserver.engine.ports import Storage, StorageUnavailable, Stores
 from authserver.engine.printable import is_printable
 from authserver.engine.rates import Adjustable
-from authserver.engine.records import DeclaredKind, EventType, StoredSetting
+from authserver.engine.records import EventType
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.settings import scope_problems
 
 # Seconds after which a process reads them again.

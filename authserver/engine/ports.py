@@ -11,48 +11,39 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
+from authserver.engine.count_records import Count, Gauge, Span, Step, Total
 from authserver.engine.decisions import Ruling, T
 from authserver.engine.documents import Document, DocumentKind, Reply
 from authserver.engine.questions import Question
 from authserver.engine.records import (
-    Batch,
     Client,
     ClientSecret,
     Consent,
-    Count,
-    Declaration,
-    DeclaredKind,
-    DeletionMark,
-    Disposable,
     Event,
     EventFilter,
-    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
     FoundToken,
-    Gauge,
     Grant,
     GrantFilter,
     InitialAccessToken,
     JoinedIdentity,
     Kept,
     Logo,
-    Place,
     RegisteredBy,
     Resource,
     RingKey,
     Session,
     SigningKey,
-    Span,
-    Step,
-    StoredSetting,
     Token,
     TokenKind,
-    Total,
     User,
 )
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.setting_records import Declaration, DeclaredKind, StoredSetting
 from authserver.engine.timeline import Timeline
+from authserver.engine.upkeep_records import Batch, Disposable, Place
 from authserver.limits import MAXIMUM_DOCUMENT
 
 F = TypeVar("F")

@@ -14,9 +14,10 @@ from enum import StrEnum
 
 from authserver.engine.audit import BadSearch
 from authserver.engine.context import Engine
+from authserver.engine.count_records import Gauge, Span, Step, Total
 from authserver.engine.counting import READER, begin_of, end_of
 from authserver.engine.ports import Stores
-from authserver.engine.records import REFUSALS, EventType, Gauge, Span, Step, Total
+from authserver.engine.records import REFUSALS, EventType
 from authserver.settings import Settings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -1,11 +1,11 @@
-"""Identity assertion grants: a company's identity provider lets its people's agents in, without a page (ID-JAG).
+"""Identity assertion grants: the identity provider of a company gives access to agents of its people, without a page.
 
-The identity provider signs an assertion for one client of this server, about one person, for some of our resources and
-scopes (draft-ietf-oauth-identity-assertion-authz-grant; MCP, enterprise-managed authorization). The agent of that person
-presents it and gets an access token. What the assertion says is a ceiling, and so is the entry of its issuer; policies
-decide below.
+The identity provider signs an assertion (ID-JAG) for one client of this server, about one person, for some of our resources
+and scopes (draft-ietf-oauth-identity-assertion-authz-grant; MCP, enterprise-managed authorization). The agent of that
+person presents it and gets an access token. The assertion and the entry of its issuer are upper limits; policies decide
+within them.
 
-There are two profiles. They differ in one thing: `mcp` accepts an assertion once, `draft` until it ends.
+There are two profiles, with one difference: `mcp` accepts an assertion once, `draft` until it expires.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from authserver.api import (
 
 TYPE = "oauth-id-jag+jwt"
 GRANT_PROFILE = "urn:ietf:params:oauth:grant-profile:id-jag"
-# Those whose assertions are accepted once, and until they end.
+# The profile that accepts an assertion once, and the one that accepts it until it expires.
 ONCE, REPEATED = "mcp", "draft"
 _REFUSED = "The assertion is not valid."
 
@@ -56,17 +56,17 @@ class InsufficientUserAuthentication(OAuthError):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the entry of an issuer says to these profiles.
+    """The options of an entry with these profiles.
 
     Attributes:
-        tenants: those of the issuer whose people are let in (`tenant`); empty: assertions that name a tenant are refused.
-        subjects: the user name of a `sub`, or of `tenant sub`, who is a user of this server already.
-        usernames: whether any other `sub` is the user name of a user. Then the issuer can name every user.
-        create_users: whether somebody of whom nothing is known becomes a user when they come for the first time.
-        public_clients: whether a client that is known by its address and does not authenticate may present assertions.
-        levels: the levels of sign-in that suffice (`acr`); empty: each does.
+        tenants: the accepted tenants of the issuer (`tenant`); empty: assertions that name a tenant are refused.
+        subjects: by `sub`, or `tenant sub`, the name of an existing user of this server.
+        usernames: whether any other `sub` is the name of a user. Then the issuer can name every user.
+        create_users: whether an unknown person becomes a user with their first assertion.
+        public_clients: whether a client whose id is its address and that does not authenticate may present assertions.
+        levels: the accepted levels of sign-in (`acr`); empty: any.
         maximum_age: seconds since the person signed in (`auth_time`); 0: any.
-        weak_sign_in: what a client is told whose person did not sign in so.
+        weak_sign_in: the error for a client whose person did not sign in so.
     """
 
     tenants: tuple[str, ...] = ()
@@ -164,15 +164,15 @@ def lets_in(issuer: TrustedIssuer, client: Client) -> bool:
 def accept(
     engine: Engine, client: Client, issuer: TrustedIssuer, claims: Mapping[str, Any], *, once: bool
 ) -> Vouched:
-    """What an assertion says.
+    """Read an assertion: its person, resources and scopes.
 
     Raises:
-        InvalidGrant: it is not for this client, lacks something, or names what there is not.
+        InvalidGrant: it is not for this client, lacks something, or names something that does not exist.
         InsufficientUserAuthentication: the person did not sign in at the issuer as its entry demands.
     """
     options = issuer_options(issuer, Options)
     _check_claims(claims)
-    # The client that authenticated, as this server calls it: whoever steals an assertion of another has nothing (JAG-04).
+    # The id of the authenticated client at this server: the stolen assertion of another client is of no use (JAG-04).
     if claims["client_id"] != client.client_id:
         raise _refused(reason="assertion-client-differs")
     tenant = _tenant(options, claims)
@@ -192,19 +192,19 @@ def accept(
 
 
 def _check_claims(claims: Mapping[str, Any]) -> None:
-    """What must be there (JAG-05); `iss`, `sub`, `aud` and `exp` were checked before. Raises InvalidGrant."""
+    """Check the required claims (JAG-05); `iss`, `sub`, `aud` and `exp` were checked before. Raises InvalidGrant."""
     for name in ("client_id", "jti"):
         if not isinstance(claims.get(name), str) or not 0 < len(claims[name]) <= 4 * MAXIMUM_IDENTIFIER:
             raise _refused(reason="assertion-claim-malformed")
     if len(claims["jti"]) > MAXIMUM_IDENTIFIER or "iat" not in claims:
         raise _refused(reason="assertion-claim-malformed")
-    # A ceiling that cannot be held is no ceiling (JAG-07, T168).
+    # A limit that cannot be enforced must not be ignored (JAG-07, T168).
     if claims.get("authorization_details"):
         raise _refused(reason="assertion-details-unknown")
 
 
 def _tenant(options: Options, claims: Mapping[str, Any]) -> str:
-    """The tenant of the issuer whose person this is; "" if it has none. Raises InvalidGrant (JAG-06)."""
+    """The tenant of the person at the issuer; "" without one. Raises InvalidGrant (JAG-06)."""
     tenant = claims.get("tenant", "")
     if not isinstance(tenant, str) or ((tenant or options.tenants) and tenant not in options.tenants):
         raise _refused(reason="assertion-tenant")
@@ -229,7 +229,7 @@ def _sign_in(engine: Engine, options: Options, claims: Mapping[str, Any]) -> Map
 
 
 def _resources(engine: Engine, issuer: TrustedIssuer, claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """For what a token may be: what the assertion names, else the default of the entry, and never any (JAG-05, JAG-13)."""
+    """The resources of the assertion, else the default of its entry; never all resources (JAG-05, JAG-13)."""
     named = claims.get("resource")
     if named is None:
         if not issuer.default_resource:
@@ -249,7 +249,7 @@ def _resources(engine: Engine, issuer: TrustedIssuer, claims: Mapping[str, Any])
 
 
 def _scopes(engine: Engine, claims: Mapping[str, Any], resources: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The most that a token has; None: the assertion does not say it. Raises InvalidGrant (JAG-14)."""
+    """The scopes that a token has at most; None: the assertion names none. Raises InvalidGrant (JAG-14)."""
     named = claims.get("scope")
     if named is None:
         return None
@@ -278,7 +278,7 @@ def _bound(claims: Mapping[str, Any]) -> Mapping[str, Any]:
 def _user(
     engine: Engine, issuer: str, options: Options, tenant: str, subject: str
 ) -> tuple[User | None, JoinedIdentity | None]:
-    """Whom the issuer means, and what ties them to it if they are new; no mail address is looked at (JAG-06, JAG-18)."""
+    """The user, and the identity that joins a new user to the issuer; mail addresses are not used (JAG-06, JAG-18)."""
     name = options.subjects.get(f"{tenant} {subject}" if tenant else subject)
     if name is None and options.usernames:
         name = subject
@@ -288,7 +288,7 @@ def _user(
     if known is not None or not options.create_users:
         return known, None
     new = new_vouched_user(engine, issuer, tenant, subject)
-    # Somebody has that user name: it may be this person, whom another request stored since the look above.
+    # The user name is taken: perhaps another request has stored this person since the look above.
     return new or (vouched_user(engine, issuer, tenant, subject), None)
 
 

@@ -232,7 +232,7 @@ class IdJagIssuer:
             other=OtherToken(
                 typ=TYPE,
                 claims=self._claims(rule, user, parent.details, resources, scopes),
-                lifetime=max(1, min(self.lifetime, left)),
+                lifetime=min(self.lifetime, left),
             ),
             noted={
                 "audience": rule.issuer,

@@ -1,4 +1,4 @@
-"""Assertions in which a trusted issuer names a person and nothing else (RFC 7523, 2.1): the plainest profile."""
+"""Assertions with which a trusted issuer names only a person (RFC 7523, 2.1): the simplest profile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the entry of an issuer says to this profile.
+    """The options of an entry with this profile.
 
     Attributes:
         subject: whether `sub` is a user name of this server or is looked up in `subjects`.
@@ -133,7 +133,7 @@ class JwtBearer:
 
 
 def accept(engine: Engine, client: Client, issuer: TrustedIssuer, claims: Mapping[str, Any]) -> Vouched:
-    """Whom this assertion names."""
+    """The person whom this assertion names."""
     options = issuer_options(issuer, Options)
     return Vouched(user=_user(engine, options, claims["sub"]), is_single_use=options.single_use)
 

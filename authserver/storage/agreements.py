@@ -15,11 +15,11 @@ from authserver.engine.records import (
     FoundToken,
     Grant,
     GrantFilter,
-    Place,
     Token,
     TokenKind,
     User,
 )
+from authserver.engine.upkeep_records import Place
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from authserver.engine.records import Declaration, DeclaredKind
+from authserver.engine.setting_records import Declaration, DeclaredKind
 from authserver.storage.rows import Rows
 from authserver.storage.tables import declarations
 from authserver.storage.work import Work, insert_or_replace

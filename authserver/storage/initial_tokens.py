@@ -8,7 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy import Integer, bindparam, select
 
-from authserver.engine.records import InitialAccessToken, Place
+from authserver.engine.records import InitialAccessToken
+from authserver.engine.upkeep_records import Place
 from authserver.storage.rows import Rows
 from authserver.storage.tables import initial_tokens
 from authserver.storage.work import Work, change, changed, insert_new

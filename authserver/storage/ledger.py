@@ -21,23 +21,15 @@ from sqlalchemy import (
     update,
 )
 
-from authserver.engine.records import (
-    ISSUANCES,
-    REFUSALS,
-    DeletionMark,
-    Event,
-    EventFilter,
-    EventSeal,
-    EventType,
-    Place,
-    RingKey,
-    SigningKey,
-)
+from authserver.engine.records import ISSUANCES, REFUSALS, Event, EventFilter, EventType, RingKey, SigningKey
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.upkeep_records import Place
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.prepared import Prepared, Row
 from authserver.storage.rows import Rows
 from authserver.storage.tables import (
     RARE,
+    REASONED,
     REFUSED,
     event_deletions,
     event_positions,
@@ -97,6 +89,7 @@ _FIND_EVENT = select(*_EVENT.columns).where(events.c.event_id == bindparam("even
 _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
 _IS_REFUSAL = spelt_out(REFUSED)
 _IS_RARE = spelt_out(RARE)
+_HAS_REASON = spelt_out(REASONED)
 # Few events have the same of one of these, and an index finds them in the order of their time.
 _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
@@ -342,6 +335,8 @@ def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tup
         )
 
     matching = select(*_EVENT.columns).where(*conditions)
+    if wanted.reason:
+        matching = matching.where(_HAS_REASON)
     if wanted.types == REFUSALS:
         return ordered(matching.where(_IS_REFUSAL), events.c), parameters
     names = [f"type_{number}" for number, _ in enumerate(wanted.types)]

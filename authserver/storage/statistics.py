@@ -10,16 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from authserver.engine.records import (
-    Count,
-    EventType,
-    Gauge,
-    RegisteredBy,
-    Span,
-    Step,
-    TokenKind,
-    Total,
-)
+from authserver.engine.count_records import Count, Gauge, Span, Step, Total
+from authserver.engine.records import EventType, RegisteredBy, TokenKind
 from authserver.storage.prepared import PerDialect, Row
 from authserver.storage.rows import Rows
 from authserver.storage.tables import clients, event_counts, gauge_samples, grants, sessions, tokens, users

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from authserver.engine.records import DeclaredKind, StoredSetting
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import stored_settings

@@ -14,16 +14,9 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from authserver.engine.records import (
-    ISSUANCES,
-    REFUSALS,
-    DeclaredKind,
-    EventType,
-    Gauge,
-    RegisteredBy,
-    Step,
-    TokenKind,
-)
+from authserver.engine.count_records import Gauge, Step
+from authserver.engine.records import ISSUANCES, REFUSALS, EventType, RegisteredBy, TokenKind
+from authserver.engine.setting_records import DeclaredKind
 from authserver.settings import AccessTokenFormat
 from authserver.storage.columns import (
     EventDecisions,
@@ -115,7 +108,7 @@ class InitialTokenRow(Base):
 
 
 class DeclarationRow(Base):
-    """What was made because files declare it (`engine.records.Declaration`)."""
+    """What was made because files declare it (`engine.setting_records.Declaration`)."""
 
     __tablename__ = "declarations"
 
@@ -128,7 +121,7 @@ class DeclarationRow(Base):
 
 
 class StoredSettingRow(Base):
-    """A scope, limit or trusted issuer that is not in the INI (`engine.records.StoredSetting`)."""
+    """A scope, limit or trusted issuer that is not in the INI (`engine.setting_records.StoredSetting`)."""
 
     __tablename__ = "stored_settings"
 
@@ -326,7 +319,7 @@ class EventPositionRow(Base):
 
 
 class EventCountRow(Base):
-    """How often something happened in an hour, day or month (`engine.records.Count`); client "" is all together."""
+    """How often something happened in an hour, day or month (`engine.count_records.Count`); client "" is all together."""
 
     __tablename__ = "event_counts"
 
@@ -340,7 +333,7 @@ class EventCountRow(Base):
 
 
 class GaugeSampleRow(Base):
-    """What there was of something in an hour, day or month (`engine.records.Gauge`)."""
+    """What there was of something in an hour, day or month (`engine.count_records.Gauge`)."""
 
     __tablename__ = "gauge_samples"
 
@@ -351,7 +344,7 @@ class GaugeSampleRow(Base):
 
 
 class EventSealRow(Base):
-    """A link of the chain that proves events unchanged (`engine.records.EventSeal`)."""
+    """A link of the chain that proves events unchanged (`engine.seal_records.EventSeal`)."""
 
     __tablename__ = "event_seals"
 
@@ -369,7 +362,7 @@ class EventSealRow(Base):
 
 
 class EventDeletionRow(Base):
-    """Up to where events were deleted because their time was over (`engine.records.DeletionMark`)."""
+    """Up to where events were deleted because their time was over (`engine.seal_records.DeletionMark`)."""
 
     __tablename__ = "event_deletions"
 
@@ -526,6 +519,9 @@ Index("ix_events_issuances_at", events.c.at, sqlite_where=ISSUED, postgresql_whe
 RARE = events.c.type.not_in(sorted(ISSUANCES))
 Index("ix_events_type_at", events.c.type, events.c.at, sqlite_where=RARE, postgresql_where=RARE)
 Index(None, events.c.client_id, events.c.at)
+# Most events are of something that was issued, and have no reason.
+REASONED = events.c.reason != ""
+Index("ix_events_reason_at", events.c.reason, events.c.at, sqlite_where=REASONED, postgresql_where=REASONED)
 for _column in (events.c.user_id, events.c.grant_id):
     _known = _column.is_not(None)
     Index(

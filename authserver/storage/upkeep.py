@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy import Column, ColumnElement, Executable, Table, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from authserver.engine.records import Batch, Disposable, Place, RegisteredBy, Session, Step
+from authserver.engine.count_records import Step
+from authserver.engine.records import RegisteredBy, Session
+from authserver.engine.upkeep_records import Batch, Disposable, Place
 from authserver.storage.columns import UtcDateTime
 from authserver.storage.prepared import PerDialect
 from authserver.storage.rows import Rows

@@ -6,14 +6,11 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from authserver.engine.count_records import Count, Step
 from authserver.engine.records import (
     Client,
     Consent,
-    Count,
-    Declaration,
-    DeclaredKind,
     Event,
-    EventSeal,
     EventType,
     Grant,
     InitialAccessToken,
@@ -23,12 +20,12 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
-    Step,
-    StoredSetting,
     Token,
     TokenKind,
     User,
 )
+from authserver.engine.seal_records import EventSeal
+from authserver.engine.setting_records import Declaration, DeclaredKind, StoredSetting
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from authserver.engine.records import Count, EventType, Gauge, RegisteredBy, Span, Step, TokenKind, Total
+from authserver.engine.count_records import Count, Gauge, Span, Step, Total
+from authserver.engine.records import EventType, RegisteredBy, TokenKind
 from authserver.testing.tables import InMemory
 
 

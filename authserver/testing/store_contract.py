@@ -22,30 +22,26 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.count_records import Gauge, Span, Step, Total
 from authserver.engine.ports import AlreadyExists, Storage, Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
-    DeclaredKind,
-    DeletionMark,
-    Disposable,
     Event,
     EventFilter,
     EventType,
     FoundGrant,
     FoundSession,
     FoundToken,
-    Gauge,
     GrantFilter,
     InitialTokenState,
     Logo,
-    Place,
     RegisteredBy,
-    Span,
-    Step,
     TokenKind,
-    Total,
 )
+from authserver.engine.seal_records import DeletionMark
+from authserver.engine.setting_records import DeclaredKind
+from authserver.engine.upkeep_records import Disposable, Place
 from authserver.settings import AccessTokenFormat
 from authserver.testing import upkeep_contract
 from authserver.testing.records import (

@@ -17,12 +17,8 @@ from authserver.engine.records import (
     Client,
     ClientSecret,
     Consent,
-    Declaration,
-    DeclaredKind,
-    DeletionMark,
     Event,
     EventFilter,
-    EventSeal,
     EventType,
     FoundGrant,
     FoundSession,
@@ -34,17 +30,18 @@ from authserver.engine.records import (
     JoinedIdentity,
     Kept,
     Logo,
-    Place,
     RegisteredBy,
     Resource,
     RingKey,
     Session,
     SigningKey,
-    StoredSetting,
     Token,
     TokenKind,
     User,
 )
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.setting_records import Declaration, DeclaredKind, StoredSetting
+from authserver.engine.upkeep_records import Place
 from authserver.testing.statistics import MemoryStatistics
 from authserver.testing.tables import InMemory, Tables
 from authserver.testing.upkeep import MemoryUpkeep

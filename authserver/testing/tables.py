@@ -6,16 +6,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from threading import RLock
 
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.records import (
     Client,
     Consent,
-    Declaration,
-    DeclaredKind,
-    DeletionMark,
     Event,
-    EventSeal,
     EventType,
-    Gauge,
     Grant,
     InitialAccessToken,
     JoinedIdentity,
@@ -25,12 +21,12 @@ from authserver.engine.records import (
     RingKey,
     Session,
     SigningKey,
-    Step,
-    StoredSetting,
     Token,
     TokenKind,
     User,
 )
+from authserver.engine.seal_records import DeletionMark, EventSeal
+from authserver.engine.setting_records import Declaration, DeclaredKind, StoredSetting
 
 
 @dataclass(slots=True)

@@ -7,7 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from authserver.engine.records import ISSUANCES, REFUSALS, Batch, Client, Disposable, Place, Step, TokenKind
+from authserver.engine.count_records import Step
+from authserver.engine.records import ISSUANCES, REFUSALS, Client, TokenKind
+from authserver.engine.upkeep_records import Batch, Disposable, Place
 from authserver.testing.tables import InMemory
 
 Over = tuple[datetime, str, Callable[[], int]]

@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.count_records import Gauge, Span, Step
 from authserver.engine.ports import Storage
-from authserver.engine.records import (
-    Client,
-    ClientSecret,
-    Disposable,
-    EventType,
-    Gauge,
-    RegisteredBy,
-    Span,
-    Step,
-    TokenKind,
-)
+from authserver.engine.records import Client, ClientSecret, EventType, RegisteredBy, TokenKind
+from authserver.engine.upkeep_records import Disposable
 from authserver.testing.records import (
     NOW,
     a_client,

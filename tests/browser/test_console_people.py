@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from authserver.api import identity_handle
 from authserver.testing.live import live_server
+from authserver.testing.records import an_identity
 from authserver.testing.server import SETTINGS, Server
 from tests.browser.steps import add_grants, choose_password, sign_in
 from tests.browser.test_accessibility import assert_for_everybody
@@ -39,11 +41,17 @@ def test_pages_about_people_are_for_everybody(page: Page, server: Server, watch)
     (user_id,) = [row["user_id"] for row in server.rows("users") if row["username"] == NAME]
     (client_id,) = {row["client_id"] for row in server.rows("grants")}
     about = f"user_id={user_id}"
+    elsewhere = an_identity(
+        issuer=f"https://login.example/{'t' * 40}", subject="s" * 120, label="l" * 120, user_id=user_id
+    )
+    with server.begin() as engine:
+        engine.stores.identities.add(elsewhere)
     for address in (
         f"/admin/people/person?{about}",
         f"/admin/people/edit?{about}",
         f"/admin/people/password?{about}",
         f"/admin/people/application?{about}&client_id={client_id}",
+        f"/admin/people/identity?{about}&identity={identity_handle(elsewhere)}",
         f"/admin/grants/grant?grant_id={grant}",
         f"/admin/grants/revoke?grant_id={grant}",
         "/admin/end",

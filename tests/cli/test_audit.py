@@ -178,7 +178,7 @@ def test_pages_follow_each_other_by_the_command_that_each_ends_with(run, ini: Pa
         (["--since", "1d", "--until", "2d"], "the beginning of the time is not before its end"),
         (["--source", "192.0.2"], "is no network address, such as 192.0.2.7"),
         (["--source", "192.0.2.7"], "to search by source alone"),
-        (["--actor", "stranger", "--reason", "x"], "to search by actor and reason alone"),
+        (["--actor", "stranger", "--request-id", "x"], "to search by request_id and actor alone"),
         (["--user", "nobody"], "nobody: no such user"),
         (["--user", "a b"], "a b: no such user"),
         (["--limit", "0"], "0 is not in the range 1<=x<=100"),
@@ -401,7 +401,7 @@ def test_the_first_event_that_was_changed_is_named(run, ini: Path, people: dict[
     problem, place, advice = result.stdout.splitlines()[:3]
     assert "was changed after it had been sealed as token.refused of 2026-11-30 10:42:05Z." in problem
     assert place == f"It is there as refused: authserver -c {ini} audit show refused"
-    assert advice.startswith("Compare with a backup or an export")
+    assert advice.startswith("Compare with an earlier backup or export")
     found = json.loads(run("audit", "verify", "--json").stdout)
     assert (found["whole"], found["status"], found["finding"]["event_id"]) == (False, 1, "refused")
 

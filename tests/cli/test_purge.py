@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from authserver.engine.records import Disposable, EventType
+from authserver.engine.records import EventType
+from authserver.engine.upkeep_records import Disposable
 from authserver.storage.database import SQLITE_BUSY_TIMEOUT, Database
 from authserver.testing.records import a_grant, a_session, a_token, a_user, an_event
 

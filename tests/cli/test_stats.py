@@ -15,9 +15,10 @@ import time_machine
 
 from authserver.cli import stats
 from authserver.cli.configuration import Configuration
+from authserver.engine.count_records import Gauge, Step
 from authserver.engine.counting import Counting
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import Event, EventType, Gauge, Step
+from authserver.engine.records import Event, EventType
 from authserver.event_readers import Reading
 from authserver.storage.statistics import SqlStatistics
 from authserver.testing.records import a_client, an_event
@@ -282,7 +283,7 @@ def test_counted_anew_counts_are_right_again(run, ini: Path, some) -> None:
     answer = run("stats", "--rebuild")
     assert answer.exit_code == 0, answer.output
     assert answer.stdout.splitlines()[0].endswith(" events again, from 2026-11-28 on.")
-    assert "stays as it was" in answer.stdout
+    assert "stay the same" in answer.stdout
     assert asked(run, "--since", "9d") == right
     assert asked(run, "--by", "month") == months
 
@@ -298,7 +299,7 @@ def test_days_without_all_their_events_are_left_alone(run, ini: Path) -> None:
     assert answer["since"] == "2026-10-21T00:00:00Z"
     assert answer["refusals_since"] == "2026-11-18T00:00:00Z"
     assert asked(run, "--since", "60d", "--by", "day") == before
-    assert "and of refusals before 2026-11-18, stays" in run("stats", "--rebuild").stdout
+    assert "and of refusals before 2026-11-18, stay" in run("stats", "--rebuild").stdout
     later = json.loads(run("stats", "--rebuild", "--since", "3d", "--json").stdout)
     assert later["since"] == "2026-11-27T00:00:00Z"
 

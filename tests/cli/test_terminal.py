@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from authserver.cli.configuration import Configuration
 from authserver.engine import issuer_registry
 from authserver.engine.people.login import add_user
-from authserver.engine.records import Event, EventType, TrustedIssuer
+from authserver.engine.records import Event, EventType
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.testing.records import (
     a_client,
     a_consent,

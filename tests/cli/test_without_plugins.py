@@ -17,7 +17,7 @@ from click.testing import Result
 
 from authserver.cli import configuration, main
 from authserver.engine import issuer_registry
-from authserver.engine.records import TrustedIssuer
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.storage.database import Database
 from authserver.testing.records import NOW, a_resource, an_event, an_identity, an_initial_token
 

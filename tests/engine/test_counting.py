@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authserver.engine import counting
+from authserver.engine.count_records import Span, Step
 from authserver.engine.counting import Counting, What, begin_of, counted, end_of
 from authserver.engine.ports import Storage, Stores
-from authserver.engine.records import REFUSALS, Event, EventType, RegisteredBy, Span, Step
+from authserver.engine.records import REFUSALS, Event, EventType, RegisteredBy
 from authserver.event_readers import Reading
 from authserver.testing.records import NOW, a_client, an_event
 from authserver.testing.stores import MemoryStores

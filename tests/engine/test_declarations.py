@@ -35,7 +35,8 @@ from authserver.engine.errors import TooManyRequests
 from authserver.engine.offered import FOLLOW_SECONDS, FollowedSettings
 from authserver.engine.questions import Counted
 from authserver.engine.rates import claim
-from authserver.engine.records import Client, DeclaredKind
+from authserver.engine.records import Client
+from authserver.engine.setting_records import DeclaredKind
 from authserver.features.rate_limits import RateLimits
 from authserver.plugins.asking import PluginSet
 from authserver.settings import Secret

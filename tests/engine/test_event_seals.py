@@ -16,7 +16,8 @@ from authserver.engine import event_seals
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_proof import BadHead, Finding, Proof, verify
 from authserver.engine.event_seals import Sealer, digest_of, head_of, note_deletion, recode, remove_old
-from authserver.engine.records import Disposable, Event, EventType, RingKey
+from authserver.engine.records import Event, EventType, RingKey
+from authserver.engine.upkeep_records import Disposable
 from authserver.event_readers import Reading
 from authserver.testing.records import NOW, an_event
 from authserver.testing.stores import MemoryStores

@@ -17,7 +17,7 @@ from authserver.engine import issuer_registry, issuers
 from authserver.engine.ending import Act, Subject, end, plan
 from authserver.engine.issuers import BadIssuer
 from authserver.engine.ports import StorageUnavailable
-from authserver.engine.records import DeclaredKind
+from authserver.engine.setting_records import DeclaredKind
 from authserver.fetching.addresses import Reach
 from authserver.fetching.fetcher import Fetcher, Limits
 from authserver.settings import SettingsError

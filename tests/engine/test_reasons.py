@@ -46,7 +46,7 @@ AUTHORIZATION: dict[str, tuple[str, dict[str, object]]] = {
 def test_an_authorization_request_is_refused_with_its_reason(
     rules: Rules, reason: str, changes: dict[str, Any]
 ) -> None:
-    """D-02 to D-07, B-03: PKCE and the form of the request."""
+    """R-12, D-02 to D-07: PKCE and the form of the request."""
     client, _ = rules.add_client(redirect_uris=(REDIRECT_URI, "https://client.example/other"))
     rules.authorize(client, rules.signed_in(), **changes)
     assert reasons(rules, "authorization.refused") == [reason]
@@ -165,7 +165,7 @@ REFRESH: dict[str, tuple[str, Present]] = {
 
 @pytest.mark.parametrize(("reason", "present"), REFRESH.values(), ids=REFRESH)
 def test_a_refresh_token_is_refused_with_its_reason(rules: Rules, reason: str, present: Present) -> None:
-    """I-08, I-12: the client gets one description, the event has the reason."""
+    """R-12: the client gets one description, the event has the reason."""
     client, secret = rules.add_client()
     assert secret
     token = rules.redeem(client, secret, rules.code(client, scope="profile")).json["refresh_token"]
@@ -224,7 +224,7 @@ def test_a_client_is_refused_with_its_reason(
     ],
 )
 def test_a_token_request_is_refused_with_its_reason(rules: Rules, reason: str, body: str) -> None:
-    """F-04, F-06, F-08."""
+    """R-12, F-04, F-06."""
     client, secret = rules.add_client(grant_types=("client_credentials",))
     rules.post("/oauth/token", body, authorization=basic(client.client_id, secret or ""))
     assert reasons(rules, "token.refused") == [reason]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from authserver.engine import statistics
 from authserver.engine.audit import BadSearch
 from authserver.engine.context import Engine
+from authserver.engine.count_records import Count, Gauge, Step
 from authserver.engine.counting import Counting, begin_of
-from authserver.engine.records import REFUSALS, Count, Event, EventType, Gauge, Step
+from authserver.engine.records import REFUSALS, Event, EventType
 from authserver.engine.statistics import By, Measure
 from authserver.event_readers import Reading
 from authserver.testing.records import a_user, an_event

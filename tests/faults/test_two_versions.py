@@ -1,7 +1,7 @@
 """F11, R-19: the next version migrates the database under load while this one serves, and this one starts anew on it.
 
-There is no release yet whose wheel could be installed here. What is run is this version's code as the one before, on the
-tables of a made-up next version, which expands, makes an index and fills it in.
+What is run is this version's code as the one before, on the tables of a made-up next version, which expands, makes an index and
+fills it in. `test_two_wheels` has two real versions.
 """
 
 from __future__ import annotations

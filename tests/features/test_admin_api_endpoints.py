@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from authserver.api import identity_handle
+from authserver.engine.count_records import Gauge
 from authserver.engine.counting import Counting
 from authserver.engine.people.password_links import use_link
-from authserver.engine.records import ClientState, EventType, Gauge
+from authserver.engine.records import ClientState, EventType
 from authserver.event_readers import Reading
 from authserver.features.admin_api import ends
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
 from authserver.features.admin_api.entries import write_id
 from authserver.settings import Secret
+from authserver.testing.records import a_grant, an_identity
 from authserver.testing.server import ISSUER, PASSWORD, REDIRECT_URI, RESOURCE, Server
 from tests.features.admin_api_steps import (
     API,
@@ -367,6 +371,40 @@ def test_a_person_is_signed_out_everywhere(admin: Administrator, granted: dict[s
     assert answer.json["error"] == "invalid_grant"
 
 
+def test_what_a_person_is_elsewhere_is_listed_and_taken_away(
+    admin: Administrator, granted: dict[str, Any]
+) -> None:
+    """UP-03: by its handle, which no other person's has; what came through that server ends, and nothing else."""
+    server, user_id = admin.server, granted["user_id"]
+    issuer = "https://login.example"
+    joined = an_identity(issuer=issuer, subject="s/7 ~", user_id=user_id)
+    others = an_identity(issuer=issuer, subject="8", user_id=server.add_user("bob").user_id)
+    path = f"/users/{user_id}/identities"
+    assert admin.get(path)["items"] == []
+    with server.begin() as engine:
+        for each in (joined, others):
+            engine.stores.identities.add(each)
+        engine.stores.grants.add(
+            a_grant(
+                user_id=user_id,
+                client_id=granted["client_id"],
+                details={"through": issuer},
+                created_at=engine.now,
+                expires_at=engine.now + timedelta(days=1),
+            )
+        )
+    (item,) = admin.get(path)["items"]
+    assert (item["issuer"], item["subject"], item["label"]) == (issuer, "s/7 ~", joined.label)
+    assert_problem(admin.ask("DELETE", f"{path}/{identity_handle(others)}"), 404, "not-found")
+    admin.ask("DELETE", f"{path}/{item['identity']}", status=204)
+    assert_problem(admin.ask("DELETE", f"{path}/{item['identity']}"), 404, "not-found")
+    assert admin.get(path)["items"] == []
+    assert len(admin.get(f"/users/{others.user_id}/identities")["items"]) == 1
+    assert [grant["grant_id"] for grant in admin.get("/grants?user=ann")["items"]] == [granted["grant_id"]]
+    (event,) = events(server, "identity.removed")
+    assert event["actor"] == f"client:{admin.client.client_id}"
+
+
 def test_people_are_listed_by_name_and_searched_for(admin: Administrator) -> None:
     for name in ("cy", "ann", "bob"):
         admin.server.add_user(name)
@@ -436,6 +474,7 @@ def test_nobody_gets_at_the_account_of_an_operator_without_all_rights(sqlite_url
                 lesser.ask("POST", f"{path}/password-link", {}),
                 lesser.ask("PATCH", path, {"attributes": {"email": ["eve@evil.example"]}}, If_Match="*"),
                 lesser.ask("PATCH", path, {"groups": []}, If_Match="*"),
+                lesser.ask("DELETE", f"{path}/identities/x"),
             ):
                 assert_problem(refused, 403, "beyond-own-scopes")
             lesser.post(f"{path}/disable", status=200)

@@ -25,12 +25,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 
+from authserver.api import identity_handle
 from authserver.engine.records import RegisteredBy
 from authserver.features.admin_api.collected import ENTRIES, SCOPES
 from authserver.features.admin_api.entries import Entry, NothingThere, read_id, write_id
 from authserver.features.admin_api.paging import LOOKED_AT
 from authserver.testing import forgeries, hostile
-from authserver.testing.records import a_user
+from authserver.testing.records import a_user, an_identity
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from authserver.testing.stories import records
 from authserver.testing.threads import at_once
@@ -859,6 +860,11 @@ def _succeed(admin: Administrator) -> None:
     admin.post(f"{key}/revoke", {}, status=200), admin.post(f"{key}/revoke", {}, status=409)
     admin.post(f"{user}/sign-out", status=200)
     admin.post(f"{user}/password-link", {})
+    with server.begin() as engine:
+        elsewhere = an_identity(user_id=user.removeprefix("/users/"))
+        engine.stores.identities.add(elsewhere)
+    admin.get(f"{user}/identities")
+    admin.ask("DELETE", f"{user}/identities/{identity_handle(elsewhere)}", status=204)
     admin.get(f"/ends{user.replace('users', 'user')}"), admin.post("/ends/scope/profile", {}, status=200)
     admin.get("/ends/client/one?registrations=true", 409)
     admin.post("/ends/client/one", {"registrations": True}, status=409)

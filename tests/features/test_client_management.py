@@ -23,7 +23,8 @@ from authserver.engine.clients.editing import ClientEdit, ListEdit, edit
 from authserver.engine.clients.room import SPARED
 from authserver.engine.clients.secrets import rotate_secret
 from authserver.engine.crypto.digests import new_credential, well_formed
-from authserver.engine.records import Client, Disposable
+from authserver.engine.records import Client
+from authserver.engine.upkeep_records import Disposable
 from authserver.testing.server import ISSUER, REDIRECT_URI, SETTINGS, Server
 from authserver.testing.stories import (
     assert_inactive,

@@ -407,7 +407,7 @@ def test_events_are_shown_page_by_page(server: Server, reader: TestApp) -> None:
         ("since=1d&until=2d", "the beginning of the time is not before its end"),
         ("source=nowhere", "'nowhere' is no network address"),
         ("user=nobody-at-all", "there is no such person"),
-        ("reason=some-reason", "say since when"),
+        ("actor=stranger", "say since when"),
         ("client=a&client=b", "client occurs more than once"),
     ],
 )

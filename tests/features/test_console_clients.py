@@ -358,7 +358,7 @@ def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
     assert "This client is not kept here" in page.text
     assert not page.html.find("button", string="Keep it as it is now")
     last_step = page.click("End everything")
-    assert "It stays what it is at its address" in last_step.text
+    assert "The document at its address does not change" in last_step.text
     page = form_with(last_step, "client_id").submit("confirm").follow()
     assert status(page).startswith("Ended: 2 grants, 2 refresh tokens.")
     page = form_with(page_of(admin, AT_ADDRESS), "client_id").submit().follow()

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 from webtest import TestApp, TestResponse
 
-from authserver.api import Mail, hookimpl
+from authserver.api import Mail, hookimpl, identity_handle
 from authserver.engine import ending
 from authserver.engine.crypto.digests import new_identifier
 from authserver.engine.people.password_links import open_link
 from authserver.engine.records import VOUCHED_BY, Client, Event, EventType, Grant, User
 from authserver.features.console import kill_switch
-from authserver.testing.records import a_consent, a_grant, a_token
+from authserver.testing.records import a_consent, a_grant, a_session, a_token, an_identity
 from authserver.testing.server import PASSWORD, RESOURCE, SETTINGS, Server, form_with
 
 GROUPS = {"rita": "support", "oscar": "operators", "otto": "operators", "ada": "authserver-admins"}
@@ -385,6 +385,16 @@ def test_nobody_takes_the_place_of_a_person_with_a_higher_role(
     )
     assert "This person has a higher role than you." in alert(page)
     token = oscar.get(f"/admin/end?kind=user&name={peer.username}&disable=yes")
+    with server.begin() as engine:
+        for each in (boss, peer):
+            engine.stores.identities.add(an_identity(subject=each.username, user_id=each.user_id))
+    theirs = {"identity": identity_handle(an_identity(subject=boss.username))}
+    assert "higher role than you" in text_of(oscar.get(person(boss, "identity", **theirs)))
+    asked = oscar.get(oscar.get(person(peer)).html.find("a", string="Remove")["href"])
+    removed = forge(oscar, asked, "/admin/people/identity", user_id=boss.user_id, **theirs)
+    assert "This person has a higher role than you." in alert(removed)
+    with server.begin() as engine:
+        assert len(engine.stores.identities.of_user(boss.user_id)) == 1
     disable = forge(oscar, token, "/admin/end", kind="user", name=boss.username, disable="yes")
     assert "This person has a higher role than you." in alert(disable)
     assert (server.rows("users"), server.rows("kept"), server.rows("sessions")) == before
@@ -502,6 +512,64 @@ def test_the_access_of_one_application_ends(server: Server, oscar: TestApp) -> N
         live = engine.stores.grants.list(engine.now, user_id=user.user_id)
     assert [grant.grant_id for grant in live] == [kept.grant_id]
     assert "It has no access, and nothing is remembered." in text_of(oscar.get(address))
+
+
+def test_an_account_elsewhere_is_removed(server: Server, browsers: dict[str, TestApp]) -> None:
+    """UP-03: by who operates; with the sessions that came through it and what was agreed to in them, and nothing else."""
+    user, oscar = somebody(server, password=None), browsers["oscar"]
+    issuer, other = "https://login.example/a?b=c&d", "https://other.example"
+    assert "Accounts elsewhere" not in text_of(oscar.get(person(user)))
+    with server.begin() as engine:
+        for each in (issuer, other):
+            engine.stores.identities.add(
+                an_identity(issuer=each, subject="s 7", user_id=user.user_id, label="ann@corp.example")
+            )
+            through = {"issuer": each, "subject": "s 7"}
+            engine.stores.sessions.add(
+                a_session(
+                    digest=each.encode(),
+                    user_id=user.user_id,
+                    last_seen_at=engine.now,
+                    expires_at=engine.now + timedelta(days=1),
+                    details={"through": through},
+                )
+            )
+    add_grants(server, 2, user_id=user.user_id, details={"through": issuer})
+    add_grants(server, 1, user_id=user.user_id, details={"through": other})
+    page = oscar.get(person(user))
+    assert "ann@corp.example" in text_of(page)
+    assert not browsers["rita"].get(person(user)).html.find("a", string="Remove")
+    asked = oscar.get(
+        page.html.find(
+            "a", string="Remove", href=re.compile(identity_handle(an_identity(issuer=issuer, subject="s 7")))
+        )["href"]
+    )
+    assert "1 session" in text_of(asked) and "2 grants" in text_of(asked)
+    assert "There is no other way in" not in text_of(asked)
+    number = len(server.rows("events"))
+    done = form_with(asked, "csrf_token").submit(name="confirm", value="yes").follow()
+    assert f"{user.username} cannot sign in by that account at {issuer} any more." in done.text.replace(
+        "&amp;", "&"
+    )
+    assert [row["type"] for row in events_since(server, number)][:2] == ["identity.removed", "grants.revoked"]
+    with server.begin() as engine:
+        (left,) = engine.stores.identities.of_user(user.user_id)
+        assert left.issuer == other
+        assert len(engine.stores.grants.list(engine.now, user_id=user.user_id)) == 1
+    # The page that was asked for is of something that is gone; the last one is said to be the last.
+    assert oscar.get(asked.request.url, expect_errors=True).status_int == 404
+    last = oscar.get(oscar.get(person(user)).html.find("a", string="Remove")["href"])
+    assert "There is no other way in" in text_of(last)
+    again = forge(
+        oscar,
+        last,
+        "/admin/people/identity",
+        user_id=user.user_id,
+        issuer=issuer,
+        subject="s 7",
+        confirm="yes",
+    )
+    assert "There was no such account any more." in again.follow().text
 
 
 def test_a_person_is_disabled_and_enabled_again(server: Server, oscar: TestApp) -> None:
@@ -812,6 +880,8 @@ def test_hostile_texts_are_shown_harmless(server: Server, ada: TestApp) -> None:
             )
         )
         engine.stores.consents.remember(a_consent(user_id=user.user_id, client_id=hostile, scopes=(HOSTILE,)))
+        elsewhere = an_identity(subject=hostile, user_id=user.user_id, label=HOSTILE)
+        engine.stores.identities.add(elsewhere)
         event = Event(
             event_id=new_identifier(),
             type=EventType.SIGN_IN_REFUSED,
@@ -840,6 +910,7 @@ def test_hostile_texts_are_shown_harmless(server: Server, ada: TestApp) -> None:
         person(user),
         person(user, "password"),
         person(user, "sessions"),
+        person(user, "identity", identity=identity_handle(elsewhere)),
         person(user, "enable"),
         f"/admin/grants?user={user.user_id}&state=all",
         f"/admin/grants/grant?grant_id={grant.grant_id}",

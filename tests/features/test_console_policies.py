@@ -444,7 +444,7 @@ def test_a_limit_is_seen_and_lifted(limited: Server) -> None:
 
     link = browsers["oscar"].get("/admin/limits").html.find("a", attrs={"aria-label": re.compile("bob")})
     asked = browsers["oscar"].get(link["href"])
-    assert "1 count begins anew" in words(asked) and "1 of them is used up" in words(asked)
+    assert "1 count begins again" in words(asked) and "1 of them is used up" in words(asked)
     assert attempt(limited, "bob") == 429
     done = form_with(asked, "csrf_token").submit("confirm").follow()
     assert "bob" in status(done)
@@ -454,7 +454,7 @@ def test_a_limit_is_seen_and_lifted(limited: Server) -> None:
     assert (event["details"]["limit"], event["details"]["lifted"]) == ("sign-ins", 1)
 
     everybody = browsers["oscar"].get("/admin/limits/lift?limit=sign-ins")
-    assert re.search(r"[2-9] counts begin anew", words(everybody))
+    assert re.search(r"[2-9] counts begin again", words(everybody))
     form_with(everybody, "csrf_token").submit("confirm").follow()
     assert events(limited, EventType.LIMIT_LIFTED)[-1]["details"]["who"] == "everybody"
     assert browsers["rita"].get("/admin/limits/lift?limit=sign-ins", expect_errors=True).status_int == 404

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.errors import InvalidGrant
 from authserver.engine.metadata import server_metadata
+from authserver.engine.parameters import Parameters
 from authserver.engine.people import account
+from authserver.engine.tokens.issuing import issue
 from authserver.features.id_jag_issuer import TOKEN_TYPE, TYPE
+from authserver.features.openid import id_tokens
 from authserver.features.openid.id_tokens import TOKEN_TYPE as ID_TOKEN
 from authserver.features.token_exchange import ACCESS_TOKEN, GRANT_TYPE, REFRESH_TOKEN
 from authserver.settings import SettingsError
@@ -226,6 +230,25 @@ def test_it_ends_with_the_id_token_and_its_grant_with_the_access_of_the_client(c
     refused(company.issue(answer["id_token"]), "parent-grant-revoked")
     refused(company.issue(answer["refresh_token"], subject_token_type=REFRESH_TOKEN), "subject-token-ended")
     assert all(grant["revoked_at"] is not None for grant in company.rows("grants"))
+
+
+@pytest.mark.parametrize(("times", "reason"), [(0, "parent-grant-revoked"), (1, "grant-ended")])
+def test_an_end_while_it_is_issued_leaves_none(company: Company, times: int, reason: str) -> None:
+    """JAG-33, T163: the first one, and a further one, whose grant is there already."""
+    client, _ = company.clients["portal"]
+    token = company.got_by()["id_token"]
+    for _ in range(times):
+        assert company.issue(token).status_int == 200
+    with company.begin() as engine:
+        make = engine.exchangeable_tokens[TOKEN_TYPE].make
+        assert make is not None
+        subject = id_tokens.present(engine, client, token)
+        order = make(engine, client, Parameters.of([("audience", OTHER)]), subject)
+        assert order.is_new is (times == 0)
+        engine.stores.grants.revoke(subject.parent.chain[0].grant_id, engine.now, "test")
+        with pytest.raises(InvalidGrant) as refusal:
+            issue(engine, client, order)
+        assert refusal.value.reason == reason
 
 
 def test_one_grant_for_each_server_tells_what_was_issued(company: Company) -> None:

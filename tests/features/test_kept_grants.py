@@ -15,7 +15,7 @@ from authserver import upkeep
 from authserver.engine.operators import grant as described
 from authserver.engine.people.account import revoke_grant, set_password, sign_out_everywhere
 from authserver.engine.people.login import disable_user
-from authserver.engine.records import Disposable
+from authserver.engine.upkeep_records import Disposable
 from authserver.testing.server import Server, form_with, with_plugin
 from authserver.testing.stories import assert_inactive, assert_json_error, is_active, signed_in
 

@@ -19,7 +19,8 @@ from authserver.api import Decision, deny, hookimpl
 from authserver.engine.documents import DocumentKind, FetchFailed, FetchProblem
 from authserver.engine.errors import OAuthError, TooBusy
 from authserver.engine.keys import signing_keys
-from authserver.engine.records import Disposable, EventType, KeyState
+from authserver.engine.records import EventType, KeyState
+from authserver.engine.upkeep_records import Disposable
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY
 from authserver.features import metrics
 from authserver.fetching.fetcher import OUTCOMES

@@ -21,7 +21,8 @@ from authserver.api import AuthenticationStep, Decision, Parameters, allow, hook
 from authserver.engine.clients.registration import add_client
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import from_text
-from authserver.engine.records import Client, ClientMetadata, Disposable
+from authserver.engine.records import Client, ClientMetadata
+from authserver.engine.upkeep_records import Disposable
 from authserver.settings import SettingsError
 from authserver.testing.server import (
     CHALLENGE,

@@ -95,7 +95,7 @@ def test_another_subject_with_the_same_name_is_another_person(server: Server, li
 
 
 def test_neither_name_nor_mail_address_joins_an_account(server: Server, liar: Liar) -> None:
-    """UP-03, T165: also not a verified address, and not that of somebody with a password (CVE-2025-65431)."""
+    """UP-03, T165 (better-auth CVE-2026-53516, allauth CVE-2025-65431): not a verified one either, nor of one with a password."""
     server.add_user("ann", attributes={"email": ("ann@example.com",), "email_verified": ("ann@example.com",)})
     liar.claims |= {"email": "ann@example.com", "email_verified": True}
     answer = come_back(server, liar)
@@ -454,7 +454,7 @@ def token_through(server: Server, liar: Liar, browser: TestApp) -> tuple[Any, st
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_provider_that_is_off(sqlite_url: str, liar: Liar, ends: bool) -> None:
-    """UP-04: nobody signs in through it; by setting, sessions and grants that came through it end, and no others."""
+    """UP-04, T164 (Keycloak CVE-2026-1486): nobody signs in through it; by setting, what came through it ends, and nothing else."""
     with running(sqlite_url, liar) as server:
         server.add_user("bob")
         mine, others = server.browser(), signed_in(server)
@@ -635,7 +635,7 @@ def test_the_callback_of_one_provider_takes_no_answer_of_another(sqlite_url: str
 
 
 def test_a_callback_needs_its_browser(server: Server, liar: Liar) -> None:
-    """UP-01, T166: another browser (GHSA-rww4-4w9c-7733), no state, another one, two (CVE-2026-41425), an altered one."""
+    """UP-01, T166 (FastMCP GHSA-rww4-4w9c-7733, Authlib CVE-2026-41425): another browser, or no state, another, two, an altered one."""
     browser = server.browser()
     sent = query_of(to_the_provider(browser))
     state = sent["state"]

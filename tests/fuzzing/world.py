@@ -87,7 +87,15 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
 SIGNERS = ("signer", "fetching", "keyed", "remote")
 WITHOUT_KEYS = ("unkeyed", "lost", "offline")
 # Why an answer may be 503 although this server does what it should.
-UNREACHABLE = {"client-document-unreachable", "client-keys-unreachable"}
+UNREACHABLE = {
+    "client-document-unreachable",
+    "client-keys-unreachable",
+    # What a logout token is verified with cannot be had, whatever is wrong with it.
+    "provider-configuration-refused",
+    "provider-keys-refused",
+    "provider-unreachable",
+    "provider-unavailable",
+}
 # Bytes of one event, with everything that is in it.
 MAXIMUM_EVENT = 20_000
 COOKIES = re.compile(r"__Host-authserver-(session|device|request-[A-Za-z0-9_-]{22})")
@@ -188,6 +196,9 @@ class World:
         # How often each error was answered that the OpenAPI document names.
         self.told: Counter[tuple[str, str, int, str]] = Counter()
         self.reached: Counter[str] = Counter()
+        # How an address begins at which a provider asks people, and what each attempt there is to come back with.
+        self.elsewhere = f"{ISSUER}/"
+        self.nonces: dict[str, str] = {}
         # How many events there were for refusals that were counted, and of how many refusals they told.
         self.counted: Counter[str] = Counter()
         self.last = Written()
@@ -781,7 +792,7 @@ class World:
             return
         # 301 is how a folder of files adds its slash.
         assert answer.status_int == 303 or answer.location.startswith(f"{ISSUER}/playground/static/")
-        if answer.location.startswith(f"{ISSUER}/"):
+        if answer.location.startswith((f"{ISSUER}/", self.elsewhere)):
             return
         values = dict(parse_qsl(urlsplit(answer.location).query, keep_blank_values=True))
         assert values["iss"] == ISSUER

@@ -13,20 +13,18 @@ from typing import Any
 
 import pytest
 
+from authserver.engine.count_records import Gauge, Span, Step
 from authserver.engine.ports import Stores
 from authserver.engine.records import (
     REFUSALS,
     ClientSecret,
     EventFilter,
     EventType,
-    Gauge,
     GrantFilter,
     Logo,
-    Place,
-    Span,
-    Step,
     TokenKind,
 )
+from authserver.engine.upkeep_records import Place
 from authserver.storage.database import Database
 from authserver.testing.plans import plan_of, statements_of
 from authserver.testing.records import (
@@ -218,6 +216,9 @@ METHODS: dict[str, Callable[[Stores], object]] = {
     "events.search, of a grant": lambda stores: search(stores, grant_id="grant-7", after=(NOW, "event-7")),
     "events.search, of a network address": lambda stores: search(
         stores, source="192.0.2.7", since=NOW - timedelta(days=7)
+    ),
+    "events.search, of a reason": lambda stores: search(
+        stores, reason="scope-not-registered", after=(NOW, "event-7")
     ),
     "events.search, by type": lambda stores: search(
         stores, types={EventType.KEY_REVOKED}, after=(NOW, "event-7")
@@ -420,6 +421,7 @@ def test_a_method_sends_as_many_indexed_statements_however_much_is_stored(server
         ("events.search, of a user", {"ix_events_user_id_at"}),
         ("events.search, of a grant", {"ix_events_grant_id_at"}),
         ("events.search, of a network address", {"ix_events_at_source"}),
+        ("events.search, of a reason", {"ix_events_reason_at"}),
         ("events.search, by type", {"ix_events_type_at"}),
         ("events.search, by the type of what is issued all day", {"ix_events_issuances_at"}),
         ("events.search, refusals", {"ix_events_refusals_at"}),

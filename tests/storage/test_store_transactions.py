@@ -12,20 +12,12 @@ import pytest
 import sqlalchemy as sa
 import transaction
 
+from authserver.engine.count_records import Gauge, Span, Step
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import (
-    ClientSecret,
-    DeclaredKind,
-    DeletionMark,
-    Disposable,
-    EventType,
-    Gauge,
-    Logo,
-    RegisteredBy,
-    Span,
-    Step,
-    StoredSetting,
-)
+from authserver.engine.records import ClientSecret, EventType, Logo, RegisteredBy
+from authserver.engine.seal_records import DeletionMark
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
+from authserver.engine.upkeep_records import Disposable
 from authserver.storage import tables
 from authserver.storage.database import Database
 from authserver.testing.records import (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 
@@ -155,6 +156,39 @@ def test_a_database_that_is_ahead_can_be_worked_with_until_something_is_taken_aw
             migrate.upgrade(url)
     finally:
         undo(database)
+
+
+def test_a_backfill_goes_on_where_it_was_interrupted(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R-19: each batch is committed, and the log says how far it is."""
+    caplog.set_level(logging.INFO, "authserver.storage.migrate")
+    with database.begin() as stores:
+        for number in range(5):
+            stores.clients.add(a_client(client_id=f"client-{number}", name="old"))
+    statement = (
+        "UPDATE clients SET name = 'new' WHERE client_id IN"
+        " (SELECT client_id FROM clients WHERE name = 'old' LIMIT :batch)"
+    )
+    runs = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            raise KeyboardInterrupt
+
+    with database.engine.connect() as connection:
+        sa.event.listen(connection, "before_cursor_execute", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            migrate.in_batches(connection, statement, "clients", batch=2)
+    with database.engine.connect() as connection:
+        assert migrate.in_batches(connection, statement, "clients", batch=2) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "clients: 2 rows so far",
+        "clients: 4 rows so far",
+        "clients: 1 rows so far",
+    ]
 
 
 def undo(database: Database) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from authserver.engine.records import ClientSecret, Disposable, Logo, TokenKind
+from authserver.engine.records import ClientSecret, Logo, TokenKind
+from authserver.engine.upkeep_records import Disposable
 from authserver.storage.database import Database
 from authserver.testing.records import (
     NOW,

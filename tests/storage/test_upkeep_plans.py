@@ -11,7 +11,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from authserver.engine.records import Disposable, RegisteredBy
+from authserver.engine.records import RegisteredBy
+from authserver.engine.upkeep_records import Disposable
 from authserver.storage import migrate
 from authserver.storage.database import Database
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user

@@ -31,6 +31,7 @@ AT_START = {
     "assertion_profiles",
     "client_metadata",
     "client_proofs",
+    "exchangeable_tokens",
     "grant_types",
     "includeme",
     "private_use_redirect_uris",

@@ -15,7 +15,7 @@ from webob import Request
 from authserver.api import hookimpl
 from authserver.engine import offered
 from authserver.engine.keys import signing_keys
-from authserver.engine.records import DeclaredKind, StoredSetting
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.testing.server import Server, with_plugin
 from authserver.web import metadata
 from authserver.web.request_ids import HEADER

@@ -335,3 +335,16 @@ def test_a_proxy_that_does_not_say_whose_request_it_is_is_announced_once(
     for _ in range(2):
         behind.http.get(METADATA, extra_environ=PLAIN, headers={"X-Forwarded-Proto": "https"})
     assert caplog.text.count(f"{INNER} does not say in X-Forwarded-For whose request it passes on") == 1
+
+
+def test_the_server_finds_the_same_client_before_the_request_is_read() -> None:
+    """T103: those who wait in its lane are told apart by it (`web.lane`)."""
+    trusted = Forwarding(networks=(ip_network("127.0.0.1"),))
+    for peer, headers, client in (
+        ("127.0.0.1", {"X_FORWARDED_FOR": "192.0.2.7"}, "192.0.2.7"),
+        ("127.0.0.1", {"X_FORWARDED_FOR": "198.51.100.1, 192.0.2.7", "HOST": "a"}, "192.0.2.7"),
+        ("127.0.0.1", {"X_FORWARDED_FOR": "unknown"}, "127.0.0.1"),
+        ("127.0.0.1", {}, "127.0.0.1"),
+        ("192.0.2.9", {"X_FORWARDED_FOR": "192.0.2.7"}, "192.0.2.9"),
+    ):
+        assert trusted.client_of(peer, headers) == client

@@ -16,7 +16,7 @@ from pyramid.response import Response
 
 from authserver.api import hookimpl, json_response
 from authserver.engine import offered
-from authserver.engine.records import DeclaredKind, StoredSetting
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.testing.server import (
     CHALLENGE,
     ISSUER,

@@ -12,7 +12,8 @@ from pyramid.response import Response
 
 from authserver.api import Medium, Route, hookimpl
 from authserver.engine.errors import InvalidRequest
-from authserver.engine.records import ClientSecret, Disposable
+from authserver.engine.records import ClientSecret
+from authserver.engine.upkeep_records import Disposable
 from authserver.storage.tables import Base
 from authserver.testing.records import (
     NOW,

@@ -21,8 +21,9 @@ from authserver.engine.ending import Act, Ended, Subject, SubjectKind
 from authserver.engine.issuers import BadIssuer
 from authserver.engine.keys.ring import check_known
 from authserver.engine.ports import AlreadyExists
-from authserver.engine.records import NOTHING, Declaration, DeclaredKind
+from authserver.engine.records import NOTHING
 from authserver.engine.resources import BadResource
+from authserver.engine.setting_records import Declaration, DeclaredKind
 
 # Seconds. A request that began before its process knew of a removed scope has ended after these.
 _REQUEST_SECONDS = 2.0

@@ -22,15 +22,8 @@ from authserver.engine.declarations.forms import (
 )
 from authserver.engine.declarations.plan import Path
 from authserver.engine.declarations.planning import DETAILS, default_grant_types
-from authserver.engine.records import (
-    NOTHING,
-    Client,
-    DeclaredKind,
-    InitialAccessToken,
-    InitialTokenState,
-    Resource,
-    TrustedIssuer,
-)
+from authserver.engine.records import NOTHING, Client, InitialAccessToken, InitialTokenState, Resource
+from authserver.engine.setting_records import DeclaredKind, TrustedIssuer
 
 KINDS = tuple(item.name for item in fields(Forms))
 # How many clients are read at a time.

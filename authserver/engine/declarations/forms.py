@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from authserver.engine.records import NOTHING, TrustedIssuer
+from authserver.engine.records import NOTHING
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 

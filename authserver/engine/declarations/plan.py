@@ -10,14 +10,8 @@ from typing import Any
 
 from authserver.engine.declarations.differences import Difference
 from authserver.engine.declarations.forms import Forms
-from authserver.engine.records import (
-    NOTHING,
-    ClientMetadata,
-    Declaration,
-    DeclaredKind,
-    InitialAccessToken,
-    Logo,
-)
+from authserver.engine.records import NOTHING, ClientMetadata, InitialAccessToken, Logo
+from authserver.engine.setting_records import Declaration, DeclaredKind
 from authserver.settings import Secret
 
 DEFAULT_SET = "default"

@@ -45,17 +45,15 @@ from authserver.engine.records import (
     NOTHING,
     Client,
     ClientMetadata,
-    Declaration,
-    DeclaredKind,
     InitialAccessToken,
     InitialTokenState,
     RegisteredBy,
     Resource,
-    StoredSetting,
     is_address,
 )
 from authserver.engine.resource_registry import described
 from authserver.engine.resources import BadResource
+from authserver.engine.setting_records import Declaration, DeclaredKind, StoredSetting
 from authserver.ini import did_you_mean
 from authserver.limits import MAXIMUM_CLIENT_SECRET
 from authserver.settings import Secret, scope_problems

@@ -33,7 +33,8 @@ from authserver.engine.errors import (
 )
 from authserver.engine.grants.deriving import NotLive, Presented, derive, of_assertion
 from authserver.engine.parameters import Parameters, scope_set
-from authserver.engine.records import Client, TrustedIssuer
+from authserver.engine.records import Client
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.ancestry import ISSUER_DISABLED
 from authserver.engine.tokens.assertions import BadAssertion, TrustedKeys, single_use, verify_assertion
 from authserver.engine.tokens.issuer_keys import keys_of

@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from authserver.engine.context import Engine
+from authserver.engine.crypto.digests import digest
+from authserver.engine.crypto.sealing import to_text
 from authserver.engine.ending import end_through
 from authserver.engine.errors import SignInRefused
 from authserver.engine.people.attributes import BadAttributes, as_identified, shortened
@@ -141,6 +143,11 @@ def join(engine: Engine, user: User, vouched: VouchedIdentity) -> bool:
         return False
     _join(engine, user, vouched)
     return True
+
+
+def identity_handle(identity: JoinedIdentity) -> str:
+    """The value that names an identity in forms and addresses, so that the subject of another server is in neither."""
+    return to_text(digest("joined-identity", f"{identity.issuer} {identity.subject}"))
 
 
 def remove(engine: Engine, user: User, issuer: str, subject: str) -> bool:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from authserver.engine import issuer_registry
 from authserver.engine.context import Begin, Engine
 from authserver.engine.documents import DocumentKind, FetchFailed, Reply
-from authserver.engine.records import TrustedIssuer
+from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.assertions import TrustedKeys
 from authserver.limits import MAXIMUM_KEY_SET
 

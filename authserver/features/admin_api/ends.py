@@ -189,7 +189,7 @@ ENTRIES = (
         method="POST",
         path="/ends/{kind}/{subject}",
         scope=WRITE,
-        summary="End everything of a user, client, resource, scope or issuer. Nobody is disabled: they may begin anew.",
+        summary="End everything of a user, client, resource, scope or issuer. Nobody is disabled: people may sign in and agree again.",
         act=end_all,
         body={
             "registrations": Parameter(

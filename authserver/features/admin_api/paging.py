@@ -56,7 +56,7 @@ def place_of(call: Call, *, names: int = 1) -> tuple[str, ...] | None:
         pass
     raise Problem(
         problems.INVALID_CURSOR,
-        "after: take the cursor that the page before ended with, with the same other parameters; or begin anew without.",
+        "after: take the cursor of the previous page, with the same other parameters; or begin again without it.",
     )
 
 

@@ -20,7 +20,7 @@ from authserver.features.admin_api.entries import TIME, Answer, Call, Entry, Sen
 from authserver.features.admin_api.people import find, refuse_operators
 
 WRITE = "authserver:password-links:write"
-SCOPES = {WRITE: "Make links with which anybody's password is set anew"}
+SCOPES = {WRITE: "Make links that set another password for any person"}
 SHORTEST, LONGEST = (int(each.total_seconds()) for each in (MINIMUM_LIFETIME, MAXIMUM_LIFETIME))
 
 

@@ -35,7 +35,7 @@ from authserver.administration import (
     own_sessions,
     send_link,
 )
-from authserver.api import Event, User, to_text
+from authserver.api import Event, JoinedIdentity, User, end_through, identity_handle, remove_identity, to_text
 from authserver.features.console.access import Role
 from authserver.features.console.finding import this_person
 from authserver.features.console.pages import BadInput, Page, Visit
@@ -132,6 +132,9 @@ def show_person(visit: Visit) -> Mapping[str, Any]:
         "mail": address_of(engine.settings, user),
         "sessions": sessions[:MAXIMUM_SESSIONS],
         "session_count": len(sessions),
+        "identities": [
+            (identity_handle(each), each) for each in engine.stores.identities.of_user(user.user_id)
+        ],
         "apps": apps,
         "is_cut": _is_cut(apps),
         "failures": _failures(visit, user),
@@ -383,6 +386,38 @@ def end_app(visit: Visit) -> Response:
     return visit.see("admin_person", done=done, user_id=user.user_id)
 
 
+def show_identity(visit: Visit) -> Mapping[str, Any]:
+    """What ends when a person can sign in through another server no more. Raises HTTPNotFound."""
+    user = this_person(visit)
+    joined = visit.engine.stores.identities.of_user(user.user_id)
+    if (meant := _meant(visit, joined)) is None:
+        raise HTTPNotFound()
+    ends = end_through(visit.engine, user.user_id, meant.issuer, "", dry_run=True)
+    return {
+        "user": user,
+        "may": visit.may_act_on(user),
+        "identity": meant,
+        "ends": ends.told,
+        "is_last": len(joined) == 1 and user.password_hash is None,
+    }
+
+
+def end_identity(visit: Visit) -> Response:
+    """Take an identity from a person, and go to the person's page."""
+    user = this_person(visit)
+    visit.check_acts_on(user)
+    meant = _meant(visit, visit.engine.stores.identities.of_user(user.user_id))
+    if meant is not None and remove_identity(visit.engine, user, meant.issuer, meant.subject):
+        done = f"{user.username} cannot sign in by that account at {meant.issuer} any more."
+    else:
+        done = "There was no such account any more."
+    return visit.see("admin_person", done=done, user_id=user.user_id)
+
+
+def _meant(visit: Visit, joined: Iterable[JoinedIdentity]) -> JoinedIdentity | None:
+    return next((each for each in joined if identity_handle(each) == visit.get("identity")), None)
+
+
 def show_enable(visit: Visit) -> Mapping[str, Any]:
     """The person to be enabled, and whether this operator may do that."""
     user = this_person(visit)
@@ -466,6 +501,16 @@ PAGES = (
         role=Role.OPERATE,
         act=end_app,
         keys=("user_id", "client_id"),
+        below="admin_people",
+    ),
+    Page(
+        name="admin_person_identity",
+        path="/admin/people/identity",
+        show=show_identity,
+        template="person_identity.jinja2",
+        role=Role.OPERATE,
+        act=end_identity,
+        keys=("user_id", "identity"),
         below="admin_people",
     ),
     Page(

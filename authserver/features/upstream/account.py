@@ -21,7 +21,7 @@ from authserver.api import (
     User,
     account_page,
     browser_handle,
-    digest,
+    identity_handle,
     lead_on,
     let_forms_lead_on,
     read_own_form,
@@ -29,7 +29,6 @@ from authserver.api import (
     remove_identity,
     see_login,
     see_own,
-    to_text,
 )
 from authserver.features.upstream.attempts import Attempt
 from authserver.features.upstream.pages import ACCOUNT, Pages
@@ -113,7 +112,7 @@ class AccountPage:
             "is_on": provider is not None and provider.enabled,
             "label": identity.label,
             "joined_at": identity.joined_at,
-            "key": _key(identity),
+            "key": identity_handle(identity),
         }
 
     def _add(self, request: Request, user: User, provider: Provider) -> Response:
@@ -130,7 +129,7 @@ class AccountPage:
 
     def _remove(self, request: Request, user: User, key: str) -> Response:
         joined = request.engine.stores.identities.of_user(user.user_id)
-        meant = next((identity for identity in joined if _key(identity) == key), None)
+        meant = next((identity for identity in joined if identity_handle(identity) == key), None)
         is_done = (
             meant is not None
             and _may_remove(user, len(joined))
@@ -142,8 +141,3 @@ class AccountPage:
 def _may_remove(user: User, joined: int) -> bool:
     """Whether the person can still sign in without one of them."""
     return user.password_hash is not None or joined > 1
-
-
-def _key(identity: JoinedIdentity) -> str:
-    """The value that names an identity in a form."""
-    return to_text(digest("joined-identity", f"{identity.issuer} {identity.subject}"))

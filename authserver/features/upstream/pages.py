@@ -60,6 +60,8 @@ ACCOUNT = "account_identities"
 _SECONDS = re.compile(r"[0-9]{1,10}")
 # The key of the verified answer: the database may make the server repeat the request, but a code works once.
 _REDEEMED = "authserver.provider_answer"
+# Seconds after which somebody may try again whose provider cannot be asked (RFC 9110, 10.2.3).
+AWAY_FOR = 60
 
 
 def _(sentence: str) -> str:
@@ -360,6 +362,8 @@ def failed_page(failed: SignInFailed, request: Request) -> Response:
     }
     response: Response = render_to_response(f"{_TEMPLATES}/failed.jinja2", page, request)
     response.status_int = failed.status
+    if failed.status == Unavailable.status:
+        response.retry_after = AWAY_FOR
     return response
 
 

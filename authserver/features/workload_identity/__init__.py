@@ -1,7 +1,8 @@
-"""Workload identity: a program presents the assertion that its platform gave it, and needs no secret here (RFC 7523, 2.1).
+"""Workload identity: a program presents the assertion of its platform, and needs no secret here (RFC 7523, 2.1).
 
-The entry of an issuer has rules (`authserver.features.workload_identity.rules`). Each names, by exact claims, one workload,
-the client that it acts as, and what it gets. So a request needs neither client authentication nor `client_id`.
+The entry of an issuer has rules (`authserver.features.workload_identity.rules`). Each rule names one workload by exact
+claims, the client that it acts as, and its resources and scopes. So a request needs neither client authentication nor
+`client_id`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from authserver.features.workload_identity import rules
 from authserver.features.workload_identity.rules import Rule, Rules
 
 PROFILE = "workload_identity"
-# What a JWT-SVID may say that it is (SPIFFE JWT-SVID, 2.2); most say `JWT`, or nothing.
+# The allowed `typ` of a JWT-SVID (SPIFFE JWT-SVID, 2.2); most have `JWT`, or none.
 TYPE = "jose"
-# The `sub` of what a workload gets begins so. No user, and no client whose id this server makes, has a colon in its name.
+# The beginning of `sub` in tokens of workloads. No user id, and no client id that this server makes, has a colon.
 PREFIX = "workload:"
 MAXIMUM_LIFETIME = timedelta(minutes=15)
 _REFUSED = "The assertion is not valid."
@@ -38,10 +39,10 @@ _REFUSED = "The assertion is not valid."
 
 @dataclass(frozen=True)
 class WorkloadIdentity:
-    """Let programs present the identity that their platform gave them, such as Kubernetes or GitHub Actions (RFC 7523).
+    """Let programs present the identity of their platform, such as Kubernetes or GitHub Actions (RFC 7523).
 
     The issuers are in the database (`authserver issuer add`) or in the INI (authserver.trusted_issuers), with a rule for
-    each workload. What one gets lives for 15 minutes at most, and not longer than the assertion.
+    each workload. Its tokens are valid for 15 minutes at most, and not longer than the assertion.
     """
 
     immediate: ClassVar[bool] = True
@@ -73,7 +74,7 @@ class WorkloadIdentity:
 
     @hookimpl
     def token_claims(self, grant: Grant) -> Mapping[str, Any] | None:
-        """Which workload it is, with the claims of its assertion that its rule lists."""
+        """The workload, with the claims of its assertion that its rule lists."""
         found = grant.details.get("workload")
         return {"workload": found} if found else None
 
@@ -84,12 +85,12 @@ def names_client(issuer: TrustedIssuer, claims: Mapping[str, Any], client_id: st
 
 
 def accept(engine: Engine, client: Client, issuer: TrustedIssuer, claims: Mapping[str, Any]) -> Vouched:
-    """Which workload this assertion names, and what it gets. Raises InvalidGrant."""
+    """The workload of this assertion, and its resources and scopes. Raises InvalidGrant."""
     rule = _met(issuer, claims, client.client_id)
     if client.registered_by is not RegisteredBy.OPERATOR:
         raise InvalidGrant(_REFUSED, reason="workload-client-not-of-operator")
     ends = datetime.fromtimestamp(claims["exp"], UTC)
-    if ends <= engine.now:  # within the skew of its clock: nothing is left
+    if ends <= engine.now:  # it has expired, but within the skew of the clocks
         raise InvalidGrant(_REFUSED, reason="workload-assertion-ended")
     copied = rule.copies(claims)
     return Vouched(
@@ -109,7 +110,7 @@ def accept(engine: Engine, client: Client, issuer: TrustedIssuer, claims: Mappin
 
 
 def check(issuer: TrustedIssuer) -> None:
-    """Raises ValueError for rules that say nothing clear, or more than the entry lets them."""
+    """Raises ValueError for rules that are ambiguous, or exceed their entry."""
     found = rules.read(issuer.options)
     if issuer.default_resource:
         raise ValueError("default_resource: a workload names the resource itself")
@@ -126,7 +127,7 @@ def check(issuer: TrustedIssuer) -> None:
 
 
 def warnings(issuer: TrustedIssuer) -> Sequence[str]:
-    """What operators should know of the rules in an entry, a sentence each."""
+    """Warnings for operators about the rules of an entry, one sentence each."""
     try:
         return _read(json.dumps(dict(issuer.options))).warnings()
     except ValueError as error:
@@ -134,7 +135,7 @@ def warnings(issuer: TrustedIssuer) -> Sequence[str]:
 
 
 def _kept(issuer: TrustedIssuer) -> Rules:
-    """The rules in an entry that is kept. Raises InvalidGrant for those that an earlier version took, and this one not."""
+    """The rules of a stored entry. Raises InvalidGrant for rules that only an earlier version accepted."""
     try:
         return _read(json.dumps(dict(issuer.options)))
     except ValueError:
@@ -143,12 +144,12 @@ def _kept(issuer: TrustedIssuer) -> Rules:
 
 @lru_cache(maxsize=1000)
 def _read(options: str) -> Rules:
-    """The entry is read anew for each assertion, and seldom changed. Raises ValueError."""
+    """The rules of an entry, cached because an entry is seldom changed. Raises ValueError."""
     return rules.read(json.loads(options))
 
 
 def _met(issuer: TrustedIssuer, claims: Mapping[str, Any], client_id: str | None) -> Rule:
-    """The one rule that these claims meet. Raises InvalidGrant, which tells operators what each rule missed."""
+    """The one rule that these claims meet. Raises InvalidGrant, with the missing claims of each rule for operators."""
     found = _kept(issuer)
     met = found.met(claims, client_id)
     if len(met) == 1:
@@ -161,7 +162,7 @@ def _met(issuer: TrustedIssuer, claims: Mapping[str, Any], client_id: str | None
 def _said(
     found: Rules, about: Sequence[Rule], claims: Mapping[str, Any], client_id: str | None
 ) -> Sequence[str]:
-    """What each of these rules wants that is not so, in words."""
+    """A sentence about each of these rules: the claims that it misses."""
     entry = rules.missed(found.claims, claims)
     said = []
     for rule in about:

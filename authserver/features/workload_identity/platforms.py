@@ -1,4 +1,4 @@
-"""The platforms that give their workloads an identity: what of it stays, and how their assertions are used."""
+"""The platforms of workloads: which claim identifies a workload for ever, and how often an assertion is used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Platform:
     """A platform.
 
     Attributes:
-        name: what entries call it; empty for any other.
-        pinned_by: the claim that names one workload for ever; names are given away and made anew. Empty: not known.
-        reusable: whether one assertion is presented many times on purpose, unless an entry says otherwise.
+        name: its name in entries; empty for any other platform.
+        pinned_by: the claim that identifies one workload for ever; names can be reused. Empty: not known.
+        reusable: whether one assertion is presented many times by design, unless an entry sets it.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Platform:
             )
 
 
-# The kubelet renews a projected token when a fifth of its life is left, and a container presents it until then. A service
-# account that is deleted and made anew has the same name, and another uid.
+# The kubelet renews a projected token when a fifth of its lifetime is left, and a container presents it until then. A
+# service account that is deleted and made again has the same name, but another uid.
 KUBERNETES = Platform(name="kubernetes", pinned_by="kubernetes.io/serviceaccount/uid", reusable=True)
-# Each job asks for its own. Whoever takes over the name of a renamed owner or repository gets its `sub`.
+# Each job asks for its own. The new owner of the name of a renamed owner or repository gets its `sub`.
 GITHUB_ACTIONS = Platform(name="github-actions", pinned_by="repository_id")
 GITLAB = Platform(name="gitlab", pinned_by="project_id")
-# A JWT-SVID need not have a `jti`, and is cached by its workload. The trust domain sees to it that an id stays.
+# A JWT-SVID need not have a `jti`, and is cached by its workload. The trust domain keeps an id for one workload.
 SPIFFE = Platform(name="spiffe", reusable=True)
 OTHER = Platform(name="")
 

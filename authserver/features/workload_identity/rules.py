@@ -1,8 +1,8 @@
-"""Which claims of a workload's assertion must have which values, and what then comes of it.
+"""Rules for workloads: the required values of claims in an assertion, and the resources and scopes that follow.
 
 A claim is named as in a JSON Pointer (RFC 6901) without its first slash: `repository_id`, or
-`kubernetes.io/serviceaccount/uid` for a member of a member. Its value is compared as text and exactly; `*` stands for one
-whole segment of a path, and never for the first one, which says whose path it is.
+`kubernetes.io/serviceaccount/uid` for a member of a member. Its value is compared as text and exactly; `*` matches one
+whole segment of a path, and never the first one, which names the owner of the path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from authserver.features.workload_identity.platforms import PLATFORMS, Platform
 
-# What says whom an assertion is from and for, and when: the entry of its issuer holds that.
+# The claims about issuer, audience and time, which the entry of the issuer checks.
 _HELD_ELSEWHERE = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
 _MAXIMUM_TEXT = 1000
 _PRINCIPAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -24,14 +24,14 @@ ANY_SEGMENT = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Which workload is meant, and what it gets.
+    """A rule: how a workload is recognised, and its resources and scopes.
 
     Attributes:
-        name: of the service principal, which the `sub` of its tokens says.
+        name: the name of the service principal, which is in the `sub` of its tokens.
         client: the `client_id` of the client that it acts as.
-        claims: the values that claims of the assertion must have, by their names.
-        resources: for which of them its tokens may be.
-        scopes: the most that its tokens have.
+        claims: the required values of claims of the assertion, by name.
+        resources: the resources that its tokens may be for.
+        scopes: the scopes that its tokens have at most.
         copied: the claims of the assertion that its tokens repeat.
     """
 
@@ -43,7 +43,7 @@ class Rule:
     copied: tuple[str, ...] = ()
 
     def missed(self, claims: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the claims that are not as this rule wants them; empty if it is met."""
+        """The names of the claims without the required values; empty if the rule is met."""
         return missed(self.claims, claims)
 
     def copies(self, claims: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,14 +54,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the entry of an issuer of workloads says beside what every entry says.
+    """The options of an entry for an issuer of workloads.
 
     Attributes:
-        platform: whose assertions these are.
-        audience: what `aud` must be; empty: the issuer of this server.
+        platform: the platform that issues the assertions.
+        audience: the required `aud`; empty: the issuer of this server.
         reusable: whether an assertion may be presented again until it ends, and needs no `jti`.
-        claims: the values that claims of each assertion must have, whichever rule it meets.
-        rules: in no order: an assertion must meet exactly one.
+        claims: the required values of claims of every assertion, for all rules.
+        rules: the rules, in no order: an assertion must meet exactly one.
     """
 
     platform: Platform
@@ -79,7 +79,7 @@ class Rules:
         )
 
     def warnings(self) -> list[str]:
-        """What an operator should know of these rules, a sentence each."""
+        """Warnings for operators about these rules, one sentence each."""
         found = [
             f"rule {rule.name}: {' and '.join(sorted({*rule.claims, *self.claims}))} can come to name somebody else; "
             f"add {self.platform.pinned_by}"
@@ -121,12 +121,12 @@ def read(options: Mapping[str, Any]) -> Rules:
 
 
 def missed(wanted: Mapping[str, str], claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the claims that have not the value that is wanted."""
+    """The names of the claims without the required value."""
     return tuple(name for name, value in wanted.items() if not _is(value, claim_at(claims, name)))
 
 
 def claim_at(claims: Mapping[str, Any], name: str) -> Any:
-    """The claim of this name, a JSON Pointer without its first slash; something that is no JSON if there is none."""
+    """The claim of this name, a JSON Pointer without its first slash; a value that is no JSON if there is none."""
     found: Any = claims
     for part in name.split("/"):
         if not isinstance(found, Mapping):
@@ -149,7 +149,7 @@ def _is(wanted: str, found: Any) -> bool:
 
 
 def _text_of(value: Any) -> str | None:
-    """A claim as it is compared: text as it is, a whole number or a flag as JSON writes it; None for all else."""
+    """The text of a claim for comparison: a text itself, a whole number or a flag as in JSON; None for anything else."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int) else None
