@@ -395,6 +395,7 @@ class Listener:
         super().pull_trigger()  # type: ignore[misc]  # of the class that this is mixed into
 
     def del_channel(self, channels: Any = None) -> None:
+        """Accept no more connections: waitress calls this before it closes the socket."""
         self.loop.forget(self._fileno)
         super().del_channel(channels)  # type: ignore[misc]  # likewise
 
