@@ -46,7 +46,7 @@ from authserver.engine.records import (
 )
 from authserver.engine.resource_registry import Registry, TokenForm
 from authserver.engine.setting_records import TrustedIssuer
-from authserver.engine.timeline import FactsLater, SpanKind, note
+from authserver.engine.timeline import FactsLater, SpanKind, note, wants_spans
 from authserver.engine.turnstile import Turnstile
 from authserver.limits import MAXIMUM_CLIENT_ID, MAXIMUM_DOCUMENT
 from authserver.settings import AccessTokenFormat, Settings
@@ -455,7 +455,8 @@ class Engine(Parts):
         """
         began = time.perf_counter_ns()
         ruling = self.policies.decide(question)
-        note(SpanKind.DECISION, ruling.hook, began, FactsLater(ruling.as_facts))
+        if wants_spans():
+            note(SpanKind.DECISION, ruling.hook, began, FactsLater(ruling.as_facts))
         if note_silence or ruling.verdict is not Verdict.SILENT:
             self.journal.decisions.append(ruling)
         if ruling.failed:

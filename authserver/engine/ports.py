@@ -447,10 +447,16 @@ class Tokens(Protocol):
         *,
         successor_digest: bytes | None = None,
         sealed_successor: bytes | None = None,
+        along: bool = False,
     ) -> bool:
         """Use a single-use token: one conditional write whose row count decides (R-07).
 
         False when it was claimed before or its grant is no longer live.
+
+        Args:
+            along: whether it may be sent together with what is written next. True does not say yet that it was claimed
+                then: a store that learns later that it was not raises a StorageUnavailable after which the request is to be
+                repeated, at the latest at the end of the transaction; nothing of that is kept.
         """
 
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:

@@ -158,6 +158,12 @@ def request_id() -> str:
     return timeline.request_id if timeline else ""
 
 
+def wants_spans() -> bool:
+    """Whether a plugin wants to know what is done for the request which this thread works on."""
+    timeline = _current.get()
+    return timeline is not None and timeline.spans is not None
+
+
 def note(kind: SpanKind, name: str, began: int, facts: Mapping[str, Any]) -> None:
     """Add a span that ends now to the request which this thread works on; see `Span`. Outside of requests: nothing."""
     timeline = _current.get()

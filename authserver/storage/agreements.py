@@ -283,13 +283,21 @@ _THIS_UNCLAIMED = (
 _OF_LIVE_GRANT = sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None))
 # The row count is the answer: of two transactions the second one waits for the first and then finds
 # the condition no longer true, under read committed isolation too.
-_CLAIM = Prepared(
+_CLAIM_THIS = (
     sa.update(tokens)
     .where(_THIS_UNCLAIMED, _OF_LIVE_GRANT)
     .values(
         claimed_at=bindparam("now"),
         successor_digest=bindparam("next_digest"),
         sealed_successor=bindparam("sealed_next"),
+    )
+)
+_CLAIM = Prepared(_CLAIM_THIS)
+# The same where nobody waits for the row count: a division by zero ends the transaction (`failures`), and PostgreSQL does
+# not run what was sent behind it.
+_CLAIM_OR_FAIL = Prepared(
+    sa.select(sa.literal_column("1 / count(*)", sa.BigInteger)).select_from(
+        _CLAIM_THIS.returning(sa.literal_column("1")).cte("claimed")
     )
 )
 _EXTEND = Prepared(
@@ -545,6 +553,7 @@ class SqlTokens:
         *,
         successor_digest: bytes | None = None,
         sealed_successor: bytes | None = None,
+        along: bool = False,
     ) -> bool:
         parameters = {
             "by_kind": token.kind,
@@ -553,6 +562,10 @@ class SqlTokens:
             "next_digest": successor_digest,
             "sealed_next": sealed_successor,
         }
+        # A statement of SQLite is no round trip.
+        if along and self._work.dialect == "postgresql":
+            self._work.along(_CLAIM_OR_FAIL, parameters)
+            return True
         return self._work.write(_CLAIM, parameters) == 1
 
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:

@@ -35,7 +35,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _NOT_PREPARED = b"26000"
 _FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 
-Encode = Callable[[Any], bytes | None]
+Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
 
 
@@ -89,11 +89,11 @@ def _format(kind: TypeEngine[Any], dialect: Dialect) -> tuple[int, Encode, Decod
         # Of texts, so that a member is written as its text (`columns.choice`).
         members = {member.value.encode(): member for member in kind.enum_class}
         read = members.__getitem__
-    return object_id, lambda value: None if value is None else write(value), read
+    return object_id, write, read
 
 
 def _after(process: Callable[[Any, Dialect], Any], dialect: Dialect, encode: Encode) -> Encode:
-    return lambda value: None if value is None else encode(process(value, dialect))
+    return lambda value: encode(process(value, dialect))
 
 
 def _before(process: Callable[[Any, Dialect], Any], dialect: Dialect, decode: Decode) -> Decode:
@@ -137,7 +137,10 @@ class PostgresqlForm:
     def values(self, parameters: Row) -> Sequence[bytes | None]:
         if self._constants:
             parameters = {**self._constants, **parameters}
-        return [encode(parameters[name]) for name, encode in self._parameters]
+        return [
+            None if (value := parameters[name]) is None else encode(value)
+            for name, encode in self._parameters
+        ]
 
     def shown(self, parameters: Row) -> dict[str, Any]:
         values = {**self._constants, **parameters}

@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING
-from authserver.engine.timeline import SpanKind, note
+from authserver.engine.timeline import SpanKind, note, wants_spans
 from authserver.storage.failures import StorageSlow, failure_of
 from authserver.storage.prepared import LINE, Answer, Line, PerDialect, Prepared, Row, Step
 
@@ -277,7 +277,7 @@ class Work:
                 raise
             raise raised from error
         finally:
-            for step in steps:
+            for step in steps if wants_spans() else ():
                 text = step.form.text
                 note(SpanKind.STATEMENT, text[:6].rstrip().upper(), began, {"text": text})
         for (each, row), answer in zip(foreseen, answers[len(pending) :], strict=True):

@@ -39,6 +39,7 @@ GROWING = frozenset(
     }
 )
 _TABLE = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)")
+_VERB = re.compile(r"(?:WITH \w+ AS\s*\(\s*)?(\S+)")
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 _SQLITE_SCAN = re.compile(r"SCAN (\w+)")
 _SQLITE_INDEX = re.compile(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+)")
@@ -59,8 +60,9 @@ class Sent:
 
     @property
     def about(self) -> str:
-        """Its verb and its table, such as `UPDATE tokens`."""
-        return f"{self.text.split(None, 1)[0]} {self.table}".rstrip()
+        """Its verb and its table, such as `UPDATE tokens`; those of what follows `WITH`, if it begins so."""
+        found = _VERB.match(self.text)
+        return f"{found[1] if found else ''} {self.table}".strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

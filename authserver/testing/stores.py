@@ -688,6 +688,7 @@ class MemoryTokens(InMemory):
         *,
         successor_digest: bytes | None = None,
         sealed_successor: bytes | None = None,
+        along: bool = False,
     ) -> bool:
         with self.lock:
             found = self.find(token.kind, token.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import MappingProxyType
 
 from pyramid.config import Configurator
@@ -18,13 +19,17 @@ def includeme(config: Configurator) -> None:
     config.add_request_method(caller, reify=True)
 
 
+@lru_cache(maxsize=256)
+def _header_name(variable: str) -> str:
+    """What a header is called that WSGI has as this variable."""
+    return variable[5:].replace("_", "-").lower()
+
+
 def caller(request: Request) -> Caller:
     """The caller of this request; its endpoint is empty for a path or a page that is not in the route table."""
     route = request.route
     headers = {
-        name[5:].replace("_", "-").lower(): value
-        for name, value in request.environ.items()
-        if name.startswith("HTTP_")
+        _header_name(name): value for name, value in request.environ.items() if name.startswith("HTTP_")
     }
     authorization = headers.get("authorization")
     for name in _CREDENTIALS:

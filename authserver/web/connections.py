@@ -19,12 +19,13 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -34,9 +35,11 @@ from waitress.channel import ClientDisconnected, HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError, unquote_bytes_to_wsgi
 from waitress.server import TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
 from authserver.web.lane import Lane
+from authserver.web.loop import Loop
 
 # Seconds in which a new connection may still send a request to a server that ends.
 _SETTLING = 0.2
@@ -60,6 +63,8 @@ _ERRORS = {
     500: "The server failed to answer this request.",
     501: "This transfer coding is not supported.",
 }
+# What this server adds, unless the application has it.
+_OF_SERVER = frozenset({"date", "server"})
 _HEADERS = [
     ("Content-Type", "application/json"),
     ("Cache-Control", "no-store"),
@@ -137,6 +142,13 @@ class Parser(HTTPRequestParser):
         )
 
 
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> str:
+    """The header of the same name, for all answers of a second."""
+    written: str = build_http_date(seconds)
+    return written
+
+
 class Task(WSGITask):
     """Answers one request."""
 
@@ -180,12 +192,26 @@ class Task(WSGITask):
         self.wrote_header, self.content_bytes_written = True, len(data)
 
     def build_response_header(self) -> bytes:
-        """As waitress makes it; at the end of the process the connection is closed after it."""
-        if self.channel.server.is_ending:
+        """The status and the headers; at the end of the process the connection is closed after it.
+
+        waitress looks at the headers several times, to spell and to sort them. It does so only where it has to decide
+        about the connection or about how the content ends.
+        """
+        server = self.channel.server
+        if server.is_ending:
             # So that the client sends its next request to another process (RFC 9112, 9.6).
             self.request.headers["CONNECTION"] = "close"
-        header: bytes = super().build_response_header()
-        return header
+        names = {name.lower() for name, _ in self.response_headers}
+        is_usual = self.version == "1.1" and self.has_body and "content-length" in names
+        if not is_usual or self.close_on_finish or names & _OF_SERVER or "CONNECTION" in self.request.headers:
+            header: bytes = super().build_response_header()
+            return header
+        lines = [f"{name}: {value}" for name, value in self.response_headers]
+        if server.adj.ident:
+            lines.append(f"Server: {server.adj.ident}")
+        return "\r\n".join(
+            [f"HTTP/1.1 {self.status}", *lines, f"Date: {_date(int(self.start_time))}", "\r\n"]
+        ).encode("latin-1")
 
 
 class RefusingTask(ErrorTask):
@@ -212,6 +238,9 @@ class Channel(HTTPChannel):
     parser_class = Parser
     requests: list[Parser]
     close_when_flushed: bool
+    # Whether the loop waits no longer for what is sent here, until it is told to (`web.loop`).
+    is_paused = False
+    _closes = False
     _reading: Parser | None = None
     _began = _active = 0.0
 
@@ -225,8 +254,10 @@ class Channel(HTTPChannel):
     def add_channel(self, channels: Any = None) -> None:
         super().add_channel(channels)
         self.server.of_network[self.network].add(self)
+        self.server.loop.note(self)
 
     def del_channel(self, channels: Any = None) -> None:
+        self.server.loop.forget(self._fileno)
         super().del_channel(channels)
         of_network = self.server.of_network
         of_network[self.network].discard(self)
@@ -244,6 +275,22 @@ class Channel(HTTPChannel):
     @last_activity.setter
     def last_activity(self, wall: float) -> None:
         self._active = time.monotonic()
+
+    @property
+    def will_close(self) -> bool:
+        """Whether the loop closes it in its next round."""
+        return self._closes
+
+    @will_close.setter
+    def will_close(self, closes: bool) -> None:
+        self._closes = closes
+        self.server.loop.note(self)
+
+    def service(self) -> None:
+        """Answer one request, in a thread."""
+        self.server.serving.channel = self
+        super().service()
+        self.server.serving.channel = None
 
     def received(self, data: bytes) -> bool:
         done: bool = super().received(data)
@@ -325,6 +372,10 @@ class Listener:
     bounds: Bounds
     task_dispatcher: Dispatcher
     _map: dict[int, Any]
+    loop: Loop
+    _fileno: int
+    # Has the connection on which a thread answers a request, as `channel`.
+    serving: threading.local
     accepts_one_too_many = is_ending = False
     _told: Mapping[str, float] = MappingProxyType({})
     _cleans_at = 0.0
@@ -334,8 +385,22 @@ class Listener:
         """The connections of each network that has some."""
         return defaultdict(set)
 
+    def pull_trigger(self) -> None:
+        """Wake the loop, which waitress does after each answer; unless it waits for this connection anyway."""
+        channel: Channel | None = getattr(self.serving, "channel", None)
+        if channel is not None:
+            if not channel.is_paused and not channel.writable():
+                return
+            self.loop.note(channel)
+        super().pull_trigger()  # type: ignore[misc]  # of the class that this is mixed into
+
+    def del_channel(self, channels: Any = None) -> None:
+        """Accept no more connections: waitress calls this before it closes the socket."""
+        self.loop.forget(self._fileno)
+        super().del_channel(channels)  # type: ignore[misc]  # likewise
+
     def readable(self) -> bool:
-        """Whether connections are accepted; waitress asks each time before it waits for something to happen."""
+        """Whether connections are accepted; the loop asks each time before it waits for something to happen."""
         now = time.monotonic()
         if now >= self._cleans_at:
             self._cleans_at = now + self.adj.cleanup_interval
@@ -556,6 +621,7 @@ def listen(
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
+    loop = Loop(channels)
     dispatcher = Dispatcher(max(1, adjustments.connection_limit // 4), passwords)
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
@@ -569,9 +635,12 @@ def listen(
         for item in sockets
     ]
     for listener in listeners:
-        listener.bounds = bounds
+        listener.bounds, listener.loop, listener.serving = bounds, loop, threading.local()
+    # The triggers, too.
+    for channel in channels.values():
+        loop.note(channel)
     dispatcher.set_thread_count(adjustments.threads)
-    return Running(channels, adjustments, dispatcher, listeners)
+    return Running(channels, loop, adjustments, dispatcher, listeners)
 
 
 class Running:
@@ -584,11 +653,13 @@ class Running:
     def __init__(
         self,
         channels: dict[int, Any],
+        loop: Loop,
         adjustments: Adjustments,
         dispatcher: ThreadedTaskDispatcher,
         listeners: Sequence[Any],
     ) -> None:
-        self._channels, self._adjustments, self._dispatcher = channels, adjustments, dispatcher
+        self._channels, self._loop = channels, loop
+        self._adjustments, self._dispatcher = adjustments, dispatcher
         self._listeners = listeners
         self._ending: _Ending | None = None
 
@@ -596,12 +667,10 @@ class Running:
         """Answer requests until the end."""
         try:
             while not self._has_ended():
-                wasyncore.loop(
-                    timeout=_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout,
-                    use_poll=self._adjustments.asyncore_use_poll,
-                    map=self._channels,
-                    count=1,
-                )
+                # What a listener waits for depends on the time, and on how many connections there are.
+                for listener in self._listeners:
+                    self._loop.note(listener)
+                self._loop.once(_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout)
         except (SystemExit, KeyboardInterrupt):
             pass
         # The time limit of threads that still work on a request is over.
@@ -635,9 +704,7 @@ class Running:
                 wasyncore.dispatcher.close(listener)
         if now >= self._ending.keeps_until:
             # A request that has arrived by now is answered.
-            wasyncore.loop(
-                timeout=0, use_poll=self._adjustments.asyncore_use_poll, map=self._channels, count=1
-            )
+            self._loop.once(0)
             for channel in self._connections():
                 if channel.is_unused:
                     channel.will_close = True

@@ -87,7 +87,7 @@ def add_headers(request: Request, response: Response) -> Response:
     note_answer(request, response)
     headers = {"X-Content-Type-Options": "nosniff", REQUEST_ID_HEADER: request_id()}
     # Over plain http the header has no place (RFC 6797, 7.2), and an issuer on plain http would never be reached again.
-    if request.scheme == "https" and _is_https(request):
+    if request.environ["wsgi.url_scheme"] == "https" and _is_https(request):
         headers["Strict-Transport-Security"] = "max-age=31536000"
     if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:
         policy = {**PAGE_POLICY, **request.content_security_policy}

@@ -13,15 +13,13 @@ def json_response(
     value: Mapping[str, Any] | bytes, *, status: int = 200, cache_control: str = "no-store", **headers: str
 ) -> Response:
     """A JSON answer; not cached unless it says otherwise. Header names are given with underscores."""
-    response = Response(
-        body=value if isinstance(value, bytes) else msgspec.json.encode(value),
+    body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    named = [(name.replace("_", "-"), text) for name, text in headers.items()]
+    return Response(
+        body=body,
         status=status,
-        content_type="application/json",
-        charset=None,
+        headerlist=[("Content-Type", "application/json"), ("Cache-Control", cache_control), *named],
     )
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    put_headers(response, {"Cache-Control": cache_control, **named})
-    return response
 
 
 def put_headers(response: Response, headers: Mapping[str, str]) -> None:

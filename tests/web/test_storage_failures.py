@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.storage.tables import Base
+from authserver.testing.plans import Sent
 from authserver.testing.server import PASSWORD, REDIRECT_URI, form_with, query_of, with_plugin
 
 OPAQUE = {"authserver.access_token_format": "opaque"}
@@ -141,7 +142,8 @@ def failing_before_write(server, number):
     engine, seen = server.application.storage.engine, []
 
     def count(connection, cursor, statement, parameters, context, executemany):
-        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+        about = Sent(text=statement, parameters=parameters).about
+        if about.startswith(("INSERT", "UPDATE", "DELETE")):
             seen.append(statement)
             if len(seen) == number:
                 raise RuntimeError("injected")
