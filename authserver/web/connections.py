@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -39,7 +38,6 @@ from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
 from authserver.web.lane import Lane
-from authserver.web.loop import Loop
 
 # Seconds in which a new connection may still send a request to a server that ends.
 _SETTLING = 0.2
@@ -238,9 +236,6 @@ class Channel(HTTPChannel):
     parser_class = Parser
     requests: list[Parser]
     close_when_flushed: bool
-    # Whether the loop waits no longer for what is sent here, until it is told to (`web.loop`).
-    is_paused = False
-    _closes = False
     _reading: Parser | None = None
     _began = _active = 0.0
 
@@ -254,10 +249,8 @@ class Channel(HTTPChannel):
     def add_channel(self, channels: Any = None) -> None:
         super().add_channel(channels)
         self.server.of_network[self.network].add(self)
-        self.server.loop.note(self)
 
     def del_channel(self, channels: Any = None) -> None:
-        self.server.loop.forget(self._fileno)
         super().del_channel(channels)
         of_network = self.server.of_network
         of_network[self.network].discard(self)
@@ -275,22 +268,6 @@ class Channel(HTTPChannel):
     @last_activity.setter
     def last_activity(self, wall: float) -> None:
         self._active = time.monotonic()
-
-    @property
-    def will_close(self) -> bool:
-        """Whether the loop closes it in its next round."""
-        return self._closes
-
-    @will_close.setter
-    def will_close(self, closes: bool) -> None:
-        self._closes = closes
-        self.server.loop.note(self)
-
-    def service(self) -> None:
-        """Answer one request, in a thread."""
-        self.server.serving.channel = self
-        super().service()
-        self.server.serving.channel = None
 
     def received(self, data: bytes) -> bool:
         done: bool = super().received(data)
@@ -372,10 +349,6 @@ class Listener:
     bounds: Bounds
     task_dispatcher: Dispatcher
     _map: dict[int, Any]
-    loop: Loop
-    _fileno: int
-    # Has the connection on which a thread answers a request, as `channel`.
-    serving: threading.local
     accepts_one_too_many = is_ending = False
     _told: Mapping[str, float] = MappingProxyType({})
     _cleans_at = 0.0
@@ -385,22 +358,8 @@ class Listener:
         """The connections of each network that has some."""
         return defaultdict(set)
 
-    def pull_trigger(self) -> None:
-        """Wake the loop, which waitress does after each answer; unless it waits for this connection anyway."""
-        channel: Channel | None = getattr(self.serving, "channel", None)
-        if channel is not None:
-            if not channel.is_paused and not channel.writable():
-                return
-            self.loop.note(channel)
-        super().pull_trigger()  # type: ignore[misc]  # of the class that this is mixed into
-
-    def del_channel(self, channels: Any = None) -> None:
-        """Accept no more connections: waitress calls this before it closes the socket."""
-        self.loop.forget(self._fileno)
-        super().del_channel(channels)  # type: ignore[misc]  # likewise
-
     def readable(self) -> bool:
-        """Whether connections are accepted; the loop asks each time before it waits for something to happen."""
+        """Whether connections are accepted; waitress asks each time before it waits for something to happen."""
         now = time.monotonic()
         if now >= self._cleans_at:
             self._cleans_at = now + self.adj.cleanup_interval
@@ -621,7 +580,6 @@ def listen(
         OSError: an address was taken meanwhile.
     """
     channels: dict[int, Any] = {}
-    loop = Loop(channels)
     dispatcher = Dispatcher(max(1, adjustments.connection_limit // 4), passwords)
     common: dict[str, Any] = {"map": channels, "dispatcher": dispatcher, "adj": adjustments}
     listeners: list[Any] = [
@@ -635,12 +593,9 @@ def listen(
         for item in sockets
     ]
     for listener in listeners:
-        listener.bounds, listener.loop, listener.serving = bounds, loop, threading.local()
-    # The triggers, too.
-    for channel in channels.values():
-        loop.note(channel)
+        listener.bounds = bounds
     dispatcher.set_thread_count(adjustments.threads)
-    return Running(channels, loop, adjustments, dispatcher, listeners)
+    return Running(channels, adjustments, dispatcher, listeners)
 
 
 class Running:
@@ -653,13 +608,11 @@ class Running:
     def __init__(
         self,
         channels: dict[int, Any],
-        loop: Loop,
         adjustments: Adjustments,
         dispatcher: ThreadedTaskDispatcher,
         listeners: Sequence[Any],
     ) -> None:
-        self._channels, self._loop = channels, loop
-        self._adjustments, self._dispatcher = adjustments, dispatcher
+        self._channels, self._adjustments, self._dispatcher = channels, adjustments, dispatcher
         self._listeners = listeners
         self._ending: _Ending | None = None
 
@@ -667,10 +620,12 @@ class Running:
         """Answer requests until the end."""
         try:
             while not self._has_ended():
-                # What a listener waits for depends on the time, and on how many connections there are.
-                for listener in self._listeners:
-                    self._loop.note(listener)
-                self._loop.once(_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout)
+                wasyncore.loop(
+                    timeout=_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout,
+                    use_poll=self._adjustments.asyncore_use_poll,
+                    map=self._channels,
+                    count=1,
+                )
         except (SystemExit, KeyboardInterrupt):
             pass
         # The time limit of threads that still work on a request is over.
@@ -704,7 +659,9 @@ class Running:
                 wasyncore.dispatcher.close(listener)
         if now >= self._ending.keeps_until:
             # A request that has arrived by now is answered.
-            self._loop.once(0)
+            wasyncore.loop(
+                timeout=0, use_poll=self._adjustments.asyncore_use_poll, map=self._channels, count=1
+            )
             for channel in self._connections():
                 if channel.is_unused:
                     channel.will_close = True

@@ -50,6 +50,7 @@ _SETTINGS = [
 ]
 # Those that differ from waitress', also where the INI file does not name them: a proxy need not be in front.
 _DEFAULTS: Mapping[str, str] = {
+    "asyncore_use_poll": "true",  # select() takes no descriptor above 1023
     "channel_timeout": "20",
     "cleanup_interval": "5",
     "connection_limit": "800",
