@@ -74,7 +74,7 @@ class Rule:
         tenant: that the assertion names; empty: none.
         maximum_age: seconds since the person signed in; 0: any.
         levels: of the sign-in, one of which must be reached; empty: any.
-        email: whether it tells the mail address of the person.
+        email: whether it tells the mail address of the person, if that was verified.
         own_ids: whether the person has an id there that no other server knows.
     """
 
@@ -301,9 +301,8 @@ class IdJagIssuer:
             claims["resource"] = resources[0] if len(resources) == 1 else list(resources)
         if rule.tenant:
             claims["tenant"] = rule.tenant
-        addresses = user.attributes.get("email", ()) if rule.email else ()
-        if addresses:
-            claims["email"] = addresses[0]
+        if rule.email and (address := _proven_address(user)):
+            claims["email"] = address
         return claims
 
     def _subject(self, rule: Rule, user: User) -> str:
@@ -315,6 +314,12 @@ class IdJagIssuer:
 
 
 _NO_RULE = "The requested audience is not allowed."
+
+
+def _proven_address(user: User) -> str:
+    """The mail address of a person; "" where nobody verified it, since the other server may know people by it."""
+    address = next(iter(user.attributes.get("email", ())), "")
+    return address if address in user.attributes.get("email_verified", ()) else ""
 
 
 def _check_sign_in(engine: Engine, rule: Rule, details: Mapping[str, Any]) -> None:

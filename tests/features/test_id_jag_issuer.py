@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,7 +50,8 @@ class Company(Rules):
 
     def __init__(self, **settings: str) -> None:
         super().__init__({**ON, **settings})
-        self.ann = self.add_user("ann", None, attributes={"email": ("ann@example.com",)})
+        address = {"email": ("ann@example.com",), "email_verified": ("ann@example.com",)}
+        self.ann = self.add_user("ann", None, attributes=address)
         grants = ("authorization_code", "refresh_token", GRANT_TYPE)
         scopes = ("openid", "profile", "files.read")
         self.clients = {
@@ -203,6 +205,17 @@ def test_a_person_has_one_id_for_each_server(company: Company) -> None:
     assert not {"email", "tenant"} & plain.keys()
     assert "resource" not in first
     assert company.said(company.issue(token, audience="https://alias"))["aud"] == "https://real.example"
+
+
+@pytest.mark.parametrize("verified", [(), ("ann@other.example",)])
+def test_an_address_that_nobody_verified_is_not_told(company: Company, verified: tuple[str, ...]) -> None:
+    """JAG-28: the other server may know people by it."""
+    attributes = {"email": ("ann@example.com",), "email_verified": verified}
+    with company.begin() as engine:
+        assert engine.stores.users.change(replace(company.ann, attributes=attributes))
+    token = company.got_by()["id_token"]
+    said = company.said(company.issue(token, audience="https://own.example", resource=None))
+    assert "email" not in said
 
 
 def test_it_is_bound_to_the_key_that_the_client_proves(company: Company) -> None:
