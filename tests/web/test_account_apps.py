@@ -269,7 +269,7 @@ def test_one_of_several_grants_is_ended_alone(server: Server, browser: TestApp) 
     second = tokens_of(server, browser, client, secret)
     grant_id = server.claims(first["access_token"])["jti"].partition(".")[0]
     page = page_of(server, browser, "apps")
-    assert "You allowed it 2 times" in page.text
+    assert "It was allowed 2 times" in page.text
     form = next(
         form
         for form in page.forms.values()
@@ -319,7 +319,7 @@ def test_a_long_list_of_grants_is_cut(server: Server, browser: TestApp) -> None:
         user = engine.stores.users.find_by_name("ann")
     add_grants(server, user, *["eager"] * 60)
     page = page_of(server, browser, "apps")
-    assert "You allowed it 60 times" in page.text and "and 10 older ones" in page.text
+    assert "It was allowed 60 times" in page.text and "and 10 older ones" in page.text
     assert page.text.count('name="revoke"') == 50
     post(server, browser, "apps", disconnect="eager")
     assert "No application" in page_of(server, browser, "apps").text
