@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -78,11 +79,20 @@ class Database:
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
         """Stores that take part in the manager's current transaction, from their first write on."""
-        session, current = Session(self.engine), transaction_manager.get()
-        work = Work(session.connection, _Joined(session, transaction_manager))
-        # Until the first write nothing takes part that would give the connection back.
-        current.addAfterCommitHook(lambda _: work.close())
-        current.addAfterAbortHook(work.close)
+        session = Session(self.engine)
+
+        @cache
+        def close_at_end() -> None:
+            # Until the first write nothing takes part that would give the connection back.
+            current = transaction_manager.get()
+            current.addAfterCommitHook(lambda _: work.close())
+            current.addAfterAbortHook(work.close)
+
+        def connect() -> sa.Connection:
+            close_at_end()
+            return session.connection()
+
+        work = Work(connect, _Joined(session, transaction_manager))
         return stores_of(work)
 
     @contextmanager
