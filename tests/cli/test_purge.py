@@ -23,8 +23,8 @@ from authserver.testing.records import a_grant, a_session, a_token, a_user, an_e
 
 DAY = timedelta(days=1)
 
-# Issued codes and tokens are kept as long as other events.
-KINDS = set(Disposable) - {Disposable.ISSUANCES}
+# Issued codes and tokens are kept as long as other events, and sessions until they expire.
+KINDS = set(Disposable) - {Disposable.ISSUANCES, Disposable.IDLE_SESSIONS}
 
 
 @pytest.fixture

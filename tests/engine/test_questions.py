@@ -18,6 +18,7 @@ from authserver.engine.questions import (
     ClientAuthQuestion,
     ConsentQuestion,
     Credentials,
+    IdentityQuestion,
     Known,
     LoginQuestion,
     Question,
@@ -125,7 +126,9 @@ def test_a_question_that_went_through_the_event_table_is_the_same(asked: Questio
             case RegistrationQuestion():
                 assert asked.bearer is not None or asked.token is not None
             case _:
-                assert isinstance(asked, AuthenticationQuestion | LoginQuestion | RateQuestion)
+                assert isinstance(
+                    asked, AuthenticationQuestion | IdentityQuestion | LoginQuestion | RateQuestion
+                )
     else:
         assert again == asked
         assert again.facts() == facts
