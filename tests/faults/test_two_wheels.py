@@ -56,11 +56,7 @@ print(Database(sys.argv[1]).revision())
 """
 PSERVE = "import sys; from pyramid.scripts.pserve import main; sys.argv[0] = 'pserve'; sys.exit(main())"
 
-pytestmark = [
-    pytest.mark.postgresql,
-    pytest.mark.slow,
-    pytest.mark.skipif(not PREVIOUS, reason="`make upgrade` says which release was before"),
-]
+pytestmark = pytest.mark.postgresql
 
 
 class Version:
