@@ -30,6 +30,7 @@ from run import postgresql_server
 from webtest import TestApp
 
 from authserver import administration
+from authserver.api import identity_handle
 from authserver.engine.people.account import own_sessions
 from authserver.engine.records import GrantFilter, Resource
 from authserver.engine.uris import canonical_resource
@@ -87,6 +88,7 @@ def addresses(server: Server) -> Iterator[str]:
             note="",
         )
         (session, *_) = own_sessions(engine, root, "")
+        (identity, *_) = stores.identities.of_user(user.user_id)
         known = {
             "client_id": client.client_id,
             "secret": administration.handle(client.secrets[0]),
@@ -99,6 +101,7 @@ def addresses(server: Server) -> Iterator[str]:
             "limit": "tokens-of-a-client",
             "kind": "client",
             "name": client.client_id,
+            "identity": identity_handle(identity),
         }
     # What may be left out.
     others = {"who", "session", "disable", "from_clients"}
