@@ -190,15 +190,16 @@ def test_localhost_needs_no_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -
                 raise OSError(number, "")
             super().bind(address)
 
-    port, another = free_port(), free_port()
+    # One for all addresses alone: a connection of another test may get a port as soon as nobody listens there any more.
+    port, another, wide = free_port(), free_port(), free_port()
     monkeypatch.setattr("authserver.web.serving.socket.socket", WithoutIPv6)
     wanted = Adjustments(listen=f"[::1]:{port} 127.0.0.1:{port}").listen
     with ExitStack() as opened:
         sockets = all_bound(opened, wanted)
         assert [item.getsockname() for item in sockets] == [("127.0.0.1", port)]
     with ExitStack() as opened:
-        sockets = all_bound(opened, Adjustments(listen=f"*:{port}").listen)
-        assert [item.getsockname() for item in sockets] == [("0.0.0.0", port)]
+        sockets = all_bound(opened, Adjustments(listen=f"*:{wide}").listen)
+        assert [item.getsockname() for item in sockets] == [("0.0.0.0", wide)]
     for listen in (
         f"[::1]:{port}",
         f"[::1]:{port} 127.0.0.1:{another}",
