@@ -215,19 +215,13 @@ class TokenExchange:
         actor = parent.actor if is_impersonation else acted(client.client_id, parent.actor)
         if max(len(actors_of(actor)), len(parent.chain)) > self.maximum_actors:
             raise InvalidRequest("Too many act one through another.", reason="too-many-actors")
-        limits = Parent(
-            user=parent.user,
-            scopes=parent.scopes,
+        limits = replace(
+            parent,
             resources=self._resources(client, parent),
             expires_at=min(
                 filter(None, (parent.expires_at, actor_token.expires_at if actor_token else None)),
                 default=None,
             ),
-            grant=parent.grant,
-            ancestors=parent.ancestors,
-            actor=parent.actor,
-            details=parent.details,
-            joins=parent.joins,
         )
         wanted = [*parameters.all("resource"), *map(self._named, parameters.all("audience"))]
         return derive(
