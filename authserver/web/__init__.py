@@ -34,7 +34,7 @@ def includeme(config: Configurator) -> None:
     config.include("authserver.web.refusals")
     config.include("authserver.web.cross_origin")
     config.include("authserver.web.headers")
-    config.include("authserver.web.documents")
+    config.include("authserver.web.shared_answers")
     config.include("authserver.web.last_resort")
     config.include("authserver.web.pages")
     config.include("authserver.web.metadata")

@@ -19,7 +19,6 @@ from authserver.engine.ports import Policies
 from authserver.engine.rates import begin_again
 from authserver.engine.timeline import Timeline, following
 from authserver.web import request_log
-from authserver.web.documents import Answer, Documents
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -28,6 +27,7 @@ from authserver.web.refusals import UNEXPECTED
 from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, needs_transaction
+from authserver.web.shared_answers import Answer, SharedAnswers
 
 MAXIMUM_ATTEMPTS = 3
 # Nothing here needs a template, a language, the database or the request's own state: any of them may have failed.
@@ -96,11 +96,11 @@ def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timelin
         # Before anything is done with the request, and once for all its attempts.
         if router.registry.forwarding.resolve(environ):
             router.registry.request_ids.take_over(environ, timeline)
-        documents: Documents = router.registry.documents
-        if kept := documents.answer(environ, timeline):
-            return kept
+        shared: SharedAnswers = router.registry.shared_answers
+        if found := shared.answer(environ, timeline):
+            return found
         answer = contained(_repeat, environ, router)
-        documents.keep(environ, router.registry, answer)
+        shared.keep(environ, router.registry, answer)
         return answer
     except Exception as error:
         # The request that failed may not exist any more or be in an unknown state; its id is in the environ.

@@ -13,10 +13,10 @@ from pyramid.view import view_config
 
 from authserver.engine.metadata import SCOPES, scopes_supported, server_metadata
 from authserver.web import operations
-from authserver.web.documents import document
 from authserver.web.request import Request
 from authserver.web.revalidation import or_not_modified
 from authserver.web.routes import endpoints
+from authserver.web.shared_answers import shared_answer
 
 # The name of the document, and of its route (RFC 8414, 3).
 METADATA = "oauth-authorization-server"
@@ -65,7 +65,7 @@ def jwks(request: Request) -> Response:
 
 
 def _cacheable(request: Request, body: bytes, maximum_age: int, same_while: Callable[[], bool]) -> Response:
-    response = document(body, same_while=same_while, cache_control=f"public, max-age={maximum_age}")
+    response = shared_answer(body, same_while=same_while, cache_control=f"public, max-age={maximum_age}")
     return or_not_modified(request, response, _etag(body))
 
 

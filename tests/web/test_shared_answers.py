@@ -35,13 +35,13 @@ def asked(server: Server, path: str, **environ: str) -> Response:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The documents that views made, as they made them."""
     found: list[bytes] = []
-    make = metadata.document
+    make = metadata.shared_answer
 
     def counted(body: bytes, **more: Any) -> Response:
         found.append(body)
         return make(body, **more)
 
-    monkeypatch.setattr(metadata, "document", counted)
+    monkeypatch.setattr(metadata, "shared_answer", counted)
     return found
 
 

@@ -25,10 +25,10 @@ Answer = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 def includeme(config: Configurator) -> None:
     """Keep answers from now on."""
-    config.registry.documents = Documents(config.registry.refusal_of)
+    config.registry.shared_answers = SharedAnswers(config.registry.refusal_of)
 
 
-def document(body: bytes, *, same_while: Callable[[], bool], cache_control: str) -> Response:
+def shared_answer(body: bytes, *, same_while: Callable[[], bool], cache_control: str) -> Response:
     """A JSON answer that depends on nothing in its request but what says which representation is wanted.
 
     Args:
@@ -48,7 +48,7 @@ class _Kept:
     body: bytes
 
 
-class Documents:
+class SharedAnswers:
     """The answers that are kept.
 
     Args:
@@ -74,7 +74,7 @@ class Documents:
         return answer
 
     def keep(self, environ: Mapping[str, Any], registry: Any, response: Response) -> None:
-        """Keep an answer, if it is a document, unless a plugin wants to hear from Pyramid of every request or answer."""
+        """Keep an answer, if it is a shared one, unless a plugin wants to hear from Pyramid of every request or answer."""
         same_while = getattr(response, "same_while", None)
         route = registry.paths.get(environ.get("PATH_INFO", ""))
         if same_while is None or route is None or response.status_int != 200 or not self._is_plain(environ):
@@ -85,7 +85,7 @@ class Documents:
         self._kept[route.path] = _Kept(route, same_while, response.status, headers, response.body)
 
     def _is_plain(self, environ: Mapping[str, Any]) -> bool:
-        """Whether a request gets the whole document."""
+        """Whether a request gets the whole answer."""
         return (
             environ["REQUEST_METHOD"] == "GET"
             and "HTTP_IF_NONE_MATCH" not in environ
