@@ -116,10 +116,16 @@ class Application:
     _probes: TimeLimit = field(default_factory=lambda: TimeLimit(PROBE_SECONDS, threads=2))
 
     @contextmanager
-    def begin(self, *, caller: Caller | None = None, journal: Journal | None = None) -> Iterator[Engine]:
-        """An engine in a new transaction: for commands, start-up, and what outlives a refused request."""
+    def begin(
+        self, *, caller: Caller | None = None, journal: Journal | None = None, optimistic: bool = False
+    ) -> Iterator[Engine]:
+        """An engine in a new transaction: for commands, start-up, and what outlives a refused request.
+
+        Args:
+            optimistic: as in `engine.ports.Storage`.
+        """
         now = datetime.now(UTC)
-        with self.storage.begin() as stores:
+        with self.storage.begin(optimistic=optimistic) as stores:
             engine = Engine.of(self.parts, stores, now, caller=caller or self.caller, journal=journal)
             yield engine
         self.tell(engine.journal)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from authserver.engine.count_records import Count, Gauge, Span, Step, Total
 from authserver.engine.decisions import Ruling, T
@@ -50,7 +50,13 @@ F = TypeVar("F")
 
 
 class StorageUnavailable(Exception):
-    """The storage is locked, not reachable or too slow: nothing was stored; trying again may help."""
+    """The storage is locked, not reachable or too slow: nothing was stored; trying again may help.
+
+    Attributes:
+        has_passed: whether what was in the way is over, so that trying again at once is right.
+    """
+
+    has_passed: ClassVar[bool] = False
 
 
 class AlreadyExists(Exception):
@@ -447,16 +453,10 @@ class Tokens(Protocol):
         *,
         successor_digest: bytes | None = None,
         sealed_successor: bytes | None = None,
-        along: bool = False,
     ) -> bool:
         """Use a single-use token: one conditional write whose row count decides (R-07).
 
         False when it was claimed before or its grant is no longer live.
-
-        Args:
-            along: whether it may be sent together with what is written next. True does not say yet that it was claimed
-                then: a store that learns later that it was not raises a StorageUnavailable after which the request is to be
-                repeated, at the latest at the end of the transaction; nothing of that is kept.
         """
 
     def note_failure(self, token: Token, now: datetime, *, limit: int) -> None:
@@ -882,8 +882,15 @@ class Stores(Protocol):
 class Storage(Protocol):
     """Where stores come from outside a web request's own transaction."""
 
-    def begin(self) -> AbstractContextManager[Stores]:
-        """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
+    def begin(self, *, optimistic: bool = False) -> AbstractContextManager[Stores]:
+        """Stores in a short transaction of their own: committed at the end, rolled back on an exception.
+
+        Args:
+            optimistic: whether it may be taken for granted that nobody else is in the way, so that a database need not be
+                asked step by step. The stores may then give what they have read before, say that something is held, added
+                or claimed, and check all of that later, at the end at the latest. If it turns out otherwise they raise a
+                StorageUnavailable, nothing is kept, and the caller begins again without this.
+        """
 
 
 class Policies(Protocol):

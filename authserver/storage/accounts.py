@@ -9,14 +9,18 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import FoundSession, Session, User
-from authserver.storage.prepared import Prepared
+from authserver.storage.prepared import Prepared, Remembered, unless_none
 from authserver.storage.rows import Rows
 from authserver.storage.tables import sessions, users
 from authserver.storage.work import Work, insert_new
 
 _USER = Rows(User, users)
-_FIND_USER = Prepared(select(*_USER.columns).where(users.c.user_id == bindparam("user_id")))
-_FIND_USER_BY_NAME = Prepared(select(*_USER.columns).where(users.c.username == bindparam("username")))
+_FIND_USER, _FIND_USER_BY_NAME = (
+    Remembered(
+        select(*_USER.columns).where(users.c[name] == bindparam(name)), key=[name], tables=[users.name]
+    )
+    for name in ("user_id", "username")
+)
 _FIND_USERS = select(*_USER.columns).where(users.c.user_id.in_(bindparam("user_ids", expanding=True)))
 _LIST_USERS = select(*_USER.columns).order_by(users.c.username)
 # The limit is written into the statement: PostgreSQL plans for a tenth of the table if it does not know it.
@@ -53,11 +57,13 @@ _CHANGE_USER = (
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
 )
-_HOLD_ENABLED = Prepared(
+_HOLD_THIS_ENABLED = (
     select(users.c.user_id)
     .where(users.c.user_id == bindparam("user_id"), users.c.disabled_at.is_(None))
     .with_for_update(read=True)
 )
+_HOLD_ENABLED = Prepared(_HOLD_THIS_ENABLED)
+_HOLD_ENABLED_OR_FAIL = Prepared(unless_none(_HOLD_THIS_ENABLED.subquery("held")))
 # Two changes of one user wait for each other.
 _HOLD_USER_TO_CHANGE = (
     select(users.c.user_id).where(users.c.user_id == bindparam("user_id")).with_for_update(key_share=True)
@@ -125,13 +131,13 @@ class SqlUsers:
         self._work = work
 
     def find(self, user_id: str) -> User | None:
-        row = self._work.read(_FIND_USER, {"user_id": user_id}).one_or_none()
+        row = self._work.recall(_FIND_USER, {"user_id": user_id}).one_or_none()
         return _USER.record(row) if row else None
 
     def find_by_name(self, username: str) -> User | None:
         if "\0" in username:  # which PostgreSQL would not even compare
             return None
-        row = self._work.read(_FIND_USER_BY_NAME, {"username": username}).one_or_none()
+        row = self._work.recall(_FIND_USER_BY_NAME, {"username": username}).one_or_none()
         return _USER.record(row) if row else None
 
     def add(self, user: User) -> None:
@@ -161,6 +167,9 @@ class SqlUsers:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
 
     def hold_enabled(self, user_id: str) -> bool:
+        if self._work.is_optimistic:
+            self._work.along(_HOLD_ENABLED_OR_FAIL, {"user_id": user_id})
+            return True
         return self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
 
     def enable(self, user_id: str) -> bool:

@@ -21,10 +21,10 @@ from authserver.engine.records import (
 )
 from authserver.engine.upkeep_records import Place
 from authserver.storage.columns import UtcDateTime
-from authserver.storage.prepared import Prepared
+from authserver.storage.prepared import Prepared, unless_none
 from authserver.storage.rows import Rows
 from authserver.storage.tables import DISPOSABLE, consents, grants, tokens, users
-from authserver.storage.work import Work, insert_new, insert_or_replace, spelt_out
+from authserver.storage.work import Work, insert_new, insert_or_fail, insert_or_replace, spelt_out
 
 _CONSENT = Rows(Consent, consents)
 _CONSENT_OF_USER = consents.c.user_id == bindparam("user_id")
@@ -82,6 +82,7 @@ _FIND_GRANT_WITH_USER = Prepared(
     .where(grants.c.grant_id == bindparam("grant_id"))
 )
 _ADD_GRANT = Prepared(insert_new(grants))
+_ADD_GRANT_OR_FAIL = Prepared(insert_or_fail(grants))
 _PARENTS = grants.alias("parents")
 
 
@@ -146,11 +147,13 @@ _HOLD_GRANTS = (
     .with_for_update(read=True)
 )
 # Of most tokens nothing else is behind them than one grant.
-_HOLD_ONE_GRANT = Prepared(
+_HOLD_THIS_GRANT = (
     select(grants.c.grant_id)
     .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
     .with_for_update(read=True)
 )
+_HOLD_ONE_GRANT = Prepared(_HOLD_THIS_GRANT)
+_HOLD_ONE_GRANT_OR_FAIL = Prepared(unless_none(_HOLD_THIS_GRANT.subquery("held")))
 _REDEEMED = ~sa.exists().where(
     tokens.c.grant_id == grants.c.grant_id,
     tokens.c.kind == TokenKind.CODE,
@@ -293,13 +296,7 @@ _CLAIM_THIS = (
     )
 )
 _CLAIM = Prepared(_CLAIM_THIS)
-# The same where nobody waits for the row count: a division by zero ends the transaction (`failures`), and PostgreSQL does
-# not run what was sent behind it.
-_CLAIM_OR_FAIL = Prepared(
-    sa.select(sa.literal_column("1 / count(*)", sa.BigInteger)).select_from(
-        _CLAIM_THIS.returning(sa.literal_column("1")).cte("claimed")
-    )
-)
+_CLAIM_OR_FAIL = Prepared(unless_none(_CLAIM_THIS.returning(sa.literal_column("1")).cte("claimed")))
 _EXTEND = Prepared(
     sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
 )
@@ -398,7 +395,10 @@ class SqlGrants:
         self._work = work
 
     def add(self, grant: Grant) -> None:
-        self._work.add(_ADD_GRANT, _GRANT.row(grant))
+        if self._work.is_optimistic:
+            self._work.along(_ADD_GRANT_OR_FAIL, _GRANT.row(grant))
+        else:
+            self._work.add(_ADD_GRANT, _GRANT.row(grant))
 
     def find(self, grant_id: str) -> Grant | None:
         row = self._work.read(_FIND_GRANT, {"grant_id": grant_id}).one_or_none()
@@ -421,6 +421,9 @@ class SqlGrants:
 
     def hold(self, grant_ids: Sequence[str]) -> bool:
         if len(grant_ids) == 1:
+            if self._work.is_optimistic:
+                self._work.along(_HOLD_ONE_GRANT_OR_FAIL, {"id": grant_ids[0]})
+                return True
             return self._work.hold(_HOLD_ONE_GRANT, {"id": grant_ids[0]})
         return self._work.count_held(_HOLD_GRANTS, {"ids": list(grant_ids)}) == len(set(grant_ids))
 
@@ -553,7 +556,6 @@ class SqlTokens:
         *,
         successor_digest: bytes | None = None,
         sealed_successor: bytes | None = None,
-        along: bool = False,
     ) -> bool:
         parameters = {
             "by_kind": token.kind,
@@ -562,8 +564,7 @@ class SqlTokens:
             "next_digest": successor_digest,
             "sealed_next": sealed_successor,
         }
-        # A statement of SQLite is no round trip.
-        if along and self._work.dialect == "postgresql":
+        if self._work.is_optimistic:
             self._work.along(_CLAIM_OR_FAIL, parameters)
             return True
         return self._work.write(_CLAIM, parameters) == 1

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, select
 from authserver.engine import uris
 from authserver.engine.records import Client, ClientSecret, Logo, RegisteredBy
 from authserver.storage.columns import UtcDateTime
-from authserver.storage.prepared import PerDialect, Prepared
+from authserver.storage.prepared import PerDialect, Prepared, Remembered, unless_none
 from authserver.storage.rows import Rows
 from authserver.storage.tables import NEVER_USED, client_logos, client_origins, client_secrets, clients
 from authserver.storage.work import (
@@ -46,7 +46,11 @@ _WITH_SECRETS = (
     )
     .order_by(clients.c.created_at, clients.c.client_id, client_secrets.c.created_at)
 )
-_FIND = Prepared(_WITH_SECRETS.where(clients.c.client_id == bindparam("client_id")))
+_FIND = Remembered(
+    _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id")),
+    key=["client_id"],
+    tables=[clients.name, client_secrets.name],
+)
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
 # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
 # PostgreSQL plans for a tenth of the table if it does not know it.
@@ -171,8 +175,16 @@ _DISABLE = (
 )
 # It waits for those who hold the client. Their lock lets each other note its use.
 _HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
-_HOLD_ENABLED = Prepared(
-    select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
+_HOLD_THIS = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
+_HOLD_ENABLED = Prepared(_HOLD_THIS)
+# A client that is not kept here is none that is disabled.
+_HOLD_ENABLED_OR_FAIL = Prepared(
+    unless_none(
+        select(sa.literal_column("1"))
+        .select_from(held := _HOLD_THIS.subquery("held"))
+        .having(sa.func.count(held.c.disabled_at) == sa.literal_column("0"))
+        .subquery("enabled")
+    )
 )
 _KNOWS_ORIGIN = Prepared(
     select(client_origins.c.origin)
@@ -195,7 +207,7 @@ class SqlClients:
     def find(self, client_id: str, now: datetime) -> Client | None:
         if "\0" in client_id:  # which PostgreSQL would not even compare
             return None
-        rows = self._work.read(_FIND, {"client_id": client_id, "now": now}).all()
+        rows = self._work.recall(_FIND, {"client_id": client_id, "now": now}).all()
         return _client(rows) if rows else None
 
     def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
@@ -282,6 +294,9 @@ class SqlClients:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
 
     def hold(self, client_id: str) -> bool:
+        if self._work.is_optimistic:
+            self._work.along(_HOLD_ENABLED_OR_FAIL, {"this": client_id})
+            return True
         row = self._work.held(_HOLD_ENABLED, {"this": client_id})
         return row is None or row[0] is None
 
@@ -293,6 +308,7 @@ class SqlClients:
         return self._work.write(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new)) == 1
 
     def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
+        self._work.outdate(_FIND, {"client_id": client_id})
         old, new = _SECRET.row(before), _SECRET.row(after)
         self._work.defer(_CHANGE_SECRET, changed({**old, "client_id": client_id}, new))
 
@@ -305,9 +321,11 @@ class SqlClients:
         return normal is not None and self._work.read(_KNOWS_ORIGIN, {"origin": normal}).first() is not None
 
     def touch(self, client_id: str, now: datetime) -> None:
+        self._work.outdate(_FIND, {"client_id": client_id})
         self._work.defer(_TOUCH, {"this": client_id, "now": now})
 
     def note_first_use(self, client_id: str, now: datetime) -> bool:
+        self._work.outdate(_FIND, {"client_id": client_id})
         return self._work.write(_TOUCH, {"this": client_id, "now": now}) == 1
 
     def hold_registrations(self) -> None:

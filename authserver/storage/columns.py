@@ -96,15 +96,18 @@ class EventDetails(TypeDecorator[Mapping[str, Any]]):
     impl = Json
     cache_ok = True
 
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return value if self.fits(value) else self.unreadable(value)
+
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         read = super().result_processor(dialect, coltype)
+        assert read is not None  # it has `process_result_value`
 
         def process(value: Any) -> Any:
             try:
-                found = value if read is None else read(value)
+                return read(value)
             except (TypeError, ValueError):
                 return self.unreadable(value)
-            return found if self.fits(found) else self.unreadable(found)
 
         return process
 

@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from transaction import TransactionManager
 
 from authserver import private_files
-from authserver.engine.ports import Stores
+from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.engine.timeline import SpanKind, note
 from authserver.settings import SettingsError
 from authserver.storage.columns import encode_json
@@ -96,12 +96,22 @@ class Database:
         return stores_of(work)
 
     @contextmanager
-    def begin(self) -> Iterator[Stores]:
-        """Stores in a short transaction of their own: committed at the end, rolled back on an exception."""
-        work = Work(self.engine.connect)
+    def begin(self, *, optimistic: bool = False) -> Iterator[Stores]:
+        """Stores in a short transaction of their own: committed at the end, rolled back on an exception.
+
+        Args:
+            optimistic: as in `engine.ports.Storage`.
+        """
+        work = Work(self.engine.connect, optimistic=optimistic)
         try:
             yield stores_of(work)
             work.commit()
+        except StorageUnavailable:
+            raise
+        except Exception:
+            # A refusal, which must not come from what has changed.
+            work.confirm()
+            raise
         finally:
             work.close()
 

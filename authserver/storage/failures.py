@@ -28,13 +28,19 @@ _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
 # ended; and invalid_sql_statement_name, after which `postgresql_line` closes the connection. What comes after an answer to
 # COMMIT has no code there, because the loss of the connection is raised.
 _POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
-# division_by_zero: a statement that must change a row changed none (`agreements`), because another transaction was first.
-_POSTGRESQL_TOO_LATE = "22012"
+# division_by_zero: what must have been there was not (`prepared.unless_none`), because another transaction was first.
+_POSTGRESQL_CHANGED = "22012"
 _NO_UTF_8 = "Could not decode to UTF-8"
 
 
 class StorageBusy(StorageUnavailable, TransientError):
     """The connection was lost, or the database ended this transaction (deadlock); a retry at once may succeed."""
+
+
+class StorageChanged(StorageBusy):
+    """Something is not as an optimistic transaction took for granted: nothing of it is kept, and a retry reads it anew."""
+
+    has_passed = True
 
 
 class StorageSlow(StorageUnavailable):
@@ -124,8 +130,9 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
     if state is not None:
         if state in _POSTGRESQL_WAITED:
             return StorageSlow
-        is_passing = state.startswith(_POSTGRESQL_UNAVAILABLE) or state == _POSTGRESQL_TOO_LATE
-        return StorageBusy if is_passing else None
+        if state == _POSTGRESQL_CHANGED:
+            return StorageChanged
+        return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
     # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
     if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
         return _NEVER_REACHED.get(type(error).__name__)

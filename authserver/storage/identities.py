@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import JoinedIdentity
+from authserver.storage.prepared import Remembered
 from authserver.storage.rows import Rows
 from authserver.storage.tables import identities
 from authserver.storage.work import Work, insert_new
@@ -15,7 +16,9 @@ from authserver.storage.work import Work, insert_new
 _IDENTITY = Rows(JoinedIdentity, identities)
 _THIS = (identities.c.issuer == bindparam("this_issuer"), identities.c.subject == bindparam("this_subject"))
 _ADD = insert_new(identities)
-_FIND = select(*_IDENTITY.columns).where(*_THIS)
+_FIND = Remembered(
+    select(*_IDENTITY.columns).where(*_THIS), key=["this_issuer", "this_subject"], tables=[identities.name]
+)
 _OF_USER = (
     select(*_IDENTITY.columns)
     .where(identities.c.user_id == bindparam("user_id"))
@@ -39,7 +42,7 @@ class SqlIdentities:
         self._work = work
 
     def find(self, issuer: str, subject: str) -> JoinedIdentity | None:
-        row = self._work.read(_FIND, {"this_issuer": issuer, "this_subject": subject}).one_or_none()
+        row = self._work.recall(_FIND, {"this_issuer": issuer, "this_subject": subject}).one_or_none()
         return _IDENTITY.record(row) if row else None
 
     def of_user(self, user_id: str) -> Sequence[JoinedIdentity]:

@@ -11,6 +11,7 @@ before it: either all of them were done when it runs, or it does not run.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,13 +27,17 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
 
 from authserver.storage.columns import UtcDateTime, encode_json
-from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
+from authserver.storage.prepared import Answer, Prepared, Recalled, Remembered, Row, Step, Written
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # PostgreSQL counts time in microseconds from here.
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NOT_PREPARED = b"26000"
+# How many answers a connection remembers, and for how many seconds: long before PostgreSQL could count its transactions
+# round to a number that it had before.
+_REMEMBERED = 256
+_REMEMBERED_SECONDS = 600
 _FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 
 Encode = Callable[[Any], bytes]
@@ -161,7 +166,7 @@ class PostgresqlForm:
 class PostgresqlLine:
     """One connection to PostgreSQL (`prepared.Line`)."""
 
-    __slots__ = ("_connection", "_dialect", "_known", "_libpq")
+    __slots__ = ("_connection", "_dialect", "_known", "_libpq", "_remembered")
 
     def __init__(self, connection: psycopg.Connection[Any], dialect: Dialect) -> None:
         self._connection = connection
@@ -169,6 +174,9 @@ class PostgresqlLine:
         self._libpq = connection.pgconn
         # The statements that the server has prepared on this connection.
         self._known: set[bytes] = set()
+        # Results as they came, and when; the oldest is the first. They are of this connection, so that none is older than
+        # the server that answers.
+        self._remembered: dict[tuple[Any, ...], tuple[PGresult, float]] = {}
 
     def form(self, statement: Prepared, parameters: Row) -> PostgresqlForm:
         form: PostgresqlForm | None = statement.forms.get("postgresql")
@@ -213,6 +221,8 @@ class PostgresqlLine:
         for (step, is_preparing), result in zip(expected, results, strict=True):
             if result.status in _FAILED:
                 step.failed = True
+                # If it is a check that failed, the rows must be read anew.
+                self._remembered.clear()
                 if result.error_field(DiagnosticField.SQLSTATE) == _NOT_PREPARED:
                     # Somebody else forgot them, such as a proxy. A new connection knows that it has none.
                     self._connection.close()
@@ -221,7 +231,31 @@ class PostgresqlLine:
                 self._known.add(step.form.name)
             else:
                 answers.append(step.form.answer(result))
+                if step.remembers:
+                    self._remember(step, result)
         return answers
+
+    def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
+        found = self._remembered.get(statement.key_of(parameters))
+        if found is None or time.monotonic() - found[1] > _REMEMBERED_SECONDS:
+            return None
+        answer = statement.forms["postgresql"].answer(found[0])
+        versions = sorted(row[-1] for row in answer)
+        return Recalled(answer, {**parameters, "seen": " ".join(versions)})
+
+    def forget(self, statement: Remembered, parameters: Row) -> None:
+        self._remembered.pop(statement.key_of(parameters), None)
+
+    def _remember(self, step: Step, result: PGresult) -> None:
+        assert isinstance(step.statement, Remembered)
+        key = step.statement.key_of(step.parameters)
+        self._remembered.pop(key, None)
+        # What is not there has no version.
+        if not result.ntuples:
+            return
+        self._remembered[key] = result, time.monotonic()
+        if len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def reset(self) -> None:
         if self._libpq.transaction_status != TransactionStatus.IDLE:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy import Executable, Select
+import sqlalchemy as sa
+from sqlalchemy import Executable, FromClause, Select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Compiled, Dialect
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -78,11 +80,13 @@ class Step:
         parameters: its values, by name.
         instead: another text, which a listener of SQLAlchemy's events put in place of the statement.
         failed: whether the driver raises about this one.
+        remembers: whether the connection may remember its rows.
     """
 
     statement: Prepared
     form: Any
     parameters: Row
+    remembers: bool = False
     instead: str | None = None
     failed: bool = False
 
@@ -103,8 +107,27 @@ class Line(Protocol):
             Exception: the driver's own, about the first that failed.
         """
 
+    def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
+        """The rows that an earlier `run` read and that this connection remembers; None where it does not."""
+
+    def forget(self, statement: Remembered, parameters: Row) -> None:
+        """Remember these rows no longer."""
+
     def reset(self) -> None:
         """Roll back what was not committed; nothing is sent if there is no transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Rows that were read before.
+
+    Attributes:
+        answer: the rows, made anew: nobody else has their values.
+        seen: the parameters of `Remembered.check`.
+    """
+
+    answer: Answer
+    seen: Row
 
 
 class Prepared:
@@ -131,6 +154,54 @@ class Prepared:
         assert isinstance(statement, ClauseElement)
         compiled = statement.compile(dialect=dialect, column_keys=list(parameters))
         return Written(compiled, [column.type for column in columns])
+
+
+class Remembered(Prepared):
+    """A SELECT by a key whose rows a connection to PostgreSQL remembers, with a statement that fails if they have changed.
+
+    PostgreSQL notes with each row which transaction wrote it (`xmin`), so no change escapes, whoever made it and with
+    whatever statement.
+
+    Args:
+        statement: the SELECT.
+        key: its parameters that say which rows are wanted.
+        tables: those it reads; that of the key is the first.
+
+    Attributes:
+        check: ends the transaction unless the rows are those with these versions: parameter `seen`.
+    """
+
+    __slots__ = ("check", "key")
+
+    def __init__(self, statement: Select[Any], *, key: Sequence[str], tables: Sequence[str]) -> None:
+        # Of an outer join: where there is no row of a table, it has no version.
+        versions = [sa.cast(sa.literal_column(f"{table}.xmin"), sa.Text) for table in tables]
+        version = sa.func.concat_ws(sa.literal_column("'.'"), *versions, type_=sa.Text).label(VERSION)
+        super().__init__({"sqlite": statement, "postgresql": statement.add_columns(version)})
+        self.key = tuple(key)
+        rows = statement.with_only_columns(version, maintain_column_froms=True).order_by(None).subquery()
+        in_order: Any = aggregate_order_by(sa.literal_column("' '"), sa.collate(rows.c[VERSION], "C"))
+        found = sa.func.string_agg(rows.c[VERSION], in_order, type_=sa.Text)
+        same: Select[Any] = (
+            sa.select(sa.literal_column("1")).select_from(rows).having(found == sa.bindparam("seen"))
+        )
+        self.check = Prepared(unless_none(same.subquery()))
+
+    def key_of(self, parameters: Row) -> tuple[Any, ...]:
+        """What tells these rows from those of other parameters."""
+        return (self.number, *[parameters[name] for name in self.key])
+
+
+# The name of the column that the versions of rows are in.
+VERSION = "version"
+
+
+def unless_none(rows: FromClause) -> Select[Any]:
+    """A SELECT that fails if there are no such rows: a division by zero ends the transaction (`failures`).
+
+    PostgreSQL then does not run what was sent behind it, so nobody has to wait for the answer.
+    """
+    return sa.select(sa.literal_column("1 / count(*)", sa.BigInteger)).select_from(rows)
 
 
 class Written:

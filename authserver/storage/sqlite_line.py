@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect
 
-from authserver.storage.prepared import Answer, Prepared, Row, Step, Written
+from authserver.storage.prepared import Answer, Prepared, Recalled, Remembered, Row, Step, Written
 from authserver.storage.turns import Turns
 
 
@@ -97,6 +97,13 @@ class SqliteLine:
                     self.leave()
             answers.append(Answer(rows, cursor.rowcount))
         return answers
+
+    def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
+        # To read them again is no round trip.
+        return None
+
+    def forget(self, statement: Remembered, parameters: Row) -> None:
+        pass
 
     def reset(self) -> None:
         if self._connection.in_transaction:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     TextClause,
     bindparam,
+    literal_column,
     text,
     update,
 )
@@ -25,7 +26,17 @@ from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING
 from authserver.engine.timeline import SpanKind, note, wants_spans
 from authserver.storage.failures import StorageSlow, failure_of
-from authserver.storage.prepared import LINE, Answer, Line, PerDialect, Prepared, Row, Step
+from authserver.storage.prepared import (
+    LINE,
+    Answer,
+    Line,
+    PerDialect,
+    Prepared,
+    Remembered,
+    Row,
+    Step,
+    unless_none,
+)
 
 # SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
 # once otherwise, with or without a busy timeout (T110). A transaction that takes the write lock first waits for it.
@@ -62,6 +73,7 @@ class Work:
     Args:
         connect: gives the connection; called at the first statement, and at the first one after a `rest`.
         around: the transaction around this one, if there is one.
+        optimistic: whether it is taken for granted that nobody else is in the way, until the end: see `is_optimistic`.
     """
 
     __slots__ = (
@@ -72,12 +84,17 @@ class Work:
         "_expected",
         "_foreseen",
         "_is_over",
+        "_optimistic",
         "_pending",
+        "_recalled",
         "_writes",
     )
 
-    def __init__(self, connect: Callable[[], Connection], around: Around | None = None) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], around: Around | None = None, *, optimistic: bool = False
+    ) -> None:
         self._connect = connect
+        self._optimistic = optimistic
         self._around = around
         self._connection: Connection | None = None
         self._writes = False
@@ -88,6 +105,17 @@ class Work:
         # Reads that were announced, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
+        # What this transaction has read of what connections remember.
+        self._recalled: dict[tuple[Any, ...], Answer] = {}
+
+    @property
+    def is_optimistic(self) -> bool:
+        """Whether statements that fail rather than change nothing are to be sent `along`, without waiting for the answer.
+
+        If one fails, StorageChanged is raised later and the transaction is rolled back. The request is repeated by
+        transactions that are not optimistic, and so learn what is in the way. On SQLite a statement is no round trip.
+        """
+        return self._optimistic and self.dialect == "postgresql"
 
     @property
     def dialect(self) -> str:
@@ -101,6 +129,39 @@ class Work:
     def read(self, statement: Executable | Prepared, parameters: Row) -> CursorResult[Any] | Answer:
         """Run a statement that changes nothing. Fetch everything at once."""
         return self._run(statement, parameters)
+
+    def recall(self, statement: Remembered, parameters: Row) -> Answer:
+        """As `read`; an optimistic transaction takes rows that its connection remembers.
+
+        That they have not changed is checked together with the next statement, or at the end.
+        """
+        if self._writes or not self.is_optimistic:
+            return self.read(statement, parameters)
+        key = statement.key_of(parameters)
+        if (answer := self._recalled.get(key)) is None:
+            line: Line = self._connected().info[LINE]
+            if recalled := line.recall(statement, parameters):
+                self._pending.append((statement.check, recalled.seen))
+                answer = recalled.answer
+            else:
+                answer = self.read(statement, parameters)
+            self._recalled[key] = answer
+        return answer
+
+    def recalled(self, statement: Remembered, parameters: Row) -> Sequence[Any] | None:
+        """The row that `recall` gave in this optimistic transaction; None if it gave none or was not asked."""
+        answer = self._recalled.get(statement.key_of(parameters))
+        return answer.first() if answer else None
+
+    def outdate(self, statement: Remembered, parameters: Row) -> None:
+        """Let the connection forget what it remembers of these rows: this transaction changes them."""
+        line: Line = self._connected().info[LINE]
+        line.forget(statement, parameters)
+
+    def confirm(self) -> None:
+        """Check now what was taken from what connections remember: what follows from it is going to be told."""
+        if not (self._writes or self._is_over):
+            self._send()
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
         """Send this read with the next statement, for the caller that reads it later; a write in between drops it."""
@@ -175,6 +236,7 @@ class Work:
     def undo(self) -> None:
         """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""
         self._forget()
+        self._recalled.clear()
         if self._writes:
             self._send(_ROLLBACK, NOTHING)
             self._writes = False
@@ -184,6 +246,7 @@ class Work:
         if self._connection is None or self._writes or self._is_over:
             return
         self._forget()
+        self._recalled.clear()
         self._release()
 
     def close(self) -> None:
@@ -237,6 +300,8 @@ class Work:
                 if foreseen is statement and with_these == parameters:
                     del self._expected[place]
                     return answer
+            if (statement, parameters) in self._foreseen:
+                self._foreseen.remove((statement, parameters))
             return self._send(statement, parameters)
         self._send()
         try:
@@ -265,7 +330,12 @@ class Work:
         steps: list[Step] = []
         try:
             line: Line = connection.info[LINE]
-            steps += [Step(each, line.form(each, row), row) for each, row in (*pending, *foreseen)]
+            # What a transaction has written itself is not certain before it has committed.
+            remembers = self._around is None and not self._writes
+            steps += [
+                Step(each, line.form(each, row), row, remembers and isinstance(each, Remembered))
+                for each, row in (*pending, *foreseen)
+            ]
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
             failed = next((step for step in steps if step.failed), None)
@@ -347,6 +417,15 @@ def insert_new(table: Table) -> PerDialect:
         .on_conflict_do_nothing()
         .execution_options(preserve_rowcount=True),
     }
+
+
+def insert_or_fail(table: Table) -> Executable:
+    """An INSERT for PostgreSQL that fails when a unique constraint is violated, as `unless_none` does."""
+    row = {column.name: bindparam(column.name, type_=column.type) for column in table.columns}
+    inserted: Any = (
+        postgresql.insert(table).values(row).on_conflict_do_nothing().returning(literal_column("1"))
+    )
+    return unless_none(inserted.cte("inserted"))
 
 
 def change(table: Table, *names: str) -> Executable:

@@ -1216,13 +1216,11 @@ def test_a_token_is_claimed_once_and_keeps_its_first_successor(stores: Stores) -
     assert found.token == a_token(claimed_at=LATER, successor_digest=b"next", sealed_successor=b"sealed")
 
 
-def test_a_claim_that_may_be_sent_along_is_seen_by_what_comes_next(stores: Stores) -> None:
+def test_a_claim_is_seen_by_what_comes_next(stores: Stores) -> None:
     """R-07."""
     stores.grants.add(a_grant())
     stores.tokens.add(a_token())
-    assert stores.tokens.claim(
-        a_token(), LATER, successor_digest=b"next", sealed_successor=b"sealed", along=True
-    )
+    assert stores.tokens.claim(a_token(), LATER, successor_digest=b"next", sealed_successor=b"sealed")
     stores.tokens.add(a_token(digest=b"next"))
     assert not stores.tokens.claim(a_token(), LATER)
     found = stores.tokens.find(TokenKind.CODE, a_token().digest)

@@ -79,7 +79,7 @@ class MemoryStores:
         self._before: Tables | None = None
 
     @contextmanager
-    def begin(self) -> Iterator[Stores]:
+    def begin(self, *, optimistic: bool = False) -> Iterator[Stores]:
         """The same stores; if the block raises, its writes are undone."""
         with self._lock:
             outer, self._before = self._before, self.tables.copy()

@@ -13,6 +13,7 @@ from typing import Any
 from pyramid.events import BeforeTraversal, ContextFound, NewRequest
 from pyramid.interfaces import IRouteRequest, IRoutesMapper, IView, IViewClassifier
 from pyramid.response import Response
+from pyramid_retry import is_last_attempt
 from zope.interface import implementedBy, providedBy
 
 from authserver.web.request import Registry, Request
@@ -54,10 +55,17 @@ def tween_factory(
         request.matched_route, request.matchdict = endpoint.matched, {}
         if not endpoint.stored:
             return endpoint.view(None, request)
-        with request.application.begin(caller=request.caller, journal=request.journal) as request.engine:
+        with request.application.begin(
+            caller=request.caller, journal=request.journal, optimistic=_may_repeat(request)
+        ) as request.engine:
             return endpoint.view(None, request)
 
     return tween
+
+
+def _may_repeat(request: Request) -> bool:
+    """Whether this is the first of several attempts."""
+    return not request.environ.get("retry.attempt") and not is_last_attempt(request)
 
 
 def _endpoints(registry: Any) -> dict[str, Endpoint]:

@@ -15,7 +15,7 @@ from pyramid_retry import BeforeRetry, RetryableExecutionPolicy
 
 from authserver.containment import contained
 from authserver.engine.errors import ServerError
-from authserver.engine.ports import Policies
+from authserver.engine.ports import Policies, StorageUnavailable
 from authserver.engine.rates import begin_again
 from authserver.engine.timeline import Timeline, following
 from authserver.web import request_log
@@ -69,12 +69,15 @@ def retry_attempts(request: Request) -> int | None:
 def wait_before_retry(event: BeforeRetry) -> None:
     """Wait a random time, so that the other request can finish and both do not retry at the same moment (T111).
 
+    Where the other one has finished, there is nothing to wait for.
+
     Limits that the attempt counted against are given back: a request counts once, however often it is repeated (R-20).
     """
     engine = event.request.__dict__.get("engine")
     if engine is not None:
         begin_again(engine)
-    time.sleep((10 + secrets.randbelow(90)) / 1000)
+    if not (isinstance(event.exception, StorageUnavailable) and event.exception.has_passed):
+        time.sleep((10 + secrets.randbelow(90)) / 1000)
 
 
 _repeat = RetryableExecutionPolicy(MAXIMUM_ATTEMPTS, activate_hook=retry_attempts)

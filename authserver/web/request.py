@@ -71,9 +71,13 @@ class Served(Protocol):
         """Send the user of this name a link to set a password, later and unseen by the caller (T100)."""
 
     def begin(
-        self, *, caller: Caller | None = None, journal: Journal | None = None
+        self, *, caller: Caller | None = None, journal: Journal | None = None, optimistic: bool = False
     ) -> AbstractContextManager[Engine]:
-        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception."""
+        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception.
+
+        Args:
+            optimistic: as in `engine.ports.Storage`.
+        """
 
 
 class Registry(Protocol):

@@ -14,22 +14,49 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.engine.ports import AlreadyExists, Stores
-from authserver.engine.records import Client, TokenKind
+from authserver.engine.records import Client, JoinedIdentity, TokenKind
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.storage.database import Database, StorageBusy
-from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user, an_event
+from authserver.storage.failures import StorageChanged
+from authserver.testing.records import NOW, a_client, a_grant, a_kept_record, a_token, a_user, an_event
 
 LATER = NOW + timedelta(seconds=5)
 REFRESH = a_token(kind=TokenKind.REFRESH)
 
 
+ADA_THERE = ("https://issuer.example", "ada-1")
+ISSUER = StoredSetting(
+    kind=DeclaredKind.ISSUER, name="https://issuer.example", value={"profile": "jwt_bearer"}, changed_at=NOW
+)
+
+
 @pytest.fixture
 def filled(database: Database) -> Database:
+    fill(database)
+    return database
+
+
+def fill(database: Database) -> None:
     with database.begin() as stores:
         stores.clients.add(a_client())
         stores.users.add(a_user())
+        stores.identities.add(
+            JoinedIdentity(issuer=ADA_THERE[0], subject=ADA_THERE[1], user_id="user_ada", joined_at=NOW)
+        )
+        stores.stored_settings.keep(ISSUER)
         stores.grants.add(a_grant(user_id="user_ada"))
         stores.tokens.add(REFRESH)
-    return database
+
+
+def read_all(stores: Stores) -> tuple[Any, ...]:
+    """All that a connection may remember."""
+    return (
+        stores.clients.find("reports", LATER),
+        stores.users.find("user_ada"),
+        stores.users.find_by_name("ada"),
+        stores.identities.find(*ADA_THERE),
+        stores.stored_settings.find(ISSUER.kind, ISSUER.name),
+    )
 
 
 @contextmanager
@@ -63,29 +90,53 @@ def rotation(stores: Stores) -> None:
     stores.tokens.foresee(REFRESH.kind, REFRESH.digest)
     stores.clients.find("reports", LATER)
     assert stores.tokens.find(REFRESH.kind, REFRESH.digest)
-    assert stores.tokens.claim(
-        REFRESH, LATER, successor_digest=b"next", sealed_successor=b"sealed", along=True
-    )
+    assert stores.tokens.claim(REFRESH, LATER, successor_digest=b"next", sealed_successor=b"sealed")
     stores.tokens.add(replace(REFRESH, digest=b"next"))
     stores.grants.touch("grant_1", LATER)
     stores.events.add(an_event())
 
 
-@pytest.mark.parametrize(("work", "expected"), [(client_credentials, 2), (introspection, 1), (rotation, 2)])
+def assertion(stores: Stores) -> None:
+    """A new grant of a person for whom an issuer vouches."""
+    stores.clients.find("reports", LATER)
+    assert stores.stored_settings.find(ISSUER.kind, ISSUER.name)
+    assert stores.identities.find(*ADA_THERE)
+    assert stores.users.find("user_ada")
+    assert stores.kept.add_once(a_kept_record(digest=b"assertion"))
+    assert stores.stored_settings.hold(ISSUER.kind, ISSUER.name)
+    assert stores.clients.hold("reports")
+    assert stores.users.hold_enabled("user_ada")
+    stores.grants.add(a_grant(grant_id="grant_2", user_id="user_ada"))
+    stores.events.add(an_event())
+
+
+@pytest.mark.parametrize("remembers", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize(
+    ("work", "first", "later"),
+    [(client_credentials, 2, 1), (introspection, 1, 1), (rotation, 2, 2), (assertion, 5, 1)],
+)
 @pytest.mark.postgresql
 def test_requests_of_machines_make_few_round_trips(
-    postgresql_url: str, tmp_path: Path, work: Callable[[Stores], None], expected: int
+    postgresql_url: str,
+    tmp_path: Path,
+    work: Callable[[Stores], None],
+    first: int,
+    later: int,
+    remembers: bool,
 ) -> None:
-    """BEGIN goes with the first write, COMMIT with the last, and what does not depend on each other together."""
+    """BEGIN goes with the first write, COMMIT with the last, and what does not depend on each other together.
+
+    Clients, people and settings that the connection has read before are checked with what is written.
+    """
     database = Database(postgresql_url, pool_size=1)
-    with database.begin() as stores:
-        stores.clients.add(a_client())
-        stores.grants.add(a_grant())
-        stores.tokens.add(REFRESH)
+    fill(database)
+    if remembers:
+        with database.begin(optimistic=True) as stores:
+            read_all(stores)
     with trips(database, tmp_path) as made:
-        with database.begin() as stores:
+        with database.begin(optimistic=True) as stores:
             work(stores)
-        assert made() == expected
+        assert made() == (later if remembers else first)
     database.close()
 
 
@@ -119,10 +170,11 @@ def test_a_claim_that_comes_too_late_leaves_nothing(filled: Database, revoked: b
         if revoked:
             stores.grants.revoke("grant_1", LATER, "user")
         else:
-            assert stores.tokens.claim(REFRESH, LATER, successor_digest=b"next", along=True)
+            assert stores.tokens.claim(REFRESH, LATER, successor_digest=b"next")
     is_known_at_once = filled.kind == "sqlite"
-    with nullcontext() if is_known_at_once else pytest.raises(StorageBusy), filled.begin() as stores:
-        claimed = stores.tokens.claim(REFRESH, LATER, successor_digest=b"other", along=True)
+    refused = nullcontext() if is_known_at_once else pytest.raises(StorageChanged)
+    with refused, filled.begin(optimistic=True) as stores:
+        claimed = stores.tokens.claim(REFRESH, LATER, successor_digest=b"other")
         assert claimed is not is_known_at_once
         if claimed:
             stores.tokens.add(replace(REFRESH, digest=b"other"))

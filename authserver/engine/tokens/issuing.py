@@ -449,7 +449,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
             raise AlreadyClaimed
         return None
     if not order.refreshable or order.refresh_token is not None:
-        if spends and not tokens.claim(spends, engine.now, along=True):
+        if spends and not tokens.claim(spends, engine.now):
             raise AlreadyClaimed
         return order.refresh_token
     token = digests.new_credential(digests.REFRESH)
@@ -457,11 +457,9 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
     if spends and order.presented:
         # The successor can be read only with the spent token: no key of this server opens it.
         sealed = seal_under(order.presented, token.encode())
-        claimed = tokens.claim(
-            spends, engine.now, successor_digest=digest, sealed_successor=sealed, along=True
-        )
+        claimed = tokens.claim(spends, engine.now, successor_digest=digest, sealed_successor=sealed)
     else:
-        claimed = spends is None or tokens.claim(spends, engine.now, along=True)
+        claimed = spends is None or tokens.claim(spends, engine.now)
     if not claimed:
         raise AlreadyClaimed
     tokens.add(

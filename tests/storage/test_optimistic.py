@@ -1,0 +1,286 @@
+"""Optimistic transactions: what was read before is used again, and whatever has changed is found before anything is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from authserver.engine.errors import InvalidClient
+from authserver.engine.ports import Stores
+from authserver.engine.records import ClientSecret, JoinedIdentity
+from authserver.engine.setting_records import DeclaredKind, StoredSetting
+from authserver.storage.database import Database
+from authserver.storage.failures import StorageChanged
+from authserver.testing.records import NOW, a_client, a_grant, a_kept_record, a_user, an_event
+
+LATER = NOW + timedelta(seconds=5)
+SECRET = ClientSecret(digest=b"first", key_id="key_1", created_at=NOW, expires_at=NOW + timedelta(hours=1))
+OTHER = replace(SECRET, digest=b"second")
+CLIENT = a_client(secrets=(SECRET,))
+ADA = a_user(attributes={"team": ("tools",)})
+IDENTITY = JoinedIdentity(
+    issuer="https://issuer.example", subject="ada-1", user_id=ADA.user_id, joined_at=NOW
+)
+ISSUER = StoredSetting(
+    kind=DeclaredKind.ISSUER, name=IDENTITY.issuer, value={"profile": "jwt_bearer"}, changed_at=NOW
+)
+USED = a_kept_record()
+
+
+def find_all(stores: Stores) -> tuple[Any, ...]:
+    """All that a connection may remember."""
+    return (
+        stores.clients.find(CLIENT.client_id, LATER),
+        stores.users.find(ADA.user_id),
+        stores.users.find_by_name(ADA.username),
+        stores.identities.find(IDENTITY.issuer, IDENTITY.subject),
+        stores.stored_settings.find(ISSUER.kind, ISSUER.name),
+    )
+
+
+@pytest.fixture
+def ours(postgresql_url: str) -> Iterator[Database]:
+    """A server with one connection, which has read everything."""
+    database = Database(postgresql_url, pool_size=1)
+    with database.begin() as stores:
+        stores.clients.add(CLIENT)
+        stores.users.add(ADA)
+        stores.identities.add(IDENTITY)
+        stores.stored_settings.keep(ISSUER)
+        stores.grants.add(a_grant(user_id=ADA.user_id))
+    with database.begin(optimistic=True) as stores:
+        find_all(stores)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def other(postgresql_url: str) -> Iterator[Database]:
+    """Another server on the same database."""
+    database = Database(postgresql_url, pool_size=1)
+    yield database
+    database.close()
+
+
+def statements(database: Database) -> list[str]:
+    """The text of each statement from now on."""
+    seen: list[str] = []
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute", retval=True)
+    def note(_c: Any, _cursor: Any, text: str, values: Any, _context: Any, _many: bool) -> tuple[str, Any]:
+        seen.append(text)
+        return text, values
+
+    return seen
+
+
+CHANGES: dict[str, Callable[[Stores], object]] = {
+    "client-changed": lambda stores: stores.clients.change(CLIENT, replace(CLIENT, name="New name")),
+    "client-disabled": lambda stores: stores.clients.disable(CLIENT.client_id, LATER),
+    "client-used": lambda stores: stores.clients.touch(CLIENT.client_id, LATER),
+    "secret-added": lambda stores: stores.clients.add_secret(CLIENT.client_id, OTHER),
+    "secret-replaced": lambda stores: stores.clients.change_secret(CLIENT.client_id, SECRET, OTHER),
+    "secret-ended": lambda stores: stores.clients.change_secret(
+        CLIENT.client_id, SECRET, replace(SECRET, expires_at=NOW)
+    ),
+    "user-disabled": lambda stores: stores.users.disable(ADA.user_id, LATER),
+    "user-changed": lambda stores: stores.users.change(replace(ADA, groups=("staff",))),
+    "password-set": lambda stores: stores.users.set_password(ADA.user_id, "hash"),
+    "identity-removed": lambda stores: stores.identities.remove(IDENTITY.issuer, IDENTITY.subject),
+    "issuer-changed": lambda stores: stores.stored_settings.keep(replace(ISSUER, value={"profile": "mcp"})),
+    "issuer-removed": lambda stores: stores.stored_settings.remove(ISSUER.kind, ISSUER.name),
+}
+
+
+@pytest.mark.postgresql
+def test_what_was_read_before_is_checked_and_not_read_again(ours: Database) -> None:
+    seen = statements(ours)
+    with ours.begin(optimistic=True) as stores:
+        assert find_all(stores) == (CLIENT, ADA, ADA, IDENTITY, ISSUER)
+        stores.events.add(an_event())
+    assert len(seen) == 6
+    assert all(text.startswith("SELECT 1 / count(*)") for text in seen[:5])
+    with ours.begin() as stores:
+        assert len(list(stores.events.latest())) == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_by_another_server_is_found_before_anything_is_kept(
+    ours: Database, other: Database, change: Callable[[Stores], object]
+) -> None:
+    """L-08, R-07: the request is repeated, and reads what there is now."""
+    with other.begin() as stores:
+        change(stores)
+    with other.begin() as stores:
+        expected = find_all(stores)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        find_all(stores)
+        stores.events.add(an_event())
+    with ours.begin() as stores:
+        assert list(stores.events.latest()) == []
+        assert find_all(stores) == expected
+    # From then on it is right at once.
+    with ours.begin(optimistic=True) as stores:
+        assert find_all(stores) == expected
+
+
+@pytest.mark.postgresql
+def test_a_change_by_hand_is_found(ours: Database, other: Database) -> None:
+    """No statement of ours has to take care of it."""
+    with other.engine.connect() as connection:
+        connection.execute(sa.text("UPDATE clients SET disabled_at = now()"))
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+
+
+@pytest.mark.postgresql
+def test_a_secret_ends_although_nobody_changes_it(ours: Database) -> None:
+    assert SECRET.expires_at is not None
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, SECRET.expires_at)
+    with ours.begin() as stores:
+        assert stores.clients.find(CLIENT.client_id, SECRET.expires_at) == replace(CLIENT, secrets=())
+
+
+@pytest.mark.postgresql
+def test_nobody_is_refused_for_what_has_changed(ours: Database, other: Database) -> None:
+    """A secret that another server has just stored is not refused because this one does not know it yet."""
+    with other.begin() as stores:
+        stores.clients.add_secret(CLIENT.client_id, OTHER)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        raise InvalidClient("Client authentication failed.")
+    with pytest.raises(InvalidClient), ours.begin(optimistic=True) as stores:
+        assert stores.clients.find(CLIENT.client_id, LATER) == replace(CLIENT, secrets=(SECRET, OTHER))
+        raise InvalidClient("Client authentication failed.")
+
+
+@pytest.mark.postgresql
+def test_what_is_given_is_of_this_transaction_alone(ours: Database) -> None:
+    """T140: whatever somebody does to a record, the next request has it as it is in the database."""
+    for _ in range(2):
+        with ours.begin(optimistic=True) as stores:
+            setting = stores.stored_settings.find(ISSUER.kind, ISSUER.name)
+            assert setting == ISSUER
+            dict.update(setting.value, profile="another")  # type: ignore[arg-type]  # it is a dict underneath
+
+
+@pytest.mark.postgresql
+def test_what_a_transaction_writes_itself_is_not_remembered(ours: Database) -> None:
+    """It has the same version whatever it writes next."""
+    with pytest.raises(InvalidClient), ours.begin(optimistic=True) as stores:
+        stores.clients.change(CLIENT, replace(CLIENT, name="First"))
+        found = stores.clients.find(CLIENT.client_id, LATER)
+        assert found is not None
+        assert found.name == "First"
+        raise InvalidClient("It is rolled back.")
+    with ours.begin(optimistic=True) as stores:
+        assert stores.clients.find(CLIENT.client_id, LATER) == CLIENT
+
+
+@pytest.mark.postgresql
+def test_what_changes_during_a_rest_is_found(ours: Database, other: Database) -> None:
+    """A document is fetched meanwhile, which takes seconds."""
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.users.find(ADA.user_id)
+        stores.rest()
+        with other.begin() as others:
+            others.users.disable(ADA.user_id, LATER)
+        stores.users.find(ADA.user_id)
+    with ours.begin() as stores:
+        found = stores.users.find(ADA.user_id)
+        assert found is not None
+        assert not found.is_enabled
+
+
+@pytest.mark.postgresql
+def test_a_connection_remembers_no_more_than_so_many(ours: Database) -> None:
+    clients = [a_client(client_id=f"client_{number}", secrets=()) for number in range(300)]
+    with ours.begin() as stores:
+        for client in clients:
+            stores.clients.add(client)
+    for _ in range(2):
+        for client in clients:
+            with ours.begin(optimistic=True) as stores:
+                assert stores.clients.find(client.client_id, LATER) == client
+    with ours.engine.connect() as connection:
+        assert len(connection.info["authserver.line"]._remembered) == 256
+
+
+MEANWHILE: dict[str, tuple[Callable[[Stores], object], Callable[[Stores], object]]] = {
+    "client-disabled": (
+        lambda stores: stores.clients.hold(CLIENT.client_id),
+        lambda stores: stores.clients.disable(CLIENT.client_id, LATER),
+    ),
+    "user-disabled": (
+        lambda stores: stores.users.hold_enabled(ADA.user_id),
+        lambda stores: stores.users.disable(ADA.user_id, LATER),
+    ),
+    "grant-revoked": (
+        lambda stores: stores.grants.hold(["grant_1"]),
+        lambda stores: stores.grants.revoke("grant_1", LATER, "user"),
+    ),
+    "issuer-changed": (
+        lambda stores: stores.stored_settings.hold(ISSUER.kind, ISSUER.name),
+        lambda stores: stores.stored_settings.keep(replace(ISSUER, value={"profile": "mcp"})),
+    ),
+    "issuer-removed": (
+        lambda stores: stores.stored_settings.hold(ISSUER.kind, ISSUER.name),
+        lambda stores: stores.stored_settings.remove(ISSUER.kind, ISSUER.name),
+    ),
+    "used-before": (
+        lambda stores: stores.kept.add_once(USED),
+        lambda stores: stores.kept.add_once(USED),
+    ),
+    "grant-added": (
+        lambda stores: stores.grants.add(a_grant(grant_id="grant_2")) or True,
+        lambda stores: stores.grants.add(a_grant(grant_id="grant_2")),
+    ),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("hold", "meanwhile"), MEANWHILE.values(), ids=MEANWHILE)
+def test_what_is_held_must_be_so(
+    ours: Database, other: Database, hold: Callable[[Stores], object], meanwhile: Callable[[Stores], object]
+) -> None:
+    """L-08, R-07, T164: after everything was read, another server is first; then nothing is kept."""
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        find_all(stores)
+        with other.begin() as others:
+            meanwhile(others)
+        assert hold(stores)
+        stores.events.add(an_event())
+    with ours.begin() as stores:
+        assert list(stores.events.latest()) == []
+    # By a transaction that is not optimistic, it is seen at once.
+    with ours.begin() as stores:
+        if hold is MEANWHILE["issuer-changed"][0]:
+            assert hold(stores) != ISSUER
+        elif meanwhile is not MEANWHILE["grant-added"][1]:
+            assert not hold(stores)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("hold", "meanwhile"), MEANWHILE.values(), ids=MEANWHILE)
+def test_what_is_held_is_held_until_the_end(
+    ours: Database, other: Database, hold: Callable[[Stores], object], meanwhile: Callable[[Stores], object]
+) -> None:
+    """L-08: the other one waits for the lock, as long as it may."""
+    with ours.begin(optimistic=True) as stores:
+        find_all(stores)
+        assert hold(stores)
+        # A statement that is not sent along with others.
+        stores.grants.count()
+        with other.engine.connect() as connection:
+            connection.execute(sa.text("SET lock_timeout = '100ms'"))
+        with pytest.raises(Exception, match=r"lock timeout|deadlock"), other.begin() as others:
+            meanwhile(others)
+    with ours.begin() as stores:
+        assert stores.clients.find(CLIENT.client_id, LATER) == CLIENT
