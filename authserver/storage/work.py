@@ -68,7 +68,7 @@ class Work:
 
     The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock. `BEGIN` is sent
     with the first write, and where no other transaction is around it, `COMMIT` with the last: in one round trip each,
-    if all statements that go together are `Prepared`.
+    if all statements that go together are `Prepared`. On PostgreSQL one round trip is a transaction without them.
 
     Args:
         connect: gives the connection; called at the first statement, and at the first one after a `rest`.
@@ -228,10 +228,17 @@ class Work:
         if self._is_over:
             raise _ended()
         self._end_deferring()
-        if self._writes:
+        if self._writes and not self._is_one_trip():
             self._pending.append((_COMMIT, NOTHING))
         self._send(commits=True)
         self._writes = False
+
+    def _is_one_trip(self) -> bool:
+        """Whether all of it goes in one round trip, which PostgreSQL makes a transaction; BEGIN is left out then."""
+        if self._pending and (_BEGIN, NOTHING) in self._pending and self.dialect == "postgresql":
+            self._pending.remove((_BEGIN, NOTHING))
+            return True
+        return False
 
     def undo(self) -> None:
         """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""

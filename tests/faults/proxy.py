@@ -11,8 +11,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-# What PostgreSQL answers when a transaction is committed: CommandComplete with the tag COMMIT.
+# What PostgreSQL answers when a transaction is committed: CommandComplete with the tag COMMIT; or, at the end of a round trip
+# that was a transaction by itself, with that of an INSERT, and then that it is ready and in no transaction.
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
+INSERTED, READY = b"INSERT 0 1\x00", b"Z\x00\x00\x00\x05I"
 
 
 class Proxy:
@@ -95,7 +97,7 @@ class Proxy:
                 if answers:
                     if self.delay:
                         time.sleep(self.delay)
-                    if self.cut_commits > 0 and COMMITTED in piece:
+                    if self.cut_commits > 0 and _commits(piece):
                         self.cut_commits -= 1
                         break
                 if self.loss and random.random() < self.loss:
@@ -106,6 +108,10 @@ class Proxy:
             pass
         _shut(source)
         _shut(sink)
+
+
+def _commits(piece: bytes) -> bool:
+    return COMMITTED in piece or (INSERTED in piece and piece.endswith(READY))
 
 
 def _shut(end: socket.socket) -> None:
