@@ -220,6 +220,7 @@ def main(arguments: Sequence[str]) -> int:
         load, _ = run(faulty, CALIBRATION, None)
         capacity = load.successes(0) / CALIBRATION
         load, samples = run(faulty, options.minutes * 60, SHARE * capacity)
+        print(f"{sum(load.ledger.statuses().values())} requests; checking what they left", file=sys.stderr)
         seen = assert_hold(faulty.server, load.ledger)
         latencies = sorted(step.seconds * 1000 for step in load.ledger.steps() if step.status)
         errors = sum(count for status, count in load.ledger.statuses().items() if not status or status >= 500)
