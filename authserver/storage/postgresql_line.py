@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -111,6 +112,7 @@ class PostgresqlForm:
     __slots__ = (
         "_constants",
         "_decoders",
+        "_mutable",
         "_parameters",
         "_shown",
         "formats",
@@ -138,6 +140,12 @@ class PostgresqlForm:
         self.object_ids = [object_id for object_id, _, _ in formats]
         self.formats = [Format.BINARY] * len(names)
         self._decoders = [(place, _format(kind, dialect)[2]) for place, kind in enumerate(written.columns)]
+        # JSON, unless its type makes something else of it.
+        self._mutable = [
+            (place, decode)
+            for (place, decode), kind in zip(self._decoders, written.columns, strict=True)
+            if isinstance(kind, JSON)
+        ]
 
     def values(self, parameters: Row) -> Sequence[bytes | None]:
         if self._constants:
@@ -162,6 +170,32 @@ class PostgresqlForm:
         ]
         return Answer(rows, result.command_tuples or 0)
 
+    def again(self, result: PGresult, answer: Answer) -> Answer:
+        """The same answer for somebody else: values that can be changed are made anew."""
+        rows: list[Sequence[Any]] = [list(row) for row in answer]
+        for number, row in enumerate(rows):
+            for place, decode in self._mutable:
+                value = result.get_value(number, place)
+                row[place] = None if value is None else decode(value)  # type: ignore[index]  # it is a list
+        return Answer(rows, answer.rowcount)
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What a connection remembers of rows.
+
+    Attributes:
+        result: as it came.
+        answer: what was read of it.
+        versions: of its rows.
+        at: when it came, in seconds of the monotonic clock.
+    """
+
+    result: PGresult
+    answer: Answer
+    versions: str
+    at: float
+
 
 class PostgresqlLine:
     """One connection to PostgreSQL (`prepared.Line`)."""
@@ -174,9 +208,8 @@ class PostgresqlLine:
         self._libpq = connection.pgconn
         # The statements that the server has prepared on this connection.
         self._known: set[bytes] = set()
-        # Results as they came, and when; the oldest is the first. They are of this connection, so that none is older than
-        # the server that answers.
-        self._remembered: dict[tuple[Any, ...], tuple[PGresult, float]] = {}
+        # The oldest is the first. They are of this connection, so that none is older than the server that answers.
+        self._remembered: dict[tuple[Any, ...], _Remembered] = {}
 
     def form(self, statement: Prepared, parameters: Row) -> PostgresqlForm:
         form: PostgresqlForm | None = statement.forms.get("postgresql")
@@ -232,28 +265,28 @@ class PostgresqlLine:
             else:
                 answers.append(step.form.answer(result))
                 if step.remembers:
-                    self._remember(step, result)
+                    self._remember(step, result, answers[-1])
         return answers
 
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
         found = self._remembered.get(statement.key_of(parameters))
-        if found is None or time.monotonic() - found[1] > _REMEMBERED_SECONDS:
+        if found is None or time.monotonic() - found.at > _REMEMBERED_SECONDS:
             return None
-        answer = statement.forms["postgresql"].answer(found[0])
-        versions = sorted(row[-1] for row in answer)
-        return Recalled(answer, {**parameters, "seen": " ".join(versions)})
+        again = statement.forms["postgresql"].again(found.result, found.answer)
+        return Recalled(again, {**parameters, "seen": found.versions})
 
     def forget(self, statement: Remembered, parameters: Row) -> None:
         self._remembered.pop(statement.key_of(parameters), None)
 
-    def _remember(self, step: Step, result: PGresult) -> None:
+    def _remember(self, step: Step, result: PGresult, answer: Answer) -> None:
         assert isinstance(step.statement, Remembered)
         key = step.statement.key_of(step.parameters)
         self._remembered.pop(key, None)
         # What is not there has no version.
         if not result.ntuples:
             return
-        self._remembered[key] = result, time.monotonic()
+        versions = " ".join(sorted(row[-1] for row in answer))
+        self._remembered[key] = _Remembered(result, answer, versions, time.monotonic())
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 

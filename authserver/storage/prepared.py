@@ -34,22 +34,22 @@ class Answer:
 
     __slots__ = ("_rows", "rowcount")
 
-    def __init__(self, rows: list[tuple[Any, ...]], rowcount: int) -> None:
+    def __init__(self, rows: Sequence[Sequence[Any]], rowcount: int) -> None:
         self._rows = rows
         self.rowcount = rowcount
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[Sequence[Any]]:
         return iter(self._rows)
 
-    def all(self) -> list[tuple[Any, ...]]:
+    def all(self) -> Sequence[Sequence[Any]]:
         """All rows."""
         return self._rows
 
-    def first(self) -> tuple[Any, ...] | None:
+    def first(self) -> Sequence[Any] | None:
         """The first row; None when there is none."""
         return self._rows[0] if self._rows else None
 
-    def one_or_none(self) -> tuple[Any, ...] | None:
+    def one_or_none(self) -> Sequence[Any] | None:
         """The row, of a statement that finds its row by a key."""
         return self.first()
 
