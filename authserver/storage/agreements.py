@@ -297,9 +297,9 @@ _CLAIM_THIS = (
 )
 _CLAIM = Prepared(_CLAIM_THIS)
 _CLAIM_OR_FAIL = Prepared(unless_none(_CLAIM_THIS.returning(sa.literal_column("1")).cte("claimed")))
-_EXTEND = Prepared(
-    sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
-)
+_EXTEND_THIS = sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
+_EXTEND = Prepared(_EXTEND_THIS)
+_EXTEND_OR_FAIL = Prepared(unless_none(_EXTEND_THIS.returning(sa.literal_column("1")).cte("extended")))
 _NOTE_FAILURE = Prepared(
     sa.update(tokens)
     .where(_THIS_UNCLAIMED)
@@ -581,6 +581,9 @@ class SqlTokens:
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
+        if self._work.is_optimistic:
+            self._work.along(_EXTEND_OR_FAIL, parameters)
+            return True
         return self._work.write(_EXTEND, parameters) == 1
 
     def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:

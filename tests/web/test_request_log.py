@@ -229,4 +229,5 @@ def test_the_work_of_postgresql_is_in_it_too(postgresql_url: str) -> None:
         server.close()
     (timeline,) = SEEN
     operations = {span.name for span in timeline.spans or () if span.kind is SpanKind.STATEMENT}
-    assert {"SELECT", "INSERT", "COMMIT"} <= operations
+    # What it writes goes in one round trip, which is a transaction by itself.
+    assert {"SELECT", "INSERT"} <= operations
