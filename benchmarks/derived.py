@@ -1,8 +1,8 @@
 """What a token costs that is derived, beside one that a client gets in the ordinary way.
 
-derived.py [--samples N] [--json]
+derived.py [--samples N] [--postgresql] [--json]
 
-One server in this process, on SQLite. The requests of both are sent in turns, in a random order in each pair, so that what
+One server in this process, on SQLite or a PostgreSQL of its own, whose time does not count. The requests of both are sent in turns, in a random order in each pair, so that what
 else the machine does falls on both. CPU time of the thread counts. The exit status is 1 if the median of one is more than
 its goal allows: an exchange (RFC 8693) 1.3 times a refresh, an assertion whose keys are known (RFC 7523) 1.5 times
 `client_credentials`.
@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from run import postgresql_server
 from timing import Compared, Send, compare, migrated
 
 from authserver.engine.grants.assertion import GRANT_TYPE as JWT_BEARER
 from authserver.engine.records import Client
 from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
+from authserver.storage import migrate
 from authserver.testing.server import RESOURCE, SETTINGS, Server
 from tests.client_keys import Key
 from tests.trusted_issuers import Issuer
@@ -134,10 +136,10 @@ def presenting(server: Server, samples: int) -> Compared:
     return compare("a workload, and client_credentials", own, prepare, samples)
 
 
-def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
-    """All of them, the ordinary way first."""
+def comparisons(url: str, samples: int) -> Iterator[Compared]:
+    """All of them on this database, the ordinary way first."""
     server = Server(
-        migrated(folder / "derived.db"),
+        url,
         {
             "authserver.plugins": f"{SETTINGS['authserver.plugins']} {FEATURES}",
             "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
@@ -154,19 +156,31 @@ def comparisons(folder: Path, samples: int) -> Iterator[Compared]:
         server.close()
 
 
+@contextmanager
+def database(*, postgresql: bool) -> Iterator[str]:
+    """A new database with its tables."""
+    if postgresql:
+        with postgresql_server() as (url, _):
+            migrate.upgrade(url)
+            yield url
+        return
+    with tempfile.TemporaryDirectory(prefix="authserver-derived-") as folder:
+        yield migrated(Path(folder) / "derived.db")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--samples", type=int, default=500, help="of each side")
+    parser.add_argument("--postgresql", action="store_true", help="in place of SQLite")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="authserver-derived-"))
     found = []
-    try:
+    with database(postgresql=options.postgresql) as url:
         if not options.json:
             print(
                 f"{'microseconds of CPU':46}{'samples':>8}{'ordinary':>9}{'derived':>9}{'ratio':>8}{'goal':>8}"
             )
-        for compared in comparisons(folder, options.samples):
+        for compared in comparisons(url, options.samples):
             found.append(compared)
             if not options.json:
                 print(
@@ -174,8 +188,6 @@ def main() -> int:
                     f"{compared.second / compared.first:>8.3f}{MAXIMUM[compared.name]:>8.1f}",
                     flush=True,
                 )
-    finally:
-        shutil.rmtree(folder)
     if options.json:
         print(json.dumps([asdict(compared) for compared in found], indent=2))
     return int(any(each.second > each.first * MAXIMUM[each.name] for each in found))

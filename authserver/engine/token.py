@@ -135,6 +135,8 @@ def _order(redeem: Redeem, engine: Engine, proven: ProvenClient, parameters: Par
             engine, proven.client, order.user, Parameters.of(()), acr=acr, scopes=grant.scopes
         )
     details = {**kept, **grant.details, "grant_type": parameters.require("grant_type")}
+    if details == grant.details:
+        return order
     return replace(order, grant=replace(grant, details=details))
 
 

@@ -9,16 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.records import FoundSession, Session, User
-from authserver.storage.prepared import Prepared, Remembered, unless_none
+from authserver.storage.prepared import Prepared, Remembered
 from authserver.storage.rows import Rows
 from authserver.storage.tables import sessions, users
 from authserver.storage.work import Work, insert_new
 
 _USER = Rows(User, users)
 _FIND_USER, _FIND_USER_BY_NAME = (
-    Remembered(
-        select(*_USER.columns).where(users.c[name] == bindparam(name)), key=[name], tables=[users.name]
-    )
+    Remembered(select(*_USER.columns).where(users.c[name] == bindparam(name)), key=[name], tables=[users])
     for name in ("user_id", "username")
 )
 _FIND_USERS = select(*_USER.columns).where(users.c.user_id.in_(bindparam("user_ids", expanding=True)))
@@ -57,13 +55,11 @@ _CHANGE_USER = (
     .where(users.c.user_id == bindparam("id"))
     .values({name: bindparam(f"new_{name}") for name in ("display_name", "groups", "attributes")})
 )
-_HOLD_THIS_ENABLED = (
+_HOLD_ENABLED = Prepared(
     select(users.c.user_id)
     .where(users.c.user_id == bindparam("user_id"), users.c.disabled_at.is_(None))
     .with_for_update(read=True)
 )
-_HOLD_ENABLED = Prepared(_HOLD_THIS_ENABLED)
-_HOLD_ENABLED_OR_FAIL = Prepared(unless_none(_HOLD_THIS_ENABLED.subquery("held")))
 # Two changes of one user wait for each other.
 _HOLD_USER_TO_CHANGE = (
     select(users.c.user_id).where(users.c.user_id == bindparam("user_id")).with_for_update(key_share=True)
@@ -125,10 +121,12 @@ _END_SOME_SESSIONS = sa.delete(sessions).where(
 class SqlUsers:
     """`engine.ports.Users` in the database."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_names", "_work")
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        # By which name each user was found.
+        self._names: dict[str, str] = {}
 
     def find(self, user_id: str) -> User | None:
         row = self._work.recall(_FIND_USER, {"user_id": user_id}).one_or_none()
@@ -138,7 +136,11 @@ class SqlUsers:
         if "\0" in username:  # which PostgreSQL would not even compare
             return None
         row = self._work.recall(_FIND_USER_BY_NAME, {"username": username}).one_or_none()
-        return _USER.record(row) if row else None
+        if row is None:
+            return None
+        user = _USER.record(row)
+        self._names[user.user_id] = username
+        return user
 
     def add(self, user: User) -> None:
         self._work.add(_ADD_USER, _USER.row(user))
@@ -167,10 +169,10 @@ class SqlUsers:
         return self._work.write(_DISABLE_USER, {"id": user_id, "now": now}) == 1
 
     def hold_enabled(self, user_id: str) -> bool:
-        if self._work.is_optimistic:
-            self._work.along(_HOLD_ENABLED_OR_FAIL, {"user_id": user_id})
-            return True
-        return self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
+        name = self._names.get(user_id, "")
+        row = self._work.lock(_FIND_USER, {"user_id": user_id})
+        row = row or self._work.lock(_FIND_USER_BY_NAME, {"username": name})
+        return _USER.record(row).is_enabled if row else self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
 
     def enable(self, user_id: str) -> bool:
         return self._work.write(_ENABLE_USER, {"id": user_id}) == 1

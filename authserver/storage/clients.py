@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, select
 from authserver.engine import uris
 from authserver.engine.records import Client, ClientSecret, Logo, RegisteredBy
 from authserver.storage.columns import UtcDateTime
-from authserver.storage.prepared import PerDialect, Prepared, Remembered, unless_none
+from authserver.storage.prepared import PerDialect, Prepared, Remembered
 from authserver.storage.rows import Rows
 from authserver.storage.tables import NEVER_USED, client_logos, client_origins, client_secrets, clients
 from authserver.storage.work import (
@@ -49,7 +49,9 @@ _WITH_SECRETS = (
 _FIND = Remembered(
     _WITH_SECRETS.where(clients.c.client_id == bindparam("client_id")),
     key=["client_id"],
-    tables=[clients.name, client_secrets.name],
+    tables=[clients, client_secrets],
+    # Requests with its secrets may note their use meanwhile.
+    key_share=True,
 )
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
 # Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
@@ -175,16 +177,8 @@ _DISABLE = (
 )
 # It waits for those who hold the client. Their lock lets each other note its use.
 _HOLD_TO_DISABLE = select(clients.c.client_id).where(_THIS).with_for_update()
-_HOLD_THIS = select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
-_HOLD_ENABLED = Prepared(_HOLD_THIS)
-# A client that is not kept here is none that is disabled.
-_HOLD_ENABLED_OR_FAIL = Prepared(
-    unless_none(
-        select(sa.literal_column("1"))
-        .select_from(held := _HOLD_THIS.subquery("held"))
-        .having(sa.func.count(held.c.disabled_at) == sa.literal_column("0"))
-        .subquery("enabled")
-    )
+_HOLD_ENABLED = Prepared(
+    select(clients.c.disabled_at).where(_THIS).with_for_update(read=True, key_share=True)
 )
 _KNOWS_ORIGIN = Prepared(
     select(client_origins.c.origin)
@@ -294,11 +288,10 @@ class SqlClients:
         return self._work.write(_DISABLE, {"id": client_id, "now": now}) == 1
 
     def hold(self, client_id: str) -> bool:
-        if self._work.is_optimistic:
-            self._work.along(_HOLD_ENABLED_OR_FAIL, {"this": client_id})
-            return True
-        row = self._work.held(_HOLD_ENABLED, {"this": client_id})
-        return row is None or row[0] is None
+        if row := self._work.lock(_FIND, {"client_id": client_id}):
+            return _CLIENT.record(row).is_enabled
+        held = self._work.held(_HOLD_ENABLED, {"this": client_id})
+        return held is None or held[0] is None
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
         self._work.insert(_ADD_SECRET, {**_SECRET.row(secret), "client_id": client_id})

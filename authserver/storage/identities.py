@@ -17,7 +17,7 @@ _IDENTITY = Rows(JoinedIdentity, identities)
 _THIS = (identities.c.issuer == bindparam("this_issuer"), identities.c.subject == bindparam("this_subject"))
 _ADD = insert_new(identities)
 _FIND = Remembered(
-    select(*_IDENTITY.columns).where(*_THIS), key=["this_issuer", "this_subject"], tables=[identities.name]
+    select(*_IDENTITY.columns).where(*_THIS), key=["this_issuer", "this_subject"], tables=[identities]
 )
 _OF_USER = (
     select(*_IDENTITY.columns)

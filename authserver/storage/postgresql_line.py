@@ -285,7 +285,7 @@ class PostgresqlLine:
         # What is not there has no version.
         if not result.ntuples:
             return
-        versions = " ".join(sorted(row[-1] for row in answer))
+        versions = step.statement.versions_of(answer)
         self._remembered[key] = _Remembered(result, answer, versions, time.monotonic())
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import Executable, FromClause, Select
+from sqlalchemy import Executable, FromClause, Select, Table
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Compiled, Dialect
 from sqlalchemy.sql import ClauseElement
@@ -123,7 +123,7 @@ class Recalled:
 
     Attributes:
         answer: the rows, made anew: nobody else has their values.
-        seen: the parameters of `Remembered.check`.
+        seen: the parameters of `Remembered.check` and `Remembered.lock`.
     """
 
     answer: Answer
@@ -166,26 +166,36 @@ class Remembered(Prepared):
         statement: the SELECT.
         key: its parameters that say which rows are wanted.
         tables: those it reads; that of the key is the first.
+        key_share: whether `lock` lets others change what is not part of a key.
 
     Attributes:
         check: ends the transaction unless the rows are those with these versions: parameter `seen`.
+        lock: the same, and locks the row of the first table.
     """
 
-    __slots__ = ("check", "key")
+    __slots__ = ("check", "key", "lock")
 
-    def __init__(self, statement: Select[Any], *, key: Sequence[str], tables: Sequence[str]) -> None:
+    def __init__(
+        self,
+        statement: Select[Any],
+        *,
+        key: Sequence[str],
+        tables: Sequence[Table],
+        key_share: bool = False,
+    ) -> None:
         # Of an outer join: where there is no row of a table, it has no version.
-        versions = [sa.cast(sa.literal_column(f"{table}.xmin"), sa.Text) for table in tables]
+        versions = [sa.cast(sa.literal_column(f"{table.name}.xmin"), sa.Text) for table in tables]
         version = sa.func.concat_ws(sa.literal_column("'.'"), *versions, type_=sa.Text).label(VERSION)
         super().__init__({"sqlite": statement, "postgresql": statement.add_columns(version)})
         self.key = tuple(key)
-        rows = statement.with_only_columns(version, maintain_column_froms=True).order_by(None).subquery()
-        in_order: Any = aggregate_order_by(sa.literal_column("' '"), sa.collate(rows.c[VERSION], "C"))
-        found = sa.func.string_agg(rows.c[VERSION], in_order, type_=sa.Text)
-        same: Select[Any] = (
-            sa.select(sa.literal_column("1")).select_from(rows).having(found == sa.bindparam("seen"))
-        )
-        self.check = Prepared(unless_none(same.subquery()))
+        rows = statement.with_only_columns(version, maintain_column_froms=True).order_by(None)
+        self.check = _unless_seen(rows)
+        self.lock = _unless_seen(rows.with_for_update(read=True, key_share=key_share, of=tables[0]))
+
+    @staticmethod
+    def versions_of(answer: Answer) -> str:
+        """The versions of these rows."""
+        return " ".join(sorted(row[-1] for row in answer))
 
     def key_of(self, parameters: Row) -> tuple[Any, ...]:
         """What tells these rows from those of other parameters."""
@@ -194,6 +204,15 @@ class Remembered(Prepared):
 
 # The name of the column that the versions of rows are in.
 VERSION = "version"
+
+
+def _unless_seen(versions: Select[Any]) -> Prepared:
+    """A statement that fails unless these are the versions that were seen (`Remembered.versions_of`)."""
+    rows = versions.subquery()
+    in_order: Any = aggregate_order_by(sa.literal_column("' '"), sa.collate(rows.c[VERSION], "C"))
+    found = sa.func.string_agg(rows.c[VERSION], in_order, type_=sa.Text)
+    same: Select[Any] = sa.select(sa.literal_column("1")).select_from(rows)
+    return Prepared(unless_none(same.having(found == sa.bindparam("seen")).subquery()))
 
 
 def unless_none(rows: FromClause) -> Select[Any]:

@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
 from authserver.engine.setting_records import DeclaredKind, StoredSetting
-from authserver.storage.columns import UtcDateTime
-from authserver.storage.prepared import Prepared, Remembered, unless_none
+from authserver.storage.prepared import Prepared, Remembered
 from authserver.storage.rows import Rows
 from authserver.storage.tables import stored_settings
 from authserver.storage.work import Work, insert_or_replace
@@ -19,21 +18,9 @@ _LIST = select(*_SETTING.columns).order_by(stored_settings.c.kind, stored_settin
 _KEEP = insert_or_replace(stored_settings)
 _THIS = (stored_settings.c.kind == bindparam("of_kind"), stored_settings.c.name == bindparam("called"))
 _FIND = Remembered(
-    select(*_SETTING.columns).where(*_THIS), key=["of_kind", "called"], tables=[stored_settings.name]
+    select(*_SETTING.columns).where(*_THIS), key=["of_kind", "called"], tables=[stored_settings]
 )
 _HOLD = Prepared(select(*_SETTING.columns).where(*_THIS).with_for_update(read=True))
-_HOLD_OR_FAIL = Prepared(
-    unless_none(
-        select(sa.literal(1))
-        .where(
-            *_THIS,
-            stored_settings.c.value == bindparam("value", type_=stored_settings.c.value.type),
-            stored_settings.c.changed_at == bindparam("changed_at", type_=UtcDateTime),
-        )
-        .with_for_update(read=True)
-        .subquery("held")
-    )
-)
 _REMOVE = sa.delete(stored_settings).where(*_THIS)
 
 
@@ -51,12 +38,7 @@ class SqlStoredSettings:
 
     def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
         this = {"of_kind": kind, "called": name}
-        if read := self._work.recalled(_FIND, this):
-            setting = _SETTING.record(read)
-            seen = {"value": setting.value, "changed_at": setting.changed_at}
-            self._work.along(_HOLD_OR_FAIL, {**this, **seen})
-            return setting
-        row = self._work.held(_HOLD, this)
+        row = self._work.lock(_FIND, this) or self._work.held(_HOLD, this)
         return _SETTING.record(row) if row else None
 
     def list(self) -> Sequence[StoredSetting]:

@@ -32,6 +32,7 @@ from authserver.storage.prepared import (
     Line,
     PerDialect,
     Prepared,
+    Recalled,
     Remembered,
     Row,
     Step,
@@ -106,7 +107,7 @@ class Work:
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
         # What this transaction has read of what connections remember.
-        self._recalled: dict[tuple[Any, ...], Answer] = {}
+        self._recalled: dict[tuple[Any, ...], Recalled] = {}
 
     @property
     def is_optimistic(self) -> bool:
@@ -138,20 +139,29 @@ class Work:
         if self._writes or not self.is_optimistic:
             return self.read(statement, parameters)
         key = statement.key_of(parameters)
-        if (answer := self._recalled.get(key)) is None:
+        if (recalled := self._recalled.get(key)) is None:
             line: Line = self._connected().info[LINE]
             if recalled := line.recall(statement, parameters):
                 self._pending.append((statement.check, recalled.seen))
-                answer = recalled.answer
             else:
                 answer = self.read(statement, parameters)
-            self._recalled[key] = answer
-        return answer
+                recalled = Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
+            self._recalled[key] = recalled
+        return recalled.answer
 
-    def recalled(self, statement: Remembered, parameters: Row) -> Sequence[Any] | None:
-        """The row that `recall` gave in this optimistic transaction; None if it gave none or was not asked."""
-        answer = self._recalled.get(statement.key_of(parameters))
-        return answer.first() if answer else None
+    def lock(self, statement: Remembered, key: Row) -> Sequence[Any] | None:
+        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same; it fails otherwise.
+
+        Returns:
+            The row; None, and nothing is locked, if there was none.
+        """
+        recalled = self._recalled.get(statement.key_of(key))
+        if recalled is None or (row := recalled.answer.first()) is None:
+            return None
+        if (check := (statement.check, recalled.seen)) in self._pending:
+            self._pending.remove(check)
+        self.along(statement.lock, recalled.seen)
+        return row
 
     def outdate(self, statement: Remembered, parameters: Row) -> None:
         """Let the connection forget what it remembers of these rows: this transaction changes them."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -284,3 +287,45 @@ def test_what_is_held_is_held_until_the_end(
             meanwhile(others)
     with ours.begin() as stores:
         assert stores.clients.find(CLIENT.client_id, LATER) == CLIENT
+
+
+WAITED_FOR = {
+    "client": ("UPDATE clients SET disabled_at = now()", MEANWHILE["client-disabled"][0]),
+    "user": ("UPDATE users SET disabled_at = now()", MEANWHILE["user-disabled"][0]),
+    "issuer": (
+        "UPDATE stored_settings SET value = '{\"is_enabled\": false}'",
+        MEANWHILE["issuer-changed"][0],
+    ),
+    "grant": ("UPDATE grants SET revoked_at = now()", MEANWHILE["grant-revoked"][0]),
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("commits", [True, False], ids=["commits", "rolls-back"])
+@pytest.mark.parametrize(("text", "hold"), WAITED_FOR.values(), ids=WAITED_FOR)
+def test_what_somebody_is_changing_is_waited_for(
+    ours: Database, other: Database, text: str, hold: Callable[[Stores], object], commits: bool
+) -> None:
+    """L-08, T164: it is looked at again when the other one has committed, and is as it was if not."""
+    with other.engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
+        if text.startswith("UPDATE clients"):
+            # As whoever disables a client does: other changes of it need not be waited for.
+            connection.execute(sa.text("SELECT client_id FROM clients FOR UPDATE"))
+        connection.execute(sa.text(text))
+
+        def end() -> None:
+            time.sleep(0.3)
+            (connection.commit if commits else connection.rollback)()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        begun = time.monotonic()
+        expected = pytest.raises(StorageChanged) if commits else nullcontext()
+        with expected, ours.begin(optimistic=True) as stores:
+            find_all(stores)
+            assert hold(stores)
+            stores.events.add(an_event())
+        assert time.monotonic() - begun > 0.2
+        ending.join()
+    with ours.begin() as stores:
+        assert len(list(stores.events.latest())) == (0 if commits else 1)

@@ -31,13 +31,7 @@ def loads(body: bytes, *, limit: int = MAXIMUM_JSON) -> Any:
         raise ValueError("the JSON is not valid UTF-8") from None
     _check_depth(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_refuse_constant,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError:
         raise ValueError("the JSON is malformed") from None
     if "\\u" in text:  # only escapes can hold lone surrogates and NUL
@@ -101,6 +95,11 @@ def _float(digits: str) -> float:
 
 def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError("the JSON holds a number that is not finite")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
+)
 
 
 def _check_text(value: Any) -> None:

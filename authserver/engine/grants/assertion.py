@@ -401,6 +401,8 @@ def _within(order: Issue, issuer: TrustedIssuer) -> Issue:
     scopes = tuple(scope for scope in order.scopes if scope in issuer.scopes)
     if not scopes:
         raise InvalidScope("The requested scope is not allowed.", reason="issuer-scope-not-allowed")
+    if scopes == order.scopes:
+        return order
     return replace(order, scopes=scopes, grant=replace(order.grant, scopes=scopes))
 
 

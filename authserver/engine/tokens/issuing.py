@@ -401,8 +401,7 @@ def _hold_issuer(engine: Engine, grant: Grant) -> None:
         InvalidGrant: it was disabled meanwhile.
     """
     issuer = grant.details.get(VOUCHED_BY)
-    found = issuer_registry.hold(engine, issuer) if isinstance(issuer, str) else None
-    if found is not None and not found.is_enabled:
+    if isinstance(issuer, str) and not issuer_registry.hold_enabled(engine, issuer):
         raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
 
 
