@@ -30,6 +30,7 @@ from authserver.features.token_exchange import ACCESS_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.storage import migrate
 from authserver.testing.server import RESOURCE, SETTINGS, Server
+from authserver.testing.service import basic
 from tests.client_keys import Key
 from tests.trusted_issuers import Issuer
 
@@ -47,13 +48,14 @@ READERS = "authserver.plugin.introspect_resource_servers.clients"
 
 
 def sending(server: Server, client: Client, secret: str | None, form: Callable[[], Mapping[str, Any]]) -> Any:
-    """Token requests of this client, each with a form made before."""
+    """Token requests of this client, each written before: that it is written is no work of the server."""
+    authorization = basic(client.client_id, secret or "")
 
     def prepare() -> Send:
-        made = form()
+        body = urlencode(form())
 
         def send() -> object:
-            answer = server.token(client, secret, **made)
+            answer = server.post("/oauth/token", body, authorization=authorization)
             assert answer.status_int == 200, answer
             return answer
 

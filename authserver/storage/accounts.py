@@ -15,6 +15,7 @@ from authserver.storage.tables import sessions, users
 from authserver.storage.work import Work, insert_new
 
 _USER = Rows(User, users)
+_DISABLED_AT = _USER.place("disabled_at")
 _FIND_USER, _FIND_USER_BY_NAME = (
     Remembered(select(*_USER.columns).where(users.c[name] == bindparam(name)), key=[name], tables=[users])
     for name in ("user_id", "username")
@@ -172,7 +173,7 @@ class SqlUsers:
         name = self._names.get(user_id, "")
         row = self._work.lock(_FIND_USER, {"user_id": user_id})
         row = row or self._work.lock(_FIND_USER_BY_NAME, {"username": name})
-        return _USER.record(row).is_enabled if row else self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
+        return row[_DISABLED_AT] is None if row else self._work.hold(_HOLD_ENABLED, {"user_id": user_id})
 
     def enable(self, user_id: str) -> bool:
         return self._work.write(_ENABLE_USER, {"id": user_id}) == 1

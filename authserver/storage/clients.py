@@ -28,6 +28,7 @@ from authserver.storage.work import (
 
 _CLIENT = Rows(Client, clients)
 _SECRET = Rows(ClientSecret, client_secrets, at=_CLIENT.end)
+_DISABLED_AT = _CLIENT.place("disabled_at")
 _LOGO = Rows(Logo, client_logos)
 
 _NEXT = clients.alias("next")
@@ -289,7 +290,7 @@ class SqlClients:
 
     def hold(self, client_id: str) -> bool:
         if row := self._work.lock(_FIND, {"client_id": client_id}):
-            return _CLIENT.record(row).is_enabled
+            return row[_DISABLED_AT] is None
         held = self._work.held(_HOLD_ENABLED, {"this": client_id})
         return held is None or held[0] is None
 

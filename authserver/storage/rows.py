@@ -39,6 +39,10 @@ class Rows(Generic[Record]):
         )
         self._others = [(item.name, getattr(kind, item.name).__set__, item.default) for item in others]
 
+    def place(self, name: str) -> int:
+        """Where the member of this name is in a row."""
+        return self.start + self._names.index(name)
+
     def record(self, row: Sequence[Any], **others: Any) -> Record:
         """The record of this row; `others` are members that are kept elsewhere."""
         record = object.__new__(self.kind)
