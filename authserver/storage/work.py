@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING
 from authserver.engine.timeline import SpanKind, note, wants_spans
-from authserver.storage.failures import StorageSlow, failure_of
+from authserver.storage.failures import StorageChanged, StorageSlow, failure_of
 from authserver.storage.prepared import (
     LINE,
     Answer,
@@ -78,6 +78,7 @@ class Work:
 
     __slots__ = (
         "_around",
+        "_changed",
         "_connect",
         "_connection",
         "_deferred",
@@ -99,6 +100,8 @@ class Work:
         self._connection: Connection | None = None
         self._writes = False
         self._is_over = False
+        # What has ended it, if it was too optimistic.
+        self._changed: StorageChanged | None = None
         # Statements that are sent with the next one, and statements that are run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
         self._deferred: list[tuple[Prepared, Row]] = []
@@ -159,8 +162,13 @@ class Work:
         line.forget(statement, parameters)
 
     def confirm(self) -> None:
-        """Check now what was taken from what connections remember: what follows from it is going to be told."""
-        if not (self._writes or self._is_over):
+        """Check now what was taken for granted: what follows from it is going to be told.
+
+        Raises StorageChanged, even if that was raised before and somebody has caught it.
+        """
+        if self._changed is not None:
+            raise self._changed
+        if self._pending and not self._is_over and self.is_optimistic:
             self._send()
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
@@ -226,7 +234,7 @@ class Work:
     def commit(self) -> None:
         """Run what was deferred, and commit; only where no other transaction is around it."""
         if self._is_over:
-            raise _ended()
+            raise self._changed or _ended()
         self._end_deferring()
         if self._writes and not self._is_one_trip():
             self._pending.append((_COMMIT, NOTHING))
@@ -350,6 +358,8 @@ class Work:
             is_commit = commits and (failed is None or failed is steps[-1])
             raised = failure_of(error, connection, failed, is_commit=is_commit)
             self._give_up()
+            if isinstance(raised, StorageChanged):
+                self._changed = raised
             if raised is error:
                 raise
             raise raised from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -159,6 +160,37 @@ def test_nobody_is_refused_for_what_has_changed(ours: Database, other: Database)
     with pytest.raises(InvalidClient), ours.begin(optimistic=True) as stores:
         assert stores.clients.find(CLIENT.client_id, LATER) == replace(CLIENT, secrets=(SECRET, OTHER))
         raise InvalidClient("Client authentication failed.")
+
+
+@pytest.mark.postgresql
+def test_nobody_is_refused_for_what_has_changed_after_something_was_used_up(
+    ours: Database, other: Database
+) -> None:
+    """An endpoint may use up the proof of a client first, and refuse what it asks for then."""
+    with other.begin() as stores:
+        stores.clients.add_secret(CLIENT.client_id, OTHER)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        assert stores.kept.add_once(USED)
+        raise InvalidClient("Client authentication failed.")
+    with ours.begin() as stores:
+        assert stores.kept.find(USED.kind, USED.digest) is None
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_change_is_told_even_if_somebody_swallows_it(
+    ours: Database, other: Database, refuses: bool
+) -> None:
+    """A plugin may catch whatever its look-up raises, and go on or refuse."""
+    with other.begin() as stores:
+        stores.users.disable(ADA.user_id, LATER)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.users.find(ADA.user_id)
+        with suppress(Exception):
+            stores.grants.find("grant_1")
+        if refuses:
+            raise InvalidClient("Client authentication failed.")
 
 
 @pytest.mark.postgresql
