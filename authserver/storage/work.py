@@ -148,7 +148,9 @@ class Work:
                 answer = recalled.answer
             else:
                 answer = self.read(statement, parameters)
-            self._recalled[key] = answer
+            # What is not there is looked for again: nothing would find out that somebody else has added it.
+            if answer.all():
+                self._recalled[key] = answer
         return answer
 
     def recalled(self, statement: Remembered, parameters: Row) -> Sequence[Any] | None:

@@ -194,6 +194,17 @@ def test_a_change_is_told_even_if_somebody_swallows_it(
 
 
 @pytest.mark.postgresql
+def test_who_was_not_there_is_looked_for_again(ours: Database, other: Database) -> None:
+    """JAG-18: two first assertions about one person at the same time."""
+    bob = a_user(user_id="user_bob", username="bob")
+    with ours.begin(optimistic=True) as stores:
+        assert stores.users.find_by_name(bob.username) is None
+        with other.begin() as others:
+            others.users.add(bob)
+        assert stores.users.find_by_name(bob.username) == bob
+
+
+@pytest.mark.postgresql
 def test_what_is_given_is_of_this_transaction_alone(ours: Database) -> None:
     """T140: whatever somebody does to a record, the next request has it as it is in the database."""
     for _ in range(2):
