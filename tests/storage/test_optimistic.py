@@ -205,6 +205,23 @@ def test_who_was_not_there_is_looked_for_again(ours: Database, other: Database) 
 
 
 @pytest.mark.postgresql
+def test_another_secret_of_the_same_age_is_another(ours: Database, other: Database) -> None:
+    """T150: what one transaction wrote has the same version, and clocks are set back."""
+    assert SECRET.expires_at is not None
+    lasting = replace(OTHER, expires_at=None)
+    client = a_client(client_id="rotated", secrets=(SECRET, lasting))
+    with other.begin() as stores:
+        stores.clients.add(client)
+    after = SECRET.expires_at + timedelta(seconds=1)
+    with ours.begin(optimistic=True) as stores:
+        assert stores.clients.find(client.client_id, after) == replace(client, secrets=(lasting,))
+    with other.begin() as stores:
+        assert stores.clients.change_secret(client.client_id, lasting, replace(lasting, expires_at=NOW))
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(client.client_id, LATER)
+
+
+@pytest.mark.postgresql
 def test_what_is_given_is_of_this_transaction_alone(ours: Database) -> None:
     """T140: whatever somebody does to a record, the next request has it as it is in the database."""
     for _ in range(2):
