@@ -353,6 +353,14 @@ def _keep_lines(engine: Engine) -> None:
         def line_of(connection: Any) -> Line:
             return PostgresqlLine(connection, engine.dialect)
 
+        def check(_connection: Any, record: Any, _proxy: Any) -> None:
+            # What is sent and committed in one round trip would be lost with it, and nobody would know whether it is.
+            if record.info[LINE].is_lost():
+                raise sa.exc.DisconnectionError
+
+        # The pool makes a new one then.
+        event.listen(engine, "checkout", check)
+
     event.listen(
         engine, "connect", lambda connection, record: record.info.update({LINE: line_of(connection)})
     )

@@ -237,10 +237,12 @@ class Work:
         """Run what was deferred, and commit; only where no other transaction is around it."""
         if self._is_over:
             raise self._changed or _ended()
+        # Beside checks.
+        stores = self._writes or bool(self._deferred)
         self._end_deferring()
         if self._writes and not self._is_one_trip():
             self._pending.append((_COMMIT, NOTHING))
-        self._send(commits=True)
+        self._send(commits=stores)
         self._writes = False
 
     def _is_one_trip(self) -> bool:

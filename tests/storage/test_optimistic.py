@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +18,7 @@ from authserver.engine.ports import Stores
 from authserver.engine.records import ClientSecret, JoinedIdentity
 from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.storage.database import Database
-from authserver.storage.failures import StorageChanged
+from authserver.storage.failures import StorageBusy, StorageChanged
 from authserver.testing.records import NOW, a_client, a_grant, a_kept_record, a_user, an_event
 
 LATER = NOW + timedelta(seconds=5)
@@ -219,6 +221,46 @@ def test_another_secret_of_the_same_age_is_another(ours: Database, other: Databa
         assert stores.clients.change_secret(client.client_id, lasting, replace(lasting, expires_at=NOW))
     with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
         stores.clients.find(client.client_id, LATER)
+
+
+def lose_idle_connection(database: Database) -> None:
+    """As when a proxy or PostgreSQL itself ended without a word; nobody uses the connection meanwhile."""
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+def lose_connection_at_next_answer(database: Database) -> None:
+    """Its session ends without a word when it has been asked something."""
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute", retval=True)
+    def note(
+        connection: sa.Connection, _cursor: Any, text: str, values: Any, _context: Any, _many: bool
+    ) -> tuple[str, Any]:
+        driver: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RD)
+        return text, values
+
+
+@pytest.mark.postgresql
+def test_nothing_is_sent_on_a_connection_that_was_lost_before(ours: Database) -> None:
+    """T111: another one is taken, so that nobody has to doubt, although all of it is one round trip."""
+    lose_idle_connection(ours)
+    with ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        stores.events.add(an_event())
+    with ours.begin() as stores:
+        assert len(list(stores.events.latest())) == 1
+
+
+@pytest.mark.postgresql
+def test_nothing_can_have_been_stored_where_nothing_was_written(ours: Database) -> None:
+    """All that an introspection asks may be remembered: at its end is checked that it is still so."""
+    with pytest.raises(StorageBusy), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        lose_connection_at_next_answer(ours)
 
 
 @pytest.mark.postgresql
