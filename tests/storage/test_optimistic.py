@@ -19,6 +19,7 @@ from authserver.engine.records import ClientSecret, JoinedIdentity
 from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.storage.database import Database
 from authserver.storage.failures import StorageBusy, StorageChanged
+from authserver.storage.postgresql_line import PostgresqlLine
 from authserver.testing.records import NOW, a_client, a_grant, a_kept_record, a_user, an_event
 
 LATER = NOW + timedelta(seconds=5)
@@ -253,6 +254,14 @@ def test_nothing_is_sent_on_a_connection_that_was_lost_before(ours: Database) ->
         stores.events.add(an_event())
     with ours.begin() as stores:
         assert len(list(stores.events.latest())) == 1
+
+
+@pytest.mark.postgresql
+def test_a_new_connection_is_taken_as_it_is(ours: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T111: a server that is about to end loses that one, too; then the request is repeated, and is no failure of ours."""
+    monkeypatch.setattr(PostgresqlLine, "is_lost", lambda _: True)
+    for _ in range(3):
+        ours.ping()
 
 
 @pytest.mark.postgresql
