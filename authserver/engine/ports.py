@@ -484,7 +484,10 @@ class KeptRecords(Protocol):
     """Small records with an end, of any kind (`engine.records.Kept`)."""
 
     def add_once(self, record: Kept) -> bool:
-        """Keep it unless there is one of its kind and digest; False then. Safe between processes."""
+        """Keep it unless there is one of its kind and digest; False then. Safe between processes.
+
+        A transaction that is optimistic learns that later (`Storage.begin`): tell nobody outside before its end.
+        """
 
     def find(self, kind: str, digest: bytes) -> Kept | None:
         """The record, expired and claimed or not; clean-up deletes it some time after it has expired."""

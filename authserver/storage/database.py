@@ -44,6 +44,8 @@ POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
 # Alembic keeps there which migration the database is at.
 VERSION_TABLE = "alembic_version"
+# Under this name the pool notes that it has given somebody a connection before.
+_GIVEN = "authserver.given"
 # Bytes that must be free on the disk of a SQLite file when a server starts.
 MINIMUM_FREE = 4_000_000
 # In WAL mode only FULL keeps what was committed through a loss of power.
@@ -352,6 +354,17 @@ def _keep_lines(engine: Engine) -> None:
 
         def line_of(connection: Any) -> Line:
             return PostgresqlLine(connection, engine.dialect)
+
+        def check(_connection: Any, record: Any, _proxy: Any) -> None:
+            # What is sent and committed in one round trip would be lost with it, and nobody would know whether it is. A new
+            # one is taken as it is: if it was lost, too, the pool would give up with an error that is not temporary.
+            was_given = record.info.get(_GIVEN)
+            record.info[_GIVEN] = True
+            if was_given and record.info[LINE].is_lost():
+                raise sa.exc.DisconnectionError
+
+        # The pool makes a new one then.
+        event.listen(engine, "checkout", check)
 
     event.listen(
         engine, "connect", lambda connection, record: record.info.update({LINE: line_of(connection)})

@@ -11,6 +11,7 @@ before it: either all of them were done when it runs, or it does not run.
 from __future__ import annotations
 
 import re
+import select
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -200,12 +201,14 @@ class _Remembered:
 class PostgresqlLine:
     """One connection to PostgreSQL (`prepared.Line`)."""
 
-    __slots__ = ("_connection", "_dialect", "_known", "_libpq", "_remembered")
+    __slots__ = ("_connection", "_dialect", "_known", "_libpq", "_poll", "_remembered")
 
     def __init__(self, connection: psycopg.Connection[Any], dialect: Dialect) -> None:
         self._connection = connection
         self._dialect = dialect
         self._libpq = connection.pgconn
+        self._poll = select.poll()
+        self._poll.register(self._libpq.socket, select.POLLIN)
         # The statements that the server has prepared on this connection.
         self._known: set[bytes] = set()
         # The oldest is the first. They are of this connection, so that none is older than the server that answers.
@@ -293,6 +296,16 @@ class PostgresqlLine:
     def reset(self) -> None:
         if self._libpq.transaction_status != TransactionStatus.IDLE:
             self._connection.rollback()
+
+    def is_lost(self) -> bool:
+        """Whether the server has ended this connection, as far as this side was told; nothing is under way on it."""
+        try:
+            # The last thing that a server says comes before the end.
+            while self._poll.poll(0):
+                self._libpq.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return False
 
     def _communicate(self) -> Generator[Wait, Ready | int, list[PGresult]]:
         """Send what is left to be sent; then one result for each statement, those included that the server skipped.

@@ -160,7 +160,7 @@ class Remembered(Prepared):
     """A SELECT by a key whose rows a connection to PostgreSQL remembers, with a statement that fails if they have changed.
 
     PostgreSQL notes with each row which transaction wrote it (`xmin`), so no change escapes, whoever made it and with
-    whatever statement.
+    whatever statement. Rows that one transaction wrote differ in where they are (`ctid`).
 
     Args:
         statement: the SELECT.
@@ -184,7 +184,11 @@ class Remembered(Prepared):
         key_share: bool = False,
     ) -> None:
         # Of an outer join: where there is no row of a table, it has no version.
-        versions = [sa.cast(sa.literal_column(f"{table.name}.xmin"), sa.Text) for table in tables]
+        versions = [
+            sa.cast(sa.literal_column(f"{table.name}.{column}"), sa.Text)
+            for table in tables
+            for column in ("xmin", "ctid")
+        ]
         version = sa.func.concat_ws(sa.literal_column("'.'"), *versions, type_=sa.Text).label(VERSION)
         super().__init__({"sqlite": statement, "postgresql": statement.add_columns(version)})
         self.key = tuple(key)

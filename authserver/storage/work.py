@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from authserver.engine.ports import AlreadyExists
 from authserver.engine.records import NOTHING
 from authserver.engine.timeline import SpanKind, note, wants_spans
-from authserver.storage.failures import StorageSlow, failure_of
+from authserver.storage.failures import StorageChanged, StorageSlow, failure_of
 from authserver.storage.prepared import (
     LINE,
     Answer,
@@ -79,6 +79,7 @@ class Work:
 
     __slots__ = (
         "_around",
+        "_changed",
         "_connect",
         "_connection",
         "_deferred",
@@ -100,6 +101,8 @@ class Work:
         self._connection: Connection | None = None
         self._writes = False
         self._is_over = False
+        # What has ended it, if it was too optimistic.
+        self._changed: StorageChanged | None = None
         # Statements that are sent with the next one, and statements that are run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
         self._deferred: list[tuple[Prepared, Row]] = []
@@ -146,7 +149,9 @@ class Work:
             else:
                 answer = self.read(statement, parameters)
                 recalled = Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
-            self._recalled[key] = recalled
+            # What is not there is looked for again: nothing would find out that somebody else has added it.
+            if recalled.answer.all():
+                self._recalled[key] = recalled
         return recalled.answer
 
     def lock(self, statement: Remembered, key: Row) -> Sequence[Any] | None:
@@ -169,8 +174,13 @@ class Work:
         line.forget(statement, parameters)
 
     def confirm(self) -> None:
-        """Check now what was taken from what connections remember: what follows from it is going to be told."""
-        if not (self._writes or self._is_over):
+        """Check now what was taken for granted: what follows from it is going to be told.
+
+        Raises StorageChanged, even if that was raised before and somebody has caught it.
+        """
+        if self._changed is not None:
+            raise self._changed
+        if self._pending and not self._is_over and self.is_optimistic:
             self._send()
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
@@ -236,11 +246,13 @@ class Work:
     def commit(self) -> None:
         """Run what was deferred, and commit; only where no other transaction is around it."""
         if self._is_over:
-            raise _ended()
+            raise self._changed or _ended()
+        # Beside checks.
+        stores = self._writes or bool(self._deferred)
         self._end_deferring()
         if self._writes and not self._is_one_trip():
             self._pending.append((_COMMIT, NOTHING))
-        self._send(commits=True)
+        self._send(commits=stores)
         self._writes = False
 
     def _is_one_trip(self) -> bool:
@@ -360,6 +372,8 @@ class Work:
             is_commit = commits and (failed is None or failed is steps[-1])
             raised = failure_of(error, connection, failed, is_commit=is_commit)
             self._give_up()
+            if isinstance(raised, StorageChanged):
+                self._changed = raised
             if raised is error:
                 raise
             raise raised from error

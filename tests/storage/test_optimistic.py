@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,7 +20,8 @@ from authserver.engine.ports import Stores
 from authserver.engine.records import ClientSecret, JoinedIdentity
 from authserver.engine.setting_records import DeclaredKind, StoredSetting
 from authserver.storage.database import Database
-from authserver.storage.failures import StorageChanged
+from authserver.storage.failures import StorageBusy, StorageChanged
+from authserver.storage.postgresql_line import PostgresqlLine
 from authserver.testing.records import NOW, a_client, a_grant, a_kept_record, a_user, an_event
 
 LATER = NOW + timedelta(seconds=5)
@@ -162,6 +165,113 @@ def test_nobody_is_refused_for_what_has_changed(ours: Database, other: Database)
     with pytest.raises(InvalidClient), ours.begin(optimistic=True) as stores:
         assert stores.clients.find(CLIENT.client_id, LATER) == replace(CLIENT, secrets=(SECRET, OTHER))
         raise InvalidClient("Client authentication failed.")
+
+
+@pytest.mark.postgresql
+def test_nobody_is_refused_for_what_has_changed_after_something_was_used_up(
+    ours: Database, other: Database
+) -> None:
+    """An endpoint may use up the proof of a client first, and refuse what it asks for then."""
+    with other.begin() as stores:
+        stores.clients.add_secret(CLIENT.client_id, OTHER)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        assert stores.kept.add_once(USED)
+        raise InvalidClient("Client authentication failed.")
+    with ours.begin() as stores:
+        assert stores.kept.find(USED.kind, USED.digest) is None
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_change_is_told_even_if_somebody_swallows_it(
+    ours: Database, other: Database, refuses: bool
+) -> None:
+    """A plugin may catch whatever its look-up raises, and go on or refuse."""
+    with other.begin() as stores:
+        stores.users.disable(ADA.user_id, LATER)
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.users.find(ADA.user_id)
+        with suppress(Exception):
+            stores.grants.find("grant_1")
+        if refuses:
+            raise InvalidClient("Client authentication failed.")
+
+
+@pytest.mark.postgresql
+def test_who_was_not_there_is_looked_for_again(ours: Database, other: Database) -> None:
+    """JAG-18: two first assertions about one person at the same time."""
+    bob = a_user(user_id="user_bob", username="bob")
+    with ours.begin(optimistic=True) as stores:
+        assert stores.users.find_by_name(bob.username) is None
+        with other.begin() as others:
+            others.users.add(bob)
+        assert stores.users.find_by_name(bob.username) == bob
+
+
+@pytest.mark.postgresql
+def test_another_secret_of_the_same_age_is_another(ours: Database, other: Database) -> None:
+    """T150: what one transaction wrote has the same version, and clocks are set back."""
+    assert SECRET.expires_at is not None
+    lasting = replace(OTHER, expires_at=None)
+    client = a_client(client_id="rotated", secrets=(SECRET, lasting))
+    with other.begin() as stores:
+        stores.clients.add(client)
+    after = SECRET.expires_at + timedelta(seconds=1)
+    with ours.begin(optimistic=True) as stores:
+        assert stores.clients.find(client.client_id, after) == replace(client, secrets=(lasting,))
+    with other.begin() as stores:
+        assert stores.clients.change_secret(client.client_id, lasting, replace(lasting, expires_at=NOW))
+    with pytest.raises(StorageChanged), ours.begin(optimistic=True) as stores:
+        stores.clients.find(client.client_id, LATER)
+
+
+def lose_idle_connection(database: Database) -> None:
+    """As when a proxy or PostgreSQL itself ended without a word; nobody uses the connection meanwhile."""
+    with database.engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RDWR)
+
+
+def lose_connection_at_next_answer(database: Database) -> None:
+    """Its session ends without a word when it has been asked something."""
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute", retval=True)
+    def note(
+        connection: sa.Connection, _cursor: Any, text: str, values: Any, _context: Any, _many: bool
+    ) -> tuple[str, Any]:
+        driver: Any = connection.connection.dbapi_connection
+        with socket.socket(fileno=os.dup(driver.pgconn.socket)) as ours:
+            ours.shutdown(socket.SHUT_RD)
+        return text, values
+
+
+@pytest.mark.postgresql
+def test_nothing_is_sent_on_a_connection_that_was_lost_before(ours: Database) -> None:
+    """T111: another one is taken, so that nobody has to doubt, although all of it is one round trip."""
+    lose_idle_connection(ours)
+    with ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        stores.events.add(an_event())
+    with ours.begin() as stores:
+        assert len(list(stores.events.latest())) == 1
+
+
+@pytest.mark.postgresql
+def test_a_new_connection_is_taken_as_it_is(ours: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T111: a server that is about to end loses that one, too; then the request is repeated, and is no failure of ours."""
+    monkeypatch.setattr(PostgresqlLine, "is_lost", lambda _: True)
+    for _ in range(3):
+        ours.ping()
+
+
+@pytest.mark.postgresql
+def test_nothing_can_have_been_stored_where_nothing_was_written(ours: Database) -> None:
+    """All that an introspection asks may be remembered: at its end is checked that it is still so."""
+    with pytest.raises(StorageBusy), ours.begin(optimistic=True) as stores:
+        stores.clients.find(CLIENT.client_id, LATER)
+        lose_connection_at_next_answer(ours)
 
 
 @pytest.mark.postgresql
