@@ -1,4 +1,4 @@
-"""All that a plugin may import.
+"""Everything that a plugin may import.
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,19 +16,19 @@ class NightShift:
 
 A plugin may declare four things as class variables or properties; they are not settings. `reasons`: every reason
 that its decisions and errors may have; operators, counters and translations use them, and the contract kit
-(`authserver.testing.contract`) refuses a decision with any other. It may be a mapping from each reason to its remedy,
+(`authserver.testing.contract`) refuses a decision with another reason. It may be a mapping from each reason to its remedy,
 which `authserver explain` shows; the remedy is "" for a mistake of the client or user. `immediate`: True if the plugin
 asks no other service, uses no network and reads no slow file; the server then calls it directly, which is faster, and
-sets no time limit. Any other plugin has `authserver.policy_time_limit` seconds, in a thread of its own, and
-`authserver.fetch_time_limit` besides where it takes `engine`, with which it can fetch. `serves`: the
+sets no time limit. Every other plugin has `authserver.policy_time_limit` seconds, in a thread of its own, and
+`authserver.fetch_time_limit` seconds more if it takes `engine`, with which it can fetch. `serves`: the
 hooks that this plugin serves, if its settings decide that; without it, all that it implements. `insecure`: a sentence
 for each value that must not be set in production; a development server logs them, a production server does not start.
 
-A plugin may have three methods that are not hooks. `prepare()`, called once at start, opens what the plugin works with,
-or raises ValueError with a sentence; `close()` closes it at the end. `check_services()` is called when a server starts, not
-for commands and not in a process that takes the place of another: it raises ValueError with a sentence if a service that
-the plugin asks does not answer. A plugin that keeps something it has opened is a
-`@dataclass(eq=False)`; any other is a frozen dataclass.
+A plugin may have three methods that are not hooks. `prepare()`, called once at start, opens files, connections and the
+like, or raises ValueError with a sentence; `close()` closes them at the end. `check_services()` is called when a server
+starts, not for commands and not in a process that replaces another one: it raises ValueError with a sentence if a service
+that the plugin asks does not answer. A plugin that keeps something open is a `@dataclass(eq=False)`; every other plugin
+is a frozen dataclass.
 
 For editors and type checkers: each hook has a `Protocol`, such as `ScopeDecisionHook` for `scope_decision`. A plugin
 that inherits from it takes the arguments as keywords, and the rest as `**others` (`authserver.protocols`).
@@ -40,35 +40,38 @@ For grant types (`grant_types`): a grant type takes an `Engine`, a `Client` and 
 with a `Grant` (the function is a `Redeem`); `requested_scopes`, `allowed_scopes` and `allowed_resources` ask the
 policies and apply the floor; `InvalidGrant`, `InvalidRequest`, `InvalidScope`, `InvalidTarget` and
 `UnauthorizedClient` are its refusals; `verify_assertion`, `single_use` and `TrustedKeys` are for assertions that
-other issuers signed. What comes from a token, or from an assertion, is made with `derive` alone: its `Parent` is what
-`parent_of_token` or `parent_of_assertion` returns, which raise `NotLive`; `acted` names who acts, `actors_of` reads that.
+other issuers signed. A grant from a token or an assertion is made only with `derive`: its `Parent` is the result of
+`parent_of_token` or `parent_of_assertion`, which raise `NotLive`; `acted` adds the client that acts to the actors, and
+`actors_of` reads them.
 
-For grant types that ask people on pages of their own: an `Agreement` is what they are asked, `consents_already` asks
-the policies, `complete_parameters` and `required_sign_in` say what their sign-in must be, `agreement_problem` why an
-answer is none; `hold_session` comes before the first write, `agree` makes the grant, `keep_approved` stores it with a code,
-and `decline` notes a refusal. A client redeems the code by `check_approved` and `redeem_approved`. `describe_client`,
-`named_resources`, `scope_sentences` and `grouped_scopes` give a page what it may show; `ON_ANOTHER_DEVICE` marks the grant.
+For grant types that ask people on pages of their own: an `Agreement` is the question to a person, `consents_already` asks
+the policies, `complete_parameters` and `required_sign_in` say which sign-in is needed, and `agreement_problem` says why an
+answer is not valid; `hold_session` comes before the first write, `agree` makes the grant, `keep_approved` stores it with a
+code, and `decline` notes a refusal. A client redeems the code with `check_approved` and `redeem_approved`.
+`describe_client`, `named_resources`, `scope_sentences` and `grouped_scopes` return the values that a page may show;
+`ON_ANOTHER_DEVICE` marks the grant.
 
 For people (`login_decision`): `Identity` is the answer; `normalise_username` gives the form in which a user name is
 stored and compared. For the sign-in behind an authorization request (`authentication_decision`):
 `AuthenticationStep` is the answer, or a `SignIn`, which also says why, or which level was reached.
 
-For people for whom another server vouches (`identity_decision`): `VouchedIdentity` is what that server says, verified, and
-`joined_user` is whom it is joined to. `sign_in_vouched` begins a session, or raises `SignInRefused`; `join_identity` joins
-what somebody is there to the account that they are signed in to, unless it is another person's (`IdentityTaken`), and
-`remove_identity` takes it away; `identity_handle` names it in forms. `config.add_sign_in_way` puts a `SignInWay` on the
-sign-in page; the page that it leads to reads its `Purpose` with `read_purpose`, whose `requester_of` says who asks, and
-ends with `begin_and_go_on`, or `go_on` where somebody is signed in. `browser_handle` marks the `Browser`, and `is_marked`
-says whether it is the same one. `verify_for_us` verifies a token that the other server made for this one. `THROUGH` is
-where a session has who vouched, and `end_through` ends what came through that server.
+For people who sign in at another server (`identity_decision`): `VouchedIdentity` is the verified identity there, and
+`joined_user` returns the user to whom it is joined. `sign_in_vouched` begins a session, or raises `SignInRefused`;
+`join_identity` joins the identity to the account in which the person is signed in, unless it belongs to somebody else
+(`IdentityTaken`); `remove_identity` removes it; `identity_handle` names it in forms. `config.add_sign_in_way` adds a
+`SignInWay` to the sign-in page; its page reads the `Purpose` of the sign-in with `read_purpose`, finds the application that
+asks with `requester_of`, and ends with `begin_and_go_on`, or with `go_on` if somebody is signed in already.
+`browser_handle` marks the `Browser`, and `is_marked` says whether it is the same one. `verify_for_us` verifies a token that
+the other server made for this one. `THROUGH` is the member of a session's details that names the other server, and
+`end_through` ends everything that came through that server.
 
-For how often (`rate_decision`): `Counted` is what the engine asks about, a `RateStep` what is to be done, and `Wait` goes
-into a `deny`. An endpoint of a plugin asks with `claim_rate`; `SELF_REGISTERED` is the one client that all clients are
-which registered themselves. A plugin with `is_shared` and the methods `table`, `usage` (of `Usage`) and `lift` is shown
-by `authserver limits`. `network_of` says what counts as one source.
+For limits (`rate_decision`): `Counted` is the kind of action, a `RateStep` says what to do, and `Wait` goes into a `deny`.
+An endpoint of a plugin asks with `claim_rate`, and takes a claim back with `give_back_rate`; all clients that registered
+themselves count as one client, `SELF_REGISTERED`. `authserver limits` shows a plugin with `is_shared` and the methods
+`table`, `usage` (of `Usage`) and `lift`. `network_of` returns the network that counts as one source.
 
 For registrations (`registration_decision`): an `InitialAccessToken` names a policy. A plugin with such policies has a
-method `registration_policies` that returns their names, and refuses a token of another one as
+method `registration_policies` that returns their names, and refuses a token with another policy with the reason
 `REGISTRATION_POLICY_UNKNOWN`.
 
 For scripts of other origins (`origin_decision`): `origin_problem` says why a text cannot be an origin.
@@ -76,97 +79,98 @@ For scripts of other origins (`origin_decision`): `origin_problem` says why a te
 For client metadata (`client_metadata`): `read_flag` reads a member that is true or false, `link_problem` says why a text
 cannot be an https address, and `InvalidClientMetadata` refuses one.
 
-For clients that are kept elsewhere (`find_client`): `describe_elsewhere` makes one of the metadata that another place has
-of it, within limits and on the floor of registrations; `read_metadata` only checks the form, `link_problem`,
-`fetched_problem` and `is_loopback` say what an address is, and `InvalidClient` refuses it.
+For clients that are kept elsewhere (`find_client`): `describe_elsewhere` makes a client from the metadata that another
+place has, within limits and with the rules of registration; `read_metadata` only checks the form; `link_problem`,
+`fetched_problem` and `is_loopback` check an address; and `InvalidClient` refuses the client.
 
-For registrations: `expand_registration` adds members to what a client sends, and a `Welcome` is the answer of
-`registration_response`. `update_registration` and `remove_registration` are for a client that has proven who it is: they
-judge and write what it may change of itself, and `as_managed` notes that it did; `AccessDenied` says that it may not, and
-`ChangedMeanwhile` that somebody else changed it. `read_object` reads the members that it sends, `is_secret_of` compares a
-secret among them, and `describe_registration` gives those in effect.
-`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`;
-`is_same_algorithm` knows that two of these names are of one algorithm.
+For registrations: `expand_registration` adds members to those that a client sends, and a `Welcome` is the answer of
+`registration_response`. `update_registration` and `remove_registration` are for a client that has authenticated: they check
+and write its changes to its own registration, and `as_managed` notes that it changed itself; `AccessDenied` says that it
+may not, and `ChangedMeanwhile` that somebody else changed it. `read_object` reads the members that it sends, `is_secret_of`
+compares a secret among them, and `describe_registration` returns the registered ones.
+`verify_statement` verifies a software statement, and `TRUSTED_ALGORITHMS` are the algorithms of `TrustedKeys`;
+`is_same_algorithm` says whether two of these names mean the same algorithm.
 
-For endpoints (`config.add_endpoint` in `includeme`): a `Route` gives the path of one, its kind of response (`Medium`)
-and the web `Origins` that may read it; one that answers JSON has a transaction of its own, which ends with its view, and
-a page has that of `request.tm`; `EventType` has the types of the events of its refusals. `read_form` reads the
-form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client as
-the token endpoint does; an endpoint that asks plugins afterwards calls `proven_client`, and claims the `uses` at the end.
-`json_response` makes a response, and an `OAuthError` becomes an error in the medium of the
-endpoint; `TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the
-Authorization header of the caller, `find_issued` finds the `Issued` behind it, and `InvalidToken` refuses it.
+For endpoints (`config.add_endpoint` in `includeme`): a `Route` has the path of the endpoint, its kind of response
+(`Medium`) and the web `Origins` that may read it. An endpoint that answers JSON has a transaction of its own, which ends
+with its view; a page has that of `request.tm`. `EventType` has the types of the events of its refusals. `read_form` reads
+the form of a `Request`, `read_json` its JSON body and `read_query` its address. `authenticate` authenticates its client
+as the token endpoint does; an endpoint that asks plugins afterwards calls `proven_client`, and claims the `uses` at the
+end. `json_response` makes a response, and an `OAuthError` becomes an error in the medium of the endpoint;
+`TemporarilyUnavailable` says that trying again may help. `read_bearer` reads an access token from the Authorization
+header of the caller, `find_issued` finds the stored token (`Issued`), and `InvalidToken` refuses it.
+
 A page for signed-in people (`personal` in its `Route`) reads its address with `read_page_query` and its form with
-`read_own_form`, whose token is the `session_token`; `see_login` sends strangers to sign in and back, `see_other` sends
-elsewhere, `own_url` is the address of a page, and a `PageError` is shown as one. `config.add_account_tab` puts one into
-people's accounts, and `account_page` renders it with the links to the others. `display_host`, `origin_of` and
-`form_target` say of a redirect URI what a page may show, which origin that is, and where a form may go.
-A page that ends the session of its browser does so with `sign_out_here`; `session_handle` is what that session is called
-outside, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own` redirects to a page of
-this server, and `in_words` translates why something is refused. Where a form leads on to an application, its page says so
-with `let_forms_lead_on`, and its answer is that of `lead_on`; `with_query` adds parameters to an accepted address.
-`InsufficientScope` refuses a token that has not the scope which is needed, with its challenge.
-`config.add_cross_origin_headers` allows more headers to other origins. `config.add_well_known` adds a document about the
-issuer at its well-known address; `metadata_document` answers with the server metadata, whose operation is
-`METADATA_DOCUMENT`.
+`read_own_form`, whose token is the `session_token`; `see_login` sends other people to sign in and back, `see_other`
+redirects to another address, `own_url` returns the address of a page, and a `PageError` is shown as a page.
+`config.add_account_tab` adds a page to people's accounts, and `account_page` renders it with links to the others. For a
+redirect URI, `display_host` returns the text that a page may show, `origin_of` the origin, and `form_target` the target
+for `form-action`. A page that ends the session of its browser calls `sign_out_here`; `session_handle` is the public
+handle of that session, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own` redirects
+to a page of this server, and `in_words` translates the reason of a refusal. If a form leads to an application, its page
+calls `let_forms_lead_on`, and its answer is that of `lead_on`; `with_query` adds parameters to an accepted address.
+`InsufficientScope` refuses a token without the needed scope, with a challenge. `config.add_cross_origin_headers` allows
+more headers to other origins. `config.add_well_known` adds a document about the issuer at its well-known address;
+`metadata_document` answers with the server metadata, whose operation is `METADATA_DOCUMENT`.
 
 For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
 `NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
 `read_json_object` reads an object strictly, `object_schema` is the schema of one, and `or_not_modified` answers 304. A
-plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer; one that lets
-members of groups administer names them in a mapping `operator_groups`, so that no lesser operator gets at their accounts.
-`describe_issued` says of a token what introspection says. What operators do is in `authserver.administration`.
+plugin that serves a resource itself declares it in a mapping `own_resources`, by the path below the issuer. A plugin with
+which members of groups administer this server names the groups in a mapping `operator_groups`, so that operators with
+fewer rights cannot take over their accounts. `describe_issued` returns the introspection of a token. The acts of operators
+are in `authserver.administration`.
 
 For requests as a whole (`observe_request`): a `Timeline` has the ids of a request, how it was answered, and the work for
-it, each piece a `Span` of its `SpanKind`.
+it, in which each `Span` has its `SpanKind`.
 
-For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` says what the endpoint takes, answers and
-refuses with, each `Parameter` with its JSON Schema. What a plugin adds to operations of others it declares in a class
-variable `described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are what an
-authorization request has and is refused with, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` what a grant type may take,
-`CLIENT_METADATA` what a client says of itself and `CLIENT_INFORMATION` what it is told, `Bearer` is a kind of bearer token,
-and `FLAG` and `TEXT` are the schemas of a member that is true or false, and of a text that is not empty.
+For the OpenAPI document (`authserver openapi`): the `Operation` of a `Route` describes the requests, answers and errors of
+the endpoint; each `Parameter` has its JSON Schema. Additions of a plugin to other operations are in its class variable
+`described`, a mapping of `Described`. `AUTHORIZATION_REQUEST` and `AUTHORIZATION_ERRORS` are the parameters and the errors
+of an authorization request, `SCOPE_PARAMETER` and `RESOURCE_PARAMETER` are parameters for grant types, `CLIENT_METADATA` is
+the metadata that a client sends, and `CLIENT_INFORMATION` the metadata that it gets back; `Bearer` is a kind of bearer
+token, and `FLAG` and `TEXT` are the schemas of a member that is true or false, and of a text that is not empty.
 
 For authorization requests (`expand_authorization_request`): `Expanded` is the answer, `check_request` makes all checks
-that do not depend on a user; `engine.ring` seals, `to_text` and `from_text` convert what is sealed.
+that do not depend on a user; `engine.ring` seals, and `to_text` and `from_text` convert sealed bytes.
 
-For small records that expire (`engine.stores.kept`): `Kept` is one; its kind is a name that the plugin chooses, its
-`digest` is that of a `new_credential` or of another text, and `well_formed` refuses, without a look into the database,
-what this server cannot have made.
+For small records that expire (`engine.stores.kept`): a `Kept` has a kind, which is a name that the plugin chooses, and a
+`digest`, which is that of a `new_credential` or of another text. `well_formed` refuses a credential that this server cannot
+have made, without a query to the database.
 
-For mail (`send_mail`): a `Mail` is what to send, `MailFailed` says that it was not sent, and whether trying again is of no
-use; `mail_address_problem` says why a text cannot be an address.
+For mail (`send_mail`): a `Mail` is the message, `MailFailed` says that it was not sent, and whether it is of no use to try
+again; `mail_address_problem` says why a text cannot be an address.
 
 For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
-document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, by
-its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL of the operator's, which may
+document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, with
+its `FetchProblem`. `post` sends something to such a URL and returns the `Reply`. For a URL that the operator set, which may
 be inside the operator's network, make a `Service` in `prepare`.
 
-For methods of client authentication (`client_proofs`): a `ClientProof` says how clients prove who they are, `InvalidClient`
-refuses one, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
+For methods of client authentication (`client_proofs`): a `ClientProof` checks the proof of a client, `InvalidClient`
+refuses it, and `is_used` says early that a `SingleUse` was used before. `verify_assertion`, `single_use` and `TrustedKeys`
 are for assertions that clients sign.
 
-For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` says what they mean, and returns a
-`Vouched`; `issuer_options` reads what the entry of an issuer, a `TrustedIssuer`, says to the profile. `vouched_user` and
-`new_vouched_user` tie a person to issuer, tenant and subject; `scope_set` reads a `scope`.
+For assertions of trusted issuers (`assertion_profiles`): an `AssertionProfile` gives them a meaning, and returns a
+`Vouched`; `issuer_options` reads the options for the profile in the entry of an issuer, a `TrustedIssuer`. `vouched_user`
+and `new_vouched_user` join a person to issuer, tenant and subject; `scope_set` reads a `scope`.
 
-For types of tokens that clients exchange (`exchangeable_tokens`): an `ExchangeableToken` says how one is read, and returns
-a `Presented`, and how one is made, as the `OtherToken` of an `Issue`; `parent_of_grant` and `parent_of_token` look at all
-that must be live.
+For types of tokens that clients exchange (`exchangeable_tokens`): an `ExchangeableToken` reads such a token, and returns a
+`Presented`, or makes one, as the `OtherToken` of an `Issue`; `parent_of_grant` and `parent_of_token` check everything that
+must be live.
 
-For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` says all that is kept of an `Event`, and a
-`Service` sends it. The sessions that ended are the `ENDED_SESSIONS` of its details, by their handles; what is to be read or
-kept besides is in the transaction of a `Begin`, and a `GrantFilter` says which grants are meant.
+For events that are sent elsewhere (`observe`, `deliver`): `event_as_json` returns all members of an `Event`, and a
+`Service` sends it. The handles of the sessions that ended are the `ENDED_SESSIONS` of its details. To read or keep
+something else, use the transaction of a `Begin`; a `GrantFilter` selects grants.
 
-For response modes (`response_modes`): a `Respond` makes the HTTP response. For what people agree to (`grant_details`):
-`AuthenticationRefused` refuses who is signed in, with a code for the client. For what clients are told of people
+For response modes (`response_modes`): a `Respond` makes the HTTP response. For agreements (`grant_details`):
+`AuthenticationRefused` refuses the signed-in person, with an error code for the client. For claims about people
 (`person_claims`): a `ServerError` says that a plugin is at fault.
 
 For keys that clients prove (`token_binding`): `Binding` is the answer; `read_jws` parses a JWS, and `foreign_key` reads
 the key that signed it. Something that may be used only once is a `SingleUse` among the `uses` of a `Binding` or an
 `Issue`: the server claims it when it issues, after the last question to a plugin. An endpoint of a plugin asks for the
-key with `proven_key`, and claims with `claim`. Refuse what is not stored and is not `of_this_generation`: it was made
-before the database was restored.
+key with `proven_key`, and claims with `claim`. Refuse a single use that is not stored and not `of_this_generation`: it may
+have been used before the database was restored.
 """
 
 from authserver.engine.asking import OFFLINE_ACCESS, allowed_resources, allowed_scopes, requested_scopes

@@ -1,7 +1,7 @@
-"""All the hooks. Where deployers want different answers, the engine asks one of these.
+"""All the hooks: the questions that the engine asks plugins, because deployers want different answers.
 
 A deciding hook returns `allow(reason, value)`, `narrow(reason, value)`, `deny(reason)` or None ("not
-mine"). Any deny refuses, every narrowing narrows, the first allow gives the value, silence refuses.
+mine"). One deny refuses, each narrowing applies, the first allow gives the value, and silence refuses.
 Plugins are asked in the order of the INI; an implementation may take fewer arguments than the hook has.
 """
 
@@ -157,7 +157,7 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
     silence="refused with invalid_scope",
     narrows=True,
     remedy=(
-        "the request must name a scope; or one that the client is registered for must be a default: list scopes_default in "
+        "the request must name a scope; or a scope of the client's registration must be a default: list scopes_default in "
         "authserver.plugins and name the scope in authserver.plugin.scopes_default.scopes"
     ),
 )
@@ -178,7 +178,7 @@ def scope_decision(
         grant_type: `authorization_code` also while the user is still being asked.
         requested: the scopes of the request, in order; empty when it named none.
         resources: the canonical resources of the request.
-        registered: what the INI and the database say of them, without those of which neither says anything.
+        registered: their entries in the INI or the database; a resource without an entry is missing here.
 
     Answers:
         allow(reason, scopes): these. The engine still removes those that were not requested or not registered.
@@ -218,7 +218,8 @@ def resource_decision(
         client: the client that asks.
         resource: an absolute URI without fragment, scheme and host in lower case; None when the
             request names none, which asks for the default.
-        registered: what the INI or the database says of it, of the default if `resource` is None; None: nothing.
+        registered: its entry in the INI or the database, or the entry of the default if `resource` is None; None if it
+            has no entry.
 
     Answers:
         allow(reason, resource): it may; the value becomes the audience.
@@ -249,7 +250,7 @@ def authentication_decision(
 ) -> Decision[AuthenticationStep | SignIn] | None:
     """What an authorization request demands of the user's sign-in.
 
-    Asked for each authorization request at each of its steps, also before anybody has signed in.
+    Asked at each step of each authorization request, also before anybody has signed in.
 
     Arguments:
         client: the client that asks.
@@ -264,13 +265,14 @@ def authentication_decision(
         allow(reason, step): an `AuthenticationStep`. `GO_ON` has the same effect as silence. `SIGN_IN_AGAIN` shows the
             sign-in page even to somebody who is signed in; a sign-in since the request began is enough, so nobody is
             asked for a second one. If another person signs in instead, the request starts again for them. A `SignIn` says
-            more than a step: why, which level the sign-in reached, and whether a page may or must be shown. What one
-            plugin demands counts, whatever others say.
-        deny(reason, error_code): refuse; the client gets this error code, `access_denied` without one, and the user
-            sees no page, unless the client registered itself. Not even then if the request may show none: a plugin says
-            that it is `silent`, or the code is one that only such a request gets, such as `login_required`.
-            A plugin that makes requests silent has a mapping `silences`: what does so, and why. Then the account page says
-            of clients that registered themselves that they may get again what was agreed to.
+            more than a step: why, which level the sign-in reached, and whether a page may or must be shown. A demand of
+            one plugin counts, whatever the others answer.
+        deny(reason, error_code): refuse; the client gets this error code, or `access_denied` if there is none. The user
+            sees no page, unless the client registered itself. Even then there is no page if the request may show none:
+            a plugin says that it is `silent`, or the code is one that only such a request gets, such as `login_required`.
+            A plugin that makes requests silent has a mapping `silences`, from each parameter that does so to the
+            reason. Then the account page says of clients that registered themselves that they may get again, without a
+            question, what was agreed to.
         None: not mine.
 
     Nobody: a user who is not signed in must sign in.
@@ -307,8 +309,8 @@ def consent_decision(
         user: who is signed in.
         scopes: what would be granted.
         resources: for which resources.
-        remembered: what this user last agreed to for this client; None when nothing is remembered, and when the client has
-            another name, or a redirect URI more, than the user agreed to.
+        remembered: what this user last agreed to for this client; None when nothing is remembered, or when the client's
+            name changed or a redirect URI was added after the user agreed.
 
     Answers:
         allow(reason): go on without a consent page. The engine still asks when nothing proves the identity of the
@@ -334,7 +336,7 @@ def consent_decision(
     LoginQuestion,
     silence="refused",
     remedy=(
-        "nobody here has that user name, or the person has no password here: `authserver user list` shows everybody, "
+        "no person here has that user name, or the person has no password here: `authserver user list` shows everybody, "
         "`authserver user add NAME` adds a person, `authserver user password NAME` sets a password; or list the plugin that "
         "signs such people in in authserver.plugins"
     ),
@@ -344,8 +346,8 @@ def login_decision(
 ) -> Decision[Identity] | None:
     """Who is signing in.
 
-    Asked when somebody sends the sign-in form, and also before the form is shown, with nothing typed: a policy that
-    recognises a person by the request alone answers then.
+    Asked when somebody sends the sign-in form. Asked also before the form is shown, with an empty name and password: a
+    policy that recognises a person by the request alone answers then.
 
     Arguments:
         username: as typed, normalised; empty when nothing was typed, or something that cannot be a user name.
@@ -376,27 +378,27 @@ def login_decision(
 @deciding(
     IdentityQuestion,
     silence="refused",
-    remedy="list a plugin in authserver.plugins that says who somebody is for whom the other server vouches",
+    remedy="list a plugin in authserver.plugins that says which person here belongs to a sign-in at the other server",
 )
 def identity_decision(
     provider: str, issuer: str, claims: Mapping[str, Any], user: User | None
 ) -> Decision[Identity] | None:
-    """Which person here somebody is for whom another server vouches, and in which groups.
+    """Which person here has signed in at another server, and which groups the person is in.
 
-    Asked at each sign-in through another server, when what it says was verified. The plugin for such sign-ins answers as
-    its settings say; one that is listed before it answers first.
+    Asked at each sign-in through another server, after its ID token was verified. The plugin for such sign-ins answers as
+    its settings say; a plugin that is listed before it answers first.
 
     Arguments:
         provider: the name of that server in the settings.
-        issuer: what it calls itself.
-        claims: what it says of the person: `sub` and all others, as JSON.
+        issuer: the issuer identifier of that server.
+        claims: what that server says of the person: `sub` and all other claims, as JSON.
         user: the person here to whom `issuer` and `sub` are joined; None for somebody who was never here.
 
     Answers:
-        allow(reason, identity): this is who it is. Its `username` and `display_name` count only for somebody who was never
-            here; the name joins nobody: if a person has it already, nobody is signed in. A group whose members administer
-            this server is neither given nor taken away, unless the settings of that server name it.
-        deny(reason): nobody is signed in, and nobody is made.
+        allow(reason, identity): it is this person. The `username` and `display_name` count only for somebody who was never
+            here; they never join somebody to an existing person: if the user name is taken, nobody is signed in. A group
+            whose members administer this server is neither given nor removed, unless the settings of that server name it.
+        deny(reason): nobody is signed in, and no user is created.
         None: not mine.
 
     Nobody: refused.
@@ -426,23 +428,23 @@ def registration_decision(
 ) -> Decision[ClientMetadata] | None:
     """Whether a client may register itself (RFC 7591), and with which metadata.
 
-    Asked again, with all of its metadata, when a client changes its registration: it cannot come to more than it could
-    register now.
+    Asked again, with all of its metadata, when a client changes its registration: so a change cannot give a client more
+    than a new registration would.
 
     Arguments:
-        metadata: what it asks for. Only the form was checked: it may name grant types and scopes that are not
-            offered, and redirect URIs that cannot be registered.
-        bearer: the initial access token it sent, if any; None when it changes its registration.
-        token: what is stored of that token, if it was made by `authserver initial-token add` and can be used; its `policy`
+        metadata: the metadata that the client asks for. Only the form was checked: it may name grant types and scopes
+            that are not offered, and redirect URIs that cannot be registered.
+        bearer: the initial access token that the client sent, if any; None when it changes its registration.
+        token: the record of that token, if it was made by `authserver initial-token add` and can be used; its `policy`
             says what its clients may be, and its `clients` how many there are already. The server counts its use.
         source: the network address that the request came from.
-        client: as it is registered now, when it changes its registration; its `registration_reasons` are those for which
-            policies let it register. None for a new client.
+        client: the client as it is registered now, when it changes its registration; its `registration_reasons` are those
+            for which policies let it register. None for a new client.
 
     Answers:
         allow(reason, metadata): it may, with this metadata. The engine leaves out what is not offered and the
-            redirect URIs that no policy accepts, and refuses what is dangerous. What a policy adds to the `details` is
-            JSON, under names that the core does not use.
+            redirect URIs that no policy accepts, and refuses dangerous metadata. A policy may add JSON to the `details`,
+            under names that the core does not use.
         deny(reason): it may not: 401 when the reason is `INITIAL_ACCESS_TOKEN_REQUIRED` or
             `REGISTRATION_POLICY_UNKNOWN` (403 when it changes its registration), else `invalid_client_metadata`.
         None: not mine.
@@ -475,7 +477,7 @@ def introspection_decision(
     Arguments:
         caller: the client that asks; authenticated, and not public.
         token: the facts of the token, without its text; it is active.
-        registered: what the INI and the database say of its audience, without resources of which neither says anything.
+        registered: the entries of its audience in the INI or the database; a resource without an entry is missing here.
 
     Answers:
         allow(reason): it may. The engine still shows a refresh token only to its own client.
@@ -507,15 +509,15 @@ def origin_decision(origin: str, endpoint: str, registered: bool) -> Decision[No
     """Whether programs of this web origin may read the answers of an endpoint that clients call (CORS).
 
     Asked for each request with an `Origin`, preflights included, at endpoints with `Origins.CLIENTS` such as the token
-    endpoint, when the answer is made: a refusal keeps browsers from showing it to the script, and changes nothing else.
-    So it is not recorded with the event of the request.
+    endpoint, when the answer is made: a refusal keeps browsers from showing the answer to the script, and changes nothing
+    else. Therefore it is not recorded with the event of the request.
 
     Arguments:
-        origin: as browsers send it; well formed, and never `null`. It has https, http and a loopback host, or a scheme of
-            browser extensions or of an application.
+        origin: as browsers send it; well formed, and never `null`. Its scheme is https, or http with a loopback host, or
+            the scheme of browser extensions or of an application.
         endpoint: the name of the route.
-        registered: whether an enabled client registered a redirect URI of this origin; of a loopback origin, with any
-            port. A source that asked with too many origins which were refused gets no new one looked up.
+        registered: whether an enabled client registered a redirect URI of this origin; for a loopback origin, with any
+            port. After too many refused origins from one source, new origins from it are not looked up, and this is False.
 
     Answers:
         allow(reason): they may; without cookies, which these endpoints do not read.
@@ -554,22 +556,22 @@ def rate_decision(
     """Whether somebody does something too often.
 
     Arguments:
-        counted: what they do.
-        step: CLAIM: count it, if no limit forbids it; several limits count together or not at all. CHECK: count
-            nothing. GIVE_BACK: what the same question claimed turned out well, so take it off; the answer does not matter.
+        counted: the kind of action that is counted.
+        step: CLAIM: count the action, if no limit forbids it; several limits count together or not at all. CHECK: count
+            nothing. GIVE_BACK: the action that was claimed turned out well, so subtract it; the answer does not matter.
         endpoint: the name of the route.
         source: the network address that the request came from.
-        client_id: of a known client: the authenticated one, or the one in whose name an authentication failed. With a
-            request in advance, clients that registered themselves are one client.
+        client_id: the id of a known client: the authenticated one, or the one in whose name an authentication failed. For
+            requests in advance, all clients that registered themselves count as one client.
         account: the user name that somebody signs in with; an unknown one is replaced by `unknown-` and a digest, since it
             may be a password in the wrong field. Empty where nobody signs in, or the text cannot be a user name.
-        device_id: of the browser, if this user signed in there before.
+        device_id: the id of the browser, if this user signed in there before.
         grant_id: the grant that a token request is for, unless it makes a new one.
 
     Answers:
         allow(reason): they do not. The effect is that of None, but it is recorded with the event of the request.
-        deny(reason, wait=Wait(seconds)): they do; the client gets 429 with `Retry-After`. Without a wait it is told to
-            wait for a minute. With `leaves_event=False` the refusal is only logged.
+        deny(reason, wait=Wait(seconds)): they do; the client gets 429 with `Retry-After`. Without a `wait`,
+            `Retry-After` is one minute. With `leaves_event=False` the refusal is only logged.
         None: not too often, or not mine.
 
     Nobody: there is no limit.
@@ -598,8 +600,8 @@ def find_client(engine: Engine, client_id: str) -> Client | None:
     Answers:
         The client, with digests of its secrets if it has any; all rules for stored clients apply to it.
         An OAuth error that it raises ends the request: `InvalidClient` if there is such a client elsewhere and it is not
-            accepted, which the authorization endpoint shows on a page; `TemporarilyUnavailable` if that cannot be known
-            now.
+            accepted, which the authorization endpoint shows on a page; `TemporarilyUnavailable` if the plugin cannot know
+            that now.
         None: not mine.
 
     Nobody: there is no such client.
@@ -618,8 +620,8 @@ def find_client(engine: Engine, client_id: str) -> Client | None:
 def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expanded | None:
     """The authorization request that these parameters refer to, if they only refer to one.
 
-    Asked before anything else is checked. While the request is pending it is asked again only if the answer had
-    a `reference`: to expand that.
+    Asked before anything else is checked. While the request is pending, the hook is asked again only if the answer had
+    a `reference`, to expand that reference.
 
     Arguments:
         engine: of this request.
@@ -651,8 +653,8 @@ def scopes() -> Mapping[str, str] | None:
     """Scopes to add to those of `authserver.scopes`. Asked once, at start.
 
     Answers:
-        A mapping of scope names to the sentences of the consent page. A scope that exists already stops
-            the start with both plugins named, and so do scopes that do not all fit into one request.
+        A mapping of scope names to the sentences of the consent page. The start stops if a scope exists already, with a
+            message that names both plugins, or if the scopes do not all fit into one request.
         None: nothing to add.
 
     Nobody: the scopes of the setting only.
@@ -718,14 +720,14 @@ def grant_types() -> Mapping[str, Redeem] | None:
 def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
     """Profiles of the assertions that trusted issuers sign (RFC 7523, 2.1). Asked once, at start.
 
-    With the first profile the server offers the grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`. The entry of an
-    issuer names its profile (`authserver issuer add`), and the server holds everything else that the entry says.
+    If there is at least one profile, the server offers the grant type `urn:ietf:params:oauth:grant-type:jwt-bearer`. The
+    entry of an issuer names its profile (`authserver issuer add`), and the server enforces everything else in the entry.
 
     Answers:
         A mapping of the names of profiles to an `AssertionProfile` each. Its `accept` takes the engine, the client, the
-            entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom it is
-            about, and the most that may come of it; or it raises an OAuth error. A name that exists already stops the
-            start, and so does an issuer that two plugins list.
+            entry and the claims of an assertion that was verified, writes nothing, and returns a `Vouched`: whom the
+            assertion is about, and the most that it may give; or it raises an OAuth error. A name that exists already
+            stops the start, and so does an issuer that two plugins list.
         None: nothing to add.
 
     Nobody: the grant type is not offered.
@@ -742,14 +744,14 @@ def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
 
 @contributing(Mapping)
 def exchangeable_tokens() -> Mapping[str, ExchangeableToken] | None:
-    """Types of tokens that clients exchange for others, or get by that (RFC 8693). Asked once, at start.
+    """Types of tokens that clients may exchange for others, or get in exchange (RFC 8693). Asked once, at start.
 
-    They are asked for by the plugin of that grant type; without it they do nothing.
+    The plugin of the token exchange uses them; without that plugin they do nothing.
 
     Answers:
         A mapping of the names of types (RFC 8693, 3), which are URIs, to an `ExchangeableToken` each. Its `read` takes the
             engine, the client and the text of a token, writes nothing, and returns a `Presented`: what the token stands for
-            at this moment, and what limits it; or it raises InvalidRequest. Its `make` takes such a `Presented`, too, and
+            at this moment, and what limits it; or it raises InvalidRequest. Its `make` also takes a `Presented`, and
             returns an `Issue`. A name that exists already stops the start.
         None: nothing to add.
 
@@ -769,15 +771,15 @@ def exchangeable_tokens() -> Mapping[str, ExchangeableToken] | None:
 def client_proofs() -> Mapping[str, ClientProof] | None:
     """Methods of client authentication with a proof that is checked with the engine, such as a signed assertion.
 
-    Asked once, at start. A client that is registered for such a method is authenticated only if it proves itself so;
+    Asked once, at start. A client that is registered for such a method is authenticated only with such a proof;
     `client_auth_decision` is asked afterwards, with `is_proven`. A plugin that offers the method says so in
     `server_metadata`.
 
     Answers:
         A mapping of methods to a `ClientProof` each. Its `prove` writes nothing, and returns a tuple of what the proof
-            uses up, empty for nothing; it raises `InvalidClient` if nothing is proven, and `TemporarilyUnavailable` if
-            that cannot be known now. Its `check` raises `InvalidClientMetadata` for a client that could not prove
-            anything. A method that exists already stops the start.
+            uses up, empty for nothing; it raises `InvalidClient` if the proof is missing or wrong, and
+            `TemporarilyUnavailable` if it cannot be checked now. Its `check` raises `InvalidClientMetadata` for a client
+            that could never give a proof. A method that exists already stops the start.
         None: nothing to add.
 
     Nobody: clients authenticate by secret, by what a policy sees in the headers, or not at all.
@@ -797,14 +799,15 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
     """Members of client metadata to store (RFC 7591, 2). Asked once, at start.
 
     A client registers itself with them, and an operator sets them with `--metadata` of `authserver client add` and
-    `authserver client edit`. What is stored is in `Client.details` under the same name, and is shown with the client.
+    `authserver client edit`. The stored value is in `Client.details` under the same name, and is shown with the client.
 
     Answers:
         A mapping of names to functions. Each takes the name and the JSON value that was sent, and returns the JSON
             value to store, or None to store nothing; given the stored value, it must return the same. It raises
-            `InvalidClientMetadata` for what cannot be registered. A name that exists already stops the start.
-            Those in `proven_at_registration`, a mapping of the plugin that says for each what proves it, are ignored in
-            what another place says of a client (`describe_elsewhere`), where `expand_registration` proves nothing.
+            `InvalidClientMetadata` for a value that cannot be registered. A name that exists already stops the start.
+            A plugin may have a mapping `proven_at_registration`, from members to what proves them. Such members are
+            ignored in metadata of a client that is kept elsewhere (`describe_elsewhere`), because `expand_registration`
+            proves nothing there.
         None: nothing to add.
 
     Nobody: the members of the core only; all others are ignored.
@@ -823,13 +826,13 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
 def expand_registration(
     engine: Engine, sent: Mapping[str, Any], client: Client | None
 ) -> Mapping[str, Any] | None:
-    """Members that take the place of those that a client sent to register itself, before anything of them is checked.
+    """Members that replace those that a client sent to register itself, before anything of them is checked.
 
-    Asked for each registration of a client by itself, and for each change that it makes to its registration.
+    Asked each time a client registers itself or changes its registration.
 
     Arguments:
         engine: of this request.
-        sent: the members of the JSON object, none of them empty; nothing else was checked.
+        sent: the members of the JSON object; none of them is empty, and nothing else was checked.
         client: the registered client, if it changes its registration; None for a new one.
 
     Answers:
@@ -853,7 +856,7 @@ def expand_registration(
 
 @contributing(Welcome, timed=True, declared="registration_members", reserved=CORE_MEMBERS)
 def registration_response(engine: Engine, client: Client) -> Welcome | None:
-    """What to tell a client that registers itself, beside what it is registered with (RFC 7591, 3.2.1).
+    """What to tell a client that registers itself, in addition to its metadata (RFC 7591, 3.2.1).
 
     Asked when everything was checked, before the client is stored.
 
@@ -867,7 +870,7 @@ def registration_response(engine: Engine, client: Client) -> Welcome | None:
             A member that is not declared is a fault: nothing is registered.
         None: nothing to add.
 
-    Nobody: what is registered, and a secret if the client has one.
+    Nobody: the response has the registered metadata, and a secret if the client has one.
 
     Example::
 
@@ -894,10 +897,10 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
     Answers:
         A mapping for the `details` of the code. A plugin declares its names in `details`, so that two plugins
             with the same name stop the start. `cnf` binds the code to a key: the token request must prove it
-            (`token_binding`). One that is declared in `replaces_pkce`, a mapping of such names to why that is so,
-            protects the code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1).
-            One that is declared in `waives_pkce` lets any client do without, and protects nothing: the plugin says
-            so in `insecure`, so that production refuses it.
+            (`token_binding`). A detail that is declared in `replaces_pkce`, a mapping of names to reasons, protects the
+            code as PKCE does: then a confidential client needs no `code_challenge` (OAuth 2.1, 7.5.1). A detail that is
+            declared in `waives_pkce` lets every client omit `code_challenge`, and protects nothing: the plugin must say
+            so in `insecure`, so that a production server refuses it.
         An OAuth error that it raises goes to the client.
         None: nothing to store.
 
@@ -918,21 +921,21 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
 
 @contributing(Mapping, timed=True, declared="implied", reserved=CORE_PARAMETERS)
 def implied_parameters(client: Client, parameters: Parameters) -> Mapping[str, str] | None:
-    """Parameters of an authorization request that count although it does not send them.
+    """Parameters of an authorization request that count although the client did not send them.
 
-    Such as a default that its client is registered with, or what another parameter says. Asked whenever a request is
-    checked, before anything else of it but its client and its redirect URI.
+    An example is a default from the registration of the client, or a value that follows from another parameter. Asked
+    whenever a request is checked, after its client and its redirect URI and before everything else.
 
     Arguments:
         client: the client that asks.
         parameters: of the authorization request; none but `resource` is repeated.
 
     Answers:
-        A mapping of parameters. Those that the request sends itself count first. A plugin declares their names in
+        A mapping of parameters. A parameter that was sent replaces an implied one. A plugin declares their names in
             `implied`, so that two plugins with the same name stop the start; those of the core cannot be implied.
         None: nothing to add.
 
-    Nobody: what was sent counts.
+    Nobody: the parameters count as they were sent.
 
     Example::
 
@@ -955,7 +958,7 @@ def grant_details(
     scopes: tuple[str, ...],
     parameters: Parameters,
 ) -> Mapping[str, Any] | None:
-    """What to keep of an authorization request with what its user agrees to, as long as that lasts.
+    """What to keep of an authorization request with the grant, as long as the grant lasts.
 
     Asked at each step once somebody is signed in, when everything else was checked; and when another grant type makes a
     grant for a person.
@@ -964,15 +967,15 @@ def grant_details(
         engine: of this request.
         client: the client that asks.
         user: who is signed in.
-        acr: the level that their sign-in reached, if a policy says (RFC 9470).
+        acr: the level that their sign-in reached, if a policy says so (RFC 9470).
         scopes: what would be granted.
-        parameters: of the authorization request, with those that it implies; none but `resource` is repeated. There are
-            none where a grant is made in another way.
+        parameters: of the authorization request, with the implied ones; none but `resource` is repeated. Empty if the
+            grant comes from another grant type.
 
     Answers:
         A mapping for the `details` of the grant. A plugin declares its names in `grant_members`, so that two plugins
-            with the same name stop the start. `subject` is what tokens of this grant call the user (`sub`), in place of
-            the id of the user.
+            with the same name stop the start. `subject` is the `sub` in tokens of this grant, in place of the id of the
+            user.
         An OAuth error that it raises goes to the client.
         None: nothing to keep.
 
@@ -993,7 +996,7 @@ def grant_details(
 
 @contributing(Mapping)
 def response_modes() -> Mapping[str, Respond] | None:
-    """Ways for an authorization response to get to its client, beside the query of its redirect URI. Asked once, at start.
+    """Ways to send an authorization response to its client, beside the query of its redirect URI. Asked once, at start.
 
     Answers:
         A mapping of values of `response_mode` to functions. Each takes the web request, the redirect URI and a mapping of
@@ -1030,15 +1033,16 @@ def token_binding(
         engine: of this request; its `caller` has the headers, and the URL of the endpoint.
         client: the client that asks; authenticated.
         parameters: of this request.
-        grant: what was agreed; None if no token is issued yet: then no key need be proven.
-        spends: the code or refresh token that is spent, if any. The engine compares the key that it is bound to.
+        grant: what was agreed; None if no token is issued yet: then a key need not be proven.
+        spends: the code or refresh token that is spent, if any. The engine compares its key with the proven one.
 
     Answers:
         A `Binding`: its `cnf` goes into the access token, and with `binds_refresh` the refresh token can be used
             with this key only. For an authorization request it goes into the code. A plugin declares in
             `confirmations` the members of its `cnf`, each with the type of a token that is bound so; two plugins
-            with the same member stop the start. What the proof uses up is a `SingleUse` among its `uses`, which the
-            server claims at the end. Two plugins that prove a key in one request are a fault: nothing is issued.
+            with the same member stop the start. If a proof may be used only once, it is a `SingleUse` among the `uses`,
+            which the server claims at the end. If two plugins prove a key in one request, that is a fault: nothing is
+            issued.
         An OAuth error that it raises is sent to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 
@@ -1109,8 +1113,9 @@ def token_response(
         user: the person who granted it; None when the client acts on its own behalf.
         grant: what was agreed.
         scopes: of the access token.
-        spends: the code or refresh token that is spent, with what is kept with it (`code_details`); None if there is none.
-        access_token: that the response has.
+        spends: the code or refresh token that is spent, with the details kept with it (`code_details`); None if there is
+            none.
+        access_token: the access token in the response.
         now: the time of the request.
 
     Answers:
@@ -1133,20 +1138,20 @@ def token_response(
 
 @contributing(Mapping, timed=True, declared="person_claim_names", reserved=CORE_CLAIMS)
 def person_claims(client: Client, user: User, scopes: tuple[str, ...]) -> Mapping[str, Any] | None:
-    """What to tell a client of a person, beside what is kept of the person, where a plugin tells clients of people.
+    """Claims about a person to add to those that are stored, where a plugin tells clients about people.
 
     Arguments:
-        client: the client that is told.
+        client: the client that gets the claims.
         user: the person, with groups and attributes.
-        scopes: of the access token, which the person has agreed to: tell no more than these cover.
+        scopes: the scopes of the access token, to which the person has agreed: add only claims that these scopes cover.
 
     Answers:
-        A mapping of claims: JSON values, such as a list of groups. They take the place of those of the same name that are
-            kept of the person. A plugin declares their names in `person_claim_names`, so that two plugins with the same
-            claim stop the start; what a token says of itself cannot be replaced.
+        A mapping of claims: JSON values, such as a list of groups. They replace the stored claims of the same name. A
+            plugin declares their names in `person_claim_names`, so that two plugins with the same claim stop the start;
+            the claims of the core, which are about the token, cannot be replaced.
         None: nothing to add.
 
-    Nobody: clients are told what is kept of the person.
+    Nobody: clients get the claims that are stored of the person.
 
     Example::
 
@@ -1162,7 +1167,7 @@ def person_claims(client: Client, user: User, scopes: tuple[str, ...]) -> Mappin
 
 @contributing(bool)
 def send_mail(mail: Mail) -> bool | None:
-    """Send a mail to a person: a link to set a password, or the news that a password has changed.
+    """Send a mail to a person: a link to set a password, or the notice that a password has changed.
 
     Called after the transaction was committed, in the background of a server process, and by the commands that send mail.
     It has no time limit, so it needs one of its own.
@@ -1172,7 +1177,8 @@ def send_mail(mail: Mail) -> bool | None:
 
     Answers:
         True: the mail was sent. With several plugins each sends it.
-        A `MailFailed` that it raises is tried again later, several times, unless it `is_final`; any other error, too.
+        After a `MailFailed` that it raises, the mail is tried again several times, unless `is_final` is set; after any
+            other error, too.
         None: not mine.
 
     Nobody: no mail is sent, and the sign-in page has no "Forgot your password?".
@@ -1196,8 +1202,8 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
         issuer: the issuer identifier, with which the URL of every endpoint begins.
 
     Answers:
-        A mapping. A list is joined to the list of the same name; any other member must be new, else the start
-            stops with both plugins named.
+        A mapping. A list is joined to the list of the same name. Any other member must be new; otherwise the start
+            stops, and the message names both plugins.
         None: nothing to add.
 
     Nobody: the metadata has the members of the core only.
@@ -1260,21 +1266,22 @@ def observe(event: Event) -> None:
 
 @observing(timed=False)
 def deliver(events: Sequence[Event], begin: Begin) -> None:
-    """Called with every event after it was committed, until the plugin has returned: at least once, also after a crash.
+    """Called with every event after it was committed, until the plugin accepts it: at least once, also after a crash.
 
     It is called in the background, in one server process at a time, with a few events in the order in which they were
-    stored. What it raises is logged, and it is called with the same events again, after pauses of up to a minute; meanwhile
-    no other event reaches it. After ten failures in a row it is called with one event at a time, and what it never takes
-    while it takes another is set aside (`event.set_aside`). A plugin that is new gets those that are stored from then on.
+    stored. If it raises an error, the error is logged and the plugin is called with the same events again, after pauses of
+    up to a minute; meanwhile it gets no other event. After ten failures in a row it is called with one event at a time; an
+    event that always fails while another one is accepted is set aside (`event.set_aside`). A new plugin gets the events
+    that are stored from then on.
 
     Arguments:
-        events: what happened, as it is stored in the event table; one at least. Those about shadow plugins, and those of
-            commands, are among them.
-        begin: gives an engine in a transaction of its own, for what is to be read or kept. Send nothing in it.
+        events: what happened, as it is stored in the event table; at least one. Events about shadow plugins and events of
+            commands are among them.
+        begin: gives an engine in a transaction of its own, to read or keep something. Send nothing in it.
 
     Answers:
-        Nothing. To return says that nothing of these events is to be done any more. It must end by itself: no time limit
-        ends it.
+        Nothing. When it returns, the events count as accepted and are not delivered again. It must end by itself: no time
+        limit ends it.
 
     Nobody: events are still stored in the event table.
 
@@ -1293,7 +1300,7 @@ def deliver(events: Sequence[Event], begin: Begin) -> None:
 def look_after(begin: Begin) -> None:
     """Called in the background of a server: when it starts, and each time that it cleans up, in one process at a time.
 
-    What it raises is logged, and it is called again the next time.
+    An error that it raises is logged, and it is called again the next time.
 
     Arguments:
         begin: gives an engine in a transaction of its own; work in small ones, so that others can write meanwhile.
@@ -1301,7 +1308,7 @@ def look_after(begin: Begin) -> None:
     Answers:
         Nothing. It must end by itself: no time limit ends it.
 
-    Nobody: nothing is looked after but what the core stores.
+    Nobody: the core cleans up what it stores itself, and nothing else.
 
     Example::
 
@@ -1322,8 +1329,8 @@ def observe_request(timeline: Timeline) -> None:
     password checks.
 
     Arguments:
-        timeline: the request with its ids, its endpoint, status and duration, why it was refused, and its spans; no secret,
-            and nothing of a person.
+        timeline: the request with its ids, its endpoint, status and duration, why it was refused, and its spans. It has no
+            secret, and nothing about a person.
 
     Answers:
         Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.

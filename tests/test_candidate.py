@@ -140,7 +140,7 @@ def test_a_file_that_hangs_is_not_waited_for(write: Write, monkeypatch: pytest.M
         ),
         (":", ": cannot be imported: ValueError: Empty module name"),
         ("", "is neither"),
-        ("README.md", "README.md: it is no Python module; its name must end in .py"),
+        ("README.md", "README.md: it is not a Python module; its name must end in .py"),
         ("docs", "docs/__init__.py: no such file"),
     ],
 )

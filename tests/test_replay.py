@@ -182,7 +182,7 @@ def test_what_was_cut_is_not_asked_again(engine: Engine) -> None:
     policies = PluginSet([("does", Does(lambda: deny("no")))])
     items = list(replay(map(bounded, events), replace(engine, policies=policies)))
     cut, whole, *left_out, without_answers = items
-    too_long = {"reason": "it was too long to be kept whole"}
+    too_long = {"reason": "it was too long to be stored completely"}
     assert (cut.result, cut.would_be) == (Result.NOT_ASKED, too_long)
     assert whole.result is Result.FLIPPED
     assert len(left_out) > 5

@@ -1,1 +1,1 @@
-"""Declarations as TOML: read from files with the place of each problem, described for editors, and written."""
+"""Declarations in TOML: reads them from files with the place of each problem, has their schema, and writes them."""

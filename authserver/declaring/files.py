@@ -1,4 +1,4 @@
-"""The files of declarations, found and read: bounded in number and size, and none from where a link leads in a circle."""
+"""Finds and reads the files of declarations, with limits on their number and size; links to folders are not followed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class BadFile(Exception):
 
 
 def files_at(path: Path) -> Sequence[Path]:
-    """The file itself, or all files of a folder and of those in it whose names end in `.toml`, by name.
+    """The file itself, or all files in a folder and its subfolders whose names end in `.toml`, sorted by name.
 
     Hidden files and folders are left out, and so are links to folders.
 
     Raises:
-        BadFile: there is nothing, or too much.
+        BadFile: there is no such file, or there are too many.
     """
     if not path.exists():
         raise BadFile(f"{path}: no such file or folder")
@@ -33,10 +33,10 @@ def files_at(path: Path) -> Sequence[Path]:
         found.append(file)
         if len(found) > MAXIMUM_FILES:
             raise BadFile(
-                f"{path}: there are more than {MAXIMUM_FILES} files {SUFFIX}; name a folder with fewer"
+                f"{path}: there are more than {MAXIMUM_FILES} {SUFFIX} files; name a folder with fewer"
             )
     if not found:
-        raise BadFile(f"{path}: there is no file {SUFFIX} in it")
+        raise BadFile(f"{path}: there is no {SUFFIX} file in it")
     return sorted(found)
 
 
@@ -55,18 +55,18 @@ def read(path: Path, *, maximum: int = MAXIMUM_FILE, private: bool = False) -> b
     """The content of a regular file.
 
     Args:
-        private: whether it holds a secret, so that nobody but its owner and group may read it.
+        private: whether it holds a secret, so that only its owner and group may have the right to read it.
 
     Raises:
-        BadFile: it is none, cannot be read, is too large, or everybody may read it and must not.
+        BadFile: it is not a regular file, cannot be read, is too large, or is private and readable for everybody.
     """
     try:
-        # A pipe or a device would not end, or never begin.
+        # Without O_NONBLOCK, to open a pipe or a device could wait forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise BadFile(f"{path}: this is no file")
+                raise BadFile(f"{path}: this is not a regular file")
             if private and status.st_mode & stat.S_IRWXO:
                 raise BadFile(
                     f"{path}: every user of this machine may read it: `chmod o= {path}` changes that"

@@ -1,6 +1,6 @@
 """The trusted issuers of the INI: a file that declares them, in the form in which `authserver apply` reads them.
 
-They are read at start, and are not in the database. What is wrong with one stops the start.
+They are read at start, and are not in the database. A mistake in one of them stops the start.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _KIND = "issuers"
 def read(
     settings: Settings, profiles: Mapping[str, AssertionProfile], scopes: Collection[str]
 ) -> tuple[TrustedIssuer, ...]:
-    """Those that the setting declares; none if it is empty.
+    """The issuers that the setting declares; none if it is empty.
 
     Args:
-        profiles: of the plugins, by their names.
-        scopes: those that there are.
+        profiles: the profiles of the plugins by name.
+        scopes: all scopes that are offered.
 
     Raises:
-        SettingsError: the files cannot be read, or an issuer cannot be trusted so; every problem is named.
+        SettingsError: the files cannot be read, or an entry is not valid; the message lists every problem.
     """
     if not settings.trusted_issuers:
         return ()
@@ -41,7 +41,7 @@ def read(
         raise SettingsError([f"{SETTING}: {problem}" for problem in bad.problems]) from None
     forms = files.declared.forms
     problems = [
-        files.told((item.name,), "only issuers are declared here; `authserver apply` brings about the rest")
+        files.told((item.name,), "only issuers are declared here; use `authserver apply` for the rest")
         for item in fields(Forms)
         if item.name != _KIND and getattr(forms, item.name)
     ]
@@ -55,7 +55,7 @@ def read(
                 raise BadIssuer("this server accepts nothing that it signed itself")
             check_entry(issuer, profiles, scopes)
         except UnicodeDecodeError:
-            problems.append(files.told((*path, "jwks"), "this is no JWK Set: it is no UTF-8"))
+            problems.append(files.told((*path, "jwks"), "this is not a JWK Set: it is not UTF-8"))
         except BadIssuer as bad:
             problems.append(files.told((*path, bad.member) if bad.member else path, str(bad)))
         else:

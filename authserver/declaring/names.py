@@ -9,7 +9,7 @@ from authserver.engine.printable import made_visible
 
 
 def name_of(path: Path) -> str:
-    """How a path is written: `clients.billing.scopes[1]`."""
+    """A path as text, such as `clients.billing.scopes[1]`."""
     name = ""
     for part in path:
         if isinstance(part, int):
@@ -20,12 +20,12 @@ def name_of(path: Path) -> str:
 
 
 def part_of_name(part: str) -> str:
-    """A part of a dotted key, between quotation marks where it needs them."""
+    """A part of a dotted key, in quotation marks if it needs them."""
     return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else text_of(part)
 
 
 def text_of(text: str) -> str:
-    """A text between quotation marks, with escapes for all that is not visible."""
+    """A text in quotation marks, with escapes for invisible characters."""
     return (
         f'"{made_visible(text.replace(chr(92), chr(92) * 2).replace(chr(34), chr(92) + chr(34)), _escape)}"'
     )

@@ -1,4 +1,4 @@
-"""Where everything stands in a TOML text: `tomllib` reads values, and does not say from where."""
+"""Finds the line and column of everything in a TOML text, because `tomllib` gives only the values."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 
-# Where something is in what was read, such as ("clients", "billing", "scopes", 1).
+# The path of a value in the parsed TOML, such as ("clients", "billing", "scopes", 1).
 Path = tuple[str | int, ...]
 
-# A string that does not end is one token, too: or each quotation mark in it would be tried as the beginning of one.
+# A string without an end is one token, too. Otherwise each quotation mark in it would be tried as the beginning of a
+# string, which takes very long.
 _TOKEN = re.compile(
     r'''
     (?P<skipped> [ \t]+ | \#[^\n]* )
@@ -29,7 +30,7 @@ _TOKEN = re.compile(
 )
 
 
-# Parts of a dotted key. The forms need four; what `tomllib` does with thousands takes minutes.
+# The most parts of a dotted key. The forms need four; `tomllib` takes minutes for a key with thousands.
 MAXIMUM_PARTS = 32
 
 
@@ -49,13 +50,13 @@ def line_of_long_key(text: str) -> int | None:
 def places_of(text: str) -> Mapping[Path, tuple[int, int]]:
     """Line and column of each key and of each item of an array, both from 1, in a text that `tomllib` reads.
 
-    Tables that only headers name are there, too: by their first header.
+    A table that only headers name has the place of its first header.
     """
     return _Scan(text).run()
 
 
 class _Scan:
-    """One walk through the words of a text."""
+    """One pass over the tokens of a text."""
 
     def __init__(self, text: str) -> None:
         self.words = [
@@ -94,7 +95,7 @@ class _Scan:
         return self.found
 
     def _header(self) -> Path:
-        """The path of the table that begins here."""
+        """Read the header of a table, and return its path."""
         self.at += 1
         is_array = self.words[self.at][1] == "[" and self.words[self.at][0] == "sign"
         self.at += is_array

@@ -1,4 +1,4 @@
-"""TOML into forms: everything that is unknown, missing, malformed or said twice is named with its file, line and column."""
+"""Reads TOML into forms. Each unknown, missing, malformed or repeated key is named with its file, line and column."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SECRETS = frozenset({"secret", "token"})
 
 
 class BadDeclarations(Exception):
-    """The files cannot be used; the message lists every problem, a line each, with its file, line and column."""
+    """The files cannot be used; the message has one line for each problem, with its file, line and column."""
 
     def __init__(self, problems: typing.Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -42,17 +42,17 @@ class BadDeclarations(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFiles:
-    """What files declare, and where they say it.
+    """What the files declare, with the place of each value.
 
     Attributes:
-        places: file, line and column of each thing, such as `clients.toml:3:1`, by its path in the forms.
+        places: file, line and column of each value, such as `clients.toml:3:1`, by its path in the forms.
     """
 
     declared: Declared
     places: Mapping[Path, str] = field(repr=False)
 
     def place(self, path: Path) -> str:
-        """Where this is said, or the next larger thing that it is in; empty where nothing says it."""
+        """The place of this value, or of the smallest table or array around it; empty if it is in no file."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, "")
@@ -64,10 +64,10 @@ class ReadFiles:
 
 
 def read_files(path: FilePath) -> ReadFiles:
-    """What the file declares, or all files of the folder together.
+    """Read the file, or all files of the folder together.
 
     Raises:
-        BadDeclarations: something is wrong with them, or with what they refer to.
+        BadDeclarations: something is wrong with the files, or with a secret or file that they refer to.
     """
     reading = _Reading()
     try:
@@ -96,7 +96,7 @@ def read_files(path: FilePath) -> ReadFiles:
 
 
 class _Reading:
-    """What was read so far, of all files."""
+    """What was read so far from all files."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -127,13 +127,13 @@ class _File:
             table = tomllib.loads(text)
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            self._say(f"{self.name}:{line}: this is no UTF-8")
+            self._say(f"{self.name}:{line}: this is not UTF-8")
             return
         except tomllib.TOMLDecodeError as error:
             self._say(_located(self.name, str(error), text))
             return
         except ValueError:
-            # What Python says of more digits than it reads, without a place.
+            # Python refuses numbers with very many digits, and gives no place.
             self._say(f"{self.name}: a number in it has too many digits")
             return
         except RecursionError:
@@ -150,7 +150,7 @@ class _File:
                 self._entries(kind, entries, typing.get_args(hints[kind]))
 
     def _entries(self, kind: str, entries: Mapping[str, Any], annotation: tuple[Any, ...]) -> None:
-        """The things of one kind, each by its name."""
+        """Read the entries of one kind."""
         entry_type = typing.get_args(annotation[0])[1]
         values = self.reading.values.setdefault(kind, {})
         for name, entry in entries.items():
@@ -164,7 +164,7 @@ class _File:
                 values[name] = value
 
     def _value(self, path: Path, given: Any, annotation: Any) -> Any:
-        """What is given as a value of this type; None if it cannot be, which is among the problems then."""
+        """The given value in this type; None if it is not valid, and then the problem is noted."""
         form = _form_of(annotation)
         if form is Reference:
             return self._reference(path, given)
@@ -208,11 +208,11 @@ class _File:
         return form(**values) if len(self.reading.problems) == before else None
 
     def _reference(self, path: Path, given: Any) -> Reference | None:
-        """Where a secret or a file is; its content is read."""
+        """A reference to a secret or a file, whose content is read now."""
         member, forms = path[-1], '{ env = "NAME" } or { file = "PATH" }'
         if not isinstance(given, dict):
-            what = "what is secret is never written here" if member in _SECRETS else "must be a table"
-            self._problem(path, f"{what}: name where it is, {member} = {forms}")
+            what = "a secret is never written here" if member in _SECRETS else "must be a table"
+            self._problem(path, f"{what}: name the place where it is, {member} = {forms}")
             return None
         reference: Reference | None = self._form(path, given, Reference)
         if reference is None:
@@ -249,7 +249,7 @@ class _File:
             try:
                 text = content.decode().strip()
             except UnicodeDecodeError:
-                raise BadFile(f"{reference.file}: this is no UTF-8") from None
+                raise BadFile(f"{reference.file}: this is not UTF-8") from None
         if not text:
             raise BadFile(f"there is nothing at {reference}")
         return Secret(text)
@@ -257,7 +257,7 @@ class _File:
     # ---- Places
 
     def _note(self, path: Path, value: Any) -> None:
-        """Keep where this thing stands, and everything in it."""
+        """Keep the place of this value, and of everything in it."""
         for inner in _paths(path, value):
             if inner in self.lines:
                 self.reading.places[inner] = self._place(inner)
@@ -277,7 +277,7 @@ class _File:
 
 @cache
 def _hints(form: type) -> Mapping[str, Any]:
-    """The types of what a form has, with what they say of themselves."""
+    """The types of the fields of a form, with their annotations."""
     return typing.get_type_hints(form, include_extras=True)
 
 
@@ -294,7 +294,7 @@ def _paths(path: Path, value: Any) -> Iterator[Path]:
 
 
 def _is_in_utc(given: datetime) -> bool:
-    """Whether a time with an offset is one in UTC, too; one without is refused as what it is."""
+    """Whether a time can be given in UTC. True for a time without an offset, which is refused later for that reason."""
     try:
         return given.tzinfo is None or bool(given.astimezone(UTC))
     except OverflowError:
@@ -303,7 +303,7 @@ def _is_in_utc(given: datetime) -> bool:
 
 @cache
 def _form_of(annotation: Any) -> type | None:
-    """The form that a value of this type is, whether or not it may be left out; None if it is a plain value."""
+    """The form class in this type, which may be optional; None if the type is a plain value."""
     candidates = [annotation]
     while candidates:
         candidate = candidates.pop()
@@ -317,7 +317,7 @@ def _form_of(annotation: Any) -> type | None:
 
 
 def _located(file: FilePath, message: str, text: str) -> str:
-    """A problem of syntax, with its place first as all others have it."""
+    """A syntax error with its place at the beginning, as in all other problems."""
     found = _PLACE.search(message)
     if found is None:
         return f"{file}: {message}"

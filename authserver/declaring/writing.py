@@ -1,4 +1,4 @@
-"""Forms as TOML: in a stable order, a line for each value of a longer list, and nothing that hides something."""
+"""Writes forms as TOML: in a stable order, with a line for each value of a list, and with invisible characters escaped."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from authserver.engine.printable import made_visible
 
 
 def toml_of(forms: Forms, remarks: Mapping[Path, Sequence[str]]) -> str:
-    """The forms as a file; what has its default is left out, and remarks are comments."""
+    """The forms as a file; values that are the default are left out, and remarks become comments."""
     return "\n".join(
         line for item in fields(Forms) for line in kind_of(item.name, getattr(forms, item.name), remarks)
     )
 
 
 def kind_of(kind: str, entries: Mapping[str, Any], remarks: Mapping[Path, Sequence[str]]) -> Iterator[str]:
-    """The lines of the things of one kind."""
+    """The lines of the entries of one kind."""
     if entries and not is_dataclass(next(iter(entries.values()))):
         yield f"[{kind}]"
         yield from (f"{part_of_name(name)} = {_value(value)}" for name, value in entries.items())
@@ -45,7 +45,7 @@ def kind_of(kind: str, entries: Mapping[str, Any], remarks: Mapping[Path, Sequen
 
 
 def _value(value: Any, *, inline: bool = False) -> str:
-    """A value; within an inline table, in one line, as TOML 1.0 wants it."""
+    """A value; inside an inline table it is in one line, as TOML 1.0 requires."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -1,4 +1,4 @@
-"""Decisions that other plugins would make otherwise, counted by what would change."""
+"""Counts the decisions that other plugins would make differently, by what would change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Differences:
         would_be: Mapping[str, Any],
         example: Mapping[str, Any],
     ) -> None:
-        """Count a decision that would be another one, with what was decided and what would be, as they are recorded."""
+        """Count a decision that would be different: `was` is the decision that was made, both are in the recorded form."""
         kind = {
             "hook": hook,
             "was": _said(was),
@@ -58,7 +58,7 @@ class Differences:
 
 
 def meaning(hook: str, said: str) -> str:
-    """A decision with what it leads to, where that is not plain."""
+    """A decision with its consequence, if the verdict alone does not say it."""
     declared = DECIDING.get(hook)
     if said == Verdict.SILENT and declared:
         return f"{said} ({declared.silence})"

@@ -1,4 +1,4 @@
-"""How much ended, or would end, in words (`engine.ending`)."""
+"""Says in a sentence how much ended, or would end (`engine.ending`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def sentence(ended: Ended, *, dry_run: bool = False) -> str:
 
 
 def jwt_sentence(ended: Ended, *, dry_run: bool = False) -> str:
-    """What cannot be called back, and until when; empty if there is nothing."""
+    """How many JWT access tokens cannot be revoked, and until when they are valid; empty if there are none."""
     if ended.jwts_until is None:
         return ""
     at_the_latest = f"at {ended.jwts_until:%Y-%m-%d %H:%M:%SZ} at the latest"

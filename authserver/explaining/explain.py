@@ -1,4 +1,4 @@
-"""Why a question is decided as it is: every check in order, who answered what, and what would change it."""
+"""Explains a decision: all checks in order, what each plugin answered, and what would change the outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_REMEDY = (
 _NOT_LISTED = "it is not in authserver.plugins any more"
 _NOT_LOADED = "its own remedies are not known, because no plugin is loaded"
 _NOT_KEPT = (
-    "but no client of this id is kept in the database: where a plugin knows it (find_client), change it there; where it was "
+    "but the database has no client of this id: if a plugin finds it elsewhere (find_client), change it there; if it was "
     "registering itself, its request must ask for what the plugins accept"
 )
 _LIST_FIRST = "first list {} in authserver.scopes, or the plugin that adds it in authserver.plugins: no such scope is offered yet"
@@ -35,7 +35,7 @@ _REGISTERED_NOW = "the client is registered for every requested scope by now: se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginAnswer:
-    """What one plugin answered. `settings` are its present settings; `variant` says whom they are for, if not for all."""
+    """The answer of one plugin. `settings` are its present settings; `variant` says for whom, if they are not for all."""
 
     by: str
     verdict: str
@@ -47,15 +47,15 @@ class PluginAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One check: what was asked, what came out, who decided; and what would change it, if it refused.
+    """One check: what was asked, the verdict, who decided; and what would change it, if it refused.
 
     Attributes:
         hook: the hook, or `core` for a rule that no plugin can change.
-        note: what the verdict means where that is not plain: that no plugin answered, or that it did not count.
-        outcome: the scopes or the resource that were let through, if it was about such.
+        note: what the verdict means if that is not obvious: that no plugin answered, or that it did not count.
+        outcome: the scopes or the resource that were allowed, if the check was about scopes or a resource.
         remedies: what would change it; none unless it refused, in whole or in part.
-        settings: the present settings of the plugins that refused, or that all had nothing to say where that refuses.
-        cut: what is not whole because the event was too long, by its path, and how long it was (`engine.evidence`).
+        settings: the present settings of the plugins that refused; where silence refuses, of all that answered nothing.
+        cut: what was shortened because the event was too long: its path, and the original length (`engine.evidence`).
     """
 
     hook: str
@@ -78,7 +78,8 @@ class Explanation:
     Attributes:
         description: the text that the client got.
         left_out: how many checks are not shown because the event was too long, by hook.
-        more: of an event that stands for others of its kind: their `count`, until when they came, from how many `sources`.
+        more: if the event stands for several of its kind: their `count`, the time of the last (`until`), and the number of
+            `sources` from which they came.
     """
 
     verdict: str
@@ -91,7 +92,7 @@ class Explanation:
 
 
 def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Explanation:
-    """Run a rule of the engine and explain what happened in it.
+    """Run a rule of the engine, and explain its decisions.
 
     Args:
         rule: raises a Refusal, or returns what it allows.
@@ -120,12 +121,12 @@ def explain(engine: Engine, plugins: PluginSet, rule: Callable[[], Any]) -> Expl
 
 
 def explain_event(engine: Engine, event: Event, plugins: PluginSet) -> Explanation:
-    """Explain an event by what was recorded with it; settings, clients and remedies are the present ones."""
+    """Explain an event from its recorded decisions; settings, clients and remedies are the present ones."""
     event = readable(event)
     teller = _Teller(engine, plugins, {"client_id": event.client_id})
     checks = teller.checks(event.decisions)
     if event.type is EventType.POLICY_DIFFERED:
-        # What would have been decided, with the plugins that only watch: nothing was refused.
+        # The second check is the decision with the shadow plugins, which did not count: nothing was refused.
         checks = tuple(
             replace(check, note="; ".join(filter(None, (note, check.note))), remedies=(), settings={})
             for check, note in zip(checks, _BESIDE, strict=False)
@@ -186,7 +187,7 @@ class _Teller:
         checks: tuple[Check, ...],
         cut: Mapping[str, str] = NOTHING,
     ) -> tuple[Check, ...]:
-        """The core check that refused, unless a policy did."""
+        """The core check that refused; none if a policy refused."""
         told = checks and checks[-1].verdict != Verdict.ALLOW and checks[-1].reason == reason
         return () if told else (self.core_check(reason, "refused", facts, checks, cut=cut),)
 
@@ -251,7 +252,7 @@ class _Teller:
     def _remedies_against(
         self, refusing: Sequence[PluginAnswer], facts: Mapping[str, Any]
     ) -> tuple[str, ...]:
-        """What would change the answers of these plugins, which are named."""
+        """What would change the answers of these plugins; each remedy begins with the name of the plugin."""
         remedies: list[str] = []
         for answer in refusing:
             own = self._remedies_of(answer.reason, facts)
@@ -267,7 +268,7 @@ class _Teller:
         return self._filled(template, facts) if template else ()
 
     def _filled(self, template: str, facts: Mapping[str, Any]) -> tuple[str, ...]:
-        """The remedy with the facts in it; and what must be done first."""
+        """The remedy with the facts filled in, after whatever must be done first."""
         facts = {**self.about, **{name: value for name, value in facts.items() if value is not None}}
         what, changes_client, _ = template.partition(f": `{EDIT}")
         if not changes_client:
@@ -289,7 +290,9 @@ class _Teller:
 
 
 def _whole(facts: Mapping[str, Any], cut: Mapping[str, str]) -> Mapping[str, Any]:
-    """The facts that a remedy may name: a command with a part of a value would change something else."""
+    """The facts that a remedy may name, which are those that were not cut: a command with a part of a value would change
+    something else.
+    """
     parts = cut_facts(cut)
     return {name: value for name, value in facts.items() if name not in parts}
 
@@ -297,7 +300,7 @@ def _whole(facts: Mapping[str, Any], cut: Mapping[str, str]) -> Mapping[str, Any
 def _refusing(
     verdict: str, answers: tuple[PluginAnswer, ...], facts: Mapping[str, Any], outcome: Any
 ) -> tuple[PluginAnswer, ...]:
-    """The answers that refused; of an allowed question those that took something away that was asked for."""
+    """The answers that refused; if the verdict is ALLOW, those that removed something that was requested."""
     if verdict != Verdict.ALLOW:
         return tuple(answer for answer in answers if answer.verdict in (Verdict.DENY, Verdict.FAILED))
     if not isinstance(outcome, list) or (outcome and set(facts.get("requested", ())) <= set(outcome)):

@@ -1,7 +1,7 @@
-"""What operators ask before it happens: each function is a rule of the engine, asked about records that there are.
+"""The questions that operators ask in advance: each function applies a rule of the engine to existing records.
 
-For `explain`, which tells how the answer came about. Commands and pages ask the same questions. Nothing is changed, and no
-answer counts.
+They are for `explain`, which shows how the answer was found. Commands and pages ask the same questions. Nothing is changed,
+and no answer has an effect.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 
 class NotFound(Exception):
-    """What a question is about does not exist; the message says how to find what there is."""
+    """The subject of a question does not exist; the message says which command lists the existing ones."""
 
 
 def apart(engine: Engine, plugins: PluginSet) -> Engine:
-    """An engine for questions that are no real request's: nothing is noted or counted, and no shadow plugin is asked."""
+    """An engine for questions outside real requests: nothing is noted or counted, and no shadow plugin is asked."""
     journal = Journal(actor=engine.journal.actor)
     return replace(engine, policies=plugins.for_trying(), journal=journal)
 
 
 def redirect_uri(engine: Engine, client_id: str, redirect_uri: str) -> str:
-    """Where an authorization response would go. Raises a Refusal if not to this URI."""
+    """The URI to which an authorization response would go. Raises a Refusal if that is not allowed."""
     parameters = Parameters.parse(urlencode({"client_id": client_id, "redirect_uri": redirect_uri}))
     return authorization_request.accept_target(engine, parameters)[1]
 
@@ -84,11 +84,11 @@ def assertion(
     resources: Sequence[str] = (),
     as_issued: bool = False,
 ) -> Mapping[str, Any]:
-    """What an assertion of a trusted issuer would give this client (RFC 7523). It is kept nowhere and not used up.
+    """What an assertion of a trusted issuer would give this client (RFC 7523). It is not stored and not used up.
 
     Args:
-        client_id: None: the client that the assertion itself names.
-        as_issued: as if it came when it was signed, and for the first time.
+        client_id: None for the client that the assertion itself names.
+        as_issued: whether to check it as if it came at the time when it was signed, and for the first time.
 
     Raises a Refusal.
     """
@@ -117,12 +117,12 @@ def assertion(
 
 
 def resource(engine: Engine, client_id: str, *, resources: Sequence[str] = ()) -> tuple[str, ...]:
-    """Which resources a client may ask for; the default one where none is named. Raises a Refusal."""
+    """Which of these resources a client may ask for; the default resource if none is named. Raises a Refusal."""
     return allowed_resources(engine, client_of(engine, client_id), resources)
 
 
 def registered(engine: Engine, resources: Sequence[str] = ()) -> Mapping[str, Any]:
-    """Where these resources are registered, as `registered`; the default one where none is named."""
+    """Where these resources are registered, as a member `registered`; the default resource if none is named."""
     found = map(engine.resources.find, resources or (None,))
     return {
         "registered": [
@@ -157,14 +157,14 @@ def consent(
     )
     if not consents_already(engine, agreement):
         return (
-            "the person is asked, because no consent policy allows it without: consent_remembered would allow what they "
-            "agreed to before, consent_first_party an application of your own"
+            "the person is asked, because no consent policy allows it without a question: consent_remembered would allow what "
+            "they agreed to before, consent_first_party an application of your own"
         )
     answered_at = redirect_uri or (client.redirect_uris or ("",))[0]
     if silent_approval_is_safe(client, reaches_client_alone=uris.is_remote_https(answered_at)):
         return "the person is not asked"
     return (
-        "the person is asked anyway, because nothing proves that it is this client: that needs a client "
+        "the person is asked anyway, because nothing proves the identity of the client: that needs a client "
         "of the operator, confidential or first-party, with an https redirect URI"
     )
 
@@ -179,12 +179,12 @@ def introspection(
     username: str | None = None,
     kind: TokenKind = TokenKind.ACCESS,
 ) -> str:
-    """Whether a client may read a token of another one, or of its own, as a sentence. Raises a Refusal, and NotFound.
+    """Whether a client may introspect a token, of its own or of another client. Raises a Refusal, and NotFound.
 
     Args:
-        caller_id: who would ask the introspection endpoint.
-        client_id: whom the token was issued to.
-        username: whose grant it is; None for the client itself.
+        caller_id: the client that would call the introspection endpoint.
+        client_id: the client to which the token was issued.
+        username: the person whose grant it is; None for the client itself.
     """
     caller = client_of(engine, caller_id)
     introspect.refuse_public(caller)
@@ -211,12 +211,12 @@ def registration(
     authorization: str | None = None,
     token_id: str | None = None,
 ) -> str:
-    """What a client would be registered for that sends this JSON, as a sentence. Raises a Refusal, and NotFound.
+    """The metadata with which a client that sends this JSON would be registered. Raises a Refusal, and NotFound.
 
     Args:
-        source: the network address that it would come from.
-        authorization: the Authorization header that it would send, if any.
-        token_id: the initial access token that it would have, if no header is given.
+        source: the network address that the request would come from.
+        authorization: the Authorization header that the client would send, if any.
+        token_id: the id of the initial access token that the client would use; then the header is not read.
     """
     client_id = digests.new_identifier("client_")
     caller = replace(engine.caller, source=source, authorization=authorization)
@@ -235,7 +235,7 @@ def registration(
 
 
 def _signed_at(text: str) -> datetime | None:
-    """When an assertion says that it was signed."""
+    """The time at which the assertion was signed, as it says itself."""
     try:
         signed = read_jws(text).claims.get("iat")
         return datetime.fromtimestamp(signed, UTC) if type(signed) is int else None
@@ -255,7 +255,7 @@ def client_of(engine: Engine, client_id: str) -> Client:
 
 
 def user_of(engine: Engine, username: str | None) -> User | None:
-    """The person of this name; None for None. Raises NotFound, and InvalidRequest for one who cannot sign in."""
+    """The person of this name; None for None. Raises NotFound, and InvalidRequest for a person who cannot sign in."""
     if username is None:
         return None
     try:

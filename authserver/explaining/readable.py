@@ -1,4 +1,4 @@
-"""Events as those who explain them expect them, also where somebody wrote them by hand, or a newer version did."""
+"""Brings stored events into the form that explanations expect, even if they were written by hand or by a newer version."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Details(TypedDict, total=False):
 
 
 def readable(event: Event) -> Event:
-    """The event, with what is no record of a decision, or no details, as it is stored under `UNREADABLE`."""
+    """The event; decisions or details in an unknown form are put as text under `UNREADABLE`."""
     decisions = tuple(map(_decision, event.decisions))
     if _fits(event.details, _Details):
         return replace(event, decisions=decisions)

@@ -1,6 +1,6 @@
-"""What to do about a refusal, by its reason: the setting or command that would change it, if any does.
+"""The remedy for each reason of a refusal: the setting or command that would change it, if there is one.
 
-What to do if no plugin of a hook answered is declared with the hook (`hookspecs`).
+The remedy for a hook that no plugin answers is declared with the hook (`hookspecs`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from authserver.engine.clients.authentication import PRESENTATION
 from authserver.engine.records import NOTHING
 
-# What may stand in a remedy, in braces, and what stands there for people when it is not known.
+# The placeholders that a remedy may have in braces, each with the word for people that replaces an unknown value.
 PLACES: Mapping[str, str] = {
     "client_id": "CLIENT_ID",
     "redirect_uri": "URI",
@@ -43,12 +43,12 @@ _ANOTHER_LINK = "`authserver user reset-password NAME` makes another"
 
 REMEDIES: Mapping[str, str] = {
     # Clients and people
-    "link-malformed": f"the link is not whole, or not one of this server: {_ANOTHER_LINK}",
-    "link-unknown": f"this server made no such link, or deleted it since: {_ANOTHER_LINK}",
-    "link-used": f"the link was used before, and works once: {_ANOTHER_LINK}",
+    "link-malformed": f"the link is not complete, or another server made it: {_ANOTHER_LINK}",
+    "link-unknown": f"this server made no such link, or has deleted it: {_ANOTHER_LINK}",
+    "link-used": f"the link was used before, and works only once: {_ANOTHER_LINK}",
     "link-expired": f"the link has expired: {_ANOTHER_LINK}; authserver.password_link_lifetime says for how long it works",
-    "link-password-changed": f"the password was set in another way since the link was made: {_ANOTHER_LINK}",
-    "link-groups-changed": f"the person came into another group since the link was made: {_ANOTHER_LINK}",
+    "link-password-changed": f"the password was set in another way after the link was made: {_ANOTHER_LINK}",
+    "link-groups-changed": f"the person was added to a group after the link was made: {_ANOTHER_LINK}",
     "link-before-restore": f"the link was made before the database was restored: {_ANOTHER_LINK}",
     "no-mail-address": (
         "the person has no mail address: put it into the attribute that authserver.mail_attribute names, by `authserver user "
@@ -85,7 +85,7 @@ REMEDIES: Mapping[str, str] = {
     ),
     "secret-wrong": f"the client must send its secret; {_LOST_SECRET}",
     "secret-malformed": (
-        f"the client must send its secret whole and as it is, with prefix and checksum; {_LOST_SECRET}"
+        f"the client must send its complete secret unchanged, with prefix and checksum; {_LOST_SECRET}"
     ),
     "username-unusable": "the name cannot be a user name; `authserver user add NAME` says why",
     "password-wrong": "the person must type the right password",
@@ -123,7 +123,7 @@ REMEDIES: Mapping[str, str] = {
         "authserver.plugin.resources_listed.default, or `authserver resource edit URI --default`"
     ),
     "resource-not-registered": (
-        "the client may ask for some of the resources only (`authserver client show {client_id}`): it must name one of "
+        "the client may ask only for some of the resources (`authserver client show {client_id}`): it must name one of "
         "these; a request that names none is for authserver.plugin.resources_listed.default"
     ),
     "scopes-of-resource": (
@@ -145,36 +145,37 @@ REMEDIES: Mapping[str, str] = {
     "unsupported_response_type": "only `code` is offered, while authorization_code is in authserver.grant_types",
     # Time
     "code-replayed": (
-        f"a code works once, and this one came twice, so what it gave was revoked; {_ASK_AGAIN}, and must not send a code again"
+        f"a code works once, and this one was sent twice, so its tokens were revoked; {_ASK_AGAIN}, and must not send a code "
+        "again"
     ),
-    "code-burnt": f"too many wrong proofs were sent for this code, so it works no more; {_ASK_AGAIN}",
-    "code-malformed": "what was sent is no code of this server: the client must send a code whole, as it got it",
+    "code-burnt": f"too many wrong proofs were sent for this code, so it does not work any more; {_ASK_AGAIN}",
+    "code-malformed": "the text is not a code of this server: the client must send the complete code, as it got it",
     "refresh-token-malformed": (
-        "what was sent is no refresh token of this server: the client must send it whole, as it got it"
+        "the text is not a refresh token of this server: the client must send the complete token, as it got it"
     ),
     "token-of-another-client": "a client can revoke only what was issued to it",
-    "code-unknown": f"the code was never issued here, or it has expired long since; {_ASK_AGAIN}",
+    "code-unknown": f"the code was never issued here, or it expired long ago; {_ASK_AGAIN}",
     "code-of-another-client": "the client that asked for the code must redeem it, by the same client_id",
     "redirect-uri-differs": (
         "the token request must repeat the redirect_uri of the authorization request character by character, or leave it out"
     ),
     "verifier-wrong": "the client must send the code_verifier whose digest was the code_challenge of this code (RFC 7636)",
     "verifier-without-challenge": (
-        "the client sent a code_verifier, but its authorization request had no code_challenge: somebody may have taken it away"
+        "the client sent a code_verifier, but its authorization request had no code_challenge: somebody may have removed it"
     ),
     "grant-ended": f"the person, an operator or a replay ended it, or it expired; {_ASK_AGAIN}",
     "grant-revoked": f"the person, the client, an operator or a replay ended it; {_ASK_AGAIN}",
     "parent-grant-revoked": (
-        "the access that this was derived from has ended, and this with it: the client needs another token to begin with"
+        "the grant from which this token was derived was revoked, so this token ended too: the client needs a new token"
     ),
-    "parent-grant-expired": "as long as the access that this was derived from, and no longer: the client needs another token",
-    "parent-grant-unknown": "the access that this was derived from is not kept any more: the client needs another token",
+    "parent-grant-expired": "the grant from which this token was derived has expired: the client needs a new token",
+    "parent-grant-unknown": "the grant from which this token was derived is not stored any more: the client needs a new token",
     # Assertions of trusted issuers
     "assertion-malformed": "the assertion must be one compact JWS of at most 8,192 characters (RFC 7523, 2.1)",
     "assertion-header": "the header of the assertion must have alg, kid and typ only: no key, no address, no extension",
     "assertion-type": "typ in the header of the assertion must be that of the profile of its issuer: `authserver issuer show`",
     "assertion-issuer-not-trusted": (
-        "iss of the assertion must be a trusted issuer, character by character: `authserver issuer list` shows them, and "
+        "iss of the assertion must be exactly the name of a trusted issuer: `authserver issuer list` shows them, and "
         "`authserver issuer add` adds one"
     ),
     "assertion-audience": "aud of the assertion must be the issuer of this server alone, and no address of an endpoint",
@@ -182,7 +183,7 @@ REMEDIES: Mapping[str, str] = {
     "assertion-times-malformed": (
         "exp, iat and nbf of the assertion must be whole numbers of seconds since 1970, and exp is required"
     ),
-    "assertion-expired": "the client must get a new assertion of its issuer; or the clock of the issuer is slow (`--skew`)",
+    "assertion-expired": "the client must get a new assertion from its issuer; or the clock of the issuer is slow (`--skew`)",
     "assertion-not-yet-valid": (
         "iat or nbf of the assertion is in the future: the clock of the issuer is fast; `authserver issuer edit ISSUER --skew`"
     ),
@@ -193,22 +194,25 @@ REMEDIES: Mapping[str, str] = {
     "assertion-algorithm": "alg of the assertion must be that of its key, and one of its issuer: `authserver issuer show ISSUER`",
     "assertion-signature": "the assertion was not signed with the key of its issuer: `authserver issuer test ISSUER`",
     "assertion-jti-missing": "the assertion must have a jti of its own, because it is accepted once",
-    "assertion-replayed": "an assertion is accepted once: the client must get another one of its issuer",
-    "issuer-disabled": "`authserver issuer enable ISSUER` lets it in again; what came of it before has ended",
+    "assertion-replayed": "an assertion is accepted once: the client must get another one from its issuer",
+    "issuer-disabled": "`authserver issuer enable ISSUER` accepts it again; the access that it gave before has ended",
     "issuer-profile-unknown": "list the plugin of the profile in authserver.plugins: `authserver issuer show ISSUER`",
-    "issuer-client-not-allowed": "`authserver issuer edit ISSUER --client` names all that may present its assertions",
-    "issuer-client-unknown": "a rule of the issuer names a client that there is not: `authserver issuer show ISSUER` shows which",
-    "issuer-resource-not-allowed": "`authserver issuer edit ISSUER --resource` names all for which its tokens may be",
-    "issuer-scope-not-allowed": "`authserver issuer edit ISSUER --scope` names all that its tokens may have",
+    "issuer-client-not-allowed": "`authserver issuer edit ISSUER --client` names all clients that may present its assertions",
+    "issuer-client-unknown": (
+        "a rule of the issuer names a client that does not exist: `authserver issuer show ISSUER` shows which"
+    ),
+    "issuer-resource-not-allowed": "`authserver issuer edit ISSUER --resource` names all resources that its tokens may be for",
+    "issuer-scope-not-allowed": "`authserver issuer edit ISSUER --scope` names all scopes that its tokens may have",
     "issuer-keys-refused": "the keys of the issuer cannot be used: `authserver issuer test ISSUER` says why",
     "issuer-keys-unreachable": (
         "the keys of the issuer could not be fetched: the event says why, and `authserver issuer test ISSUER` tries again"
     ),
     "user-unknown": (
-        "the issuer names somebody who is no user here: `authserver user add`, or an option of its entry says who is who"
+        "the issuer names somebody who is not a user here: add the user (`authserver user add`), or let the entry of the issuer "
+        "say which user belongs to which subject (`authserver issuer edit`)"
     ),
     "parent-client-disabled": (
-        "a client is disabled through which this access came: `authserver client list` shows those that are"
+        "a client from whose token this access was derived is disabled: `authserver client list` shows which"
     ),
     "resource-beyond-parent": "no setting changes this: the client may ask only for resources of the token that it shows",
     "scope-beyond-parent": (
@@ -225,18 +229,18 @@ REMEDIES: Mapping[str, str] = {
     ),
     "refresh-token-unknown": f"the token was never issued here, or it was deleted long after its end; {_ASK_AGAIN}",
     "refresh-token-of-another-client": "the client that got the refresh token must use it, by the same client_id",
-    "code-expired": f"authserver.code_lifetime is how long a code lives; {_ASK_AGAIN}",
-    "grant-expired": f"authserver.grant_lifetime is how long a grant lasts; {_ASK_AGAIN}",
+    "code-expired": f"authserver.code_lifetime says how long a code is valid; {_ASK_AGAIN}",
+    "grant-expired": f"authserver.grant_lifetime says how long a grant lasts; {_ASK_AGAIN}",
     "refresh-token-idle": (
-        f"authserver.refresh_token_idle_lifetime is how long a refresh token may be unused; {_ASK_AGAIN}"
+        f"authserver.refresh_token_idle_lifetime says how long a refresh token may be unused; {_ASK_AGAIN}"
     ),
     "refresh-token-reused": (
-        "authserver.refresh_token_retry_window is how late a retry may come; anything later means a copied "
+        "authserver.refresh_token_retry_window says how late a retry may come; a later one means a copied "
         f"token, so the grant is revoked; {_ASK_AGAIN}"
     ),
     "request-expired": (
-        "authserver.request_lifetime is how long a person may take; what was asked before `authserver db restored` "
-        "has expired, too"
+        "authserver.request_lifetime says how long a person may take; requests from before `authserver db restored` "
+        "have expired, too"
     ),
     # Pages
     "consent-needed": (
@@ -249,18 +253,18 @@ REMEDIES: Mapping[str, str] = {
     ),
     "two-sessions": "another site below the same domain sets a cookie of that name: delete the cookies of this site",
     "form-token": (
-        "the page is of an earlier session or another person, an operator changed the client meanwhile, or the browser "
-        "keeps no cookies: open it again"
+        "the page is of an earlier session or another person, an operator changed the client after the page was shown, or the "
+        "browser keeps no cookies: open the page again"
     ),
     # Plugins beyond the core
-    "two-bindings": "two plugins bind the same token to two keys: take one out of authserver.plugins",
+    "two-bindings": "two plugins bind the same token to two keys: remove one from authserver.plugins",
     # Registration
     "initial-access-token-required": (
         "the client must send an initial access token as a bearer token: one that `authserver initial-token add` made, or one "
         "of authserver.plugin.registration_token.tokens"
     ),
     "initial-access-token-used-up": f"all its uses are spent; {_ANOTHER_TOKEN}",
-    "initial-access-token-expired": f"its time is over; {_ANOTHER_TOKEN}",
+    "initial-access-token-expired": f"it has expired; {_ANOTHER_TOKEN}",
     "initial-access-token-revoked": f"an operator revoked it; {_ANOTHER_TOKEN}",
     "initial-access-token-restored": (
         f"it was made before the database was restored, and its uses since the backup are not known; {_ANOTHER_TOKEN}"
@@ -282,8 +286,9 @@ REMEDIES: Mapping[str, str] = {
         "or the host must be added there"
     ),
     "too-many-unused-clients": (
-        "the clients that were registered from there without being used give way when they are an hour old, those of others "
-        "when they are a day old; authserver.unused_clients_per_source and authserver.unused_clients say how many there may be"
+        "unused clients that were registered from this source can be deleted for new ones when they are an hour old, those of "
+        "other sources when they are a day old; authserver.unused_clients_per_source and authserver.unused_clients say how "
+        "many there may be"
     ),
     "invalid_token": "the client must send a valid bearer token",
     "grant-type-not-open": "list one of the grant types that the client asked for in the grant_types of this plugin",
@@ -306,8 +311,8 @@ REMEDIES: Mapping[str, str] = {
     ),
     # Plugins and the server itself
     "plugin-raised": "fix the plugin: the log has the traceback",
-    "plugin-too-slow": "authserver.policy_time_limit is how long a plugin may take",
-    "answer-too-large": "fix the plugin: an answer has a few names in it, and no documents",
+    "plugin-too-slow": "authserver.policy_time_limit says how long a plugin may take",
+    "answer-too-large": "fix the plugin: an answer must be short, with a few names and no documents",
     "wrong-type": "fix the plugin: it must return allow(…), narrow(…), deny(…) or None",
     "wrong-verdict": "fix the plugin: it must make its answers with allow(…), narrow(…) and deny(…)",
     "bad-reason": "fix the plugin: a reason is lower-case words joined by hyphens",
@@ -365,7 +370,7 @@ WITHOUT_REMEDY = frozenset(
 
 
 def remedy_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
-    """What would change a refusal for this reason, in general words: see `template_of`."""
+    """What would change a refusal for this reason, with general words for the PLACES (see `template_of`)."""
     return filled(template_of(reason, declared))
 
 
@@ -382,7 +387,7 @@ def template_of(reason: str, declared: Mapping[str, str] = NOTHING) -> str:
 
 
 def filled(remedy: str, words: Mapping[str, str] = NOTHING) -> str:
-    """A remedy with words in its PLACES; other braces, as in the remedy of a plugin, stay."""
+    """A remedy with words in its PLACES; other braces, such as those in the remedy of a plugin, stay."""
     return _PLACE.sub(lambda place: words.get(place[1]) or PLACES[place[1]], remedy)
 
 
@@ -390,8 +395,8 @@ def words_of(facts: Mapping[str, Any], *, missing_scopes: Sequence[str] = ()) ->
     """The words for the PLACES in a remedy, quoted for a shell.
 
     Args:
-        facts: of the refusal and of the questions before it, by their names there.
-        missing_scopes: those that were requested, and that the client is not registered for.
+        facts: the facts of the refusal and of the questions before it.
+        missing_scopes: the requested scopes that the client is not registered for.
     """
     words = {
         name: shlex.quote(value)

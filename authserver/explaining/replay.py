@@ -1,4 +1,4 @@
-"""Asking recorded questions again, under another configuration or of one more policy. Nothing is written."""
+"""Asks recorded questions again: of another configuration, or of one more policy. Nothing is written."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from authserver.explaining.readable import readable
 from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
-# Of a decision that was left out of its event.
+# What is known of a decision that was left out of its event.
 _LEFT_OUT: Mapping[str, str] = {"facts": "left out"}
 _encode = msgspec.json.Encoder().encode
 
 
 class Result(StrEnum):
-    """What became of one recorded question."""
+    """What came of asking one recorded question again."""
 
     SAME = "same"
     FLIPPED = "flipped"
@@ -57,14 +57,14 @@ class Replayed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried(Replayed):
-    """One recorded question that a policy was asked which decides nothing yet.
+    """One recorded question that was asked of a policy which does not decide yet.
 
-    FLIPPED compares with what the present policies answer today, `was`: with the policy among them, `would_be`, the
-    outcome is another. FAILED says that the policy gave no valid answer, which refuses.
+    `was` is the ruling of the present policies today, and `would_be` their ruling with the policy among them. FLIPPED
+    means that the two outcomes differ. FAILED means that the policy gave no valid answer, which refuses.
 
     Attributes:
         answer: of the policy alone; None for NOT_ASKED.
-        decided_since: whether the present policies would not decide any more as it was recorded.
+        decided_since: whether the present policies decide differently today from what was recorded.
     """
 
     answer: Answer | None = None
@@ -81,9 +81,9 @@ def replay(events: Iterable[Event], engine: Engine) -> Iterator[Replayed]:
 def replay_beside(
     events: Iterable[Event], engine: Engine, present: PluginSet, others: PluginSet
 ) -> Iterator[Replayed]:
-    """Ask every question behind these events once, of the present policies and of others beside them.
+    """Ask every question behind these events once, of the present policies alone and together with others.
 
-    FLIPPED: with the others the outcome is another than without, which is `was`.
+    `was` is the ruling of the present policies alone. FLIPPED means that the outcome with the others differs.
     """
     known = _known(engine)
     for event, decision in _recorded(events):
@@ -109,9 +109,9 @@ def try_policy(
 
     Args:
         engine: finds the records that the questions are about.
-        present: the policies that decide today. One with the name of the policy is replaced by it.
+        present: the policies that decide today. If one has the name of the policy, the policy replaces it.
         policy: the one policy.
-        hooks: of the policy.
+        hooks: the hooks that the policy serves.
     """
     known = _known(engine)
     for event, decision in _recorded(events):
@@ -132,7 +132,7 @@ def _known(engine: Engine) -> Known:
 def _recorded(events: Iterable[Event]) -> Iterator[tuple[Event, Mapping[str, Any]]]:
     """The decisions behind these events, with their questions.
 
-    Several events of one request contain the same questions; they have its time, and count once.
+    Several events of one request contain the same questions. Such events have the same time; each question counts once.
     """
     now: datetime | None = None
     seen: set[bytes] = set()
@@ -200,7 +200,7 @@ def _again(event: Event, decision: Mapping[str, Any], known: Known, policies: Po
 
 
 def _about(event: Event, hook: str, facts: Facts) -> dict[str, Any]:
-    """Which question it is."""
+    """The members of a `Replayed` that say which question it is."""
     return {
         "hook": hook,
         "client_id": facts.get("client_id", event.client_id),
@@ -226,7 +226,7 @@ def _ruling(ruling: Ruling[Any]) -> dict[str, Any]:
 def _question(decision: Mapping[str, Any], facts: Facts, known: Known) -> Question[Any]:
     hook = decision["slot"]
     if not evidence.is_whole(decision):
-        raise CannotAskAgain("it was too long to be kept whole")
+        raise CannotAskAgain("it was too long to be stored completely")
     if hook not in DECIDING:
         raise CannotAskAgain("this hook does not exist any more")
     try:

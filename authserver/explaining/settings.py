@@ -1,4 +1,4 @@
-"""The settings in effect: what each is, where it comes from, and what it means; secrets hidden."""
+"""The settings in effect: the value of each, where it comes from, and what it means. Secrets are hidden."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Setting:
     """A setting as it was read at start.
 
     Attributes:
-        key: as it is written in the INI file.
+        key: the name in the INI file.
         value: as it would be written there; `(secret)` for a secret, "" for nothing.
         origin: `default`, `INI file`, `env:NAME` or `file:PATH`.
-        meaning: what it is, where that is declared.
+        meaning: the description of the setting, if its declaration has one.
     """
 
     key: str
@@ -55,7 +55,7 @@ def of_server(settings: Settings, origins: Mapping[str, str]) -> Sequence[Settin
 
 
 def of_plugins(plugins: PluginSet, origins: Mapping[str, str]) -> Mapping[str, Sequence[Setting]]:
-    """The settings of each plugin by its name, in the order of the INI file; those for single clients and resources too."""
+    """The settings of each plugin by its name, in the order of the INI file, and those for single clients and resources."""
     return {name: list(_of_plugin(name, plugins, origins)) for name in plugins.names}
 
 

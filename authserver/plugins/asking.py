@@ -1,6 +1,6 @@
-"""Ask the plugins, combine their decisions, and record which plugin answered what.
+"""Asks the plugins, combines their decisions, and records which plugin answered what.
 
-Everything that can be prepared is prepared at start: to ask a question means to call a tuple of functions.
+Everything possible is prepared at start, so that a question only calls a tuple of functions.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NO_VARIANTS: Mapping[str, Variants] = MappingProxyType({})
 
 
 class PluginFailed(SettingsError, ContributionFailed):
-    """A contributing plugin raised, or added what cannot be added; the message names plugin and hook."""
+    """A contributing plugin raised an error, or returned a wrong value; the message names plugin and hook."""
 
 
 class CannotBeAdded(Exception):
@@ -68,15 +68,15 @@ class Implementation:
     """One plugin's function for one hook.
 
     Attributes:
-        plugin: its name.
-        function: calls it, with time limit and copies if it needs them.
+        plugin: the name of the plugin.
+        function: calls the plugin, with a time limit and copies of the values where they are needed.
         argnames: which of the hook's arguments it takes, in order.
-        arguments: reads them from a question.
-        declared: the names that it may add.
+        arguments: reads these arguments from a question.
+        declared: the names that the plugin may add.
         third_party: whether the plugin does not come with the server.
         variant: for which client or resource its settings are, in words; "" for all.
         variants: chooses a variant by client and resource; None if the plugin has none.
-        others: the functions of the variants.
+        others: the implementations of the variants, by client and resource.
     """
 
     plugin: str
@@ -91,11 +91,11 @@ class Implementation:
 
     @property
     def label(self) -> str:
-        """Who is asked; see `labelled`."""
+        """The name of the plugin with its variant; see `labelled`."""
         return labelled(self.plugin, self.variant)
 
     def at(self, question: Callable[[str], Any]) -> Implementation:
-        """The one that is asked: itself, or a variant (see `Variants.at`)."""
+        """The implementation that is asked: this one, or that of a variant (see `Variants.at`)."""
         return self if self.variants is None else self.others.get(self.variants.at(question), self)
 
 
@@ -103,10 +103,10 @@ class Observer(Protocol):
     """Gets every ruling (`authserver.plugins.shadow`)."""
 
     def consider(self, ruling: Ruling[Any]) -> None:
-        """Take a ruling; it must not raise and must not wait."""
+        """Take a ruling. It must not raise an error and must not wait."""
 
     def close(self) -> None:
-        """Finish what it has taken; nothing is given to it afterwards."""
+        """Finish with the rulings that it has taken; it gets no more."""
 
 
 class PluginSet:
@@ -114,14 +114,14 @@ class PluginSet:
 
     Args:
         plugins: (name, plugin) pairs in the order in which they are asked.
-        variants: those with settings for single clients and resources, by the name of the plugin.
+        variants: the variants with settings for single clients and resources, by the name of the plugin.
         time_limit: seconds in which a plugin that is not `immediate` must answer.
-        fetching: seconds more for those that take the `engine`, with which they can fetch a document.
+        fetching: additional seconds for plugins that take the `engine`, with which they can fetch a document.
         trace: whether each call is written to the log (`plugins.trace`).
 
     Raises:
-        SettingsError: a plugin is not hashable, does not fit its hooks (`plugins.fitting`), marks one to be called out
-            of order, or names one in `serves` that it does not implement.
+        SettingsError: a plugin is not hashable, does not fit its hooks (`plugins.fitting`), asks to be called out of order
+            at one of them, or names one in `serves` that it does not implement.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PluginSet:
     ) -> None:
         self.names = tuple(name for name, _ in plugins)
         self.shadow: Observer | None = None
-        # What a failure of a decision leads to, for the log.
+        # The consequence of a failed decision, for the log.
         self.consequence = "refusing; fix or remove it"
         self._plugins = dict(plugins)
         self._variants = {name: variants.get(name, Variants()) for name in self._plugins}
@@ -213,20 +213,21 @@ class PluginSet:
         )
 
     def prepare(self, seconds: float = LOADING_SECONDS) -> None:
-        """Call `prepare` of each plugin that has it, to open what it works with: files, connections, counters.
+        """Call `prepare` of each plugin that has it, to open its files, connections and counters.
 
         Args:
             seconds: how long each may take.
 
         Raises:
-            SettingsError: some plugins refuse; each is named with its sentence, and those that were prepared are closed.
+            SettingsError: some plugins refuse; the message has the name and the sentence of each. Those that were prepared
+                are closed.
         """
         problems = []
         limit = TimeLimit(seconds)
         hang: set[str] = set()
         for name, label, plugin in self._each():
             if name in hang:
-                # Nobody waits as long for each of a thousand variants.
+                # Otherwise the start could wait the full time for each of a thousand variants.
                 continue
             try:
                 if (prepare := getattr(plugin, "prepare", None)) is not None:
@@ -247,13 +248,13 @@ class PluginSet:
             raise SettingsError(problems)
 
     def check_services(self, seconds: float = LOADING_SECONDS) -> None:
-        """Call `check_services` of each plugin that has it: whether what it asks elsewhere answers.
+        """Call `check_services` of each plugin that has it, which checks that the services it asks do answer.
 
         Args:
             seconds: how long each may take.
 
         Raises:
-            SettingsError: some services do not answer; each plugin is named with its sentence.
+            SettingsError: some services do not answer; the message has the name and the sentence of each plugin.
         """
         problems = []
         for label, plugin in self._prepared:
@@ -287,13 +288,13 @@ class PluginSet:
                 log.exception("plugin %s failed to close; nothing depends on it", name)
 
     def end_shadow(self) -> None:
-        """Ask no shadow plugin any more, and close them: for a command, whose questions are no real request's."""
+        """Close the shadow plugins and ask them no more. Commands do so, because their questions are not real requests."""
         shadow, self.shadow = self.shadow, None
         if shadow is not None:
             shadow.close()
 
     def for_trying(self) -> PluginSet:
-        """The same plugins for questions that are no real request's: no shadow plugin is told, and nothing is counted."""
+        """The same plugins for questions outside real requests: no shadow plugin is asked, and nothing is counted."""
         same = copy(self)
         same.shadow = None
         same._implementations = {**self._implementations, RateQuestion.hook: ()}
@@ -307,7 +308,7 @@ class PluginSet:
             contained(close)
 
     def _each(self) -> Iterator[tuple[str, str, object]]:
-        """The name and label of every plugin, and itself; followed by its variants."""
+        """Name, label and plugin, for every plugin and after it for each of its variants."""
         for name, plugin in self._plugins.items():
             yield name, name, plugin
             for variant in self._variants[name]:
@@ -326,11 +327,11 @@ class PluginSet:
         return self._variants[name]
 
     def declared(self, attribute: str, /) -> dict[str, Any]:
-        """The mappings that plugins have in this attribute, in one; if two have the same key, the first counts."""
+        """The mappings that plugins have in this attribute, joined; if two have the same key, the first counts."""
         return {name: found[0] for name, found in self.all_declared(attribute).items()}
 
     def all_declared(self, attribute: str, /) -> dict[str, list[Any]]:
-        """The mappings that plugins have in this attribute: by key, what each has, in the order of the plugins."""
+        """The mappings that plugins have in this attribute, joined: all values of each key, in the order of the plugins."""
         found: dict[str, list[Any]] = {}
         for plugin in self._plugins.values():
             said = getattr(plugin, attribute, None)
@@ -343,9 +344,9 @@ class PluginSet:
         return frozenset().union(*(item.declared for item in self._implementations[hook]))
 
     def figures(self) -> Mapping[str, tuple[str, float]]:
-        """What plugins say of themselves in figures: meaning and value of each, by the name of the plugin and its own.
+        """The figures of the plugins: meaning and value of each, by the name of the plugin joined with its own name.
 
-        A plugin that has any has a method `figures`. One that fails is logged, and has none.
+        They come from the method `figures` of a plugin. If it fails, that is logged, and the plugin has no figures.
         """
         found = {}
         for name, plugin in self._plugins.items():
@@ -360,13 +361,13 @@ class PluginSet:
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin of a deciding hook and combine the answers (see `engine.ports.Policies`)."""
         ruling = combine(question, self.ask_all(question))
-        # Read once: it may end meanwhile.
+        # Read only once, because another thread may set it to None.
         if (shadow := self.shadow) is not None:
             shadow.consider(ruling)
         return ruling
 
     def ask_all(self, question: Question[Any]) -> list[Answer]:
-        """What each plugin of a deciding hook answers, in order."""
+        """The answer of each plugin at a deciding hook, in order."""
         hook = DECIDING[question.hook]
         return [
             _ask(implementation, hook, question, self.consequence)
@@ -374,7 +375,7 @@ class PluginSet:
         ]
 
     def contribute(self, hook: str, /, **question: Any) -> Sequence[tuple[str, Any]]:
-        """What each plugin adds at a contributing hook, as (plugin name, value), in order."""
+        """The values that plugins add at a contributing hook, as (plugin name, value), in order."""
         declaration = CONTRIBUTING[hook]
         contributions = []
         for each in self._implementations[hook]:
@@ -410,7 +411,7 @@ class PluginSet:
                 )
 
     def look_after(self, begin: Begin) -> None:
-        """Let every plugin that wants to look after something of its own; a failure is logged, and it is called again."""
+        """Call `look_after` of every plugin that has it; a failure is logged, and it is called again the next time."""
         self._notify("look_after", begin)
 
     @property
@@ -419,14 +420,14 @@ class PluginSet:
         return tuple(implementation.plugin for implementation in self._implementations["deliver"])
 
     def deliver(self, plugin: str, events: Sequence[Event], begin: Begin) -> None:
-        """Give events to a plugin that delivers them. Raises what it raises."""
+        """Give events to a plugin that delivers them. Raises the errors of the plugin."""
         given = {"events": events, "begin": begin}
         for implementation in self._implementations["deliver"]:
             if implementation.plugin == plugin:
                 contained(implementation.function, *[given[name] for name in implementation.argnames])
 
     def _vary_too_much(self) -> list[str]:
-        """Settings for single clients and resources that no question would use, or that change what is fixed at start."""
+        """Settings for single clients and resources that no question uses, or that change what start has fixed."""
         problems = []
         for name, variants in self._variants.items():
             if not variants:
@@ -453,10 +454,10 @@ class PluginSet:
         return problems
 
     def _not_mappings(self) -> list[str]:
-        """What plugins declare as names alone where each needs a meaning beside it."""
+        """Declarations of plugins that are only names, but must be mappings with a value for each name."""
         return [
             f"plugin {item.plugin}: {hook.declared} must be a mapping: each member of `cnf` with the type of a token "
-            "that is bound so"
+            "that is bound in this way"
             for hook in CONTRIBUTING.values()
             for item in self._implementations[hook.name]
             if hook.value is Binding
@@ -484,7 +485,7 @@ class PluginSet:
                     if name in owners:
                         problems.append(
                             f"plugin {implementation.plugin}: {hook.name} adds {name}, which {owners[name]} adds already; "
-                            f"take it out of `{hook.declared}`, or one plugin out of authserver.plugins"
+                            f"remove it from `{hook.declared}`, or remove one plugin from authserver.plugins"
                         )
                     owners[name] = f"plugin {implementation.plugin}"
         return problems
@@ -513,7 +514,7 @@ class PluginSet:
 
 
 class _Manager(pluggy.PluginManager):
-    """Looks only at attributes with the name of a hook: `fitting` has refused all others that are marked."""
+    """Reads only attributes with the name of a hook; `fitting` has refused marks on all others."""
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         return super().parse_hookimpl_opts(plugin, name) if name in vars(self.hook) else None
@@ -522,7 +523,7 @@ class _Manager(pluggy.PluginManager):
 def _registered(
     plugins: Sequence[tuple[str, object]], hooks: Mapping[str, Hook]
 ) -> tuple[pluggy.PluginManager, list[str]]:
-    """The plugins at these hooks, and which of them cannot be used or misspell one."""
+    """The plugins, registered at these hooks, and a problem for each one that cannot be registered."""
     manager = _Manager(PROJECT)
     manager.add_hookspecs(type("Hooks", (), {name: hook.function for name, hook in hooks.items()}))
     for name in DECIDING:
@@ -550,7 +551,7 @@ def _of(plugin: object, found: pluggy.HookImpl) -> Callable[..., Any]:
 
 
 def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
-    """Which plugins want to be asked before or around the others."""
+    """A problem for each plugin that asks to be called before, after or around the others."""
     return [
         f"plugin {item.plugin_name}: {hook} is marked tryfirst, trylast or wrapper; remove the mark, the order of "
         "authserver.plugins decides"
@@ -560,10 +561,10 @@ def _out_of_order(hook: str, found: Sequence[pluggy.HookImpl]) -> list[str]:
 
 
 def _ask(implementation: Implementation, hook: Deciding, question: Question[Any], consequence: str) -> Answer:
-    """The answer of one plugin; a plugin that raises, is too slow or returns a wrong answer has failed.
+    """The answer of one plugin. A plugin that raises an error, is too slow or returns a wrong answer has failed.
 
     Args:
-        consequence: of a failure, for the log.
+        consequence: the consequence of a failure, for the log.
     """
     if implementation.variants is not None:
         implementation = implementation.at(lambda name: getattr(question, name, None))
@@ -613,7 +614,7 @@ def _failed(implementation: Implementation, reason: str, begun: int, fault: str)
 
 
 def fault_of(error: Exception) -> str:
-    """What a plugin raised at a deciding hook, with the line of the plugin, and what it should do instead."""
+    """The error that a plugin raised at a deciding hook, with the line of the plugin, and what it should do instead."""
     said = f"it raised {described(error)}"
     if isinstance(error, OAuthError):
         return f"{said}; a policy refuses by returning deny(reason)"
@@ -621,7 +622,7 @@ def fault_of(error: Exception) -> str:
 
 
 def _contribution(implementation: Implementation, hook: Contributing, question: Mapping[str, Any]) -> Any:
-    """What one plugin adds at a contributing hook. Raises what the plugin raises, and CannotBeAdded."""
+    """The value that one plugin adds at a contributing hook. Raises the errors of the plugin, and CannotBeAdded."""
     value = implementation.function(*[question[name] for name in implementation.argnames])
     if value is None:
         return None
@@ -639,14 +640,14 @@ def _contribution(implementation: Implementation, hook: Contributing, question: 
         if len(strict_json.dumps(added)) > MAXIMUM_JSON:
             raise CannotBeAdded(f"it is longer than {MAXIMUM_JSON} bytes of JSON")
     if isinstance(value, Welcome) and not strict_json.comes_back(dict(value.private_details)):
-        raise CannotBeAdded("its private details are no JSON that can be kept")
+        raise CannotBeAdded("its private details are not JSON that can be stored")
     if hook.name in _FUNCTIONS:
         return {name: _contained(implementation, hook.name, added) for name, added in value.items()}
     return value
 
 
 def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
-    """What a plugin added under one name, such that its functions cannot fail in other ways than `_call` says."""
+    """The value that a plugin added under one name, with its functions wrapped in `_call`, which contains failures."""
     if hook == "client_proofs":
         if not isinstance(added, ClientProof):
             raise CannotBeAdded(f"{type(added).__name__} is not a ClientProof")
@@ -669,7 +670,7 @@ def _contained(implementation: Implementation, hook: str, added: Any) -> Any:
 
 
 def _profile(implementation: Implementation, added: Any) -> AssertionProfile:
-    """A profile of assertions whose functions cannot fail in other ways; its `check` is asked by commands alone."""
+    """A profile of assertions with its functions called by `_call`; not its `check`, which only commands call."""
     if not isinstance(added, AssertionProfile):
         raise CannotBeAdded(f"{type(added).__name__} is not an AssertionProfile")
     hook = "assertion_profiles"
@@ -681,7 +682,7 @@ def _profile(implementation: Implementation, added: Any) -> AssertionProfile:
 
 
 def _named(value: Any) -> Mapping[str, Any]:
-    """What has declared names in a value that a plugin adds."""
+    """The members that must be declared, in a value that a plugin adds."""
     match value:
         case Binding():
             return dict(value.confirmation)
@@ -720,12 +721,12 @@ def _check_issue(answer: object) -> None:
 
 def _check_kept(answer: object) -> None:
     if not strict_json.comes_back(answer):
-        raise CannotBeAdded(f"{type(answer).__name__} is not a JSON value that can be kept")
+        raise CannotBeAdded(f"{type(answer).__name__} is not a JSON value that can be stored")
 
 
 def _check_uses(answer: object) -> None:
     if not isinstance(answer, tuple) or not all(isinstance(use, SingleUse) for use in answer):
-        raise CannotBeAdded(f"{type(answer).__name__} is not a tuple of what is used up")
+        raise CannotBeAdded(f"{type(answer).__name__} is not a tuple of SingleUse")
     if not all(is_refusal(use.refusal) for use in answer):
         raise CannotBeAdded("its refusal cannot be sent or stored")
 
@@ -750,7 +751,7 @@ def _check_flag(answer: object) -> None:
 def _check_nothing(answer: object) -> None:
     if answer is not None:
         raise CannotBeAdded(
-            f"{type(answer).__name__}: a check returns nothing, and raises what it refuses with"
+            f"{type(answer).__name__}: a check returns nothing; it refuses by raising an error"
         )
 
 

@@ -1,4 +1,4 @@
-"""One plugin that the INI need not list, from a file or a module: to try it before it is installed."""
+"""Finds one plugin in a file or a module, without the INI, to try it before it is installed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from authserver.settings import SettingsError
 
 
 def find(text: str) -> tuple[str, type]:
-    """The plugin that this text names, and its name in the INI.
+    """The class of the plugin that this text names, and the name that it has in the INI.
 
     Args:
         text: `FILE`, `FILE:Class`, `module:Class`, or the name of an installed plugin. A folder stands for the package
             in it.
 
     Raises:
-        SettingsError: there is none, there are several, or it cannot be imported.
+        SettingsError: there is no such plugin, there are several, or it cannot be imported.
     """
     source, colon, class_name = text.rpartition(":")
     if _is_file(text):
@@ -64,17 +64,17 @@ def _from_file(text: str) -> ModuleType:
     package = path.name == "__init__.py"
     folder = path.resolve().parent
     name = folder.name if package else path.stem
-    # Not under its own name, which may be that of a module of Python or of this server.
+    # The module gets another name, because its own may be that of a module of Python or of this server.
     specification = importlib.util.spec_from_file_location(
         f"tried_{name}", path, submodule_search_locations=[str(folder)] if package else None
     )
     if specification is None or specification.loader is None:
-        raise SettingsError([f"{text}: it is no Python module; its name must end in .py"])
+        raise SettingsError([f"{text}: it is not a Python module; its name must end in .py"])
     module = importlib.util.module_from_spec(specification)
     sys.modules[module.__name__] = module
     beside = str(folder.parent if package else folder)
     if beside not in sys.path:
-        # After all others, as beside an INI file: nothing here takes the place of another module.
+        # At the end, as for modules beside an INI file: so no file here replaces another module.
         sys.path.append(beside)
     _imported(text, specification.loader.exec_module, module)
     return module
@@ -115,7 +115,7 @@ def _only_plugin(module: ModuleType, text: str) -> type:
 
 
 def _plugins(module: object) -> list[type]:
-    """The classes of this module that have a method of a hook, marked or not; what is wrong is said of them later."""
+    """The classes of this module that have a method of a hook, marked or not; mistakes in them are found later."""
     hooks = every_hook()
     return [
         kind

@@ -1,8 +1,8 @@
 """Copies all values that the server and a third-party plugin exchange: neither can change a value of the other (T140).
 
-In Python any code can change a frozen value. The floor under the policies compares what they allow with what the
-client is registered for: so a plugin gets copies, and the engine keeps what it has read. An answer is copied as well:
-a value of a subclass of `str` becomes a `str`, a mapping becomes a `dict`, and the size is limited.
+In Python any code can change a frozen value. The floor under the policies compares what they allow with the registration
+of the client. Therefore a plugin gets only copies, and cannot change the values of the engine. An answer is copied as
+well: a value of a subclass of `str` becomes a `str`, a mapping becomes a `dict`, and the size is limited.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from authserver.engine.context import Engine
 from authserver.engine.decisions import Decision
 from authserver.settings import Secret
 
-# Characters and items of an answer with everything in it: more than fits into a consent page, token or database row.
+# The most characters and items in an answer: more than fits into a consent page, a token or a database row.
 MAXIMUM_ANSWER = 65_536
 
 # Types whose values cannot be changed.
@@ -42,7 +42,7 @@ def is_third_party(plugin: object) -> bool:
 
 
 def is_third_party_class(kind: type) -> bool:
-    """The same of the class of a plugin."""
+    """Whether plugins of this class do not come with the server."""
     return kind.__module__.partition(".")[0] != "authserver"
 
 
@@ -63,7 +63,7 @@ def with_copies(function: Callable[..., Any], *arguments: Any) -> Any:
 def copied(value: Any) -> Any:
     """A deep copy of texts, numbers, collections, secrets, and the records of the engine.
 
-    Anything else is returned as it is, most of all the engine itself: a plugin that gets it may change everything.
+    Anything else is returned as it is, in particular the engine: a plugin that gets the engine may change everything.
     """
     return _Copying(None).copied(value)
 
@@ -108,7 +108,7 @@ class _Copying:
         return record(**members)
 
     def _other(self, value: Any) -> Any:
-        """Rare types, and subclasses that a plugin defines."""
+        """Copy a value of a rare type, or of a subclass that a plugin defines."""
         if isinstance(value, Enum) and not is_third_party(value):
             return value
         if isinstance(value, Secret):

@@ -17,12 +17,12 @@ class Delivery:
     """Gives each event to one plugin (hook `deliver`).
 
     Attributes:
-        plugin: its name.
-        begin: gives it an engine in a transaction of its own.
+        plugin: the name of the plugin.
+        begin: gives the plugin an engine in a transaction of its own.
     """
 
     interval: ClassVar[float] = 1.0
-    # If the plugin fails at the last one, it gets all of them again.
+    # A small number, because a plugin that fails at the last event gets all of them again.
     batch: ClassVar[int] = 50
     begins_with_the_first: ClassVar[bool] = False
     may_miss_events: ClassVar[bool] = True
@@ -46,5 +46,5 @@ class Delivery:
 
 
 def deliveries(plugins: PluginSet, begin: Begin) -> tuple[Delivery, ...]:
-    """One for each plugin that delivers events."""
+    """A `Delivery` for each plugin that delivers events."""
     return tuple(Delivery(plugins, name, begin) for name in plugins.delivering)

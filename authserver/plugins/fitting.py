@@ -1,7 +1,7 @@
-"""Whether a plugin's methods and declarations fit the hooks, and how each method is called.
+"""Checks that a plugin's methods and declarations fit the hooks, and prepares how each method is called.
 
 A method that is not marked, takes an argument that its hook does not have, or is asynchronous would be ignored or fail
-in each request. So it stops the start, with a sentence that says what to change.
+in each request. Therefore it stops the start, with a sentence that says what to change.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from authserver.containment import contained, described
 from authserver.hooks import DECIDING, PROJECT, Contributing, Hook
 from authserver.ini import did_you_mean
 
-# What a plugin declares as a collection of names. A single text would be read as a collection of letters.
+# The attributes that are collections of names. A single text would be read as a collection of letters.
 COLLECTIONS = ("serves", "reasons")
 MARK = f"{PROJECT}_impl"
 
 
 def misfits(plugin: object, hooks: Mapping[str, Hook]) -> list[str]:
-    """What must be changed before the server can ask this plugin, a sentence each."""
+    """The problems that must be solved before the server can ask this plugin; each is a sentence."""
     problems = [
         problem
         for attribute, raw in sorted(_attributes(type(plugin)).items())
@@ -37,7 +37,7 @@ def misfits(plugin: object, hooks: Mapping[str, Hook]) -> list[str]:
 
 @cache
 def arguments_of(hook: Hook) -> tuple[str, ...]:
-    """What an implementation of this hook may take, in the order of its declaration."""
+    """The arguments that an implementation of this hook may take, in the order of the declaration."""
     names = tuple(signature(hook.function).parameters)
     return (*names, "question") if hook.name in DECIDING else names
 
@@ -52,7 +52,7 @@ def callable_as_asked(
     """
     by_position: list[str] = []
     by_name: list[str] = []
-    skips_one = False  # whether an argument before is left out, because the hook does not have it
+    skips_one = False  # whether an earlier argument is left out, because the hook does not have it
     for name, parameter in _parameters(function).items():
         if parameter.kind is Parameter.VAR_KEYWORD:
             by_name += [
@@ -70,7 +70,7 @@ def callable_as_asked(
 
 
 def _parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
-    """What a function takes. That of a method is read once for all plugins of its class."""
+    """The parameters of a function. Those of a method are read once for all plugins of its class."""
     if isinstance(function, MethodType):
         return _parameters_of_method(function.__func__)
     return signature(function).parameters
@@ -86,12 +86,12 @@ def _by_name(function: Callable[..., Any], positional: int, names: Sequence[str]
 
 
 def _attributes(kind: type) -> Mapping[str, Any]:
-    """What a class and its bases define, by name; read without calling a property."""
+    """The attributes that a class and its bases define, by name; no property is called."""
     return {name: raw for base in reversed(kind.__mro__) for name, raw in vars(base).items()}
 
 
 def _of_attribute(plugin: object, attribute: str, raw: Any, hooks: Mapping[str, Hook]) -> list[str]:
-    """What is wrong with one method; nothing if it has nothing to do with hooks."""
+    """The problems of one attribute; none if it has nothing to do with hooks."""
     plain = getattr(raw, "__func__", raw)
     options = getattr(plain, MARK, None)
     if options is None:
@@ -138,7 +138,7 @@ def _of_function(
 
 
 def _of_names(plugin: object, attribute: str) -> list[str]:
-    """What is wrong with a collection of names that a plugin declares."""
+    """The problems of a collection of names that a plugin declares."""
     try:
         value = contained(getattr, plugin, attribute, ())
     except Exception as error:
@@ -151,5 +151,5 @@ def _of_names(plugin: object, attribute: str) -> list[str]:
 
 
 def _is_of_protocol(function: Any) -> bool:
-    """Whether a plugin only inherits it from the Protocol of a hook (`authserver.protocols`)."""
+    """Whether a plugin only inherits this function from the Protocol of a hook (`authserver.protocols`)."""
     return bool(function.__module__ == "authserver.protocols")

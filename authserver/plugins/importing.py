@@ -1,6 +1,6 @@
-"""Import the class of a plugin: from what is installed, or from a module beside the INI file.
+"""Imports the class of a plugin: from an installed package, or from a module beside the INI file.
 
-Importing runs code that may fail in any way, end the process or never return. Each of these is one sentence here.
+An import runs code that may fail in any way, end the process or never return. Each of these becomes one sentence here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 
 
 class CannotImport(Exception):
-    """The class cannot be had; the message says why and what to do, without the name of the plugin."""
+    """The class cannot be imported; the message says why and what to do, without the name of the plugin."""
 
 
 def plugin_class(
@@ -32,13 +32,13 @@ def plugin_class(
     The import runs in a thread, because nothing else can end the wait for a module that hangs.
 
     Args:
-        folder: that of the INI file. Modules in it are found as well, after all that are installed, unless everybody
+        folder: the folder of the INI file. Modules in it are found as well, after all installed ones, unless everybody
             can write to it. None for a plugin that is installed.
         seconds: how long the import may take.
 
     Raises:
-        CannotImport: there is no such module or class, it failed, took too long, or which module is meant is not clear.
-        Interrupted: somebody pressed Ctrl-C meanwhile; the message names the module.
+        CannotImport: there is no such module or class, the import failed or took too long, or there are two such modules.
+        Interrupted: somebody pressed Ctrl-C during the import; the message names the module.
     """
     if not all(part.isidentifier() for part in (*module_name.split("."), *class_name.split("."))):
         raise CannotImport(": expected the name of a plugin, or module:Class")
@@ -79,7 +79,7 @@ def plugin_class(
 
 
 def forget(folder: Path) -> None:
-    """Import nothing from this folder any more: the plugins of another one may have modules of the same names."""
+    """Import nothing from this folder any more: the plugins of another folder may have modules of the same names."""
     place = folder.resolve()
     sys.path[:] = [entry for entry in sys.path if entry != str(place)]
     for top in {name.partition(".")[0] for name in sys.modules} - {"authserver"}:
@@ -90,14 +90,14 @@ def forget(folder: Path) -> None:
 
 
 def _imported(module_name: str, class_name: str) -> Any:
-    """The same of a module that is imported already, as far as no code of the module runs for it; else None."""
+    """The class from a module that is imported already; None if it is not, or if code of the module had to run for it."""
     module = sys.modules.get(module_name)
     is_complete = not getattr(getattr(module, "__spec__", None), "_initializing", False)
     return vars(module).get(class_name) if module is not None and is_complete else None
 
 
 def _attribute(module_name: str, class_name: str) -> tuple[Any, ModuleType]:
-    """What the module calls so, None for nothing; and the module."""
+    """The attribute of this name in the module, None if there is none; and the module."""
     found: Any = importlib.import_module(module_name)
     module = sys.modules[module_name]
     for part in class_name.split("."):
@@ -106,7 +106,7 @@ def _attribute(module_name: str, class_name: str) -> tuple[Any, ModuleType]:
 
 
 def _search(folder: Path) -> None:
-    """Let Python look into the folder, after everything else, so that nothing in it takes the place of another module."""
+    """Let Python search the folder, after everything else, so that no file in it replaces another module."""
     place = str(folder.resolve())
     if place not in sys.path and not _is_open(folder):
         sys.path.append(place)
@@ -114,7 +114,7 @@ def _search(folder: Path) -> None:
 
 
 def _refuse_doubtful(module_name: str, folder: Path) -> None:
-    """Raises CannotImport for a module that is there twice, or that everybody can change."""
+    """Raises CannotImport if there are two modules of this name, or if everybody can change the one beside the INI file."""
     top = module_name.partition(".")[0]
     beside = next(filter(Path.is_file, (folder / f"{top}.py", folder / top / "__init__.py")), None)
     if beside is None:
@@ -124,7 +124,7 @@ def _refuse_doubtful(module_name: str, folder: Path) -> None:
         raise CannotImport(
             f": there are two modules {top}: {taken}, which Python takes, and {beside} beside the INI file; rename one"
         )
-    # What it imports may be there, too.
+    # The modules that it imports may be there, too.
     inside = () if beside.parent == folder else beside.parent.rglob("*")
     code = (path for path in (*folder.glob("*.py"), *inside) if path.is_dir() or path.suffix == ".py")
     for path in (folder, beside.parent, *code):
@@ -135,7 +135,7 @@ def _refuse_doubtful(module_name: str, folder: Path) -> None:
 
 
 def _origin(top: str) -> str | None:
-    """Where Python takes a module of this name from; None when there is none."""
+    """The file from which Python imports a module of this name; None if there is none."""
     try:
         spec = importlib.util.find_spec(top)
     except ValueError:  # a module that was made by hand, such as `__main__`
@@ -144,7 +144,7 @@ def _origin(top: str) -> str | None:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether everybody can write to it: then anybody on this machine could add code to the server."""
+    """Whether everybody can write to this path: then anybody on this machine could add code to the server."""
     return path.exists() and bool(path.stat().st_mode & stat.S_IWOTH)
 
 
@@ -173,9 +173,9 @@ def _at(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The file and line of the plugin where it failed; "" when there is none.
+    """The file and line of the plugin where the error was raised; "" if it was not raised in a file.
 
-    The last one in the folder of the module that was imported first: beyond that are libraries.
+    It is the last frame in the folder of the module that was imported first; frames after it are in libraries.
     """
     frames = list(traceback.extract_tb(error.__traceback__))
     ours = [index for index, frame in enumerate(frames) if frame.filename == __file__]

@@ -1,9 +1,9 @@
-"""What the INI says of resources and of the access tokens for them, in the server's own settings and in those of plugins.
+"""Reads the resources of the INI, and the form of the access tokens for them, from the settings of server and plugins.
 
-Resources are in several settings, a line each: `authserver.resource_names`, `authserver.opaque_resources`,
-`authserver.access_token_format@resources`, `authserver.access_token_lifetime@resources`, and those of plugins that have a
-mapping `known_resources` of resources by their canonical form. A plugin that serves a resource itself has a mapping
-`own_resources` by the path below the issuer; of a path it knows no more.
+Several settings have lines for resources: `authserver.resource_names`, `authserver.opaque_resources`,
+`authserver.access_token_format@resources` and `authserver.access_token_lifetime@resources`. Plugins add resources in a
+mapping `known_resources`, by their canonical form. A plugin that serves a resource itself has a mapping `own_resources`,
+by the path below the issuer, because it does not know the issuer.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from authserver.plugins.asking import PluginSet
 from authserver.plugins.variants import CLIENTS, RESOURCES, split
 from authserver.settings import AccessTokenFormat, Settings, SettingsError
 
-# The members of a resource, and of what is set for a client, by the name of the setting.
+# The members of a `Resource` and of a `TokenForm`, by the name of the setting.
 MEMBERS = {"access_token_format": "token_format", "access_token_lifetime": "token_lifetime"}
 
 
 def read(loaded: Loaded, plugins: PluginSet) -> tuple[Mapping[str, Resource], Mapping[str, TokenForm]]:
-    """The resources by their canonical form, and what is set for single clients by their ids.
+    """The resources by their canonical form, and the settings for single clients by their ids.
 
     Raises:
-        SettingsError: a line cannot be used, or two lines contradict each other; every problem is named.
+        SettingsError: a line cannot be used, or two lines contradict each other; the message lists every problem.
     """
     _, overrides = split(loaded.single, PREFIX)
     problems: list[str] = []
@@ -59,8 +59,8 @@ def read(loaded: Loaded, plugins: PluginSet) -> tuple[Mapping[str, Resource], Ma
                 problems.append(f"{PREFIX}{setting}: two lines name {uri}")
             elif said and said != value:
                 problems.append(
-                    f"{PREFIX}{setting}: {uri}: it is in authserver.opaque_resources, too, which says otherwise; take it "
-                    "out of one of them"
+                    f"{PREFIX}{setting}: {uri}: it is in authserver.opaque_resources, too, which contradicts this; remove it "
+                    "from one of them"
                 )
         found[form] = replace(
             known, **members, settings=tuple(dict.fromkeys((*known.settings, f"{PREFIX}{setting}")))
@@ -75,7 +75,7 @@ def read(loaded: Loaded, plugins: PluginSet) -> tuple[Mapping[str, Resource], Ma
 def _lines(
     settings: Settings, forms: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Setting, URI and what is said of the resource, for each line."""
+    """For each line the setting, the URI, and the members that it sets."""
     for uri, name in settings.resource_names:
         yield "resource_names", uri, {"name": name}
     for uri in settings.opaque_resources:
@@ -89,7 +89,7 @@ def _lines(
 def _forms(
     overrides: Mapping[str, Mapping[str, Any]], kind: str, problems: list[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is set for each client or resource; problems are added to the list."""
+    """The members that are set for each client or resource; problems are added to the list."""
     hints = types_of(Settings)
     for one, texts in overrides.items():
         form: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def _forms(
 
 
 def _joined(before: Resource | None, resource: Resource) -> Resource:
-    """What two plugins say of a resource; the first one counts where they differ."""
+    """A resource that two plugins know, joined; where they differ, the first one counts."""
     if before is None:
         return resource
     return replace(

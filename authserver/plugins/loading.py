@@ -1,4 +1,4 @@
-"""Find the plugins that the INI names, check them, and make them from their settings.
+"""Finds the plugins that the INI names, checks them, and makes them from their settings.
 
 Only what the INI names is loaded, and its order is the order in which plugins are asked.
 """
@@ -42,25 +42,25 @@ def load(
     folder: Path | None = None,
     patience: float = LOADING_SECONDS,
 ) -> tuple[PluginSet, list[str]]:
-    """Find every plugin of the INI, make it from its settings and prepare it. Close them in the end.
+    """Find every plugin of the INI, make it from its settings and prepare it. The caller must close them at the end.
 
     Args:
         specifications: entry point names or `module:Class`, in order.
         settings: raw texts by plugin name and field.
         production: whether insecure plugins and settings are refused.
         time_limit: seconds a plugin has for a decision.
-        fetching: seconds more for a plugin that can fetch.
+        fetching: additional seconds for a plugin that can fetch.
         trace: whether each call of a plugin is written to the log.
         others: specifications of plugins that have settings too but are loaded elsewhere.
         key: the setting that lists them.
-        folder: that of the INI file, where modules of plugins are found, too.
+        folder: the folder of the INI file, where modules of plugins are found, too.
         patience: how many seconds each plugin may take for its import, for its construction and for its `prepare`.
 
     Returns:
-        The plugins, and what development should announce about them.
+        The plugins, and a line about each insecure value, which a development server logs.
 
     Raises:
-        SettingsError: naming every unknown plugin, setting and other problem.
+        SettingsError: the message lists every unknown plugin, unknown setting and other problem.
     """
     available = _installed()
     plugins: list[tuple[str, object]] = []
@@ -91,7 +91,7 @@ def load(
         problems += found
         insecure += found_insecure
     elsewhere = {name_of(specification) for specification in others}
-    # The settings of a plugin that could not be had are no second problem, whatever its name was meant to be.
+    # If a plugin could not be imported, its name may be misspelt, so settings without a plugin are not a second problem.
     problems += _misplaced(named, settings if complete else (), elsewhere)
     if production:
         problems += [f"{line} (refused in production)" for line in insecure]
@@ -111,7 +111,7 @@ def class_of(specification: str, folder: Path | None) -> Any:
 
 @cache
 def _installed() -> Mapping[str, EntryPoint]:
-    """The plugins of all installed distributions, by name; read once, as that takes a quarter of a start."""
+    """The plugins of all installed distributions, by name; read only once, because it takes a quarter of the start."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -126,7 +126,7 @@ def one(
     """A plugin that is not in the INI, made from these settings and prepared, as the only one of a set.
 
     Raises:
-        SettingsError: it is no plugin, or its settings cannot be used.
+        SettingsError: it is not a plugin, or its settings cannot be used.
     """
     if not _is_plugin(kind):
         raise SettingsError([_NOT_FROZEN.format(kind.__name__)])
@@ -159,7 +159,7 @@ def _find(
 def _with_variants(
     name: str, kind: Any, texts: Mapping[str, Resolved], seconds: float
 ) -> tuple[object, Variants, list[str], list[str]]:
-    """A plugin and its variants for single clients and resources; their problems, and what is insecure about them."""
+    """A plugin and its variants for single clients and resources; their problems, and their insecure values."""
     try:
         own, overrides = split(texts, f"{PLUGIN_PREFIX}{name}.")
         plugin, problems, insecure = _made(name, kind, seconds, own)
@@ -175,16 +175,16 @@ def _with_variants(
 def _made(
     name: str, kind: Any, seconds: float, texts: Mapping[str, Resolved]
 ) -> tuple[object, list[str], list[str]]:
-    """A plugin from its settings, None with problems; its problems, and what is insecure about it.
+    """A plugin that is made from its settings, None if there are problems; its problems, and its insecure values.
 
     Raises:
-        SettingsError: its code fails or hangs, as it would with other settings.
+        SettingsError: its code fails or hangs, for a reason other than these settings.
     """
     prefix = f"{PLUGIN_PREFIX}{name}."
     try:
         values, problems = read_fields(kind, texts, prefix)
     except Exception as error:
-        # Such as the name of a type that is imported for type checkers only.
+        # One cause is the name of a type that is imported only for type checkers.
         raise SettingsError(
             [f"{PLUGIN_PREFIX}{name}: the types of its settings cannot be read: {described(error)}"]
         ) from error
@@ -198,7 +198,7 @@ def _made(
     if problems:
         return None, problems, insecure
     try:
-        # A thread takes longer to start than a plugin of ours to be made.
+        # Plugins that come with the server are made without a thread, because starting one takes longer than making them.
         call = TimeLimit(seconds, threads=1).call if is_third_party_class(kind) else contained
         plugin, announced = call(_constructed, kind, values)
     except TooSlow:
@@ -215,13 +215,13 @@ def _made(
 
 
 def _constructed(kind: Any, values: Mapping[str, Any]) -> tuple[object, tuple[str, ...]]:
-    """A plugin with these settings, and what it says is insecure about itself."""
+    """A plugin with these settings, and what it declares as `insecure`."""
     plugin = kind(**values)
     return plugin, tuple(getattr(plugin, "insecure", ()))
 
 
 def _joined(plugins: Sequence[tuple[str, object]], join: Callable[..., PluginSet]) -> PluginSet:
-    """The plugins as one. Raises SettingsError, also where what a plugin declares is of a wrong type or fails."""
+    """The plugins as a set. Raises SettingsError, also if a declaration of a plugin has a wrong type or fails."""
     try:
         joined: PluginSet = contained(join, plugins)
     except SettingsError:
@@ -236,7 +236,7 @@ def _joined(plugins: Sequence[tuple[str, object]], join: Callable[..., PluginSet
 
 
 def _can_be_used(name: str, plugin: object, join: Callable[..., PluginSet]) -> bool:
-    """Whether what a plugin declares is of the right types. What else is wrong with it is said elsewhere."""
+    """Whether the declarations of a plugin have the right types. Other problems of the plugin do not count here."""
     try:
         contained(join, [(name, plugin)])
     except SettingsError:
@@ -247,7 +247,7 @@ def _can_be_used(name: str, plugin: object, join: Callable[..., PluginSet]) -> b
 
 
 def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Collection[str]) -> list[str]:
-    """Plugins that are listed twice, and settings of plugins that are listed nowhere."""
+    """Problems: plugins that are listed twice, and settings of plugins that are listed nowhere."""
     twice = [
         f"authserver.shadow_plugins: {name} is listed in authserver.plugins too; leave it in one of them"
         for name in named
@@ -263,13 +263,13 @@ def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Col
 
 
 def name_of(specification: str) -> str:
-    """The entry point's name, or `module:QuietHours` as `quiet_hours`."""
+    """The name of the plugin: that of the entry point, or `quiet_hours` for `module:QuietHours`."""
     class_name = specification.rpartition(":")[2]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
 
 
 def _is_plugin(kind: object) -> bool:
-    """Whether it is a dataclass that says truly whether its values change: frozen, or compared by identity."""
+    """Whether it is a dataclass that is frozen or, because it keeps something that changes, compared by identity."""
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return False
     parameters = cast(Any, kind).__dataclass_params__

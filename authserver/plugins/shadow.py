@@ -25,7 +25,8 @@ from authserver.hookspecs import DECIDING
 from authserver.plugins.asking import PluginSet
 
 QUEUE = 1000
-# Strangers can cause differences, and each is stored: at most this many at once, and then this many a second.
+# Anybody can cause differences, and each is stored. Therefore at most this many are stored at once, and then this many a
+# second.
 RECORDS_AT_ONCE = 20.0
 RECORDS_A_SECOND = 1.0
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Shadow:
 
     Args:
         plugins: the shadow plugins.
-        storage: where differences are kept.
+        storage: stores the differences.
     """
 
     def __init__(self, plugins: PluginSet, storage: Storage) -> None:
@@ -63,12 +64,12 @@ class Shadow:
             self._start()
 
     def close(self) -> None:
-        """Compare nothing any more, and close the shadow plugins."""
+        """Close the shadow plugins, and make no more comparisons."""
         self._closed = True
         self.plugins.close()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until every question was asked; whether that came to pass. For tests and an orderly end."""
+        """Wait until every question was asked, for so many seconds. Returns whether all were asked. For tests."""
         deadline = time.monotonic() + seconds
         while self._questions.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -93,7 +94,7 @@ class Shadow:
 
     def _compare(self, ruling: Ruling[Any]) -> None:
         candidate = combine(ruling.question, [*ruling.answers, *self.plugins.ask_all(ruling.question)])
-        # What a closed plugin answers is not what it would have decided.
+        # The answer of a closed plugin is not the one that it would have given before.
         if self._closed or DECIDING[ruling.hook].same_outcome(ruling.effect, candidate.effect):
             return
         if not self._may_record():
@@ -116,7 +117,7 @@ class Shadow:
             stores.events.add(bounded(event))
 
     def _may_record(self) -> bool:
-        """A bucket that fills at the allowed rate."""
+        """Whether one more difference may be stored: a token bucket, which is filled at the allowed rate."""
         now = time.monotonic()
         gained = (now - self._allowed_at) * RECORDS_A_SECOND
         self._allowance = min(RECORDS_AT_ONCE, self._allowance + gained)

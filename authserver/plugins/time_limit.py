@@ -1,9 +1,9 @@
-"""A time limit for plugins: a caller waits so long and no longer.
+"""A time limit for plugins: a caller waits for a limited time.
 
-Python cannot stop a thread, so a function that hangs keeps its thread; there may be a fixed number of them, and
-when all hang the next call is refused at once instead of piling up. They are daemons: a plugin that hangs does
-not keep the process from ending, as a pool of `concurrent.futures` would. A thread whose function has answered takes the
-next call: to start one for each costs more than most decisions.
+Python cannot stop a thread, so a function that hangs keeps its thread. The number of threads is limited; when all of them
+hang, the next call is refused at once. The threads are daemons: unlike the threads of `concurrent.futures`, they do not
+keep the process from ending when a plugin hangs. A thread whose function has answered takes the next call, because to
+start a thread for each call costs more than most decisions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IDLE_SECONDS = 10.0
 
 
 class TooSlow(Exception):
-    """The function did not answer in time, or every thread is held by one that does not."""
+    """The function did not answer in time, or all threads are held by functions that do not answer."""
 
 
 class NoThread(RuntimeError):
@@ -50,11 +50,16 @@ class TimeLimit:
         self._idle: list[_Worker] = []
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What the function returns or raises, contained. Raises TooSlow, and NoThread when it was not called."""
+        """Call the function, contained, and return or raise what it does.
+
+        Raises:
+            TooSlow: it did not answer in time.
+            NoThread: it was not called.
+        """
         if not self._free.acquire(blocking=False):
             raise TooSlow("every thread is held by a call that does not answer")
         future: Future[Any] = Future()
-        # It works for the same request (`engine.timeline`).
+        # The context is copied, so that the function works for the same request (`engine.timeline`).
         call = partial(copy_context().run, contained, function, *arguments)
         try:
             self._worker().calls.put((call, future))
@@ -71,11 +76,11 @@ class TimeLimit:
             raise TooSlow(f"no answer within {self._seconds} s") from None
 
     def _worker(self) -> _Worker:
-        """One that is idle, or a new one."""
+        """A worker that is idle, or a new one."""
         with self._lock:
             while self._idle:
                 worker = self._idle.pop()
-                # In a process that was forked off there are no threads of before.
+                # After a fork, the threads of the parent process do not exist in this one.
                 if worker.is_alive():
                     return worker
         worker = _Worker(self._idle_seconds, self._rest, self._retire)
@@ -83,7 +88,7 @@ class TimeLimit:
         return worker
 
     def _rest(self, worker: _Worker) -> None:
-        """Let a worker have the next call."""
+        """Make a worker free for the next call."""
         with self._lock:
             self._idle.append(worker)
         self._free.release()
@@ -118,7 +123,7 @@ class _Worker(threading.Thread):
                     return
                 continue
             self._answer(call, future)
-            # What a request worked with is not kept until the next one.
+            # Otherwise the objects of a request would be kept until the next one.
             del call, future
 
     def _answer(self, call: Callable[[], Any], future: Future[Any]) -> None:
@@ -128,6 +133,6 @@ class _Worker(threading.Thread):
             self._rest(self)
             future.set_exception(error)
         else:
-            # Before the caller goes on, who may have the next call.
+            # This comes before the caller continues, because the caller may make the next call at once.
             self._rest(self)
             future.set_result(answer)

@@ -1,7 +1,7 @@
 """Writes each call of a plugin to the log, to show which plugin answered what (`authserver.trace_plugins`).
 
-A line has names in it and no values: which scopes were allowed and which claims were added, not the values of the
-claims. So it contains no secret and no personal data.
+A line has only names: which scopes were allowed and which claims were added, but not the values of the claims. Therefore
+it contains no secret and no personal data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def traced(plugin: str, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the function, write a line about it, and return or raise what it does."""
+    """Call the function, write a line about it, and return its answer or raise its error."""
     begun = time.perf_counter_ns()
     try:
         answer = function(*arguments)

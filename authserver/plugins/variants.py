@@ -1,9 +1,9 @@
 """Settings of a plugin for single clients and resources: a variant of the plugin is made for each at start.
 
-`authserver.plugin.NAME.SETTING@clients` has lines `client_id = value`, and `…@resources` lines `URI = value`. A plugin
+`authserver.plugin.NAME.SETTING@clients` has lines `client_id = value`, and `…@resources` has lines `URI = value`. A plugin
 needs no code for this: a variant is the plugin with other values, and the question decides which variant is asked.
-What is set for a client counts before what is set for a resource; of several resources the first line counts, so that
-no client can choose by the order in its request.
+A setting for a client counts before a setting for a resource. If a request names several resources, the first line of the
+INI counts, so that a client cannot choose by the order in its request.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from authserver.ini import PLUGIN_PREFIX, Resolved, did_you_mean, entry_kind, re
 from authserver.limits import MAXIMUM_CLIENT_ID
 from authserver.settings import Secret, SettingsError
 
-# Of one plugin: each is a plugin of its own, which may open files or connections.
+# The most variants of one plugin. Each is a plugin of its own, which may open files or connections.
 MAXIMUM_VARIANTS = 1000
 
 CLIENTS, RESOURCES = "clients", "resources"
@@ -35,7 +35,7 @@ _LINE = re.compile(r"(\S+)\s+=(?:\s+(.*))?|([^\s=]+)=(.*)")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]+")
 
 Texts = Mapping[str, Resolved]
-# By kind and then by client id or canonical resource, in the order of the INI: the texts of settings.
+# The texts of settings by kind, then by client id or canonical resource, in the order of the INI.
 Overrides = dict[str, dict[str, dict[str, Resolved]]]
 
 
@@ -44,9 +44,9 @@ class Variant:
     """A plugin with the settings for one client, one resource, or one client at one resource.
 
     Attributes:
-        client, resource: whom it is for; None: any. A resource is in canonical form.
+        client, resource: the client and the resource that it is for; None for any. A resource is in canonical form.
         plugin: the plugin with these settings.
-        settings: the kind of line that each setting with another value comes from, by the name of the setting.
+        settings: for each setting with its own value here, the kind of line that it comes from: CLIENTS or RESOURCES.
     """
 
     client: str | None
@@ -56,7 +56,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Whom it is for, in words."""
+        """The client and the resource that it is for, in words."""
         return label_of(self.client, self.resource)
 
     def shown(self, name: str) -> dict[str, str]:
@@ -99,10 +99,10 @@ class Variants:
 
 
 def split(texts: Texts, prefix: str) -> tuple[dict[str, Resolved], Overrides]:
-    """The settings for all, and those for single clients and resources; `prefix` is what their keys begin with.
+    """The settings for all, and those for single clients and resources; all their keys begin with `prefix`.
 
     Raises:
-        SettingsError: a line or id cannot be used; every problem is named.
+        SettingsError: a line or id cannot be used; the message lists every problem.
     """
     own = {key: text for key, text in texts.items() if "@" not in key}
     overrides: Overrides = {kind: {} for kind in KINDS}
@@ -133,11 +133,11 @@ def made(
     make: Callable[[Texts], tuple[object, list[str], list[str]]],
     known: Sequence[str],
 ) -> tuple[Variants, list[str], list[str]]:
-    """The variants of a plugin; their problems, and what is insecure about them.
+    """The variants of a plugin; their problems, and their insecure values.
 
     Args:
         make: makes a plugin from its settings.
-        known: what is insecure about the plugin for all; it is not said again.
+        known: the insecure values of the plugin for all, which are not repeated.
     """
     problems = list(_unknown(name, kind, overrides))
     places = [
@@ -146,7 +146,7 @@ def made(
     if len(places) > MAXIMUM_VARIANTS:
         problems.append(
             f"{PLUGIN_PREFIX}{name}: the clients and resources with settings of their own make {len(places)} variants; "
-            f"there may be {MAXIMUM_VARIANTS}: have the plugin read them from elsewhere"
+            f"there may be {MAXIMUM_VARIANTS}: let the plugin read such settings from a file or a database"
         )
     if problems:
         return Variants(), problems, []
@@ -165,7 +165,7 @@ def made(
 
 
 def kinds_of(hook: Hook) -> frozenset[str]:
-    """Whether a question of this hook is about a client, and whether about resources."""
+    """Which of CLIENTS and RESOURCES a question of this hook is about."""
     arguments = signature(hook.function).parameters.keys()
     about = {CLIENTS: _CLIENT_ARGUMENTS, RESOURCES: _RESOURCE_ARGUMENTS}
     return frozenset(kind for kind, names in about.items() if not names.isdisjoint(arguments))
@@ -192,7 +192,7 @@ def shown(value: Any) -> str:
 
 
 def settings_of(plugin: Any) -> dict[str, str]:
-    """The settings of a plugin as they stand in the INI, by what comes after its name in their keys; secrets hidden."""
+    """The settings of a plugin as the INI has them, by the part of the key after the plugin's name; secrets are hidden."""
     owner: type = type(plugin)
     hints = types_of(owner)
     found: dict[str, str] = {}
@@ -213,7 +213,7 @@ def settings_of(plugin: Any) -> dict[str, str]:
 
 
 def _lines(key: str, kind: str, text: Resolved) -> dict[str, Resolved]:
-    """The value for each client or resource; several lines for one are one text of several lines."""
+    """The value for each client or resource; several lines for the same one become one text with several lines."""
     found: dict[str, list[Resolved]] = {}
     problems: list[str] = []
     for number, line in enumerate(filter(None, map(str.strip, text.text.splitlines())), 1):
@@ -221,7 +221,9 @@ def _lines(key: str, kind: str, text: Resolved) -> dict[str, Resolved]:
         if parts is None:
             # It is not shown, because it may be a secret.
             wanted = "client_id" if kind == CLIENTS else "URI"
-            problems.append(f"{key}: expected `{wanted} = value` on each line, and line {number} is not so")
+            problems.append(
+                f"{key}: expected `{wanted} = value` on each line, but line {number} has another form"
+            )
             continue
         one = parts[1] or parts[3]
         try:

@@ -1,4 +1,4 @@
-"""Claims about the user: `token_claims` for access tokens, `person_claims` for those who may ask about a person."""
+"""Claims about the user: `token_claims` for access tokens, `person_claims` for clients that may ask about a person."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClaimsProfile:
 
 @dataclass(frozen=True)
 class ClaimsGroups:
-    """Tell applications which groups a person is in, where a certain scope was granted."""
+    """Tell applications which groups a person is in, if a certain scope was granted."""
 
     person_claim_names: ClassVar[frozenset[str]] = frozenset({"groups"})
     immediate: ClassVar[bool] = True

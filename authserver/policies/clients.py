@@ -16,7 +16,7 @@ MEMBERS = frozenset({"name", "redirect_uris", "scopes", "resources", "first_part
 
 @dataclass(eq=False)
 class ClientsFile:
-    """Public clients as configuration: a TOML file with a table for each, `[client_id]`.
+    """Public clients in a configuration file: TOML with a table `[client_id]` for each.
 
         [notes-app]
         name = "Notes"
@@ -41,7 +41,7 @@ class ClientsFile:
 
 
 def _read(path: Path) -> dict[str, Client]:
-    """Raises ValueError naming the file, the client and the member."""
+    """Read the clients of the file. Raises ValueError that names the file, the client and the member."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         changed_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -55,9 +55,9 @@ def _read(path: Path) -> dict[str, Client]:
 
 def _client(where: str, client_id: str, table: Any, created_at: datetime) -> Client:
     if not isinstance(table, dict) or set(table) - MEMBERS:
-        raise ValueError(f"file: {where}: a client is a table of {', '.join(sorted(MEMBERS))}")
+        raise ValueError(f"file: {where}: a client is a table with these keys: {', '.join(sorted(MEMBERS))}")
     if client_id.startswith(RESERVED_PREFIXES):
-        raise ValueError(f"file: {where}: a client id begins neither with user_ nor with http")
+        raise ValueError(f"file: {where}: a client id must not begin with user_ or http")
     redirect_uris = _texts(where, table, "redirect_uris")
     if not redirect_uris:
         raise ValueError(f"file: {where}: redirect_uris is missing")
@@ -82,5 +82,5 @@ def _client(where: str, client_id: str, table: Any, created_at: datetime) -> Cli
 def _texts(where: str, table: dict[str, Any], name: str) -> tuple[str, ...]:
     value = table.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"file: {where}: {name} is a list of strings")
+        raise ValueError(f"file: {where}: {name} must be a list of strings")
     return tuple(value)

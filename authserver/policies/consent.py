@@ -10,7 +10,7 @@ from authserver.api import Client, Consent, Decision, allow, hookimpl
 
 @dataclass(frozen=True)
 class ConsentRemembered:
-    """Do not ask for what the user agreed to before, if the request needs no more."""
+    """Do not ask again if the user agreed before to everything that the request asks for."""
 
     reasons: ClassVar[frozenset[str]] = frozenset({"consent-remembered"})
     immediate: ClassVar[bool] = True

@@ -21,6 +21,6 @@ class LogEvents:
     @hookimpl
     def observe(self, event: Event) -> None:
         line = event_as_json(event)
-        # They are long, and the event table has them.
+        # The decisions are long, and the event table has them.
         del line["decisions"]
         log.info("%s", json.dumps({name: value for name, value in line.items() if value}))

@@ -26,10 +26,10 @@ class IntrospectOwn:
 class IntrospectResourceServers:
     """Let a resource server ask about the access tokens that are meant for it (RFC 7662, 4).
 
-    So may the clients that are registered with a resource in the database (`authserver resource`).
+    The clients that are registered with a resource in the database (`authserver resource`) may ask, too.
 
     Attributes:
-        clients: a line each, `client_id = URI URI …`: a client that is a resource server, and the resources
+        clients: lines `client_id = URI URI …`: each names a client that is a resource server, and the resources
             that it serves.
     """
 
@@ -58,7 +58,7 @@ class IntrospectResourceServers:
 
     @cached_property
     def known_resources(self) -> Mapping[str, Resource]:
-        """What the lines say of each resource, by its canonical form."""
+        """The resources of the lines, by their canonical form."""
         return {
             form: Resource(
                 form=form,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from authserver.api import hookimpl
 
-# Every copy of such a program sends the same URI. Other programs put the name of a server into theirs (Raycast:
-# raycast://oauth?package_name=NAME): list those in `redirect_private_use`. Most use https or a loopback address.
+# Every copy of such a program sends the same URI. Some programs put the name of a server into the URI (Raycast:
+# raycast://oauth?package_name=NAME): list their URIs in `redirect_private_use`. Most programs use https or a loopback
+# address, and need neither.
 REDIRECT_URIS = (
     # Cursor (its documentation of MCP; modelcontextprotocol/python-sdk#895).
     "cursor://anysphere.cursor-mcp/oauth/callback",

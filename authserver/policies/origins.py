@@ -1,4 +1,4 @@
-"""Programs of which web origins may read what clients get (CORS): `origin_decision`."""
+"""The web origins whose programs may read the answers that clients get (CORS): `origin_decision`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OriginsRegistered:
 
 @dataclass(frozen=True)
 class OriginsListed:
-    """Allow these origins, which no redirect URI names: of browser extensions, applications with a web view, documentation.
+    """Allow these origins, which no redirect URI has, such as those of browser extensions, web views and documentation.
 
     Attributes:
         origins: as browsers send them, such as `https://app.example.com`, `chrome-extension://` and the id of the

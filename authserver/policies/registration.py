@@ -24,7 +24,7 @@ from authserver.api import (
 )
 
 PRESENTED = "initial-access-token"
-# What a line of a policy may say, each with one or more values.
+# The parts that a line of a policy may have, each with one or more values.
 _PARTS = ("scopes", "grant_types", "auth_methods", "redirect_hosts", "clients")
 
 
@@ -34,8 +34,8 @@ class RegistrationPolicy:
 
     Attributes:
         scopes, grant_types: the most that a client may have.
-        auth_methods: of which it has one; empty for any.
-        redirect_hosts: where its redirect URIs may lead; empty for anywhere. `*.example.com` is each host below it, and a
+        auth_methods: the authentication methods from which a client may choose; empty for any.
+        redirect_hosts: the hosts of its redirect URIs; empty for any. `*.example.com` is each host below that domain, and a
             name with a colon at the end is a private-use scheme.
         clients: how many enabled clients there may be; None for any number.
     """
@@ -47,7 +47,7 @@ class RegistrationPolicy:
     clients: int | None = None
 
     def decide(self, metadata: ClientMetadata, others: int | None) -> Decision[ClientMetadata]:
-        """Decide about a new client beside `others` unused ones, or with None about one that is registered already."""
+        """Decide about a client: a new one if the policy has `others` enabled clients, or None for a registered one."""
         if others is not None and self.clients is not None and others >= self.clients:
             return deny("registration-policy-full")
         if self.auth_methods and metadata.token_endpoint_auth_method not in self.auth_methods:
@@ -81,17 +81,17 @@ def _domains_above(host: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class RegistrationToken:
-    """Let clients register that present an initial access token of the operator's, limited like `RegistrationOpen`.
+    """Let clients with an initial access token of the operator register, limited like `RegistrationOpen`.
 
-    A client that registered so may change its registration within the same limits, without that token.
+    A client that registered with a token may change its registration within the same limits, without the token.
 
     Attributes:
-        tokens: initial access tokens, each of at least 32 random characters; `authserver initial-token add` makes others,
-            which end, and are for one of the policies.
-        scopes: all that such a client may have, unless its policy says otherwise.
-        grant_types: all that it may use, likewise.
-        policies: a line each, `name = part value value, part value`; the parts are `scopes`, `grant_types`, `auth_methods`,
-            `redirect_hosts`, and `clients` for how many there may be.
+        tokens: initial access tokens, each with at least 32 random characters; `authserver initial-token add` makes others,
+            which expire, and which belong to one of the policies.
+        scopes: all scopes that such a client may have, unless its policy says otherwise.
+        grant_types: all grant types that such a client may use, unless its policy says otherwise.
+        policies: lines `name = part value value, part value`; the parts are `scopes`, `grant_types`, `auth_methods`,
+            `redirect_hosts`, and `clients` for the number of clients that there may be.
     """
 
     reasons: ClassVar[frozenset[str]] = frozenset(
@@ -115,8 +115,8 @@ class RegistrationToken:
 
     def __post_init__(self) -> None:
         if any(len(token.value) < 32 for token in self.tokens):
-            raise ValueError("tokens: a token has at least 32 random characters")
-        assert self._policies is not None  # reads them all
+            raise ValueError("tokens: a token must have at least 32 random characters")
+        assert self._policies is not None  # this reads all policies
 
     def registration_policies(self) -> Sequence[str]:
         """The names of the policies, for `authserver initial-token`."""
@@ -146,7 +146,7 @@ class RegistrationToken:
 
     @cached_property
     def _policies(self) -> Mapping[str, RegistrationPolicy]:
-        """Raises ValueError."""
+        """The policies by name. Raises ValueError."""
         return {name: self._policy(name, text) for name, text in self.policies}
 
     def _policy(self, name: str, text: str) -> RegistrationPolicy:
@@ -200,7 +200,7 @@ class RegistrationOpen:
 def _confined(
     reason: str, metadata: ClientMetadata, most_scopes: tuple[str, ...], grant_types: tuple[str, ...]
 ) -> Decision[ClientMetadata]:
-    """The metadata without what is beyond these limits; a client that could then do nothing is refused."""
+    """The metadata within these limits; a client that could do nothing with the rest is refused."""
     given = tuple(grant_type for grant_type in metadata.grant_types if grant_type in grant_types)
     if not given:
         return deny("grant-type-not-open")

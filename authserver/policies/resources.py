@@ -25,9 +25,9 @@ class ResourcesListed:
     """Allow the listed resources (RFC 8707), each with its own scopes.
 
     Attributes:
-        resources: a line each, `URI = scope scope …`, or `URI = *` for every scope. A token's audience
-            is the URI as written here, however a request spells scheme, host and empty path (O-09).
-        default: the resource of a request that names none: a listed URI, or `only`, the one resource that is
+        resources: lines `URI = scope scope …`, or `URI = *` for every scope. A token's audience is the URI as it is
+            written here; a request may spell scheme, host and empty path differently (O-09).
+        default: the resource of a request that names none: a listed URI, or `only` for the one resource that is
             listed. With `only` and several resources the server does not start. Without a default, such a
             request is refused.
     """
@@ -49,7 +49,7 @@ class ResourcesListed:
         if self.default == ONLY and len(self.resources) != 1:
             raise ValueError(
                 f"default: `{ONLY}` is for exactly one resource, and resources lists {len(self.resources)}; name here "
-                "the one that counts when a request names none, or take the line out to refuse such requests"
+                "the one that counts when a request names none, or remove the line to refuse such requests"
             )
         if self.default not in ("", ONLY, *dict(self.resources)):
             raise ValueError(f"default: {self.default} is not among resources")
@@ -58,7 +58,7 @@ class ResourcesListed:
 
     @cached_property
     def known_resources(self) -> Mapping[str, Resource]:
-        """What the lines say of each resource, by its canonical form."""
+        """The resources of the lines, by their canonical form."""
         default = self.resources[0][0] if self.default == ONLY else self.default
         return {
             canonical_resource(uri): Resource(
@@ -79,7 +79,7 @@ class ResourcesListed:
         default = next((each for each in self.known_resources.values() if each.is_default), None)
         if default is not None:
             return allow("resource-default", default.uri)
-        # A default in the database is for `resources_registered` to allow.
+        # If the default is in the database, `resources_registered` decides.
         return deny("resource-missing") if registered is None else None
 
     @hookimpl
@@ -119,7 +119,7 @@ class ResourcesRegistered:
 
 
 def _narrow(resources: Iterable[Resource]) -> Decision[tuple[str, ...]] | None:
-    """No more than the scopes of these resources together; None if one of them has every scope."""
+    """Narrow to the scopes of these resources together; None if one of them has every scope."""
     scopes: list[str] = []
     for resource in resources:
         if resource.scopes is None:

@@ -214,7 +214,7 @@ def test_a_client_that_is_not_kept_here_is_not_edited_here(told, ini, tmp_path) 
         .replace("[server:main]", f"authserver.plugin.clients_file.file = {path}\n[server:main]")
     )
     (remedy,) = told("redirect-uri", "filed", "https://client.example/other")["checks"][-1]["remedies"]
-    assert remedy.startswith("register the URI for the client; but no client of this id is kept")
+    assert remedy.startswith("register the URI for the client; but the database has no client of this id")
     assert "authserver client" not in remedy
 
 

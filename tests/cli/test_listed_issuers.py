@@ -95,7 +95,7 @@ def test_a_workload_of_the_ini_gets_its_token(listed: Any) -> None:
         (an_entry(members="lifetime = 1"), "lifetime"),
         (an_entry(members='scopes = ["nothing"]'), "nothing: no such scope"),
         (an_entry("mcp", options="unknown = 1"), "unknown: no such option"),
-        (an_entry("mcp"), "nobody could be let in"),
+        (an_entry("mcp"), "it would accept nobody"),
         (an_entry("jwt_bearer", issuer="https://as.example"), "accepts nothing that it signed itself"),
         ('[issuers."https://x.example"]\nprofile = "mcp"', "its keys, or the https address"),
         ('[scopes]\nx = "x"', "only issuers are declared here"),

@@ -77,7 +77,7 @@ WRONG: list[tuple[str | bytes, str]] = [
     # references
     (
         CLIENT + 'secret = "hunter2hunter2hunter2"',
-        f"a.toml:3:1: clients.a.secret: what is secret is never written here: name where it is, secret = {PLACES}",
+        f"a.toml:3:1: clients.a.secret: a secret is never written here: name the place where it is, secret = {PLACES}",
     ),
     (
         CLIENT + 'secret = { env = "A", file = "b" }',
@@ -97,7 +97,10 @@ WRONG: list[tuple[str | bytes, str]] = [
     ),
     (CLIENT + 'secret = { env = "EMPTY" }', "a.toml:3:1: clients.a.secret: there is nothing at env:EMPTY"),
     (CLIENT + 'secret = { file = "gone" }', "a.toml:3:1: clients.a.secret: gone: No such file or directory"),
-    (CLIENT + 'secret = { file = "/dev/null" }', "a.toml:3:1: clients.a.secret: /dev/null: this is no file"),
+    (
+        CLIENT + 'secret = { file = "/dev/null" }',
+        "a.toml:3:1: clients.a.secret: /dev/null: this is not a regular file",
+    ),
     (CLIENT + 'secret = { file = "a\\u0000b" }', "a.toml:3:1: clients.a.secret: a\0b: embedded null byte"),
     (
         CLIENT + 'logo = { env = "EMPTY" }',
@@ -115,7 +118,7 @@ WRONG: list[tuple[str | bytes, str]] = [
     (CLIENT + "client_name = 'again'", "a.toml:3:22: Cannot overwrite a value"),
     (CLIENT + CLIENT, "a.toml:3:11: Cannot declare ('clients', 'a') twice"),
     (CLIENT + "scopes = [", "a.toml:3:11: Invalid value"),
-    (b"[clients.a]\nclient_name = '\xff'\n", "a.toml:2: this is no UTF-8"),
+    (b"[clients.a]\nclient_name = '\xff'\n", "a.toml:2: this is not UTF-8"),
     (CLIENT + "x = 'a\0b'", "a.toml:3:7: Found invalid character '\\x00'"),
     (CLIENT + "x = 'a\rb'", "a.toml:3:7: Found invalid character '\\r'"),
     ("\ufeff\ufeff" + CLIENT, "a.toml:1:1: Invalid statement"),
@@ -202,7 +205,7 @@ def test_a_link_in_a_circle_and_a_pipe_are_refused(tmp_path: Path) -> None:
     assert [problem.rpartition(": ")[2] for problem in raised.value.problems] == [
         "Too many levels of symbolic links",
         "Too many levels of symbolic links",
-        "this is no file",
+        "this is not a regular file",
     ]
 
 
@@ -211,7 +214,7 @@ def test_a_thousand_files_are_read_and_more_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{number}.toml").write_text(CLIENT.replace("clients.a", f"clients.c{number}"))
     assert len(read_files(tmp_path).declared.forms.clients) == files.MAXIMUM_FILES
     assert problems(tmp_path, CLIENT) == [
-        f"{tmp_path}: there are more than 1000 files .toml; name a folder with fewer"
+        f"{tmp_path}: there are more than 1000 .toml files; name a folder with fewer"
     ]
 
 
@@ -222,7 +225,7 @@ def test_too_much_in_all_files_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_files_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
-    for path, why in ((tmp_path, "there is no file .toml in it"), (tmp_path / "x", "no such file or folder")):
+    for path, why in ((tmp_path, "there is no .toml file in it"), (tmp_path / "x", "no such file or folder")):
         with pytest.raises(BadDeclarations, match=why):
             read_files(path)
 
@@ -264,7 +267,10 @@ def test_a_secret_that_every_user_may_read_is_refused(tmp_path: Path, mode: int)
 
 def test_what_is_no_text_or_too_long_is_no_secret(tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    for content, why in ((b"\xff" * 30, "this is no UTF-8"), (b"x" * 70_000, "it has more than 65536 bytes")):
+    for content, why in (
+        (b"\xff" * 30, "this is not UTF-8"),
+        (b"x" * 70_000, "it has more than 65536 bytes"),
+    ):
         file.write_bytes(content)
         file.chmod(0o600)
         (problem,) = problems(tmp_path, CLIENT + 'secret = { file = "secret" }')

@@ -126,8 +126,11 @@ def test_a_client_of_a_file_is_native_where_its_redirect_uris_are(tmp_path: Path
         ("[a]\nname = 'A'", "redirect_uris is missing"),
         ("[a]\nredirect_uris = ['javascript:alert(1)']", "redirect_uris"),
         ("[a]\nredirect_uris = 'https://a.example/cb'", "list of strings"),
-        ("[a]\nredirect_uris = ['https://a.example/cb']\nsecret = 'x'", "a client is a table of"),
-        ("[user_a]\nredirect_uris = ['https://a.example/cb']", "begins neither"),
+        (
+            "[a]\nredirect_uris = ['https://a.example/cb']\nsecret = 'x'",
+            "a client is a table with these keys",
+        ),
+        ("[user_a]\nredirect_uris = ['https://a.example/cb']", "must not begin with"),
     ],
 )
 def test_a_bad_file_stops_the_start(
