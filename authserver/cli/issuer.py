@@ -16,6 +16,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.separated import MORE, separated
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.clients.client_metadata import value_of
 from authserver.engine.context import Engine
@@ -77,15 +78,17 @@ _members = (
         "--resource",
         "resources",
         multiple=True,
+        callback=separated,
         metavar="URI",
-        help="A resource that tokens may be for; several times. Without it: each that policies allow.",
+        help=f"A resource that tokens may be for; {MORE}. Without it: each that policies allow.",
     ),
     click.option(
         "--scope",
         "scopes",
         multiple=True,
+        callback=separated,
         metavar="SCOPE",
-        help="A scope that tokens may have; several times. Without it: whatever policies allow.",
+        help=f"A scope that tokens may have; {MORE}. Without it: whatever policies allow.",
     ),
     click.option(
         "--default-resource",
