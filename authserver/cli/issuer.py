@@ -270,8 +270,8 @@ def try_issuer(configuration: Configuration, issuer: str, as_json: bool) -> None
     """
     with configuration.engine() as engine:
         found = _found(engine, issuer)
-        problems = list(_problems(engine, found))
-        keys = _keys(engine, found, problems)
+        problems = list(problems_of(engine, found))
+        keys = present_keys(engine, found, problems)
     if as_json:
         print_json({"issuer": issuer, "keys": keys, "problems": problems})
     else:
@@ -304,7 +304,7 @@ def _end(
     tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
-def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
+def problems_of(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
     """The problems of an entry, apart from its keys."""
     if not found.is_enabled:
         yield f"it is disabled; `authserver issuer enable {found.issuer}` lets it in again"
@@ -317,8 +317,11 @@ def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
         yield str(bad)
 
 
-def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
-    """Its present keys; their problems are added to `problems`."""
+def present_keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
+    """Its present keys, fetched if it publishes them; their problems are added to `problems`.
+
+    No transaction needs to be open meanwhile.
+    """
     try:
         keys: TrustedKeys = keys_of(engine, found)
     except FetchFailed as failed:
