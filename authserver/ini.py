@@ -298,7 +298,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception) -> str:
         case OSError():
             return f"{path}: {error.strerror}; name a file that this server may read"
         case UnicodeDecodeError():
-            return f"{path}: is no UTF-8 text from byte {error.start} on; save it in that encoding"
+            return f"{path}, line {_undecodable_line(path)}: is no UTF-8 text; save the file in that encoding"
         case configparser.MissingSectionHeaderError():
             return f"{path}, line {error.lineno}: is in no section; begin the file with [app:main]"
         case configparser.ParsingError():
@@ -325,6 +325,16 @@ def unreadable(path: str | os.PathLike[str], error: Exception) -> str:
         f"{path}: {' '.join(str(error).split())}; the server needs [app:main] and [server:main], each with "
         "`use = egg:authserver`"
     )
+
+
+def _undecodable_line(path: str | os.PathLike[str]) -> int:
+    """The first line that is no UTF-8. An error that came of reading the file counts from the part that was read last."""
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return number
+    return 1  # it was changed meanwhile
 
 
 def resolve(key: str, raw: str) -> Resolved:

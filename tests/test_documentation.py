@@ -10,6 +10,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bs4 import BeautifulSoup
 from click.testing import CliRunner
 
 from authserver import hookspecs, limits
+from authserver.api import hookimpl
 from authserver.cli import main as command_line
 from authserver.engine import errors
 from authserver.engine.records import EventType
@@ -40,6 +42,17 @@ SHOWN = [
     ("A-01", "the document is one json object for everybody"),
     ("G-02.b", "code and verifier are required"),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Posting:
+    """It sends mail."""
+
+    @hookimpl
+    def send_mail(self) -> bool:
+        return True
+
+
 PLUGINS = {point.name: point.load() for point in entry_points(group="authserver.plugins")}
 
 
@@ -184,11 +197,30 @@ def test_a_promise_is_shown_with_the_tests_that_prove_it(
     assert 0 < entry.index(test) < 1500
 
 
-def test_every_endpoint_is_documented() -> None:
-    """Every path of the route table, and where the metadata is for an issuer with a path."""
+def test_every_endpoint_is_documented(sqlite_url: str) -> None:
+    """Every path of the core and of each shipped plugin, in the table, and no other; also those for an issuer with a path."""
     page = (CHECKOUT / "docs/endpoints.rst").read_text()
-    for route in ROUTES:
-        assert f"`{route.path}`" in page, route.path
+    adding = [name for name, kind in PLUGINS.items() if is_implemented(kind, "includeme")]
+    assert len(adding) >= 10
+    others = [name for name in SETTINGS["authserver.plugins"].split() if name not in adding]
+    # What some need to start, and a plugin that switches on the page for a forgotten password.
+    needed = {
+        "authserver.plugins": " ".join([*others, *adding, f"{Posting.__module__}:{Posting.__qualname__}"]),
+        "authserver.plugin.upstream.providers.work.issuer": "https://work.example",
+        "authserver.plugin.upstream.providers.work.client_id": "authserver",
+        "authserver.plugin.upstream.providers.work.client_secret": "secret-of-the-provider",
+        "authserver.plugin.metrics.tokens": "token-of-the-collector-of-figures",
+    }
+    with closing(Server(sqlite_url, needed)) as server:
+        served = set(server.wsgi.registry.paths)
+    assert {route.path for route in ROUTES} < served
+    table = page[: page.index("\n\n\n")]
+    named = set(re.findall("`(/[^`]*)`", table))
+    folders = set(re.findall("^   \\* - `(/[^`]*)` and below$", table, re.MULTILINE))
+    assert folders == {"/admin", "/admin/api"}
+    missing = {path for path in served - named if not any(path.startswith(f"{each}/") for each in folders)}
+    assert missing == set()
+    assert named <= served | folders
     inserted, _ = well_known_paths(METADATA, "/auth")
     assert f"https://example.com{inserted}" in page
 

@@ -17,6 +17,7 @@ from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.separated import MORE, separated
 from authserver.engine import operators
 from authserver.engine.clients.client_metadata import read_members, value_of
 from authserver.engine.clients.editing import (
@@ -55,17 +56,26 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add_to
 
 
-def _list_options(name: str, variable: str, metavar: str, what: str) -> Callable[[Command], Command]:
-    """Three options that change a list; each may be given several times."""
-    replacing = f"{what} that replace the present ones; may be given several times."
+def _list_options(
+    name: str, variable: str, metavar: str, what: str, *, is_separated: bool = False
+) -> Callable[[Command], Command]:
+    """Three options that change a list; each may be given several times, and with several values if `is_separated`."""
+    more = MORE if is_separated else "several times"
 
     def option(prefix: str, variable: str, text: str) -> Callable[[Command], Command]:
-        return click.option(f"--{prefix}{name}", variable, multiple=True, metavar=metavar, help=text)
+        return click.option(
+            f"--{prefix}{name}",
+            variable,
+            multiple=True,
+            callback=separated if is_separated else None,
+            metavar=metavar,
+            help=f"{text}; may be given {more}.",
+        )
 
     return _options(
-        option("", variable, replacing),
-        option("add-", f"added_{variable}", "Add this one; may be given several times."),
-        option("remove-", f"removed_{variable}", "Remove this one; may be given several times."),
+        option("", variable, f"{what} that replace the present ones"),
+        option("add-", f"added_{variable}", "Add this one"),
+        option("remove-", f"removed_{variable}", "Remove this one"),
     )
 
 
@@ -116,7 +126,14 @@ client.add_command(client_secrets.end)
     help="May be given several times. Without it: authorization_code and refresh_token with a redirect URI, "
     "client_credentials without.",
 )
-@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope it may have; several times.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    callback=separated,
+    metavar="SCOPE",
+    help=f"A scope it may have; {MORE}.",
+)
 @click.option(
     "--auth-method",
     default="client_secret_basic",
@@ -217,7 +234,7 @@ def add(
 @click.option("--name", help="The name that the consent page shows; after a change people are asked again.")
 @_list_options("redirect-uri", "redirect_uris", "URI", "Redirect URIs")
 @_list_options("grant-type", "grant_types", "TYPE", "Grant types")
-@_list_options("scope", "scopes", "SCOPE", "Scopes")
+@_list_options("scope", "scopes", "SCOPE", "Scopes", is_separated=True)
 @click.option(
     "--auth-method",
     help="How it proves who it is. With `none` its secrets end and its grants are revoked; from `none` to a method "

@@ -85,7 +85,8 @@ def doctor(
     is possible without a person who signs in.
 
     With the INI file alone it first examines the server's own database: its clock, tables and indexes, the age of the
-    keys, events that wait, and clients that a tightened policy would refuse.
+    keys, events that wait, clients that a tightened policy would refuse, and whether the keys of each trusted issuer can be
+    had now.
 
     Nothing is left behind: without --register, programs that would register stop there, and the values that they would
     ask for are compared with the metadata. The server's log shows refusals, because the doctor also sends requests that

@@ -15,6 +15,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
 from authserver.cli.printing import json_option
+from authserver.cli.separated import MORE, separated
 from authserver.engine import authorization_request, origins
 from authserver.engine.clients import authentication
 from authserver.engine.context import Engine
@@ -25,10 +26,20 @@ from authserver.explaining import questions
 from authserver.limits import MAXIMUM_TOKEN
 
 scope_option = click.option(
-    "--scope", "scopes", multiple=True, metavar="SCOPE", help="May be given several times."
+    "--scope",
+    "scopes",
+    multiple=True,
+    callback=separated,
+    metavar="SCOPE",
+    help=f"May be given {MORE}.",
 )
 resource_option = click.option(
-    "--resource", "resources", multiple=True, metavar="URI", help="May be given several times."
+    "--resource",
+    "resources",
+    multiple=True,
+    callback=separated,
+    metavar="URI",
+    help=f"May be given {MORE}.",
 )
 
 

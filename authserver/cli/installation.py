@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from authserver.cli.issuer import present_keys, problems_of
 from authserver.cli.lint import enabled_clients, findings
 from authserver.doctor.findings import Result
+from authserver.doctor.reading import counted
+from authserver.engine import issuer_registry
 from authserver.engine.ports import StorageUnavailable
 from authserver.engine.records import KeyState
 from authserver.engine.tokens.assertions import SKEW
@@ -46,7 +50,10 @@ class Checked:
 
 
 def examine_installation(application: Application) -> Iterator[Checked]:
-    """Examine the database, the keys and the clients; checks that need the tables are left out if those are not usable."""
+    """Examine the database, the keys, the clients and the trusted issuers.
+
+    Checks that need the tables are left out if those are not usable.
+    """
     storage = application.storage
     try:
         with storage.engine.connect() as connection:
@@ -55,7 +62,7 @@ def examine_installation(application: Application) -> Iterator[Checked]:
         yield _schema(storage, schema)
         if not schema.is_usable:
             return
-        for check in (_indexes, _signing_keys, _ring_keys, _readers, _clients):
+        for check in (_indexes, _signing_keys, _ring_keys, _readers, _clients, _issuers):
             yield from check(application)
     except StorageUnavailable as error:
         yield Checked(
@@ -188,3 +195,29 @@ def _clients(application: Application) -> Iterator[Checked]:
         )
     else:
         yield Checked(check="clients", result=Result.OK, what=f"none of {checked} would be refused anything")
+
+
+def _issuers(application: Application) -> Iterator[Checked]:
+    """Whether an assertion of each enabled issuer could be accepted now; keys are fetched after the transaction."""
+    with application.begin() as engine:
+        entries = [
+            (each, list(problems_of(engine, each)))
+            for each in issuer_registry.all_issuers(engine)
+            if each.is_enabled
+        ]
+    for issuer, problems in entries:
+        keys = present_keys(engine, issuer, problems)
+        if problems:
+            yield Checked(
+                check="trusted issuers",
+                result=Result.WARNING,
+                what=f"{issuer.issuer}: {'; '.join(problems)}",
+                remedy=f"`authserver issuer test {shlex.quote(issuer.issuer)}` tries it again",
+            )
+        else:
+            usable = sum(key["is_accepted"] for key in keys)
+            source = f"fetched from {issuer.jwks_uri}" if issuer.jwks_uri else "in its entry"
+            what = f"{issuer.issuer}: {counted(usable, 'key')} {source}"
+            yield Checked(check="trusted issuers", result=Result.OK, what=what)
+    if not entries:
+        yield Checked(check="trusted issuers", result=Result.OK, what="none is enabled")

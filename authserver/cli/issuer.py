@@ -16,6 +16,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.separated import MORE, separated
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.clients.client_metadata import value_of
 from authserver.engine.context import Engine
@@ -77,15 +78,17 @@ _members = (
         "--resource",
         "resources",
         multiple=True,
+        callback=separated,
         metavar="URI",
-        help="A resource that tokens may be for; several times. Without it: each that policies allow.",
+        help=f"A resource that tokens may be for; {MORE}. Without it: each that policies allow.",
     ),
     click.option(
         "--scope",
         "scopes",
         multiple=True,
+        callback=separated,
         metavar="SCOPE",
-        help="A scope that tokens may have; several times. Without it: whatever policies allow.",
+        help=f"A scope that tokens may have; {MORE}. Without it: whatever policies allow.",
     ),
     click.option(
         "--default-resource",
@@ -267,8 +270,8 @@ def try_issuer(configuration: Configuration, issuer: str, as_json: bool) -> None
     """
     with configuration.engine() as engine:
         found = _found(engine, issuer)
-        problems = list(_problems(engine, found))
-        keys = _keys(engine, found, problems)
+        problems = list(problems_of(engine, found))
+        keys = present_keys(engine, found, problems)
     if as_json:
         print_json({"issuer": issuer, "keys": keys, "problems": problems})
     else:
@@ -301,7 +304,7 @@ def _end(
     tell(act, ended, done=done, dry_run=dry_run, as_json=as_json)
 
 
-def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
+def problems_of(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
     """The problems of an entry, apart from its keys."""
     if not found.is_enabled:
         yield f"it is disabled; `authserver issuer enable {found.issuer}` lets it in again"
@@ -314,8 +317,11 @@ def _problems(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
         yield str(bad)
 
 
-def _keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
-    """Its present keys; their problems are added to `problems`."""
+def present_keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
+    """Its present keys, fetched if it publishes them; their problems are added to `problems`.
+
+    No transaction needs to be open meanwhile.
+    """
     try:
         keys: TrustedKeys = keys_of(engine, found)
     except FetchFailed as failed:

@@ -15,6 +15,7 @@ from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
 from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
+from authserver.cli.separated import MORE, separated
 from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Subject
@@ -57,7 +58,12 @@ def _lifetime(text: str) -> timedelta | None:
 
 name_option = click.option("--name", help="The name that people see beside the URI.")
 scope_option = click.option(
-    "--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope that makes sense there; several times."
+    "--scope",
+    "scopes",
+    multiple=True,
+    callback=separated,
+    metavar="SCOPE",
+    help=f"A scope that makes sense there; {MORE}.",
 )
 format_option = click.option(
     "--token-format",

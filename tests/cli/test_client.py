@@ -26,6 +26,16 @@ def test_a_client_with_a_redirect_uri_may_use_codes_and_refresh_tokens(run) -> N
     assert client["registered_by"] == "operator"
 
 
+def test_a_value_may_have_several_scopes(run) -> None:
+    """RFC 6749, 3.3: separated by spaces, as everybody writes them."""
+    several = ("--scope", "notes.read  notes.write", "--scope", "profile")
+    assert add(run, "--name", "Notes", *several)["scope"] == "notes.read notes.write profile"
+    refused = run("client", "add", "--name", "Notes", "--scope", "notes.read notes.wriet")
+    assert refused.exit_code == 2
+    assert "--scope notes.wriet: not offered here" in refused.stderr
+    assert run("client", "add", "--name", "Notes", "--scope", " ").exit_code == 2
+
+
 def test_a_client_without_redirect_uri_acts_on_its_own_behalf(run) -> None:
     assert add(run, "--name", "Backup")["grant_types"] == ["client_credentials"]
 

@@ -81,6 +81,15 @@ def test_lists_are_replaced_whole(run, notes: str) -> None:
     assert shown(run)["grant_types"] == ["authorization_code", "client_credentials"]
 
 
+def test_a_value_may_have_several_scopes(run, notes: str) -> None:
+    edited(run, "--add-scope", "notes.write profile")
+    assert shown(run)["scope"] == "notes.read notes.write profile"
+    edited(run, "--remove-scope", "notes.read profile")
+    assert shown(run)["scope"] == "notes.write"
+    edited(run, "--scope", "profile notes.read")
+    assert shown(run)["scope"] == "profile notes.read"
+
+
 def test_what_is_empty_takes_a_link_or_the_logo_away(run, notes: str, logo: str) -> None:
     edited(
         run, "--client-uri", "https://notes.example/", "--tos-uri", "https://notes.example/t", "--logo", logo

@@ -258,6 +258,13 @@ def test_several_resources_are_several_checks(told) -> None:
     assert explanation["outcome"] == ["http://localhost:6543/demo-api"]
 
 
+def test_a_value_may_have_several_scopes_or_resources(told) -> None:
+    demo = "http://localhost:6543/demo-api"
+    explanation = told("scope", "demo-service", "--scope", "notes.read notes.write")
+    assert explanation["outcome"] == ["notes.read", "notes.write"]
+    assert len(told("resource", "demo-service", "--resource", f"{demo} {demo}")["checks"]) == 2
+
+
 def test_client_authentication(told, run) -> None:
     added = json.loads(run("client", "add", "--name", "S", "--client-id", "s", "--json").stdout)
     secret = added["client_secret"]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
 
-from authserver.cli.installation import OLD_KEY, OLD_RING_KEY, examine_installation
+from authserver.cli.installation import OLD_KEY, OLD_RING_KEY, Checked, examine_installation
 from authserver.doctor.findings import Result
+from authserver.engine import issuers
 from authserver.storage.database import Database
 from authserver.storage.tables import ring_keys, signing_keys
+from authserver.testing.origins import Authority, sending, serving
 from authserver.testing.records import a_client
-from authserver.testing.server import Server
+from authserver.testing.server import Server, with_plugin
+from tests.trusted_issuers import Issuer
 
 
 @pytest.fixture
@@ -36,7 +42,16 @@ def change(server: Server, *statements: object) -> None:
 
 def test_a_new_server_is_well(server: Server) -> None:
     server.add_client()
-    everything = {"clock", "schema", "indexes", "signing keys", "key ring", "events", "clients"}
+    everything = {
+        "clock",
+        "schema",
+        "indexes",
+        "signing keys",
+        "key ring",
+        "events",
+        "clients",
+        "trusted issuers",
+    }
     assert seen(server) == dict.fromkeys(everything, Result.OK)
 
 
@@ -57,6 +72,49 @@ def test_what_is_amiss_is_found_and_says_what_to_do(server: Server) -> None:
     assert told == {"indexes", "signing keys", "key ring", "clients"}
     assert all(found[name].remedy for name in told)
     assert "ix_grants_expires_at on grants" in found["indexes"].what
+
+
+def test_each_enabled_issuer_is_tried(sqlite_url: str, tmp_path: Path) -> None:
+    """Of the INI and of the database: are its keys there now, fetched where it publishes them, and is its entry right?"""
+    authority, idp = Authority(tmp_path), Issuer()
+    file = tmp_path / "listed.json"
+    file.write_text(json.dumps(idp.key.jwks()))
+    settings = with_plugin("jwt_bearer", {"issuers": f"https://listed.example = {file}"})
+    settings |= {"authserver.fetch_loopback": "true", "authserver.fetch_ca_file": str(authority.ca_file)}
+    with (
+        serving(authority.context("127.0.0.1")) as origin,
+        closing(Server(sqlite_url, settings)) as server,
+    ):
+        address = f"https://127.0.0.1:{origin.port}/jwks"
+        with server.begin() as engine:
+            for name, members in {
+                "remote": {"jwks_uri": address},
+                "lost": {"jwks_uri": "https://127.0.0.1:9/jwks"},
+                "other": {"algorithms": ("RS256",)},
+                "disabled": {"algorithms": ("RS256",), "is_enabled": False},
+            }.items():
+                issuers.add(engine, Issuer(f"https://{name}.example", key=idp.key).entry(**members))
+
+        def tried() -> dict[str, Checked]:
+            found = examine_installation(server.application)
+            issuers = [each for each in found if each.check == "trusted issuers"]
+            return {urlsplit(each.what.partition(": ")[0]).netloc.partition(".")[0]: each for each in issuers}
+
+        origin.reply = sending(json.dumps(idp.key.jwks()).encode())
+        found = tried()
+        assert found.keys() == {"listed", "remote", "lost", "other"}
+        assert found["listed"].what == "https://listed.example: 1 key in its entry"
+        assert found["remote"].what == f"https://remote.example: 1 key fetched from {address}"
+        assert len(origin.received) == 1
+        for name, problem in {
+            "lost": "https://127.0.0.1:9/jwks: ",
+            "other": "none of its keys is for RS256",
+        }.items():
+            assert (found[name].result, found[name].remedy) == (
+                Result.WARNING,
+                f"`authserver issuer test https://{name}.example` tries it again",
+            )
+            assert found[name].what.startswith(f"https://{name}.example: {problem}")
 
 
 def test_a_schema_that_is_behind_ends_the_look(server: Server) -> None:

@@ -83,6 +83,15 @@ def test_an_issuer_is_added_shown_listed_and_changed(add, told) -> None:
     assert changed["lifetime"] == 120, "what is not named stays"
 
 
+def test_a_value_may_have_several_scopes_or_resources(add, told, run) -> None:
+    resources = ["https://a.example/", "https://b.example/"]
+    for uri in resources:
+        assert run("resource", "add", uri).exit_code == 0
+    added = add("--scope", "profile notes.read", "--resource", " ".join(resources))
+    assert (added["scopes"], added["resources"]) == (["profile", "notes.read"], resources)
+    assert told("edit", IDP, "--scope", "notes.read profile")["scopes"] == ["notes.read", "profile"]
+
+
 def test_mistakes_are_told_in_a_sentence(add, refused, tmp_path: Path) -> None:
     add()
     keys = ("--profile", "jwt_bearer", "--jwks", str(tmp_path / "idp.json"))

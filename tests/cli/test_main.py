@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def test_an_ini_file_that_cannot_be_read_is_one_sentence(bare, tmp_path, text, e
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {path}") and expected in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["lint FILE", "-c FILE lint", "-c FILE plugins", "-c FILE db current", "-c FILE doctor"],
+)
+def test_commands_that_check_a_file_name_the_line_that_cannot_be_read(tmp_path, command: str) -> None:
+    """What pserve says with a traceback, these say in one line; `serve` has tests of its own."""
+    path = tmp_path / "broken.ini"
+    path.write_text("[app:main]\nuse = egg:authserver\nnot-to-be-shown\n")
+    result = CliRunner().invoke(main, shlex.split(command.replace("FILE", str(path))))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {path}, line 3: is no `name = value`; write it so, ")
+    assert result.stderr.count("\n") == 1
+    assert "not-to-be-shown" not in result.output
 
 
 def test_a_misspelt_setting_is_named_with_the_known_one(run, ini) -> None:

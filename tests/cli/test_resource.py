@@ -83,6 +83,11 @@ def test_a_resource_is_registered_shown_changed_and_removed(told, run) -> None:
     assert NOTES not in [row["resource"] for row in told("list")]
 
 
+def test_a_value_may_have_several_scopes(told) -> None:
+    assert told("add", NOTES, "--scope", "notes.read notes.write")["scopes"] == ["notes.read", "notes.write"]
+    assert told("edit", NOTES, "--scope", "profile notes.read")["scopes"] == ["profile", "notes.read"]
+
+
 def test_the_policy_answers_for_it_at_once(told, run) -> None:
     """`explain` says which source answered."""
     told("add", NOTES)

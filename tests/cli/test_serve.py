@@ -36,7 +36,10 @@ SECRET = "not-to-be-shown"
             SECTIONS + "[loggers]\nkeys = root\n[handlers]\nkeys =\n[formatters]\nkeys =\n",
             ": the sections about the log cannot be used: ",
         ),
-        (SECTIONS.encode() + b"# caf\xe9\n", ": is no UTF-8 text from byte 72 on; save it in that encoding"),
+        (
+            SECTIONS.encode() + b"#\n" * 10_000 + b"# caf\xe9\n",
+            ", line 10005: is no UTF-8 text; save the file in that encoding",
+        ),
     ],
     ids=[
         "no section",

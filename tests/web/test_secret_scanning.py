@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,20 +16,13 @@ from authserver.engine.crypto import digests
 from authserver.engine.people.password_links import make_link
 from authserver.engine.records import Client
 from authserver.features import client_management
+from authserver.features.device import requests as device_requests
 from authserver.testing.plans import transcript_of
 from authserver.testing.server import SETTINGS, Server, basic, forged, query_of, with_plugin
 from authserver.testing.stories import assert_json_error, is_signed_in, signed_in
 
-SECURITY = (Path(__file__).parents[2] / "docs/security.rst").read_text("utf-8")
-KINDS = {
-    "code": digests.CODE,
-    "access": digests.ACCESS,
-    "refresh": digests.REFRESH,
-    "secret": digests.SECRET,
-    "session": digests.SESSION,
-    "initial": digests.INITIAL,
-    "link": digests.LINK,
-}
+CHECKOUT = Path(__file__).parents[2]
+SECURITY = (CHECKOUT / "docs/security.rst").read_text("utf-8")
 OWN_EVENT = ["INSERT events"]
 
 
@@ -49,7 +43,7 @@ def known(server: Server) -> tuple[Client, str]:
 def garbage(prefix: str) -> list[str]:
     """What no credential of this kind can be."""
     good = forged(prefix)
-    others = [forged(other) for other in KINDS.values() if other != prefix]
+    others = [forged(other) for other in digests.PREFIXES if other != prefix]
     return [
         "x",
         "'; DROP TABLE tokens; --",
@@ -99,7 +93,7 @@ def test_what_is_no_token_is_not_looked_up(server: Server, known: tuple[Client, 
     assert seen == ["SELECT clients"]
     with transcript_of(server.application) as seen:
         answer = server.revoke(*known, wrong)
-    if any(digests.well_formed(prefix, wrong) for prefix in KINDS.values()):
+    if any(digests.well_formed(prefix, wrong) for prefix in digests.PREFIXES):
         assert_json_error(answer, "unsupported_token_type")
         assert seen == ["SELECT clients", *OWN_EVENT]
     else:
@@ -164,6 +158,17 @@ def documented() -> dict[str, re.Pattern[str]]:
     return {text[: text.index("[")]: re.compile(text) for text in found}
 
 
+def prefixes_in(*sources: Path) -> set[str]:
+    """Each prefix of a credential that is written in these modules."""
+    return {
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch("as_[a-z]+_", node.value)
+    }
+
+
 def scanned() -> Callable[[str], bool]:
     """The check of docs/security.rst, as a scanner would run it."""
     (block,) = re.findall(r"\.\. code-block:: python\n\n((?: {3}.*\n|\n)+)", SECURITY)
@@ -171,6 +176,12 @@ def scanned() -> Callable[[str], bool]:
     exec("\n".join(line[3:] for line in block.splitlines()), scope)
     function: Callable[[str], bool] = scope["is_ours"]
     return function
+
+
+def test_every_prefix_of_the_code_is_documented() -> None:
+    """R-03: also those of plugins, and nothing else is."""
+    assert prefixes_in(Path(digests.__file__)) == set(digests.PREFIXES)
+    assert prefixes_in(*CHECKOUT.glob("authserver/**/*.py")) == documented().keys()
 
 
 def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., Server]) -> None:
@@ -196,9 +207,10 @@ def test_a_scanner_finds_every_credential_of_a_flow(make_server: Callable[..., S
         digests.INITIAL: initial,
         digests.LINK: link,
         client_management.PREFIX: digests.new_credential(client_management.PREFIX),
+        device_requests.PREFIX: digests.new_credential(device_requests.PREFIX),
     }
     expressions, is_ours = documented(), scanned()
-    assert expressions.keys() == credentials.keys() == {*KINDS.values(), client_management.PREFIX}
+    assert expressions.keys() == credentials.keys()
     for prefix, text in credentials.items():
         for leaked in (f"key = '{text}'", f"?x={text}&y=1", f'{{"t":"{text}"}}', f"{text}.mac", f"{text}\n"):
             (found,) = [match[0] for each in expressions.values() for match in each.finditer(leaked)]
