@@ -40,6 +40,8 @@ _NOT_PREPARED = b"26000"
 # round to a number that it had before.
 _REMEMBERED = 256
 _REMEMBERED_SECONDS = 600
+# Bytes of one of them: strangers can register clients as large as a registration may be, and have them remembered.
+_REMEMBERED_BYTES = 8_192
 _FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 
 Encode = Callable[[Any], bytes]
@@ -286,7 +288,7 @@ class PostgresqlLine:
         key = step.statement.key_of(step.parameters)
         self._remembered.pop(key, None)
         # What is not there has no version.
-        if not result.ntuples:
+        if not result.ntuples or _size(result) > _REMEMBERED_BYTES:
             return
         versions = step.statement.versions_of(answer)
         self._remembered[key] = _Remembered(result, answer, versions, time.monotonic())
@@ -330,3 +332,12 @@ class PostgresqlLine:
                 return results
             else:
                 results.append(result)
+
+
+def _size(result: PGresult) -> int:
+    """The bytes of all values of a result."""
+    return sum(
+        len(result.get_value(row, column) or b"")
+        for row in range(result.ntuples)
+        for column in range(result.nfields)
+    )

@@ -326,6 +326,20 @@ def test_a_connection_remembers_no_more_than_so_many(ours: Database) -> None:
         assert len(connection.info["authserver.line"]._remembered) == 256
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("size", "is_remembered"), [(4_000, True), (16_000, False)])
+def test_a_connection_remembers_nothing_large(ours: Database, size: int, is_remembered: bool) -> None:
+    """R-20: strangers register clients, and each connection would remember hundreds of them."""
+    client = a_client(client_id="large", secrets=(), details={"software_id": "k" * size})
+    with ours.begin() as stores:
+        stores.clients.add(client)
+    seen = statements(ours)
+    for _ in range(2):
+        with ours.begin(optimistic=True) as stores:
+            assert stores.clients.find(client.client_id, LATER) == client
+    assert seen[-1].startswith("SELECT 1 / count(*)") == is_remembered
+
+
 MEANWHILE: dict[str, tuple[Callable[[Stores], object], Callable[[Stores], object]]] = {
     "client-disabled": (
         lambda stores: stores.clients.hold(CLIENT.client_id),
