@@ -242,7 +242,9 @@ def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
         text = ini.read_text()
         ini.write_text(text.replace("authserver.issuer", "authserver.isuer"))
         running.process.send_signal(signal.SIGHUP)
-        running.wait(lambda: "what ran before goes on" in running.said(), "a reload that is given up")
+        running.wait(
+            lambda: "the processes that ran before continue" in running.said(), "a reload that is given up"
+        )
         assert "authserver.isuer: no such setting; did you mean authserver.issuer" in running.said()
         assert running.answering() == [first, second, third, fourth] and alive(third) and alive(fourth)
         ini.write_text(text)
@@ -295,9 +297,9 @@ def test_gunicorn_serves_by_the_same_command(tmp_path: Path, sqlite_url: str) ->
         ({"preload_app": "true"}, "preload_app: is not for this server; remove the line"),
         ({"forwarded_allow_ips": "*"}, "forwarded_allow_ips: is not for this server; remove the line"),
         ({"worker": "3"}, "worker: no such setting; did you mean workers"),
-        ({"management_listen": "6544:x"}, "6544:x is no address to listen on; expected HOST:PORT"),
-        ({"workers": "many"}, "workers: many is no whole number of at least 1"),
-        ({"workers": "0"}, "workers: 0 is no whole number of at least 1"),
+        ({"management_listen": "6544:x"}, "6544:x is not an address to listen on; expected HOST:PORT"),
+        ({"workers": "many"}, "workers: many is not a whole number from 1"),
+        ({"workers": "0"}, "workers: 0 is not a whole number from 1"),
         (
             {"workers": "2", "management_listen": "127.0.0.1:65535"},
             "management_listen: process 2 would have port 65536; begin with a lower port",

@@ -1,1 +1,1 @@
-"""Capabilities beyond the core: one module each, a plugin like any other, switched on by one line of INI."""
+"""Features beyond the core: each is one module and a plugin like any other, which one line of INI switches on."""

@@ -1,8 +1,8 @@
 """Client ID Metadata Documents: a client whose id is the address of a document that describes it.
 
-A program that has never been here is known at once, and all its installations are one client
-(draft-ietf-oauth-client-id-metadata-document). The publisher of the address says what the client is: so it is
-marked as unverified, and confined like a client that registered itself, unless the operator trusts the host.
+A program needs no registration, and all its installations are one client
+(draft-ietf-oauth-client-id-metadata-document). The publisher of the document says what the client is. Therefore the client
+is marked as unverified, and limited like a client that registered itself, unless the operator trusts the host.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from authserver.api import (
 )
 
 SUPPORTED = "client_id_metadata_document_supported"
-# Bytes of a document (section 8.7); seconds for which the last good one serves when its server does not answer, or does not
-# find it: servers lose documents for a while, and say 410 if they mean it (CIMD-18).
+# The most bytes of a document (section 8.7); and the seconds for which the last good document is used if its server does
+# not answer, or answers 404: servers lose documents for a while, and answer 410 if a document is gone (CIMD-18).
 MAXIMUM = 5 * 1024
 LAST_GOOD_FOR = 86_400
-# What a client describes of itself and a code depends on; under this name among the details of a code, too.
+# The name of the digest of the members that a code depends on, in the details of clients and of codes.
 STATE = "client_id_document"
 _SECRETS = ("client_secret", "client_secret_expires_at")
 _CODE_DEPENDS_ON = ("redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri")
@@ -58,14 +58,14 @@ _UNAVAILABLE = "The document at client_id could not be fetched."
 
 @dataclass(frozen=True, eq=False)
 class Described:
-    """What a document says: its members, none of them empty, and a digest of those that a code depends on."""
+    """The content of a document: its members, none of them empty, and a digest of those that a code depends on."""
 
     members: Mapping[str, Any]
     state: str
 
 
 def read(reply: Reply) -> Described:
-    """The members of a document, if it can describe a client at any server. Raises ValueError, with a sentence."""
+    """The members of a document, if it is a valid description for any server. Raises ValueError, with a sentence."""
     kind = reply.media_type
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise ValueError("its Content-Type is not application/json")
@@ -88,11 +88,11 @@ def read(reply: Reply) -> Described:
     except (InvalidClientMetadata, InvalidRedirectUri) as error:
         raise ValueError(error.description) from None
     for uri in metadata.redirect_uris:
-        # Whether one that only an operator can allow is allowed here says nothing about the document.
+        # A URI that only an operator can allow is valid in a document, whether or not it is allowed here.
         if problem := redirect_uri_problem(uri, private_use=(uri,)):
             raise ValueError(f"redirect_uris: {problem}")
     depends_on = json.dumps([members.get(name) for name in _CODE_DEPENDS_ON], sort_keys=True)
-    # A client without a method has no credential: a shared secret, the default of RFC 7591, it cannot have.
+    # A client without a method has no credential: it cannot have a shared secret, which is the default of RFC 7591.
     return Described(
         members={"token_endpoint_auth_method": "none", **members}, state=digest(STATE, depends_on).hex()
     )
@@ -110,15 +110,15 @@ KIND = DocumentKind(
 class ClientIdDocuments:
     """Accept clients whose id is the https address of a document that describes them.
 
-    The lists name hosts, `*.example.com` for all names below one, and addresses of single documents. `allowed` and
-    `trusted` do not name an address with a query by its host: what a server answers to a query can be made of the query.
+    The lists name hosts, `*.example.com` for all names below a host, and addresses of single documents. In `allowed` and
+    `trusted`, a host does not stand for its addresses with a query, because the answer may be made from the query.
 
     Attributes:
-        scopes: the most that such a client may have. One that asks for none of these gets all of them.
-        grant_types: the grant types that it may use at most.
-        allowed: whose documents are accepted; empty for all.
-        blocked: whose documents are not accepted.
-        trusted: for whose documents the operator vouches: their clients count as verified.
+        scopes: all scopes that such a client may have. A client that asks for none of these gets all of them.
+        grant_types: all grant types that such a client may use.
+        allowed: hosts and addresses whose documents are accepted; empty for all.
+        blocked: hosts and addresses whose documents are not accepted.
+        trusted: hosts and addresses for which the operator vouches: their clients count as verified.
     """
 
     immediate: ClassVar[bool] = True
@@ -133,11 +133,11 @@ class ClientIdDocuments:
             "the facts of the event say why; `authserver client show {client_id}` fetches it again"
         ),
         "client-document-unreachable": (
-            "its server does not answer now: it is tried again by itself; `authserver client show {client_id}` tries now"
+            "its server does not answer now: this server tries again by itself; `authserver client show {client_id}` tries now"
         ),
         "client-address-malformed": "the application must send the exact address of its document",
         "client-host-blocked": (
-            "take the host or the address out of authserver.plugin.client_id_documents.blocked"
+            "remove the host or the address from authserver.plugin.client_id_documents.blocked"
         ),
         "client-host-not-allowed": (
             "add the host, or the address itself if it has a query, to authserver.plugin.client_id_documents.allowed"
@@ -153,7 +153,7 @@ class ClientIdDocuments:
 
     def __post_init__(self) -> None:
         if not self.scopes:
-            raise ValueError("scopes: name one at least, or such a client could get nothing")
+            raise ValueError("scopes: name at least one; otherwise such a client could get nothing")
         for name in ("allowed", "blocked", "trusted"):
             for text in getattr(self, name):
                 if not _is_host(text) and address_problem(text) is not None:
@@ -168,16 +168,16 @@ class ClientIdDocuments:
 
     @hookimpl
     def find_client(self, engine: Engine, client_id: str) -> Client | None:
-        """The client that the document at this address describes; it was created when this process first read that.
+        """The client that the document at this address describes; `created_at` is when this process first read it.
 
         Raises:
-            InvalidClient: it is not accepted.
-            TemporarilyUnavailable: it is unknown, because the server of the document does not answer now.
+            InvalidClient: the client is not accepted.
+            TemporarilyUnavailable: the client is unknown, because the server of the document does not answer now.
             TooManyRequests: too many documents that this source named could not be fetched.
         """
         if not client_id.startswith(("https:", "http:")):
             return None
-        # Only what was accepted is kept.
+        # Only accepted documents are in this cache.
         cached = engine.fetcher.cached(KIND, client_id)
         known = self._clients.get(cached.value) if cached is not None else None
         if known is not None:
@@ -213,14 +213,18 @@ class ClientIdDocuments:
 
     @hookimpl
     def token_binding(self, client: Client, spends: Token | None) -> None:
-        """Raises InvalidGrant for a code from before the redirect URIs or keys of its client changed (CIMD-22)."""
+        """Bind nothing, but refuse a code that is older than a change of its client's redirect URIs or keys (CIMD-22).
+
+        Raises:
+            InvalidGrant: the code is older than such a change.
+        """
         if spends is None or spends.kind is not TokenKind.CODE or STATE not in spends.details:
             return
         if spends.details[STATE] != client.private_details.get(STATE):
             raise InvalidGrant("The authorization code is not valid.", reason="client-document-changed")
 
     def _described(self, engine: Engine, client_id: str, host: str, described: Described) -> Client:
-        """The client as it may be here. Raises InvalidClient."""
+        """The client with the rights that it may have here. Raises InvalidClient."""
         try:
             client = describe_elsewhere(
                 engine, client_id, described.members, scopes=self.scopes, grant_types=self.grant_types
@@ -252,7 +256,7 @@ def address_problem(url: str) -> str | None:
 
 
 def _fetched(engine: Engine, url: str, host: str) -> Described:
-    """What the document at this address says. Raises as `ClientIdDocuments.find_client` does."""
+    """The content of the document at this address. Raises the same as `ClientIdDocuments.find_client`."""
     try:
         return fetch_named(engine, KIND, url).value
     except FetchFailed as failed:
@@ -260,7 +264,7 @@ def _fetched(engine: Engine, url: str, host: str) -> Described:
 
 
 def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyUnavailable:
-    """The refusal for the caller; facts about addresses are in the event alone (T127)."""
+    """The refusal for the caller; facts about addresses are only in the event (T127)."""
     facts = {name: str(value) for name, value in failed.facts().items()}
     if failed.is_temporary:
         unreachable = TemporarilyUnavailable(
@@ -269,7 +273,7 @@ def _not_fetched(failed: FetchFailed, host: str) -> InvalidClient | TemporarilyU
         unreachable.facts = {"host": host, **facts}
         return unreachable
     if failed.problem is FetchProblem.DOCUMENT_REFUSED:
-        # Only what a public server said to everybody is read at all.
+        # The reason may be shown: only documents of public servers are read, and everybody can read those.
         why = failed.detail.partition(": ")[2]
         return _refused(
             f"The document at client_id is not accepted: {why}",
@@ -299,5 +303,5 @@ def _is_named(url: str, host: str, names: tuple[str, ...]) -> bool:
 
 
 def _is_vouched_for(url: str, host: str, names: tuple[str, ...]) -> bool:
-    """As `_is_named`, but an address with a query must be listed itself."""
+    """Like `_is_named`, but an address with a query must be listed itself."""
     return url in names if "?" in url else _is_named(url, host, names)

@@ -1,10 +1,10 @@
-"""Clients that registered themselves read, change and end their registration (RFC 7592).
+"""Lets clients that registered themselves read, change and end their registration (RFC 7592).
 
-Each gets a token of its own with its registration. Stored is the digest of the token, with the client: so the token ends
-with the client, and works for no other.
+Each client gets a token of its own when it registers. The digest of the token is stored with the client: so the token ends
+with the client, and works for no other client.
 
-A change gives a new token. The old one works until the new one is used for the first time: a client that never received
-the answer can ask again.
+A change gives a new token. The old token works until the new one is used for the first time, so that a client that never
+received the answer can ask again.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ from authserver.api import (
     well_formed,
 )
 
-# As registration itself: any program may register, wherever it is served from, and nothing here counts but the token.
+# The endpoint is open to all origins, like registration itself: any program may register, and only the token counts here.
 PATH = "/oauth/register/client"
 TOKEN = "registration_access_token"
 ADDRESS = "registration_client_uri"
-# What a client is told, and must not send (RFC 7592, 2.2).
+# The members that a client is told and must not send (RFC 7592, 2.2).
 TOLD = (TOKEN, ADDRESS, "client_id_issued_at", "client_secret_expires_at")
 PREFIX = "as_registration_"
 KIND = "registration-access"
-# Under which the digests are among the private details of a client.
+# The name of the digests among the private details of a client.
 OWN = "client_management"
 CURRENT, NEXT = "current", "next"
 # How often a client is read again, if other requests change it at the same time.
 ATTEMPTS = 3
 
 _OWN_MEMBERS = {
-    TOKEN: Parameter(description="For requests to that address (RFC 7592, 3).", required=True),
+    TOKEN: Parameter(description="The token for requests to that address (RFC 7592, 3).", required=True),
     ADDRESS: Parameter(
-        description="Where the client manages its registration (RFC 7592, 3).",
+        description="The address at which the client manages its registration (RFC 7592, 3).",
         schema={"type": "string", "format": "uri"},
         required=True,
     ),
@@ -83,7 +83,9 @@ _OWN_MEMBERS = {
 _ADDRESSED = {
     "client_id": Parameter(description="The client, as in its address.", schema=TEXT, required=True)
 }
-_HOLDER = Bearer(name=TOKEN, description="That of this client (RFC 7592, 2).", required=True)
+_HOLDER = Bearer(
+    name=TOKEN, description="The registration access token of this client (RFC 7592, 2).", required=True
+)
 ROUTE = Route(
     "registration",
     PATH,
@@ -101,7 +103,7 @@ ROUTE = Route(
             limited=True,
         ),
         "PUT": Operation(
-            summary="Replace the metadata of a client (RFC 7592, 2.2). What is left out has its default again.",
+            summary="Replace the metadata of a client (RFC 7592, 2.2). A member that is left out gets its default.",
             query=_ADDRESSED,
             bearer=_HOLDER,
             json={
@@ -178,7 +180,7 @@ class ClientManagement:
         return response
 
     def _used(self, request: Request, holder: Holder) -> Client:
-        """The client, with what its use of the token changes. Raises what `_holder` does, and TemporarilyUnavailable."""
+        """The client after its use of the token was stored. Raises the same as `_holder`, and TemporarilyUnavailable."""
         for _ in range(ATTEMPTS):
             client = holder.promoted()
             if client == holder.client or request.engine.stores.clients.change(holder.client, client):
@@ -188,7 +190,7 @@ class ClientManagement:
         raise _changing()
 
     def _replace(self, engine: Engine, holder: Holder, body: bytes) -> Response:
-        """Replace the whole metadata of a client, if it could register itself so (RFC 7592, 2.2)."""
+        """Replace the whole metadata of a client, if it could register itself with them (RFC 7592, 2.2)."""
         client, token = holder.promoted(), holder.token
         sent = read_object(body)
         _check_own_members(engine, client, sent)
@@ -205,7 +207,7 @@ class ClientManagement:
         """The client whose token this request has. The refusal does not reveal which client ids exist (RFC 7592, 2.1).
 
         Raises:
-            InvalidToken: the token is missing, or is not that of this client; the client is unknown or disabled.
+            InvalidToken: the token is missing, or belongs to another client; or the client is unknown or disabled.
             TooManyRequests: this failed too often.
         """
         engine = request.engine
@@ -240,9 +242,9 @@ class Holder:
     """A client that presented its token.
 
     Attributes:
-        client: as it is stored.
-        token: as presented.
-        name: CURRENT, or NEXT for one that was not used before.
+        client: the client as it is stored.
+        token: the token as it was presented.
+        name: CURRENT, or NEXT for a token that was not used before.
     """
 
     client: Client
@@ -250,7 +252,7 @@ class Holder:
     name: str
 
     def promoted(self) -> Client:
-        """The client as it is when the token was used: from then on, the one before it does not work."""
+        """The client after this use of the token: from now on, the previous token does not work."""
         client = (
             self.client if self.name == CURRENT else with_digests(self.client, {CURRENT: _digest(self.token)})
         )
@@ -263,7 +265,7 @@ def with_digests(client: Client, digests: Mapping[str, str]) -> Client:
 
 
 def _presented(client: Client | None, presented: str) -> str | None:
-    """Which of the tokens of a client this is; None if it is neither. All are compared, also for an unknown client."""
+    """CURRENT or NEXT, whichever token this is; None if it is neither. Compares both, even for an unknown client."""
     digests = client.private_details.get(OWN, {}) if client else {}
     same = [name for name in (CURRENT, NEXT) if equal(digests.get(name, ""), presented)]
     return same[0] if same else None
@@ -280,7 +282,7 @@ def _changing() -> TemporarilyUnavailable:
 
 
 def _check_own_members(engine: Engine, client: Client, sent: Mapping[str, Any]) -> None:
-    """What a client must send, and must not (RFC 7592, 2.2). Raises InvalidClientMetadata."""
+    """Check the members that a client must send, or must not send (RFC 7592, 2.2). Raises InvalidClientMetadata."""
     if sent.get("client_id") != client.client_id:
         raise InvalidClientMetadata("client_id must be that of the registration.")
     for name in TOLD:
@@ -296,5 +298,5 @@ def _address(engine: Engine, client: Client, token: str) -> dict[str, str]:
 
 
 def _described(engine: Engine, client: Client, token: str, secret: str | None = None) -> Response:
-    """The client information response (RFC 7592, 3); a secret only when it is new: no other is known here."""
+    """The client information response (RFC 7592, 3). It has a secret only if that is new, because others are not known."""
     return json_response(describe_registration(client, secret) | _address(engine, client, token))

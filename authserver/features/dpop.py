@@ -67,8 +67,9 @@ class Dpop:
     the code, and so does a proof that comes with a request that the client sends in advance.
 
     Attributes:
-        algorithms: that clients may use for their proofs: ES256, ES384, EdDSA, Ed25519, PS256 and RS256.
-        tolerance: by how many seconds the time in a proof may differ from the server's, either way (60 to 300).
+        algorithms: the algorithms that clients may use for their proofs, out of ES256, ES384, EdDSA, Ed25519, PS256 and
+            RS256.
+        tolerance: how many seconds the time in a proof may be before or after the server's time (60 to 300).
     """
 
     details: ClassVar[frozenset[str]] = frozenset({"cnf"})
@@ -91,12 +92,12 @@ class Dpop:
             members={
                 BOUND: Parameter(description="Whether all tokens are bound (RFC 9449, 5.2).", schema=FLAG)
             },
-            answer={BOUND: Parameter(description="That all tokens are bound.", schema={"const": True})},
+            answer={BOUND: Parameter(description="Present if all tokens are bound.", schema={"const": True})},
         ),
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "dpop-jkt-malformed": "",
-        "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, if it is one that can be listed",
+        "dpop-proof-algorithm": "list the algorithm in authserver.plugin.dpop.algorithms, if it can be listed there",
         "dpop-proof-header": "",
         "dpop-proof-identifier": "",
         "dpop-proof-key": "",
@@ -104,12 +105,12 @@ class Dpop:
         "dpop-proof-method": "",
         "dpop-proof-token": "",
         "dpop-proof-missing": (
-            "the client must send a DPoP proof, because it is registered so (`authserver client show`) or because it sent "
-            "one when it got this refresh token"
+            "the client must send a DPoP proof, because its registration requires one (`authserver client show`) or because "
+            "it sent one when it got this refresh token"
         ),
         "dpop-proof-replayed": "",
         "dpop-proof-signature": "",
-        "dpop-proof-time": "authserver.plugin.dpop.tolerance is how far the clock of a client may be off",
+        "dpop-proof-time": "authserver.plugin.dpop.tolerance says how wrong the clock of a client may be",
         "dpop-proof-other-key": "",
         "dpop-proof-url": "the client must put the URL of the endpoint into its proof, as it is written in the metadata",
         "invalid_dpop_proof": "",
@@ -136,12 +137,12 @@ class Dpop:
 
     @hookimpl
     def client_metadata(self) -> Mapping[str, ReadMember]:
-        """Whether the client promises to bind its tokens (RFC 9449, 5.2)."""
+        """Read whether the client promises to bind all its tokens (RFC 9449, 5.2)."""
         return {BOUND: read_flag}
 
     @hookimpl
     def code_details(self, parameters: Parameters) -> Mapping[str, Any] | None:
-        """The key that the code is bound to (RFC 9449, 10). Raises InvalidRequest."""
+        """Bind the code to the key of `dpop_jkt` (RFC 9449, 10). Raises InvalidRequest."""
         thumbprint = parameters.get("dpop_jkt")
         if thumbprint is None:
             return None
@@ -222,7 +223,7 @@ class Dpop:
             )
         if not isinstance(identifier, str) or not 0 < len(identifier) <= MAXIMUM_IDENTIFIER:
             raise _refused("its jti is missing or too long", reason="dpop-proof-identifier")
-        # One minute longer than it can be used, because the clocks of servers differ.
+        # The use is remembered one minute longer than the proof can be used, because the clocks of servers differ.
         time, tolerance = datetime.fromtimestamp(issued_at, UTC), timedelta(seconds=self.tolerance)
         return SingleUse(
             purpose="dpop-proof",

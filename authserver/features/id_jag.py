@@ -66,7 +66,7 @@ class Options:
         public_clients: whether a client whose id is its address and that does not authenticate may present assertions.
         levels: the accepted levels of sign-in (`acr`); empty: any.
         maximum_age: seconds since the person signed in (`auth_time`); 0: any.
-        weak_sign_in: the error for a client whose person did not sign in so.
+        weak_sign_in: the error for the client if the sign-in of its person is too old or too weak.
     """
 
     tenants: tuple[str, ...] = ()
@@ -94,13 +94,13 @@ class IdJag:
             "client_id of the assertion must be {client_id}: the issuer must know which client of this server its own is"
         ),
         "assertion-claim-malformed": "a claim of the assertion has not the form that the draft gives it",
-        "assertion-details-unknown": "the assertion has authorization_details, which this server cannot hold to",
+        "assertion-details-unknown": "the assertion has authorization_details, which this server cannot enforce",
         "assertion-resource-missing": (
             "the assertion must name a resource; or give the entry one with "
             "`authserver issuer edit ISSUER --default-resource URI`"
         ),
         "assertion-resource-unknown": (
-            "register the resource with `authserver resource add URI`, or let the issuer name one that there is"
+            "register the resource with `authserver resource add URI`, or let the issuer name a registered one"
         ),
         "assertion-scope-unknown": (
             "the assertion has a scope that its resource does not know: add it to the resource, or let the issuer leave it out"
@@ -109,8 +109,10 @@ class IdJag:
             "name the tenant of the assertion: `authserver issuer edit ISSUER --option 'tenants=[\"TENANT\"]'`"
         ),
         InsufficientUserAuthentication.code: "",
-        "issuer-sign-in-too-old": "the person must sign in at the issuer again; `maximum_age` of its entry is how long ago it may be",
-        "issuer-sign-in-too-weak": "the person must sign in at the issuer as `levels` of its entry say",
+        "issuer-sign-in-too-old": (
+            "the person must sign in at the issuer again; `maximum_age` of its entry says how old a sign-in may be"
+        ),
+        "issuer-sign-in-too-weak": "the person must sign in at the issuer with one of the `levels` of its entry",
     }
 
     @hookimpl
@@ -137,11 +139,11 @@ def check(issuer: TrustedIssuer) -> None:
     if options.maximum_age < 0:
         raise ValueError("maximum_age: must be a number of seconds, or 0")
     if not (options.subjects or options.usernames or options.create_users):
-        raise ValueError("nobody could be let in: give it subjects, usernames=true or create_users=true")
+        raise ValueError("it would accept nobody: give it subjects, usernames=true or create_users=true")
 
 
 def warnings(issuer: TrustedIssuer) -> Sequence[str]:
-    """What operators should know of an entry, a sentence each."""
+    """What operators should know about an entry; each is a sentence."""
     try:
         options = issuer_options(issuer, Options)
     except ValueError as error:
@@ -288,7 +290,7 @@ def _user(
     if known is not None or not options.create_users:
         return known, None
     new = new_vouched_user(engine, issuer, tenant, subject)
-    # The user name is taken: perhaps another request has stored this person since the look above.
+    # If the user name is taken, another request may have stored this person after the search above.
     return new or (vouched_user(engine, issuer, tenant, subject), None)
 
 

@@ -1,13 +1,13 @@
-"""The issuing side of identity assertion grants (ID-JAG): assertions for the servers of others, by token exchange.
+"""The issuing side of identity assertion grants (ID-JAG): issues assertions for other servers, by token exchange.
 
-A company's people sign in here, and their agents work at servers of others. Instead of a consent page there, this server
-signs for each agent, person and server what they may do (draft-ietf-oauth-identity-assertion-authz-grant, 4.3; MCP,
+The people of a company sign in here, and their agents work at other servers. In place of a consent page there, this server
+signs what an agent may do at the other server for a person (draft-ietf-oauth-identity-assertion-authz-grant, 4.3; MCP,
 enterprise-managed authorization). The client shows its ID token or refresh token of this server, and gets a JWT that the
 other server accepts once.
 
-Nothing is issued unless a rule says for which client, for which other server, and whose people. What is issued hangs on the
-grant of the person's sign-in, with one grant for each other server: people and operators see it there, and who ends the
-access of the client ends it, and all further issue.
+Nothing is issued unless a rule allows it for this client, this other server and the groups of the person. The assertions
+for one other server have one grant, which is derived from the grant of the sign-in: people and operators can see it. When
+the access of the client ends, the derived grant ends too, and no more assertions are issued.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id-jag"
 MAXIMUM_LIFETIME = 300
 MINIMUM_SALT = 32
 SIGN_IN = ("auth_time", "acr", "amr")
-# The words of a rule, by how often each may stand there.
+# The words of a rule: those that may be there once, those that may be repeated, and those without a value.
 _ONCE, _SEVERAL, _FLAGS = (
     ("client_id", "issuer", "tenant", "maximum_age"),
     ("scope", "resource", "group", "level"),
@@ -57,7 +57,7 @@ _ONCE, _SEVERAL, _FLAGS = (
 
 
 class InsufficientUserAuthentication(OAuthError):
-    """The person must sign in here again; the answer says how (RFC 9470, 3)."""
+    """The person must sign in here again; the error says how recently, or with which level (RFC 9470, 3)."""
 
     code = "insufficient_user_authentication"
 
@@ -67,15 +67,15 @@ class Rule:
     """What a client may get for another server.
 
     Attributes:
-        issuer: of the other server, the `aud` of the assertion.
-        client_id: of the client at the other server.
-        scopes, resources: there, the most that an assertion says.
-        groups: whose people it is for; empty: everybody's.
-        tenant: that the assertion names; empty: none.
-        maximum_age: seconds since the person signed in; 0: any.
-        levels: of the sign-in, one of which must be reached; empty: any.
-        email: whether it tells the mail address of the person, if that was verified.
-        own_ids: whether the person has an id there that no other server knows.
+        issuer: the issuer identifier of the other server, which is the `aud` of the assertion.
+        client_id: the id of the client at the other server.
+        scopes, resources: the scopes and resources of the other server that an assertion may have.
+        groups: the groups whose members it is for; empty for everybody.
+        tenant: the tenant that the assertion names; empty for none.
+        maximum_age: how many seconds ago the person may have signed in; 0 for any.
+        levels: the accepted levels of the sign-in; empty for any.
+        email: whether the assertion has the mail address of the person, if that was verified.
+        own_ids: whether the person gets an id that only the other server knows.
     """
 
     issuer: str
@@ -91,7 +91,7 @@ class Rule:
 
     @classmethod
     def read(cls, audience: str, text: str) -> Rule:
-        """A rule as a line of the INI says it after its name. Raises ValueError."""
+        """Read a rule from the text of a line of the INI, after its name. Raises ValueError."""
         once: dict[str, str] = {}
         several: dict[str, list[str]] = {name: [] for name in _SEVERAL}
         flags = set()
@@ -109,7 +109,7 @@ class Rule:
                 )
         if "client_id" not in once or not several["scope"]:
             raise ValueError(
-                "it needs client_id=, as the other server knows the client, and scope=, once at least"
+                "it needs client_id=, the id of the client at the other server, and at least one scope="
             )
         for uri in several["resource"]:
             try:
@@ -135,14 +135,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class IdJagIssuer:
-    """Give clients assertions for the servers of others, by token exchange (ID-JAG).
+    """Issue assertions for other servers to clients, by token exchange (ID-JAG).
 
     A client must be confidential and registered for the grant type of token exchange, whose plugin is needed, too.
 
     Attributes:
-        rules: a line each, `client audience = client_id=… scope=… …`: what a client may get for the server of that name.
+        rules: lines `client audience = client_id=… scope=… …`: what a client may get for the server with that name.
         lifetime: seconds for which an assertion is valid, 30 to 300.
-        salt: what makes the ids of people that `own_ids` of a rule asks for; at least 32 characters, and never changed.
+        salt: a secret from which the ids of people for `own_ids` are made; at least 32 characters. Never change it, because
+            the ids would change, too.
     """
 
     immediate: ClassVar[bool] = True
@@ -152,12 +153,12 @@ class IdJagIssuer:
     reasons: ClassVar[Mapping[str, str]] = {
         "audience-not-one": "",
         "audience-without-rule": "authserver.plugin.id_jag_issuer.rules says which client gets assertions for which server",
-        "audience-is-ours": "an assertion is for another server: take the line out of authserver.plugin.id_jag_issuer.rules",
+        "audience-is-ours": "an assertion must be for another server: remove the line from authserver.plugin.id_jag_issuer.rules",
         "identity-missing": "the client must show its ID token or its refresh token",
-        "user-not-in-group": "`group=` in authserver.plugin.id_jag_issuer.rules says whose people get assertions",
+        "user-not-in-group": "`group=` in authserver.plugin.id_jag_issuer.rules names the groups whose members get assertions",
         "details-not-issued": "",
-        "resource-without-rule": "`resource=` in authserver.plugin.id_jag_issuer.rules lists those at the other server",
-        "scope-without-rule": "`scope=` in authserver.plugin.id_jag_issuer.rules lists those at the other server",
+        "resource-without-rule": "`resource=` in authserver.plugin.id_jag_issuer.rules lists the allowed resources",
+        "scope-without-rule": "`scope=` in authserver.plugin.id_jag_issuer.rules lists the allowed scopes",
         "signed-in-too-long-ago": "",
         "signed-in-too-weakly": "",
     }
@@ -176,7 +177,7 @@ class IdJagIssuer:
 
     @cached_property
     def _rules(self) -> Mapping[tuple[str, str], Rule]:
-        """By client and audience. Raises ValueError."""
+        """The rules by client and audience. Raises ValueError."""
         found = {}
         for name, text in self.rules:
             words = name.split()
@@ -197,11 +198,11 @@ class IdJagIssuer:
         return {"identity_chaining_requested_token_types_supported": [TOKEN_TYPE]}
 
     def make(self, engine: Engine, client: Client, parameters: Parameters, subject: Presented) -> Issue:
-        """An assertion for the server that the client names.
+        """Issue an assertion for the server that the client names.
 
         Raises:
-            InvalidRequest: there is not one audience, or the token does not say who signed in to this client.
-            InvalidTarget: no rule allows this client this audience, this person, or a resource.
+            InvalidRequest: there is not exactly one audience, or the token does not say who signed in to this client.
+            InvalidTarget: no rule allows this client the audience, the person or a resource.
             InvalidScope: the rule has none of the scopes.
             InsufficientUserAuthentication: the person must sign in again.
         """
@@ -258,7 +259,7 @@ class IdJagIssuer:
     def _grant(
         self, engine: Engine, client: Client, rule: Rule, parent: Grant, details: Mapping[str, Any]
     ) -> tuple[Grant, bool]:
-        """The grant for this server, which hangs on that of the sign-in; and whether it is new."""
+        """The grant for the other server, which is derived from the grant of the sign-in; and whether it is new."""
         for grant in engine.stores.grants.derived([parent.grant_id], engine.now):
             is_same = grant.parent_id == parent.grant_id and grant.client_id == client.client_id
             if (
@@ -266,7 +267,7 @@ class IdJagIssuer:
                 and grant.details.get("exchanged_for") == TOKEN_TYPE
                 and grant.resources == (rule.issuer,)
             ):
-                # What the rule says today.
+                # The rule may have changed since the grant was made.
                 return replace(grant, scopes=rule.scopes), False
         new = Grant(
             grant_id=new_identifier(),
@@ -289,7 +290,7 @@ class IdJagIssuer:
         resources: tuple[str, ...],
         scopes: tuple[str, ...],
     ) -> Mapping[str, Any]:
-        """What the assertion says, beside when and by whom it was signed (JAG-28, JAG-30)."""
+        """The claims of the assertion, without those about its issuer and its times (JAG-28, JAG-30)."""
         claims: dict[str, Any] = {
             "sub": self._subject(rule, user),
             "aud": rule.issuer,
@@ -317,13 +318,13 @@ _NO_RULE = "The requested audience is not allowed."
 
 
 def _proven_address(user: User) -> str:
-    """The mail address of a person; "" where nobody verified it, since the other server may know people by it."""
+    """The mail address of a person; "" if it was not verified, because the other server may identify people by it."""
     address = next(iter(user.attributes.get("email", ())), "")
     return address if address in user.attributes.get("email_verified", ()) else ""
 
 
 def _check_sign_in(engine: Engine, rule: Rule, details: Mapping[str, Any]) -> None:
-    """That the person signed in as the rule demands (JAG-29). Raises InsufficientUserAuthentication."""
+    """Check that the person signed in as the rule demands (JAG-29). Raises InsufficientUserAuthentication."""
     at = details.get("auth_time")
     if rule.maximum_age and (at is None or at < engine.now.timestamp() - rule.maximum_age):
         raise _too_weak(reason="signed-in-too-long-ago", max_age=rule.maximum_age)
@@ -338,7 +339,7 @@ def _too_weak(*, reason: str, **members: str | int) -> InsufficientUserAuthentic
 
 
 def _resources(rule: Rule, parameters: Parameters) -> tuple[str, ...]:
-    """For which resources of the other server it is: those that are asked for, or all of the rule. Raises InvalidTarget."""
+    """The resources of the other server: the requested ones, or all resources of the rule. Raises InvalidTarget."""
     asked = tuple(dict.fromkeys(parameters.all("resource")))
     if any(uri not in rule.resources for uri in asked):
         raise InvalidTarget("The requested resource is not allowed.", reason="resource-without-rule")

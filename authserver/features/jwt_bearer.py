@@ -55,13 +55,13 @@ class JwtBearer:
     """Issue tokens for the person that a trusted issuer's assertion names (RFC 7523).
 
     The client must authenticate and be registered for the grant type. It gets no refresh token: it presents
-    another assertion instead. Issuers are in the database (`authserver issuer add`), or in the INI; the keys of these are
-    read at start.
+    another assertion instead. Issuers are in the database (`authserver issuer add`), or in the INI; the keys of issuers in
+    the INI are read at start.
 
     Attributes:
-        issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
+        issuers: lines `issuer = path of its JWK Set`, or with the JWK Set itself, in one line.
         subject: whether `sub` is a user name of this server or is looked up in `subjects`.
-        subjects: a line each, `issuer sub = user name`; other subjects are then refused.
+        subjects: lines `issuer sub = user name`; other subjects are then refused.
         assertion_lifetime: how many seconds in the future `exp` may be.
         single_use: whether an assertion must have a `jti` and is accepted only once.
         exchanged: whether clients may exchange these assertions, too (RFC 8693), if a plugin offers that.
@@ -146,7 +146,7 @@ def check(issuer: TrustedIssuer) -> None:
 
 
 def warnings(issuer: TrustedIssuer) -> Sequence[str]:
-    """What operators should know of an entry, a sentence each."""
+    """What operators should know about an entry; each is a sentence."""
     try:
         options = issuer_options(issuer, Options)
     except ValueError as error:

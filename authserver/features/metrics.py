@@ -1,7 +1,7 @@
 """Figures for Prometheus: requests, refusals, events, keys, the database, and the state of clean-up.
 
-Labels have names that this server knows, and never what a request brings (R-16): endpoints of the route table, and error
-codes and reasons that are declared.
+Labels have only names that this server knows, never a text from a request (R-16): endpoints of the route table, and the
+declared error codes and reasons.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pyramid.response import Response
 from authserver.api import Event, OAuthError, Route, Secret, SpanKind, Timeline, equal, hookimpl
 from authserver.explaining.remedies import REMEDIES, WITHOUT_REMEDY
 
-# Seconds. A request waits at most some ten seconds for the database and as long for a fetch.
+# The limits of the buckets in seconds. A request waits about ten seconds at most for the database, and as long for a fetch.
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 STATEMENT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # Operations of the database that have figures of their own.
 OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT")
-# In place of a name that is not known here, and of none: a refused sign-in has no error code.
+# The labels for a name that is not known here, and for no name: a refused sign-in has no error code.
 OTHER, NONE = "other", "none"
 
 
@@ -37,11 +37,11 @@ OTHER, NONE = "other", "none"
 class Metrics:
     """Serve `/metrics` in the text format of Prometheus, to callers with one of the operator's tokens.
 
-    Each process has its own counters, so collect from the management listener of each. What is read from the database, such
-    as the backlog, is the same in all of them.
+    Each process has its own counters, so collect from the management listener of each process. Figures from the database,
+    such as the backlog, are the same in all processes.
 
     Attributes:
-        tokens: bearer tokens for the collectors, each of at least 32 random characters. Without one, anybody
+        tokens: bearer tokens for the collectors, each with at least 32 random characters. Without a token, anybody
             can read the figures: a development server logs a warning, and a production server does not start.
     """
 
@@ -50,13 +50,13 @@ class Metrics:
     tokens: tuple[Secret, ...] = field(default=(), repr=False)
     registry: CollectorRegistry = field(init=False, repr=False)
     events: Counter = field(init=False, repr=False)
-    # By type: looking a label up costs more than counting.
+    # The counters by event type, because finding a label costs more than counting.
     _events_of: dict[str, Counter] = field(init=False, repr=False)
     requests: Requests = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if any(len(token.value) < 32 for token in self.tokens):
-            raise ValueError("tokens: a token has at least 32 random characters")
+            raise ValueError("tokens: a token must have at least 32 random characters")
 
     def prepare(self) -> None:
         """Set all counters to zero."""
@@ -69,7 +69,7 @@ class Metrics:
 
     @property
     def insecure(self) -> tuple[str, ...]:
-        """What production refuses, by setting: a page of metrics that anybody can read."""
+        """The setting that a production server refuses: no token, so that anybody can read the metrics."""
         return () if self.tokens else ("tokens: there are none, so anybody can read /metrics; set one",)
 
     @hookimpl
@@ -129,13 +129,13 @@ class Requests:
     """The counters of requests.
 
     Args:
-        registry: of the figures.
+        registry: the registry of the figures.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._took = Histogram(
             "authserver_request_duration_seconds",
-            "From the beginning of a request to its answer, by endpoint and class of status.",
+            "Time from the beginning of a request to its answer, by endpoint and class of status.",
             ["endpoint", "status"],
             buckets=REQUEST_BUCKETS,
             registry=registry,
@@ -148,7 +148,7 @@ class Requests:
         )
         statements = Histogram(
             "authserver_database_statement_duration_seconds",
-            "Statements of requests and their commits, by operation.",
+            "Time of the statements of requests and of their commits, by operation.",
             ["operation"],
             buckets=STATEMENT_BUCKETS,
             registry=registry,
@@ -163,17 +163,17 @@ class Requests:
         )
         self._checks = Histogram(
             "authserver_password_check_duration_seconds",
-            "Passwords that were checked or set, with the wait for their turn.",
+            "Time to check or set a password, with the wait for its turn.",
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-        # Looking a label up costs more than counting.
+        # The histograms by their labels, because finding a label costs more than counting.
         self._of: dict[tuple[str, int], Histogram] = {}
         self._codes = self._reasons = frozenset[str]()
         self._plugins: tuple[object, ...] = ()
 
     def know(self, policies: Any) -> None:
-        """Let the names that are declared be labels: error codes, and the reasons of the server and its plugins."""
+        """Allow the declared names as labels: error codes, and the reasons of the server and its plugins."""
         self._codes = frozenset({"", *_codes(OAuthError)})
         self._plugins = tuple(map(policies.plugin, policies.names))
         self._reasons = self._declared()
@@ -194,7 +194,7 @@ class Requests:
         if timeline.error_id:
             error = (timeline.error or NONE) if timeline.error in self._codes else OTHER
             if timeline.reason not in self._reasons:
-                # Such as that of a limit that was declared while this process runs.
+                # It may have been declared after the start of this process, such as the reason of a new limit.
                 self._reasons = self._declared()
             reason = timeline.reason if timeline.reason in self._reasons else OTHER
             self._refused.labels(endpoint, error, reason).inc()
@@ -253,7 +253,7 @@ class Upkeep(ReadLater):
         )
         yield _moment(
             "authserver_upkeep_last_finished_timestamp_seconds",
-            "When this process last cleaned up all there was; 0: never.",
+            "When this process last cleaned up everything; 0: never.",
             self._caretaker.last_finished,
         )
 
@@ -263,10 +263,10 @@ def _moment(name: str, meaning: str, moment: datetime | None) -> GaugeMetricFami
 
 
 class EventsWaiting(ReadLater):
-    """How many events the readers of events have still to take.
+    """How many events each reader of the events has not taken yet.
 
     Args:
-        read: gives how many, by the name of the reader.
+        read: returns the number for each reader, by its name.
     """
 
     def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -275,7 +275,7 @@ class EventsWaiting(ReadLater):
     def collect(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily(
             "authserver_events_waiting",
-            "Events that a reader has still to take, such as a plugin that delivers them.",
+            "Events that a reader has not taken yet, such as a plugin that delivers them.",
             labels=["reader"],
         )
         for reader, count in self._read().items():
@@ -284,10 +284,10 @@ class EventsWaiting(ReadLater):
 
 
 class EventsSetAside(ReadLater):
-    """How many events the readers of events never took.
+    """How many events were set aside, because a reader of the events never accepted them.
 
     Args:
-        read: gives how many, by the name of the reader.
+        read: returns the number for each reader, by its name.
     """
 
     def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -296,7 +296,7 @@ class EventsSetAside(ReadLater):
     def collect(self) -> Iterator[Metric]:
         counted = CounterMetricFamily(
             "authserver_events_set_aside",
-            "Events that a reader never took, and that others do not wait for.",
+            "Events that a reader never accepted, and that were set aside so that other events do not wait.",
             labels=["reader"],
         )
         for reader, count in self._read().items():
@@ -305,10 +305,10 @@ class EventsSetAside(ReadLater):
 
 
 class EventChain(ReadLater):
-    """How far the chain goes that proves the events.
+    """How far the chain of seals goes, which proves the events.
 
     Args:
-        read: gives the `authserver.engine.event_seals.Chain`; None when the database is away.
+        read: returns the `authserver.engine.event_seals.Chain`; None if the database does not answer.
     """
 
     def __init__(self, read: Callable[[], Any]) -> None:
@@ -334,7 +334,7 @@ class EventChain(ReadLater):
 
 
 class Floods(ReadLater):
-    """How many refusals were counted instead of being stored.
+    """How many refusals were only counted, and not stored one by one.
 
     Args:
         floods: the `authserver.engine.floods.Floods` of this process.
@@ -346,7 +346,7 @@ class Floods(ReadLater):
     def collect(self) -> Iterator[Metric]:
         counted = CounterMetricFamily(
             "authserver_refusals_counted",
-            "Refusals of strangers that were counted and not stored each, by type.",
+            "Refusals of strangers that were only counted, and not stored one by one, by type.",
             labels=["type"],
         )
         for kind, count in dict(self._floods.counted).items():
@@ -355,10 +355,10 @@ class Floods(ReadLater):
 
 
 class Fetches(ReadLater):
-    """What came of requests for documents of other servers.
+    """The outcomes of requests for documents of other servers.
 
     Args:
-        read: gives how often each outcome came about.
+        read: returns the number of requests for each outcome.
     """
 
     def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -377,7 +377,7 @@ class SigningKeys(ReadLater):
     """The ages of the signing keys.
 
     Args:
-        read: gives those that are not removed.
+        read: returns the keys that are not removed.
     """
 
     def __init__(self, read: Callable[[], Sequence[Any]]) -> None:
@@ -386,12 +386,12 @@ class SigningKeys(ReadLater):
     def collect(self) -> Iterator[Metric]:
         age = GaugeMetricFamily(
             "authserver_signing_key_age_seconds",
-            "For how long the key that signs has signed, by algorithm.",
+            "How long the present signing key has been signing, by algorithm.",
             labels=["algorithm"],
         )
         step = GaugeMetricFamily(
             "authserver_signing_key_next_step_seconds",
-            "Until the next step of a key that has one: of several in a state the soonest, by algorithm and state.",
+            "Time until the next step of a signing key, by algorithm and state; the soonest step of several keys.",
             labels=["algorithm", "state"],
         )
         now = datetime.now(UTC)
@@ -417,7 +417,7 @@ class Connections(ReadLater):
     """The connections of this process to the database.
 
     Args:
-        read: gives how many are `in_use` and `idle`, and how many there may be, `limit`.
+        read: returns how many are `in_use` and `idle`, and how many there may be (`limit`).
     """
 
     def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -433,15 +433,15 @@ class Connections(ReadLater):
             connections.add_metric([state], count)
         yield connections
         yield GaugeMetricFamily(
-            "authserver_database_connections_limit", "How many of them there may be.", value=limit
+            "authserver_database_connections_limit", "How many connections there may be.", value=limit
         )
 
 
 class PasswordChecks(ReadLater):
-    """The queue of those who wait until a password is hashed.
+    """The queue of requests that wait until a password can be hashed.
 
     Args:
-        turnstile: what lets them in.
+        turnstile: limits how many are hashed at once.
     """
 
     def __init__(self, turnstile: Any) -> None:
@@ -465,7 +465,7 @@ class Figures(ReadLater):
     """The figures that plugins report.
 
     Args:
-        read: gives the meaning and the value of each, by its name.
+        read: returns the meaning and the value of each figure, by its name.
     """
 
     def __init__(self, read: Callable[[], Mapping[str, tuple[str, float]]]) -> None:

@@ -1,7 +1,7 @@
 """Traces by OpenTelemetry: a span for each request, and one for each decision, statement, fetch and password check in it.
 
-The standard variables of the environment count (OTEL_EXPORTER_OTLP_…, OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_SERVICE_NAME,
-OTEL_SDK_DISABLED). The trace id of a request is that of its lines of the log (`authserver.engine.timeline`).
+The standard environment variables count (OTEL_EXPORTER_OTLP_…, OTEL_TRACES_SAMPLER, OTEL_BSP_…, OTEL_SERVICE_NAME,
+OTEL_SDK_DISABLED). The trace id of a request is also in its log lines (`authserver.engine.timeline`).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from pyramid.config import Configurator
 
 from authserver.api import Span, SpanKind, Timeline, hookimpl
 
-# Characters of a statement. Ours have fewer; a plugin's may have more.
+# The most characters of a statement that are sent. Statements of this server are shorter; those of plugins may be longer.
 MAXIMUM_STATEMENT = 4_000
-# Seconds in which the collector must take what is left at the end of the process.
+# Seconds in which the collector must accept the last spans at the end of the process.
 CLOSING_SECONDS = 1.0
-# Seconds between two lines of the log that say the same of the collector.
+# Seconds between two log lines with the same message about the collector.
 QUIET_SECONDS = 60.0
 EXPORTER_LOG = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 log = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ log = logging.getLogger(__name__)
 class OpenTelemetry:
     """Send traces to a collector, by OTLP over HTTP.
 
-    Spans are sent in the background: while the collector does not answer, no request waits, and what does not fit into the
-    queue is dropped.
+    Spans are sent in the background: while the collector does not answer, no request waits, and spans that do not fit into
+    the queue are dropped.
 
     Attributes:
-        endpoint: address of the collector, such as http://127.0.0.1:4318; empty for that of the environment.
-        service_name: what the traces call this server, unless the environment does (OTEL_SERVICE_NAME).
-        ratio: which part of the traces that begin here is recorded, from 0 to 1, unless the environment says
+        endpoint: the address of the collector, such as http://127.0.0.1:4318; empty for the one in the environment.
+        service_name: the name of this server in the traces, unless the environment has one (OTEL_SERVICE_NAME).
+        ratio: which part of the traces that begin here is recorded, from 0 to 1, unless the environment has a sampler
             (OTEL_TRACES_SAMPLER).
     """
 
@@ -106,7 +106,7 @@ class OpenTelemetry:
         logging.getLogger(EXPORTER_LOG).addFilter(self._quiet)
 
     def close(self) -> None:
-        """Send what is left, unless the collector does not answer: it is given a second."""
+        """Send the last spans, for a second at most, unless the collector does not answer."""
         sending = threading.Thread(target=self.provider.shutdown, daemon=True)
         # At the end of the interpreter no thread can be started.
         with suppress(RuntimeError):
@@ -121,8 +121,8 @@ class OpenTelemetry:
         """See `authserver.plugins.asking`."""
         return {
             "spans": ("Spans that were recorded.", float(self._made)),
-            "spans_sent": ("Spans that the collector took.", float(self._exporter.sent)),
-            "down": ("Whether the collector does not take spans.", float(self._exporter.is_down)),
+            "spans_sent": ("Spans that the collector accepted.", float(self._exporter.sent)),
+            "down": ("Whether the collector does not accept spans.", float(self._exporter.is_down)),
         }
 
     @hookimpl
@@ -138,7 +138,7 @@ class OpenTelemetry:
             caller = SpanContext(trace_id, int(timeline.parent_id, 16), is_remote=True, trace_flags=flags)
             context = set_span_in_context(NonRecordingSpan(caller), context)
         name = f"{timeline.method} {timeline.path}".rstrip()
-        # A span that is not recorded costs nearly as much to begin as one that is.
+        # The sampler is asked first, because to begin a span costs nearly as much if it is not recorded.
         if self.provider.sampler.should_sample(context, trace_id, name).decision is Decision.DROP:
             return
         self._ids.give(trace_id)
@@ -161,7 +161,7 @@ class OpenTelemetry:
         span.end(since + work.began + work.nanoseconds)
 
     def _described(self, work: Span) -> tuple[str, OtelKind, dict[str, Any]]:
-        """Its name, kind and attributes, by the semantic conventions of OpenTelemetry where these have any."""
+        """Name, kind and attributes of the span, by the semantic conventions of OpenTelemetry where there are any."""
         facts = work.facts
         match work.kind:
             case SpanKind.STATEMENT:
@@ -220,7 +220,7 @@ def _add_answer(
 
 
 def _check_address(endpoint: str) -> None:
-    """Raises ValueError."""
+    """Raise ValueError if this cannot be the address of a collector."""
     try:
         parts = urlsplit(endpoint)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -249,7 +249,7 @@ class _TraceIds(RandomIdGenerator):
         self._of_thread = threading.local()
 
     def give(self, trace_id: int) -> None:
-        """Use this one for the next trace that this thread begins."""
+        """Use this trace id for the next trace that this thread begins."""
         self._of_thread.trace_id = trace_id
 
     def generate_trace_id(self) -> int:
@@ -258,11 +258,11 @@ class _TraceIds(RandomIdGenerator):
 
 
 class _Watched(SpanExporter):
-    """Sends spans by another exporter, and counts successes and failures.
+    """Sends spans with another exporter, counts them, and logs when the collector fails or works again.
 
     Attributes:
-        sent: how many spans the collector took.
-        is_down: whether it did not take the last ones.
+        sent: how many spans the collector accepted.
+        is_down: whether it did not accept the last ones.
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
@@ -281,9 +281,9 @@ class _Watched(SpanExporter):
         if is_down != self.is_down:
             self.is_down = is_down
             if is_down:
-                log.warning("the collector takes no spans; they are dropped until it does")
+                log.warning("the collector accepts no spans; they are dropped until it does")
             else:
-                log.info("the collector takes spans again")
+                log.info("the collector accepts spans again")
         return result
 
     def shutdown(self) -> None:
@@ -293,7 +293,7 @@ class _Watched(SpanExporter):
 
 
 class _Quiet(logging.Filter):
-    """Logs only some lines of the exporter, which writes one for each attempt."""
+    """Drops repeated log lines of the exporter, which writes one for each attempt."""
 
     def __init__(self) -> None:
         super().__init__()

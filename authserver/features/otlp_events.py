@@ -1,4 +1,4 @@
-"""Events as log records of OpenTelemetry, to a collector (OTLP/HTTP in JSON, 1.0)."""
+"""Sends events to a collector as log records of OpenTelemetry (OTLP/HTTP in JSON, 1.0)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from authserver.api import Event, Secret, Service, event_as_json, hookimpl
 
 log = logging.getLogger(__name__)
 
-# Bytes of an answer that are read.
+# The most bytes of an answer that are read.
 MAXIMUM_ANSWER = 65_536
 # Severities of the log data model of OpenTelemetry.
 _INFO, _WARN = (9, "INFO"), (13, "WARN")
@@ -23,19 +23,19 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class NotTaken(Exception):
-    """The collector did not take the records; the message says what it answered."""
+    """The collector did not accept the records; the message has the status of its answer."""
 
 
 @dataclass(eq=False)
 class OtlpEvents:
-    """Send events to a collector of OpenTelemetry as log records, again and again until it has taken them.
+    """Send events to a collector of OpenTelemetry as log records, and repeat that until it has accepted them.
 
     Attributes:
-        url: where the collector takes logs, such as https://collector.example.com/v1/logs; https, or http to this machine.
-        authorization: the Authorization header that it wants, such as `Bearer …`; empty: none.
-        service_name: of this server, in the attribute `service.name`.
+        url: the address for logs, such as https://collector.example.com/v1/logs; https, or http to this machine.
+        authorization: the Authorization header that the collector needs, such as `Bearer …`; empty for none.
+        service_name: the name of this server in the attribute `service.name`.
         timeout: seconds for one request, its answer included.
-        ca_file: path of the certificates to trust instead of the system's.
+        ca_file: the path of the certificates to trust instead of those of the system.
     """
 
     url: str
@@ -61,7 +61,7 @@ class OtlpEvents:
 
     @hookimpl
     def deliver(self, events: Sequence[Event]) -> None:
-        """Raises NotTaken, and FetchFailed if there is no answer."""
+        """Send the events. Raises NotTaken, and FetchFailed if there is no answer."""
         scope = {"scope": {"name": "authserver.events"}, "logRecords": list(map(_record, events))}
         resource = {"attributes": _attributes({"service.name": self.service_name})}
         body = json.dumps({"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}).encode()
@@ -73,8 +73,8 @@ class OtlpEvents:
         if answer.status != 200:
             raise NotTaken(f"{self._service.name} answered {answer.status}")
         if rejected := _rejected(answer.body):
-            # Sending them again would not help (OTLP, "Partial Success").
-            log.warning("%s took all but %d of %d events", self._service.name, rejected, len(events))
+            # The records must not be sent again (OTLP, "Partial Success").
+            log.warning("%s rejected %d of %d events for good", self._service.name, rejected, len(events))
 
 
 def _record(event: Event) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _record(event: Event) -> dict[str, Any]:
     described = event_as_json(event)
     details = {f"details.{name}": value for name, value in described.pop("details").items()}
     return {
-        # Exact, where a float would not be.
+        # Whole numbers, because a float would not be exact.
         "timeUnixNano": str((event.at - _EPOCH) // _MICROSECOND * 1000),
         "severityNumber": severity,
         "severityText": text,
@@ -95,7 +95,7 @@ def _record(event: Event) -> dict[str, Any]:
 
 
 def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Those that are not empty."""
+    """The attributes that are not empty, in the form of OTLP."""
     return [
         {"key": name, "value": _value(value)}
         for name, value in values.items()
@@ -126,7 +126,7 @@ def _value(value: Any) -> dict[str, Any]:
 
 
 def _rejected(body: bytes) -> int:
-    """How many records a collector says it did not take; 0 if it says nothing that can be read."""
+    """How many records the collector rejected, as its answer says; 0 if the answer cannot be read."""
     try:
         return int(json.loads(body)["partialSuccess"]["rejectedLogRecords"])
     except (ValueError, LookupError, TypeError):

@@ -1,10 +1,11 @@
 """Pushed authorization requests (RFC 9126): a client sends its request here, and the browser brings a reference to it.
 
-The request is stored, sealed, under the digest of its reference, until neither the reference nor a page that it led to
-can be used any more. It does not travel in an address, so it may be longer than one that does.
+The request is sealed, and stored under the digest of its reference, as long as the reference or a page that it led to can
+be used. It is not in an address, so it may be longer than other requests.
 
-Anybody can push in the name of a public client, or register a client. Requests of such clients are counted as requests in
-advance (hook `rate_decision`), and limited in length to what fits into an address: so strangers cannot fill the disk.
+Anybody can push requests in the name of a public client, or register a client. Requests of such clients are counted as
+requests in advance (hook `rate_decision`), and are not longer than what fits into an address, so that strangers cannot fill
+the disk.
 """
 
 from __future__ import annotations
@@ -73,16 +74,20 @@ ROUTE = Route(
         summary="Send an authorization request in advance (RFC 9126, 2).",
         form={
             "client_id": Parameter(
-                description="The client; also if it authenticates in the header.", schema=TEXT, required=True
+                description="The client; required even if it authenticates in the header.",
+                schema=TEXT,
+                required=True,
             ),
             **AUTHORIZATION_REQUEST,
         },
         authenticates=True,
         status=201,
         answer={
-            "request_uri": Parameter(description="What the browser brings.", required=True),
+            "request_uri": Parameter(
+                description="The reference for the authorization request of the browser.", required=True
+            ),
             "expires_in": Parameter(
-                description="Seconds in which it must.",
+                description="For how many seconds the reference is valid.",
                 schema={"type": "integer", "minimum": 1},
                 required=True,
             ),
@@ -92,15 +97,15 @@ ROUTE = Route(
         open_to=("token_binding", "code_details"),
     ),
 )
-# In the metadata of the server (RFC 9126, 5) and of a client (6).
+# A member of the metadata of the server (RFC 9126, 5) and of a client (6).
 REQUIRED = "require_pushed_authorization_requests"
 REFERENCE = "urn:ietf:params:oauth:request_uri:"
-# Credentials of the client are not part of the authorization request, and must not appear in an address.
+# The credentials of the client, which are not part of the authorization request and must not appear in an address.
 CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 
 
 class InvalidRequestUri(OAuthError):
-    """There is no request for this `request_uri`: it is unknown, expired or another client's (RFC 9101, 7)."""
+    """There is no request for this `request_uri`: it is unknown, expired or of another client (RFC 9101, 7)."""
 
     code = "invalid_request_uri"
 
@@ -116,8 +121,8 @@ class PushedRequests:
     """Let clients send authorization requests directly, at `/oauth/par` (RFC 9126).
 
     Attributes:
-        lifetime: seconds in which the browser must bring the reference, 5 to 600.
-        require: whether a request that was not pushed is refused, whichever client sends it.
+        lifetime: for how many seconds the browser can bring the reference, 5 to 600.
+        require: whether requests of all clients are refused if they were not pushed.
     """
 
     immediate: ClassVar[bool] = True
@@ -129,7 +134,9 @@ class PushedRequests:
                 )
             },
             answer={
-                REQUIRED: Parameter(description="That each request must be pushed.", schema={"const": True})
+                REQUIRED: Parameter(
+                    description="Present if each request must be pushed.", schema={"const": True}
+                )
             },
         )
     }
@@ -140,7 +147,7 @@ class PushedRequests:
             "authserver.plugin.pushed_requests.require refuses requests that were not pushed; for a single client, "
             f"{REQUIRED} in its metadata does: `authserver client show`"
         ),
-        "request-uri-expired": "authserver.plugin.pushed_requests.lifetime is how long a pushed request lives",
+        "request-uri-expired": "authserver.plugin.pushed_requests.lifetime says how long a pushed request can be used",
         "request-uri-pushed": "",
         "request-uri-unknown": "",
         "state-too-long": "",
@@ -163,7 +170,7 @@ class PushedRequests:
 
     @hookimpl
     def expand_authorization_request(self, engine: Engine, parameters: Parameters) -> Expanded | None:
-        # Any other is the address of a request object (RFC 9101, 7), which this server refuses.
+        # Any other `request_uri` is the address of a request object (RFC 9101, 7), which this server refuses.
         if any(sent.lower().startswith(REFERENCE) for sent in parameters.all("request_uri")):
             reference = parameters.require("request_uri")
             parameters.require("client_id")
@@ -175,7 +182,7 @@ class PushedRequests:
 
     @hookimpl
     def client_metadata(self) -> Mapping[str, ReadMember]:
-        """Whether the client must push every request (RFC 9126, 6)."""
+        """Read whether the client must push every request (RFC 9126, 6)."""
         return {REQUIRED: read_flag}
 
     def push(self, request: Request) -> Response:
@@ -191,14 +198,14 @@ class PushedRequests:
         binding = proven_key(engine, client, pushed)
         bound = binding.confirmation if binding else {}
         check_request(engine, pushed, bound)
-        # It is sent back to the client in an address.
+        # The state is sent back to the client in an address.
         if len(pushed.get("state") or "") > MAXIMUM_PARAMETER:
             raise InvalidRequest("state is too long.", reason="state-too-long")
         is_unproven = client.is_public or client.is_self_registered
         if len(pushed.encoded()) > (engine.settings.maximum_request if is_unproven else MAXIMUM_BODY):
             raise RequestTooLong("The request is too long.", reason="request-too-long")
         if is_unproven:
-            # Clients that registered themselves count together: else more of them could send more.
+            # Clients that registered themselves count together; otherwise more clients could send more requests.
             who = SELF_REGISTERED if client.is_self_registered else client.client_id
             claim_rate(engine, Counted.REQUEST_IN_ADVANCE, client_id=who)
         for use in (*proven.uses, *(binding.uses if binding else ())):
@@ -209,8 +216,8 @@ class PushedRequests:
     def _keep(self, engine: Engine, client: Client, pushed: Parameters, bound: Mapping[str, Any]) -> str:
         reference = new_credential(REFERENCE)
         name = digest(KIND, reference)
-        # It is needed as long as a page that the reference led to. After its key is removed from the ring it cannot be
-        # opened: like all pending requests it is too short-lived to be sealed again under a new key.
+        # The request is needed as long as a page that the reference led to. If its key is removed from the ring, it cannot
+        # be opened any more: like all pending requests, it is too short-lived to be sealed again under a new key.
         lifetime = timedelta(seconds=self.lifetime + engine.settings.request_lifetime)
         sealed = engine.ring.seal(
             pushed.encoded().encode(), purpose=KIND, context=_context(client.client_id, name)
@@ -230,8 +237,8 @@ class PushedRequests:
         """The request that this client pushed; the other parameters of this request are ignored.
 
         Raises:
-            InvalidRequestUri: there is none, it has expired, or the client has changed since.
-            InvalidClient, TemporarilyUnavailable, TooManyRequests: as for `Engine.find_client`.
+            InvalidRequestUri: there is no such request, it has expired, or the client has changed since.
+            InvalidClient, TemporarilyUnavailable, TooManyRequests: as `Engine.find_client` raises them.
         """
         unknown = InvalidRequestUri(
             "There is no such pushed request of this application.", reason="request-uri-unknown"
@@ -267,20 +274,21 @@ class PushedRequests:
 
 
 def _context(client_id: str, name: bytes) -> str:
-    """Binds a sealed request to its row."""
+    """The context of a seal, which binds the sealed request to its row."""
     return f"{name.hex()} {client_id}"
 
 
 def _state(client: Client) -> str:
-    """A digest of how the client authenticates, where it is reached, and what else it says of itself but for its name.
+    """A digest of the client's authentication method, redirect URIs and details.
 
-    A pushed request is valid while the digest is the same: one that was pushed with a withdrawn key is not.
+    A pushed request is valid as long as the digest stays the same: so a request that was pushed with a withdrawn key is
+    refused.
     """
     said = [client.auth_method, client.redirect_uris, dict(client.details)]
     return digest(KIND, json.dumps(said, sort_keys=True, default=str)).hex()
 
 
 def _must_push(engine: Engine, client_id: str | None) -> bool:
-    """Whether this client is registered as one that pushes every request."""
+    """Whether this client is registered with the duty to push every request."""
     client = engine.find_client(client_id) if client_id else None
     return client is not None and bool(client.details.get(REQUIRED))

@@ -45,9 +45,9 @@ METHOD = "private_key_jwt"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # The explicit type that draft-ietf-oauth-rfc7523bis gives these assertions.
 TYPE = "client-authentication+jwt"
-# In the metadata of a client (RFC 7591, 2; OIDC Registration, 2).
+# Members of the metadata of a client (RFC 7591, 2; OIDC Registration, 2).
 KEYS, KEYS_ADDRESS, ALGORITHM = "jwks", "jwks_uri", "token_endpoint_auth_signing_alg"
-# Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
+# How many seconds a client should wait if its keys cannot be fetched now, and no longer time is known.
 WAIT = 5
 _REFUSED = "Client authentication failed."
 _UNREACHABLE = "The keys of the client cannot be fetched now. Try again later."
@@ -62,7 +62,7 @@ _NOBODYS = {
         }
     ]
 }
-# A newer key set may have the key: another one, or another under the same name.
+# After these reasons the keys are fetched again: a newer key set may have the key, or another key with the same name.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
 
 
@@ -73,13 +73,13 @@ class PrivateKeyJwt:
     A client registers its public keys, or the address where it publishes them.
 
     Attributes:
-        algorithms: that assertions may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
+        algorithms: the accepted signature algorithms, out of ES256, RS256, PS256, EdDSA and Ed25519.
         lifetime: how many seconds in the future `exp` may be.
-        token_endpoint_audience: whether `aud` may also be the address of the token endpoint, as it was once.
+        token_endpoint_audience: whether `aud` may also be the address of the token endpoint, as older clients send it.
             INSECURE: an attacker who makes a client believe that our token endpoint is theirs can use its assertions here.
     """
 
-    # What it fetches has time limits of its own (`engine.fetcher`).
+    # Its fetches have time limits of their own (`engine.fetcher`).
     immediate: ClassVar[bool] = True
     described: ClassVar[Mapping[str, Described]] = {
         "client_proofs": Described(
@@ -88,7 +88,7 @@ class PrivateKeyJwt:
                     description=f"With the method `{METHOD}`: the assertion (RFC 7523, 2.2)."
                 ),
                 "client_assertion_type": Parameter(
-                    description="What kind of assertion it is.", schema={"const": ASSERTION_TYPE}
+                    description="The type of the assertion.", schema={"const": ASSERTION_TYPE}
                 ),
             }
         ),
@@ -102,7 +102,7 @@ class PrivateKeyJwt:
                     description="The https address of its public keys.", schema={"type": ["string", "null"]}
                 ),
                 ALGORITHM: Parameter(
-                    description="What it signs its assertions with; any that is offered if it is absent.",
+                    description="The algorithm of its assertions; any offered one if this is absent.",
                     schema={"enum": [*TRUSTED_ALGORITHMS, "", None]},
                 ),
             }
@@ -124,7 +124,7 @@ class PrivateKeyJwt:
         "client-assertion-expired": "the client must make a new assertion for each request; or its clock is slow",
         "client-assertion-not-yet-valid": "iat or nbf of the assertion is in the future: the clock of the client is fast",
         "client-assertion-lives-too-long": (
-            "authserver.plugin.private_key_jwt.lifetime is how many seconds ahead exp may be, at most 3600"
+            "authserver.plugin.private_key_jwt.lifetime says how many seconds in the future exp may be, at most 3600"
         ),
         "client-assertion-jti-missing": "the assertion must have a jti of its own",
         "client-assertion-replayed": "",
@@ -133,8 +133,8 @@ class PrivateKeyJwt:
             "`authserver client edit {client_id} --jwks FILE` registers others"
         ),
         "client-assertion-algorithm": (
-            f"alg of the assertion must be that of its key, and of {ALGORITHM} of the client if it has one, and among "
-            "authserver.plugin.private_key_jwt.algorithms; an RSA key that names none is for RS256"
+            f"alg of the assertion must be that of its key, that of {ALGORITHM} if the client has one, and one of "
+            "authserver.plugin.private_key_jwt.algorithms; an RSA key without an algorithm is for RS256"
         ),
         "client-assertion-signature": (
             "the assertion was not signed with the key that is registered for the client under its kid: "
@@ -162,7 +162,7 @@ class PrivateKeyJwt:
 
     @property
     def insecure(self) -> tuple[str, ...]:
-        problem = "token_endpoint_audience: another server that a client uses can send its assertions here; take the issuer alone"
+        problem = "token_endpoint_audience: another server that a client uses can send its assertions here; accept only the issuer"
         return (problem,) if self.token_endpoint_audience else ()
 
     @hookimpl
@@ -187,7 +187,7 @@ class PrivateKeyJwt:
         return None
 
     def check(self, metadata: ClientMetadata) -> None:
-        """Whether a client with this metadata could sign an assertion. Raises InvalidClientMetadata."""
+        """Check that a client with this metadata could sign an assertion. Raises InvalidClientMetadata."""
         keys, address = metadata.details.get(KEYS), metadata.details.get(KEYS_ADDRESS)
         if (keys is None) == (address is None):
             if keys is None:
@@ -227,7 +227,7 @@ class PrivateKeyJwt:
                 purpose=METHOD,
             )
         except BadAssertion as bad:
-            # Reasons of their own: the remedies are not those for assertions of issuers.
+            # These reasons have names of their own, because their remedies differ from those for assertions of issuers.
             raise InvalidClient(_REFUSED, reason=f"client-{bad.reason}") from None
         except FetchFailed as failure:
             raise _without_keys(failure) from None
@@ -240,15 +240,15 @@ class PrivateKeyJwt:
         """The claims of an assertion that the client signed.
 
         Raises:
-            BadAssertion: it is not accepted.
-            FetchFailed: its keys cannot be fetched.
+            BadAssertion: the assertion is not accepted.
+            FetchFailed: the keys of the client cannot be fetched.
         """
         try:
             return self._verified(engine, client, text)
         except BadAssertion as bad:
             if bad.reason not in _KEY_MAY_BE_NEW or KEYS_ADDRESS not in client.details:
                 raise
-        # Once, and not more often than the kind allows: anybody can name a key that there is not (J-15).
+        # Fetch the keys again once, and not more often than the kind allows: anybody can name an unknown key (J-15).
         return self._verified(engine, client, text, again=True)
 
     def _verified(
@@ -257,7 +257,7 @@ class PrivateKeyJwt:
         algorithm = client.details.get(ALGORITHM)
 
         def keys_of(issuer: str) -> TrustedKeys | None:
-            # Fetched only now: naming a client in a form must not be enough to cause a request.
+            # The keys are fetched only now, so that a form that names a client is not enough to cause a request.
             return _keys_of(engine, client, algorithm, again=again) if issuer == client.client_id else None
 
         at_token_endpoint = self.token_endpoint_audience and engine.caller.endpoint == "token"
@@ -272,7 +272,7 @@ class PrivateKeyJwt:
         )
 
     def _allowed(self, algorithm: str | None) -> tuple[str, ...]:
-        """What a client that is registered for this algorithm, or for none, may sign with."""
+        """The algorithms that a client may use if it is registered for this algorithm, or for none."""
         return tuple(each for each in self.algorithms if algorithm in (None, each))
 
     def _read_algorithm(self, name: str, value: object) -> str:
@@ -290,13 +290,15 @@ def _keys_of(engine: Engine, client: Client, algorithm: str | None, *, again: bo
             fetched = fetch_named(engine, KEY_SET, client.details[KEYS_ADDRESS], again=again)
             return _keys(fetched.value, algorithm)
     except ValueError:
-        # A client of a plugin, or keys of an earlier version.
+        # The client comes from a plugin, or an earlier version stored the keys.
         raise BadAssertion("keys-refused") from None
     raise BadAssertion("keys-missing")
 
 
 def _without_keys(failure: FetchFailed) -> InvalidClient | TemporarilyUnavailable:
-    """The refusal when the keys of a client cannot be had: clients forget a registration after `invalid_client` (F-14)."""
+    """The refusal if the keys of a client cannot be fetched. A temporary failure is not `invalid_client`, after which
+    clients forget their registration (F-14).
+    """
     refused: InvalidClient | TemporarilyUnavailable
     if failure.is_temporary:
         refused = TemporarilyUnavailable(
@@ -312,7 +314,7 @@ def _without_keys(failure: FetchFailed) -> InvalidClient | TemporarilyUnavailabl
 
 @lru_cache(maxsize=1000)
 def _keys(text: bytes, algorithm: str | None) -> TrustedKeys:
-    """The keys of a JWK Set; they are kept, as importing them takes longer than verifying. Raises ValueError."""
+    """The keys of a JWK Set. They are cached, because to import keys takes longer than to verify. Raises ValueError."""
     return TrustedKeys.read(text, algorithm=algorithm)
 
 
@@ -321,12 +323,12 @@ def _text(keys: object) -> bytes:
 
 
 def _read_document(reply: Reply) -> bytes:
-    """The key set at a `jwks_uri`, as it was sent: which algorithm a key has may depend on the client."""
+    """The key set at a `jwks_uri`, unchanged, because the algorithm of a key may depend on the client."""
     _keys(reply.body, None)
     return reply.body
 
 
-# An outage of a client's key server of a day harms nobody; a key that it withdraws is refused an hour later at most.
+# If the key server of a client fails, its last good keys are used for a day. A withdrawn key is refused after an hour.
 KEY_SET = DocumentKind(
     name="key set",
     read=_read_document,
@@ -338,7 +340,7 @@ KEY_SET = DocumentKind(
 
 
 def _read_keys(name: str, value: object) -> object:
-    """The key set of a client, as it was sent; an empty one counts as absent. Raises InvalidClientMetadata."""
+    """The key set of a client, unchanged; an empty one counts as absent. Raises InvalidClientMetadata."""
     if value == {"keys": []}:
         return None
     try:
@@ -349,7 +351,7 @@ def _read_keys(name: str, value: object) -> object:
 
 
 def _read_address(name: str, value: object) -> str:
-    """Raises InvalidClientMetadata."""
+    """The address of a key set. Raises InvalidClientMetadata."""
     if not isinstance(value, str):
         raise InvalidClientMetadata(f"{name} must be a string.")
     if problem := fetched_problem(value):

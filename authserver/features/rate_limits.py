@@ -1,8 +1,8 @@
 """Limits on how often somebody may do something, as a table in the INI file (hook `rate_decision`).
 
-Each row counts one thing for each of its keys, in windows of a fixed length that begin with the first time. The rows that
-apply to a request count together or not at all. Counts are in the memory of this process, or in a Redis or Valkey that
-all processes share.
+Each row counts one kind of action for each of its keys, in windows of a fixed length that begin with the first action. The
+rows that apply to a request count together or not at all. Counts are in the memory of this process, or in a Redis or Valkey
+that all processes share.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from authserver.api import (
     network_of,
 )
 
-# What is counted, key, count, period; what a row does when the shared store is down, if that is not MEMORY.
+# The default rows: what is counted, key, count and period. All of them count in memory while the shared store is down.
 DEFAULT = (
     ("wrong-client-credentials", "failed_client_authentication, client+source, 30, minute"),
     ("wrong-client-credentials-from-source", "failed_client_authentication, source, 120, minute"),
@@ -77,7 +77,7 @@ PARTS: Mapping[str, Callable[[RateQuestion], str | None]] = {
     "grant": attrgetter("grant_id"),
     "source": lambda question: network_of(question.source),
 }
-# Which keys there can be of what is counted.
+# The possible parts of a key for each kind of action; `all` is always possible.
 KEYS: Mapping[Counted, tuple[str, ...]] = {
     Counted.FAILED_CLIENT_AUTHENTICATION: ("client", "source"),
     Counted.TOKEN_REQUEST: ("client", "grant", "source"),
@@ -99,14 +99,14 @@ KEYS: Mapping[Counted, tuple[str, ...]] = {
 MEMORY, ALLOW, REFUSE = "memory", "allow", "refuse"
 STORE_DOWN = "limits-store-down"
 SCHEMES = ("memory", "redis", "rediss", "redis+unix")
-# Seconds: the time limit of the shared store, and the pause before another attempt when it was down.
+# In seconds: the time limit of the shared store, and the pause before it is tried again after a failure.
 STORE_SECONDS = 0.25
 RETRY_SECONDS = 5
 MAXIMUM_PERIOD = 31 * 86_400
-# How far a clock may be set back while the counts still hold.
+# How many seconds a clock may be set back without an effect on the counts.
 SET_BACK_SECONDS = 60
 MAXIMUM_COUNT = 1_000_000
-# In memory, each takes some 400 bytes.
+# How many counts are kept in memory; each takes about 400 bytes.
 MAXIMUM_KEPT = 200_000
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _TOLD = "told"
@@ -118,12 +118,12 @@ class Row:
     """A limit: `count` times in `seconds`, for each value of its key.
 
     Attributes:
-        name: also the reason of its refusals.
-        parts: of its key.
-        when_down: MEMORY, ALLOW or REFUSE.
-        readers: of the parts: what each begins with in a key, and what reads it from a question.
-        spares_known_devices: whether it does not count sign-ins in a browser that the account is known in, because
-            another row does.
+        name: its name, which is also the reason of its refusals.
+        parts: the parts of its key.
+        when_down: what it does while the shared store is down: MEMORY, ALLOW or REFUSE.
+        readers: for each part its prefix in a key, and the function that reads it from a question.
+        spares_known_devices: whether it does not count sign-ins in a browser where the account signed in before, because
+            another row counts them.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Row:
     spares_known_devices: bool = False
 
     def key(self, question: RateQuestion) -> str | None:
-        """What is counted for this question: the name, and whom it counts. None if this row does not apply to it."""
+        """The key of the count for this question: the name of the row and its parts. None if the row does not apply."""
         if self.spares_known_devices and question.device_id is not None:
             return None
         key = self.name
@@ -154,7 +154,7 @@ Applied = tuple[Row, str]
 
 
 class Full(NamedTuple):
-    """A row that refuses, the seconds until it does no more, and whether it is the first refusal since it is full."""
+    """A row that refuses, the seconds until it allows again, and whether this is its first refusal in this window."""
 
     row: Row
     seconds: int
@@ -166,15 +166,15 @@ class RateLimits:
     """Limit how often clients, people and strangers may do something.
 
     Attributes:
-        limits: a line each, `name = what is counted, key, count, period`, and at the end what it does while the shared
-            store is down, if that is not `memory`: `allow` or `refuse`.
+        limits: lines `name = what is counted, key, count, period`. At the end there may be what the limit does while the
+            shared store is down: `memory` (the default), `allow` or `refuse`.
         storage: where the counts are: `memory://` of each process, or `redis://HOST:PORT/NUMBER` (`rediss` for TLS) of a
             Redis or Valkey that all processes share (needs `pip install authserver[redis]`).
-        password: of that store, if it needs one.
-        prefix: what its keys begin with; another one for each server that uses the same store.
+        password: the password of that store, if it needs one.
+        prefix: the beginning of its keys in the store; each server that uses the same store needs another one.
     """
 
-    # It is not timed: the shared store has a time limit that is shorter.
+    # It needs no time limit, because that of the shared store is shorter.
     immediate: ClassVar[bool] = True
 
     limits: tuple[tuple[str, str], ...] = DEFAULT
@@ -208,11 +208,11 @@ class RateLimits:
         return {counted: tuple(row for row in rows if row.counted is counted) for counted in Counted}
 
     def check_row(self, name: str, row: Mapping[str, Any]) -> None:
-        """Raises ValueError for a row that cannot be."""
+        """Raise ValueError for a row that is not valid."""
         _row(name, _line(row))
 
     def adjust(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """From now on these rows replace the lines of the same name, and are added to the others."""
+        """Add these rows; a row replaces the line with the same name."""
         self.rows = self._rows((dict(self.limits) | {name: _line(row) for name, row in rows.items()}).items())
         self.adjusted = frozenset(rows)
 
@@ -231,11 +231,11 @@ class RateLimits:
 
     def _where(self, row: Row) -> str:
         if row.name in self.adjusted:
-            return "change what is declared of it, and run `authserver apply`"
+            return "change its declaration, and run `authserver apply`"
         return "change this line of authserver.plugin.rate_limits.limits"
 
     def prepare(self) -> None:
-        """Begin to count. Raises ValueError when the shared store cannot be used with what is installed."""
+        """Begin to count. Raises ValueError if the driver of the shared store is not installed."""
         shared = None
         if not self.storage.startswith("memory:"):
             options: dict[str, Any] = {"password": self.password.value} if self.password else {}
@@ -255,7 +255,7 @@ class RateLimits:
         self.counts = Counts(shared)
 
     def check_services(self) -> None:
-        """Raises ValueError if the shared store does not answer. While a server runs, `store_down` of each line counts."""
+        """Raise ValueError if the shared store does not answer. While a server runs, each limit does what its line says."""
         shared = self.counts.shared
         if shared is not None and not shared.check():
             raise ValueError(
@@ -285,7 +285,7 @@ class RateLimits:
         return _decided(self.counts.memory, in_memory, question.step) if in_memory else None
 
     def figures(self) -> Mapping[str, tuple[str, float]]:
-        """What collectors of figures may show: each with its meaning."""
+        """The figures for collectors, each with its meaning."""
         return {
             "store_down": (
                 "1 while the shared store of the limits cannot be used.",
@@ -346,7 +346,7 @@ class RateLimits:
 
     @contextmanager
     def _counted(self) -> Iterator[Store]:
-        """The store of the counts while nothing is down. Raises ValueError if the shared store cannot be used."""
+        """The store that has the counts. Raises ValueError if the shared store cannot be used."""
         try:
             yield self.counts.memory if self.counts.shared is None else self.counts.shared
         except StorageError as error:
@@ -358,7 +358,7 @@ class RateLimits:
 
 
 def _decided(store: Store, applied: Sequence[Applied], step: RateStep) -> Decision[None] | None:
-    """Do what the question wants with all rows that apply to it. Raises StorageError."""
+    """Do the step of the question for all rows that apply to it. Raises StorageError."""
     if step is RateStep.GIVE_BACK:
         store.give_back(applied)
         return None
@@ -377,7 +377,7 @@ class _Count:
     def left(self, seconds: int, now: float) -> float:
         """Seconds until its window ends; 0 or less if it has ended.
 
-        A window that begins in the future is from before the clock was set back, and counts no more.
+        A window that begins in the future is from before the clock was set back, and does not count any more.
         """
         return self.begins_at + seconds - now if self.begins_at - SET_BACK_SECONDS <= now else 0.0
 
@@ -385,12 +385,12 @@ class _Count:
 class MemoryCounts:
     """Counts in the memory of this process.
 
-    The memory store of `limits` scans all counts a hundred times a second, which a stranger with many names could turn into
-    work. This one keeps windows of one length in the order in which they end, so it need look at the first ones only.
+    The memory store of the package `limits` scans all counts a hundred times a second, so a stranger with many names could
+    slow the server down. This store keeps windows of one length in the order of their ends, and looks at the first only.
     """
 
     def __init__(self) -> None:
-        # By the length of the window in seconds, then by key.
+        # The counts by the length of the window in seconds, then by key.
         self._counts: defaultdict[int, OrderedDict[str, _Count]] = defaultdict(OrderedDict)
         self._lock = threading.Lock()
 
@@ -398,7 +398,7 @@ class MemoryCounts:
         return sum(map(len, self._counts.values()))
 
     def every(self) -> Sequence[tuple[str, int, int]]:
-        """The key of each count, how often, and for how many seconds more."""
+        """The key and number of each count, and the seconds until its window ends."""
         now = time.time()
         with self._lock:
             return [
@@ -415,10 +415,10 @@ class MemoryCounts:
                 counts.pop(key, None)
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
-        """Count all of these, or none if a row is full; then return that row, or the one that is full for longest.
+        """Count for all rows, or for none if a row is full; then return the row that is full for the longest time.
 
         Args:
-            counts: whether it is counted at all, or only looked at.
+            counts: whether to count, or only to check.
         """
         now = time.time()
         found: list[tuple[Row, str, _Count | None]] = []
@@ -446,7 +446,7 @@ class MemoryCounts:
         return None
 
     def give_back(self, applied: Sequence[Applied]) -> None:
-        """Take back one from each of these counts whose window has not ended."""
+        """Subtract one from each of these counts."""
         with self._lock:
             for row, key in applied:
                 counts = self._counts[row.seconds]
@@ -456,7 +456,7 @@ class MemoryCounts:
                         del counts[key]
 
     def _begin(self, row: Row, key: str, now: float) -> None:
-        """Begin a window, and forget two that have ended, if there are; above the limit, the one that ends first."""
+        """Begin a window. Forget up to two that have ended; if there are too many, also the one that ends first."""
         counts = self._counts[row.seconds]
         counts[key] = _Count(1, now)
         counts.move_to_end(key)
@@ -472,8 +472,8 @@ class MemoryCounts:
             self._counts[first[1]].popitem(last=False)
 
 
-# One question is one call, which the store runs as a whole: other processes see all of it or nothing, nothing is left half
-# done if this process ends, and a store that is far away is waited for once. `KEYS` are those of the rows; `ARGV` has
+# One question is one script, which the store runs as a whole: other processes see all of it or nothing, nothing is half
+# done if this process ends, and there is only one wait for a distant store. `KEYS` are the keys of the rows; `ARGV` has
 # whether to count, and for each row its count and its seconds.
 _TAKE = """
 local full, full_for = 0, 0
@@ -502,13 +502,13 @@ class SharedStorage(RedisStorage):
     """Counts in a Redis or Valkey, which can be listed. Its methods raise StorageError."""
 
     def initialize_storage(self, _uri: str) -> None:
-        """Connect as `limits` does, and register the scripts that count and take back."""
+        """Connect as the package `limits` does, and register the scripts."""
         super().initialize_storage(_uri)
         self._take = self.storage.register_script(_TAKE)
         self._give_back = self.storage.register_script(_GIVE_BACK)
 
     def take(self, applied: Sequence[Applied], *, counts: bool) -> Full | None:
-        """As of `MemoryCounts`."""
+        """As `MemoryCounts.take`."""
         arguments = [number for row, _ in applied for number in (row.count, row.seconds)]
         number, milliseconds = self._run(self._take, applied, int(counts), *arguments)
         if not number:
@@ -517,7 +517,7 @@ class SharedStorage(RedisStorage):
         return Full(row, seconds, self.incr(f"{_TOLD} {key}", seconds) == 1)
 
     def give_back(self, applied: Sequence[Applied]) -> None:
-        """As of `MemoryCounts`."""
+        """As `MemoryCounts.give_back`."""
         self._run(self._give_back, applied)
 
     def _run(self, script: Callable[..., Any], applied: Sequence[Applied], *arguments: int) -> Any:
@@ -527,7 +527,7 @@ class SharedStorage(RedisStorage):
             raise StorageError(error) from error
 
     def every(self) -> Iterator[tuple[str, int, int]]:
-        """As of `MemoryCounts`."""
+        """As `MemoryCounts.every`."""
         prefix = self.prefixed_key("")
         try:
             for found in self.storage.scan_iter(match=f"{prefix}*", count=1_000):
@@ -538,7 +538,7 @@ class SharedStorage(RedisStorage):
             raise StorageError(error) from error
 
     def forget(self, key: str) -> None:
-        """As of `MemoryCounts`."""
+        """As `MemoryCounts.forget`."""
         self.clear(key)
         self.clear(f"{_TOLD} {key}")
 
@@ -547,7 +547,7 @@ Store = MemoryCounts | SharedStorage
 
 
 class Counts:
-    """The counts: in the shared store, if there is one, and in memory while that is down.
+    """The counts: in the shared store if there is one, and in memory while the shared store is down.
 
     Attributes:
         shared: the shared store; None if counts are in memory.
@@ -563,7 +563,7 @@ class Counts:
         self._lock = threading.Lock()
 
     def store(self) -> tuple[Store, bool]:
-        """The store to use now, and whether the shared one is down. Now and then one request tries it again."""
+        """The store to use now, and whether the shared one is down; then one request in a few seconds tries it again."""
         if self.shared is None:
             return self.memory, False
         if self.is_down:
@@ -586,13 +586,13 @@ class Counts:
             told, self.is_down = self.is_down, True
         if not told:
             log.warning(
-                "the shared store of the limits cannot be used (%s): until it can, each limit does what its line says, "
+                "the shared store of the limits cannot be used (%s): until then each limit does what its line says, "
                 "by default it counts in the memory of each process",
                 type(error.__cause__ or error).__name__,
             )
 
     def is_first_refusal(self) -> bool:
-        """Whether this is the first refusal for a minute that is due to the shared store being down."""
+        """Whether this is the first refusal within a minute because the shared store is down."""
         with self._lock:
             now = time.monotonic()
             is_first, self._tell_at = now >= self._tell_at, max(self._tell_at, now + 60)
@@ -605,7 +605,7 @@ class Counts:
 
 
 def _row(name: str, text: str) -> Row:
-    """A line of the table. Raises ValueError."""
+    """Read a line of the table. Raises ValueError."""
     where = f"limits: {name}: "
     if not _NAME.fullmatch(name) or len(name) > 60 or name in (STORE_DOWN, _TOLD):
         raise ValueError(f"{where}a name is lower-case words joined by hyphens, up to 60 characters")
@@ -622,9 +622,9 @@ def _row(name: str, text: str) -> Row:
     possible = (*KEYS[counted], "all")
     for part in parts:
         if part not in possible:
-            raise ValueError(f"{where}{part} is no key of {what}; {did_you_mean(part, possible, '')}")
+            raise ValueError(f"{where}{part} is not a key of {what}; {did_you_mean(part, possible, '')}")
     if "all" in parts and len(parts) > 1:
-        raise ValueError(f"{where}all counts everybody together, so it stands alone")
+        raise ValueError(f"{where}all counts everybody together, so it must be the only key")
     if when_down not in (MEMORY, ALLOW, REFUSE):
         hint = did_you_mean(when_down, (MEMORY, ALLOW, REFUSE), "")
         raise ValueError(f"{where}{when_down}: what it does while the shared store is down; {hint}")
@@ -642,13 +642,13 @@ def _row(name: str, text: str) -> Row:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    """A row as it is written in the INI."""
+    """A row in the form of a line of the INI."""
     store_down = row.get("store_down", MEMORY)
     return f"{row['counted']}, {row['key']}, {row['count']}, {row['seconds']} seconds, {store_down}"
 
 
 def _seconds(where: str, period: str) -> int:
-    """How long `10 minutes` are. Raises ValueError."""
+    """The length of a period such as `10 minutes`, in seconds. Raises ValueError."""
     problem = f"{where}{period}: a period is like second, minute, 10 minutes, hour or day, up to 31 days"
     if not re.fullmatch(r"([1-9][0-9]{0,6} )?(second|minute|hour|day)s?", period):
         raise ValueError(problem)
@@ -659,7 +659,7 @@ def _seconds(where: str, period: str) -> int:
 
 
 def _check_storage(storage: str) -> None:
-    """Raises ValueError if this is not the address of a store."""
+    """Raise ValueError if this is not the address of a store."""
     try:
         url = urlsplit(storage)
         has_password, _ = url.password is not None, url.port
@@ -670,7 +670,7 @@ def _check_storage(storage: str) -> None:
             f"storage: {url.scheme or 'it has no scheme'}; {did_you_mean(url.scheme, SCHEMES, '')}"
         )
     if has_password or "password=" in url.query:
-        raise ValueError("storage: it holds a password; give it as the setting password")
+        raise ValueError("storage: it has a password in it; set the password with the setting password")
     if url.scheme != "memory" and not (url.hostname or url.path):
         raise ValueError("storage: expected redis://HOST:PORT/NUMBER")
 

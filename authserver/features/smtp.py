@@ -1,4 +1,4 @@
-"""Mail by SMTP (RFC 5321; hook `send_mail`): one message in one connection, over TLS whose certificate is checked."""
+"""Sends mail by SMTP (RFC 5321; hook `send_mail`): one message in one connection, over TLS with a checked certificate."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class SmtpMail:
     """Send mail to people through a mail server.
 
     Attributes:
-        host: of the mail server.
+        host: the host of the mail server.
         sender: the address that mail comes from, such as `sign-in@example.com`.
-        sender_name: the name beside it; empty for none.
-        tls: `implicit` (TLS from the first byte), `starttls`, or `none`, which production accepts for a loopback host only.
-        port: of the mail server; 0 for the usual one: 465, 587 or 25.
-        username: to sign in with at the mail server; empty for none.
-        password: of that name.
-        ca_file: path of the certificates (PEM) to trust; empty for the system's.
-        timeout: seconds for one mail as a whole (1 to 120).
+        sender_name: the name beside the address; empty for none.
+        tls: `implicit` (TLS from the first byte), `starttls`, or `none`, which production accepts only for a loopback host.
+        port: the port of the mail server; 0 for the usual one: 465, 587 or 25.
+        username: the name to sign in with at the mail server; empty for none.
+        password: the password to sign in with.
+        ca_file: the path of the certificates (PEM) to trust; empty for those of the system.
+        timeout: seconds for one whole mail (1 to 120).
     """
 
     host: str
@@ -61,7 +61,7 @@ class SmtpMail:
     ca_file: str = ""
     timeout: float = 20.0
 
-    # Its own time limit (`timeout`) applies.
+    # It has a time limit of its own (`timeout`).
     immediate: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -78,13 +78,13 @@ class SmtpMail:
         if bool(self.username) != bool(self.password and self.password.value):
             raise ValueError("username and password: give both, or neither")
         if self.password and self.tls is Tls.NONE and not self._is_loopback:
-            raise ValueError("password: without TLS it would be sent readable; set tls")
+            raise ValueError("password: without TLS it would be sent unencrypted; set tls")
 
     @property
     def insecure(self) -> tuple[str, ...]:
-        """What production refuses, by setting: links to set passwords sent readable."""
+        """The setting that a production server refuses: mail with links to set passwords that is not encrypted."""
         if self.tls is Tls.NONE and not self._is_loopback:
-            return ("tls: none sends links to set passwords readable; use implicit or starttls",)
+            return ("tls: none sends links to set passwords unencrypted; use implicit or starttls",)
         return ()
 
     def prepare(self) -> None:
@@ -119,7 +119,7 @@ class SmtpMail:
             message["Subject"] = mail.subject
             message["Date"] = format_datetime(localtime())
             message["Message-ID"] = make_msgid(domain=domain)
-            # No vacation reply and no mailing list is to answer it (RFC 3834, 5).
+            # This prevents automatic answers, such as vacation replies (RFC 3834, 5).
             message["Auto-Submitted"] = "auto-generated"
             message.set_content(mail.text)
             message["Content-Language"] = mail.language
@@ -134,7 +134,7 @@ class SmtpMail:
     def _connected(self) -> Iterator[smtplib.SMTP]:
         """A connection that is closed after `timeout`, whatever the mail server does."""
         connection = Connection(None if self.tls is Tls.NONE else self._context(), self.tls, self.timeout)
-        # The timeout of a socket is that of one read: a server that sends a byte now and then would hold it for ever.
+        # The timeout of a socket is for one read only: a server that sends a byte now and then would keep it open forever.
         alarm = threading.Timer(self.timeout, connection.shut)
         alarm.daemon = True
         alarm.start()
@@ -162,17 +162,17 @@ class Connection(smtplib.SMTP):
         self._opened: socket.socket | None = None
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Overrides what `smtplib` opens its socket with."""
+        """Open the socket; overrides the method of `smtplib`."""
         self._server = host
         self._opened = socket.create_connection((host, port), timeout)
         return self._secured(self._opened) if self._tls is Tls.IMPLICIT else self._opened
 
     def secure(self) -> None:
-        """Begin TLS (RFC 3207). What the server said before is discarded.
+        """Begin TLS (RFC 3207). Everything that the server said before is discarded.
 
         Raises:
-            SMTPNotSupportedError: it has no TLS; nothing else is sent.
-            SMTPResponseException: it has none at this moment.
+            SMTPNotSupportedError: the server has no TLS; nothing else is sent.
+            SMTPResponseException: the server has no TLS at this moment.
         """
         self.ehlo_or_helo_if_needed()
         if not self.has_extn("starttls"):
@@ -195,7 +195,7 @@ class Connection(smtplib.SMTP):
                 socket.socket.shutdown(self._opened, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close it, also if TLS did not begin."""
+        """Close the connection, even if TLS did not begin."""
         super().close()
         if self._opened is not None:
             self._opened.close()
@@ -212,7 +212,7 @@ class Connection(smtplib.SMTP):
 
 @contextmanager
 def _in_sentences(host: str) -> Iterator[None]:
-    """What goes wrong as a MailFailed. What the mail server says stays out: it may repeat the mail."""
+    """Turn each failure into a MailFailed, without the text of the mail server, which may repeat the mail."""
     try:
         yield
     except smtplib.SMTPRecipientsRefused as error:
@@ -224,7 +224,7 @@ def _in_sentences(host: str) -> Iterator[None]:
         raise MailFailed(f"{host} refuses username and password ({error.smtp_code})") from None
     except smtplib.SMTPNotSupportedError:
         raise MailFailed(
-            f"{host} lacks what is set: STARTTLS, or signing in; check tls and username"
+            f"{host} does not support STARTTLS or the sign-in that is set; check tls and username"
         ) from None
     except smtplib.SMTPServerDisconnected:
         raise MailFailed(f"{host} ended the connection, or took longer than `timeout`") from None
@@ -233,7 +233,7 @@ def _in_sentences(host: str) -> Iterator[None]:
             f"{host} refuses the mail ({error.smtp_code})", is_final=500 <= error.smtp_code < 600
         ) from None
     except smtplib.SMTPException as error:
-        raise MailFailed(f"{host} answers what is no SMTP: {type(error).__name__}") from None
+        raise MailFailed(f"{host} gives an answer that is not SMTP: {type(error).__name__}") from None
     except ssl.SSLCertVerificationError as error:
         raise MailFailed(f"the certificate of {host} is not accepted: {error.verify_message}") from None
     except ssl.SSLError as error:

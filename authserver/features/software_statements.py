@@ -1,7 +1,7 @@
-"""Software statements: what a trusted issuer says about a program, with which its clients register (RFC 7591, 2.3).
+"""Software statements: metadata of a program, signed by a trusted issuer, with which clients register (RFC 7591, 2.3).
 
-What a statement says takes precedence over what the client sends beside it. The policies and the rules of registration
-judge both alike: a statement gives a client nothing that it could not register without.
+The metadata in a statement replace those that the client sends beside it. The policies and the rules of registration are
+the same for both: a statement gives a client nothing that it could not register without.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from authserver.api import (
 )
 
 MEMBER = "software_statement"
-# About the statement, not about the program (RFC 7519, 4.1).
+# The claims about the statement itself, which are not metadata of the program (RFC 7519, 4.1).
 ABOUT_ITSELF = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", MEMBER})
 NOT_APPROVED = frozenset({"assertion-issuer-not-trusted", "assertion-key-unknown"})
 
@@ -38,7 +38,7 @@ class InvalidSoftwareStatement(InvalidClientMetadata):
 
 
 class UnapprovedSoftwareStatement(InvalidClientMetadata):
-    """A software statement is of an issuer, or under a key, that is not trusted here (RFC 7591, 3.2.2)."""
+    """The issuer or the key of a software statement is not trusted here (RFC 7591, 3.2.2)."""
 
     code = "unapproved_software_statement"
 
@@ -47,13 +47,13 @@ class UnapprovedSoftwareStatement(InvalidClientMetadata):
 class SoftwareStatements:
     """Accept software statements of trusted issuers with registrations (RFC 7591, 2.3).
 
-    The keys of the issuers are read at start. A statement is kept as it was sent, and shown with the client.
+    The keys of the issuers are read at start. A statement is stored as it was sent, and shown with the client.
 
     Attributes:
-        issuers: a line each, `issuer = path of its JWK Set`, or the JWK Set itself, in one line.
-        algorithms: that statements may be signed with: ES256, RS256, PS256, and EdDSA under both of its names.
+        issuers: lines `issuer = path of its JWK Set`, or with the JWK Set itself, in one line.
+        algorithms: the accepted signature algorithms, out of ES256, RS256, PS256, EdDSA and Ed25519.
         maximum_age: for how many seconds after its `iat` a statement may be used; 0: until its `exp`, if it has one.
-        required: whether a client registers itself only with a statement.
+        required: whether a client can register itself only with a statement.
     """
 
     immediate: ClassVar[bool] = True
@@ -62,11 +62,11 @@ class SoftwareStatements:
         "client_metadata": Described(
             members={
                 MEMBER: Parameter(
-                    description="What a trusted issuer says of the program (RFC 7591, 2.3).",
+                    description="Metadata of the program, signed by a trusted issuer (RFC 7591, 2.3).",
                     schema={"type": ["string", "null", "array"], "maxItems": 0},
                 )
             },
-            answer={MEMBER: Parameter(description="As it was sent.")},
+            answer={MEMBER: Parameter(description="The statement as it was sent.")},
             errors=(InvalidSoftwareStatement, UnapprovedSoftwareStatement),
         )
     }
@@ -79,7 +79,7 @@ class SoftwareStatements:
         "software-statement-empty": "",
         "software-statement-malformed": "",
         "unapproved_software_statement": (
-            "authserver.plugin.software_statements.issuers lists whose statements are trusted, and with which keys"
+            "authserver.plugin.software_statements.issuers lists the trusted issuers of statements and their keys"
         ),
     }
 
@@ -91,7 +91,7 @@ class SoftwareStatements:
 
     def __post_init__(self) -> None:
         if not self.issuers:
-            raise ValueError("issuers: name one at least, `issuer = path of its JWK Set`")
+            raise ValueError("issuers: name at least one, `issuer = path of its JWK Set`")
         if not self.algorithms or not set(self.algorithms) <= set(TRUSTED_ALGORITHMS):
             raise ValueError(f"algorithms: must be some of {' '.join(TRUSTED_ALGORITHMS)}")
         if not 0 <= self.maximum_age <= 10 * 365 * 86400:
@@ -112,11 +112,11 @@ class SoftwareStatements:
     def expand_registration(
         self, engine: Engine, sent: Mapping[str, Any], client: Client | None
     ) -> Mapping[str, Any] | None:
-        """What the statement says of the program. One that the client is registered with may have ended since.
+        """The metadata in the statement. A statement with which the client registered before may have expired since.
 
         Raises:
-            InvalidSoftwareStatement, UnapprovedSoftwareStatement: it is not accepted (RFC 7591, 3.2.2).
-            InvalidClientMetadata: there is none, and it is required.
+            InvalidSoftwareStatement, UnapprovedSoftwareStatement: the statement is not accepted (RFC 7591, 3.2.2).
+            InvalidClientMetadata: a statement is required and missing.
         """
         if MEMBER not in sent:
             if self.required:
@@ -141,7 +141,7 @@ class SoftwareStatements:
             raise InvalidSoftwareStatement(f"{MEMBER} is not valid.", reason=bad.reason) from None
         said = {name: value for name, value in claims.items() if name not in ABOUT_ITSELF}
         if not said:
-            # Such as an assertion about a person, by an issuer of both.
+            # It may be an assertion about a person, by an issuer that also signs statements.
             raise InvalidSoftwareStatement(
                 f"{MEMBER} says nothing about a program.", reason="software-statement-empty"
             )
@@ -149,7 +149,7 @@ class SoftwareStatements:
 
 
 def _read(name: str, value: object) -> str:
-    """The statement as it was sent: one JWS of a length that is bounded. Raises InvalidSoftwareStatement."""
+    """The statement as it was sent: one JWS of limited length. Raises InvalidSoftwareStatement."""
     try:
         if not isinstance(value, str):
             raise ValueError

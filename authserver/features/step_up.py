@@ -1,8 +1,8 @@
-"""Step-up authentication (RFC 9470): which methods, and how recent a sign-in, a client or its scopes demand.
+"""Step-up authentication (RFC 9470): a client or its scopes may demand certain methods, or a recent sign-in.
 
-An API that wants a better or a more recent sign-in answers 401 with `acr_values` or `max_age`. The client repeats them in
-an authorization request, which leads to the sign-in page unless the sign-in that is there suffices. What was reached is
-`acr` in the tokens. OIDC Core has the same parameters (Core, 3.1.2.1), and `prompt`.
+An API that needs a stronger or a more recent sign-in answers 401 with `acr_values` or `max_age`. The client repeats them in
+an authorization request, which leads to the sign-in page unless the present sign-in is enough. The tokens have the reached
+level as `acr`. OIDC Core has the same parameters (Core, 3.1.2.1), and `prompt`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from authserver.api import (
 UNMET = "unmet_authentication_requirements"
 LOGIN_REQUIRED = "login_required"
 INVALID = "invalid_request"
-# A value of `acr_values`; a challenge quotes it, so neither quotation mark nor backslash is in it (RFC 9110, 5.6.4).
+# A value of `acr_values`. Challenges quote it, so it has no quotation mark and no backslash (RFC 9110, 5.6.4).
 _LEVEL = re.compile(r"[!#-\[\]-~]{1,100}")
-# What a sign-in is made of, as in `amr` (RFC 8176); `+` and white space part them in a setting.
+# A method of a sign-in, as in `amr` (RFC 8176); in a setting, `+` and white space separate methods.
 _METHOD = re.compile(r"[!#-*\--\[\]-~]{1,100}")
-# Ten digits are three centuries.
+# A number of seconds; ten digits are about three centuries.
 _SECONDS = re.compile(r"[0-9]{1,10}")
 MAXIMUM_VALUES = 20
-# How far the clocks of our processes may be apart; a sign-in that is further in the future was before the clock was set
-# back, and nobody knows how long ago that was (T150).
+# How many seconds the clocks of our processes may differ. A sign-in that is further in the future was made before the clock
+# was set back, so its age is not known (T150).
 _APART = 60
 
 
@@ -69,8 +69,8 @@ class Level:
 
     Attributes:
         name: its `acr`.
-        ways: the methods of each way to reach it; all methods of a way are needed.
-        seconds: how long after a sign-in the level is reached; None: as long as the session lasts.
+        ways: the alternative sets of methods; all methods of one set reach the level.
+        seconds: how many seconds after the sign-in the level ends; None: it lasts as long as the session.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Level:
 
     @classmethod
     def read(cls, name: str, text: str) -> Level:
-        """A line `name = method+method method, seconds`. Raises ValueError."""
+        """Read a line `name = method+method method, seconds`. Raises ValueError."""
         if not _LEVEL.fullmatch(name):
             raise ValueError(
                 f"levels: {name}: a name has 1 to 100 letters, digits or signs, and no space, quotation mark or backslash"
@@ -97,13 +97,13 @@ class Level:
         return cls(name, ways, int(seconds) if comma else None)
 
     def is_reached(self, methods: frozenset[str], age: float) -> bool:
-        """Whether a sign-in by these methods, of this age in seconds, reaches it."""
+        """Whether a sign-in by these methods, with this age in seconds, reaches the level."""
         return any(way <= methods for way in self.ways) and _is_within(age, self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wanted:
-    """What a request says of the sign-in: `seconds` is the greatest age, None any; `levels` are in order."""
+    """The wishes of a request for the sign-in: `seconds` is the greatest age, None for any; `levels` has the best first."""
 
     seconds: int | None
     levels: tuple[str, ...]
@@ -116,15 +116,15 @@ class StepUp:
     """Demand the sign-in that a request asks for, or that its scopes need (RFC 9470).
 
     Attributes:
-        levels: a line each, from the weakest level to the strongest: `name = methods`, or `name = methods, seconds` for a
-            level that ends so long after the sign-in. Methods are those that the sign-in plugins name (`amr`, RFC
-            8176): `pwd+otp` needs both, `pwd+otp hwk` is reached either way. Whoever reaches a level reaches those above
-            its line, too.
-        scopes: a line each, `scope = level`: who grants this scope must have signed in at this level or a stronger one.
-        essential: whether a request for levels is refused if none of them is reached even by a new sign-in (RFC 9470,
-            5). Otherwise the client gets its token, and `acr` says what was reached.
-        wished_with: scopes with which a request only wishes for levels, and is never refused because of them, as in OIDC
-            Core, 3.1.2.1.
+        levels: lines from the weakest level to the strongest: `name = methods`, or `name = methods, seconds` for a level
+            that ends so many seconds after the sign-in. The methods are those that the sign-in plugins name (`amr`, RFC
+            8176): `pwd+otp` needs both methods, `pwd+otp hwk` needs either both or the last one. A sign-in that reaches a
+            level reaches the levels in the lines above, too.
+        scopes: lines `scope = level`: a person who grants this scope must have signed in at this level or a stronger one.
+        essential: whether a request for levels is refused if even a new sign-in reaches none of them (RFC 9470, 5).
+            Otherwise the client gets its token, and `acr` says which level was reached.
+        wished_with: scopes with which levels are only wishes, so that the request is never refused because of them, as in
+            OIDC Core, 3.1.2.1.
     """
 
     immediate: ClassVar[bool] = True
@@ -137,8 +137,8 @@ class StepUp:
         "sign-in-suffices": "",
         "sign-in-too-old": "",
         "level-not-reached": (
-            "authserver.plugin.step_up.levels says which methods give a level, and a plugin of authserver.plugins must sign "
-            "people in by them; or set authserver.plugin.step_up.essential = false"
+            "authserver.plugin.step_up.levels says which methods reach a level, and a plugin in authserver.plugins must sign "
+            "people in with them; or set authserver.plugin.step_up.essential = false"
         ),
         "level-unknown": (
             "list the level in authserver.plugin.step_up.levels, or set authserver.plugin.step_up.essential = false"
@@ -152,7 +152,7 @@ class StepUp:
         "code_details": Described(
             members={
                 "acr_values": Parameter(
-                    description="The levels of sign-in, one of which is needed, the best first (RFC 9470, 4).",
+                    description="Levels of the sign-in, the best first; one of them is needed (RFC 9470, 4).",
                     schema={"type": "string"},
                 ),
                 "max_age": Parameter(
@@ -176,7 +176,7 @@ class StepUp:
 
     def __post_init__(self) -> None:
         if not self.levels:
-            raise ValueError("levels: name one at least, `password = pwd` for instance")
+            raise ValueError("levels: name at least one, such as `password = pwd`")
         if len(self._levels) < len(self.levels):
             raise ValueError("levels: two lines name the same level")
         for scope, level in self.scopes:
@@ -209,13 +209,13 @@ class StepUp:
         try:
             wanted = _read(parameters)
         except _Malformed as malformed:
-            # The client learns of a mistake only from somebody who is signed in (OAuth 2.1, 7.13.2).
+            # A mistake is told to the client only after somebody has signed in (OAuth 2.1, 7.13.2).
             if session is None:
                 return allow("sign-in-first", AuthenticationStep.GO_ON)
             return deny(malformed.reason, INVALID)
         if session is None:
             return deny("nobody-signed-in", LOGIN_REQUIRED) if wanted.silent else None
-        # A sign-in for this request cannot be more recent.
+        # A sign-in that was made for this request is as recent as possible.
         age = 0.0 if is_fresh else (datetime.now(UTC) - session.authenticated_at).total_seconds()
         if not is_fresh and (wanted.seconds == 0 or not _is_within(age, wanted.seconds)):
             return _again(wanted, reason="sign-in-too-old", why=TOO_OLD)
@@ -237,7 +237,7 @@ class StepUp:
     ) -> Decision[tuple[str, ...]] | None:
         """Remove scopes that need a level if the sign-in was not checked.
 
-        That is so for a request without `scope`, and for a subject that another issuer vouches for.
+        It was not checked for a request without `scope`, or if the person comes from an assertion or another token.
         """
         if not self.scopes or user is None:
             return None
@@ -258,7 +258,7 @@ class StepUp:
         return max((self._rank[level] for level in levels), default=-1)
 
     def _level_for(self, wanted: _Wanted, reached: int) -> str | None:
-        """The first of the levels asked for that is reached, and that suffices for the scopes (OIDC Core, 2)."""
+        """The first requested level that is reached and is strong enough for the scopes (OIDC Core, 2)."""
         needed = self._needed(wanted)
         return next(
             (name for name in wanted.levels if needed <= self._rank.get(name, len(self._rank)) <= reached),
@@ -266,21 +266,21 @@ class StepUp:
         )
 
     def _may_go_on(self, wanted: _Wanted, reached: int, is_fresh: bool) -> bool:
-        """Whether the request may go on although none of the levels that it asks for is reached."""
+        """Whether the request may continue although `_level_for` found no level."""
         if reached < self._needed(wanted):
             return False
         known = [self._rank[name] for name in wanted.levels if name in self._rank]
-        # None is asked for; or the scopes need a stronger one, which is there.
+        # No level is requested; or one is reached, and the stronger level that the scopes need is reached, too.
         if not wanted.levels or any(rank <= reached for rank in known):
             return True
         return not self._is_essential(wanted) and (is_fresh or not known)
 
     def _is_essential(self, wanted: _Wanted) -> bool:
-        """Whether this request is refused if no level that it asks for is reached."""
+        """Whether this request is refused if none of its levels is reached."""
         return self.essential and not any(scope in self.wished_with for scope in wanted.scopes)
 
     def _is_unknown(self, wanted: _Wanted) -> bool:
-        """Whether every level that is asked for is unknown here, so that no sign-in reaches it."""
+        """Whether the request must be refused because all its levels are unknown here, so that no sign-in reaches one."""
         return (
             bool(wanted.levels)
             and self._is_essential(wanted)
@@ -301,7 +301,7 @@ def _is_within(age: float, seconds: int | None) -> bool:
 
 
 def _read(parameters: Parameters) -> _Wanted:
-    """What the request says of the sign-in. Raises _Malformed."""
+    """The wishes of the request for the sign-in. Raises _Malformed."""
     max_age = parameters.get("max_age")
     if max_age is not None and not _SECONDS.fullmatch(max_age):
         raise _Malformed(reason="max-age-malformed")
@@ -309,7 +309,7 @@ def _read(parameters: Parameters) -> _Wanted:
     named = tuple(dict.fromkeys(filter(None, levels)))
     if len(named) > MAXIMUM_VALUES or not all(_LEVEL.fullmatch(name) for name in named):
         raise _Malformed(reason="acr-values-malformed")
-    # Other values than these two are those of OIDC Core, and mean nothing here.
+    # The other values of OIDC Core have no effect here.
     prompt = set(filter(None, (parameters.get("prompt") or "").split(" ")))
     if "none" in prompt and len(prompt) > 1:
         raise _Malformed(reason="prompt-malformed")

@@ -1,4 +1,4 @@
-"""Events to syslog: RFC 5424, over TLS (RFC 5425), TCP (RFC 6587, 3.4.1), UDP (RFC 5426) or a socket of this machine."""
+"""Sends events to syslog (RFC 5424), over TLS (RFC 5425), TCP (RFC 6587, 3.4.1), UDP (RFC 5426) or a local socket."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from authserver.api import LOOPBACK_HOSTS, Event, event_as_json, hookimpl
 
-# RFC 5425, 4.3.1: what every receiver should take, in bytes.
+# The length in bytes that every receiver should accept (RFC 5425, 4.3.1).
 MAXIMUM_MESSAGE = 8_192
-# RFC 5424, 6.2.1.
+# The numbers of the facilities (RFC 5424, 6.2.1).
 FACILITIES = {"auth": 4, "daemon": 3, "authpriv": 10, "audit": 13, **{f"local{n}": 16 + n for n in range(8)}}
 _WARNING, _INFORMATIONAL = 4, 6
 _PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
@@ -24,16 +24,16 @@ _PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
 class SyslogEvents:
     """Write each event as one message with a line of JSON to a syslog server.
 
-    Syslog confirms nothing. Over TCP and TLS an event that cannot be sent is sent again; what a receiver loses, or has not
-    read when its connection breaks, is lost. Over UDP any of them may be.
+    Syslog confirms nothing. Over TCP and TLS an event that cannot be sent is sent again; an event is lost if the receiver
+    loses it, or has not read it when the connection breaks. Over UDP every event may be lost.
 
     Attributes:
-        address: `tls://host:6514`, `tcp://host:601`, `udp://host:514` or `unix:/dev/log`. In production only TLS leaves
-            this machine.
-        facility: of the messages: auth, authpriv, audit, daemon or local0 to local7.
-        app_name: what the messages say they are from.
+        address: `tls://host:6514`, `tcp://host:601`, `udp://host:514` or `unix:/dev/log`. A production server accepts only
+            TLS to another machine.
+        facility: the facility of the messages: auth, authpriv, audit, daemon or local0 to local7.
+        app_name: the name of this server in the messages.
         timeout: seconds for one connection or message.
-        ca_file: path of the certificates to trust instead of the system's.
+        ca_file: the path of the certificates to trust instead of those of the system.
     """
 
     address: str
@@ -67,12 +67,12 @@ class SyslogEvents:
 
     @property
     def insecure(self) -> tuple[str, ...]:
-        """What production refuses, by setting: events that leave the machine unencrypted."""
+        """The setting that a production server refuses: events that leave the machine unencrypted."""
         local = self._scheme == "unix" or {self._host, f"[{self._host}]"} & LOOPBACK_HOSTS
         if self._scheme == "tls" or local:
             return ()
         return (
-            "address: events leave this machine in the clear; use tls://, or a syslog server of this machine",
+            "address: events leave this machine unencrypted; use tls://, or a syslog server on this machine",
         )
 
     def prepare(self) -> None:
@@ -92,7 +92,7 @@ class SyslogEvents:
 
     @hookimpl
     def deliver(self, events: Sequence[Event]) -> None:
-        """Raises OSError."""
+        """Send the events. Raises OSError."""
         try:
             for event in events:
                 self._send(self._message(event))
@@ -108,7 +108,7 @@ class SyslogEvents:
         return self._scheme in ("tcp", "tls")
 
     def _message(self, event: Event) -> bytes:
-        """RFC 5424, 6. A longer one is sent without its decisions and details, which the event table has."""
+        """The message of an event (RFC 5424, 6). A message that would be too long has no decisions and details."""
         severity = _WARNING if event.type.is_refusal else _INFORMATIONAL
         described = event_as_json(event)
         head = (
@@ -129,13 +129,13 @@ class SyslogEvents:
             self.close()
             self._socket = self._connect()
         if self._is_stream:
-            # RFC 6587, 3.4.1: its length comes first, so that no event can look like two.
+            # RFC 6587, 3.4.1: the length comes first, so that one event can never look like two.
             self._socket.sendall(b"%d %b" % (len(message), message))
         else:
             self._socket.send(message)
 
     def _was_closed(self) -> bool:
-        """Whether the receiver has ended the connection: it sends nothing otherwise."""
+        """Whether the receiver has closed the connection. It sends nothing otherwise."""
         if self._socket is None:
             return True
         readable, _, _ = select.select([self._socket], [], [], 0)

@@ -1,12 +1,13 @@
 """Token exchange (RFC 8693): a service that was called for a person gets a token of its own for the next service.
 
-The new grant is derived from what the service presents (`authserver.api.derive`): a token of this server, or a JWT of a
-trusted issuer whose entry says that its JWTs are exchanged; other features add types of tokens. It is for the same person,
-never has more, never lives longer, and ends with what it came from. `act` in it names who acts, and who acted before.
+The new grant is derived from the token that the service presents (`authserver.api.derive`): a token of this server, or a
+JWT of a trusted issuer whose entry allows the exchange; other features add types of tokens. It is for the same person,
+never has more rights, never lives longer, and ends with the token from which it is derived. `act` in it names the client
+that acts, and those that acted before.
 
-Nothing is exchanged until an operator says so: a client must be registered for the grant type. The rules here say what it
-may do beyond the tokens that it got itself or that are meant for it; and `scope_decision` is asked about every exchange,
-with the client that asks, the person and the resources, like about any other token.
+Nothing is exchanged until an operator allows it: a client must be registered for the grant type. It may exchange tokens
+that it got itself or that are meant for it; the rules here add others. `scope_decision` is asked about every exchange with
+the client, the person and the resources, as for every other token.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"
 Make = Callable[[Engine, Client, Parameters, Presented], Issue]
-# Why a client may exchange a token, as the event says it.
+# The reasons why a client may exchange a token, as the event has them.
 OWN, AUDIENCE, SOURCE, ISSUER = "own-token", "audience", "source", "issuer"
 
 
@@ -61,19 +62,19 @@ OWN, AUDIENCE, SOURCE, ISSUER = "own-token", "audience", "source", "issuer"
 class TokenExchange:
     """Let services exchange the tokens that they are called with for tokens to call the next service (RFC 8693).
 
-    A client must be confidential and registered for the grant type. It may exchange tokens that it got itself, and those
-    that are for a resource which it may introspect.
+    A client must be confidential and registered for the grant type. It may exchange tokens that it got itself, and tokens
+    for a resource that it may introspect.
 
     Attributes:
-        sources: a line each, `client = client ...`: whose tokens a client may exchange besides.
-        targets: a line each, `client = URI ...`: for which resources a client may get tokens besides those that the
-            token it shows is for.
-        audiences: a line each, `name = URI`: what clients may call a resource in the parameter `audience`.
-        named_actors: a line each, `client = client`: only this client may exchange tokens that were issued to the first;
-            its JWTs say so in `may_act`.
+        sources: lines `client = client ...`: a client, and other clients whose tokens it may exchange, too.
+        targets: lines `client = URI ...`: a client, and resources for which it may get tokens in addition to those of the
+            token that it shows.
+        audiences: lines `name = URI`: names that clients may send for a resource in the parameter `audience`.
+        named_actors: lines `client = client`: only the second client may exchange tokens that were issued to the first;
+            JWTs of the first say so in `may_act`.
         impersonators: clients that may get tokens which do not name them as the actor.
         refreshers: clients that may get refresh tokens.
-        maximum_actors: how many may act one through another, 1 to 16.
+        maximum_actors: how many clients may act through one another, 1 to 16.
     """
 
     immediate: ClassVar[bool] = True
@@ -87,12 +88,15 @@ class TokenExchange:
                     description="The token to exchange (RFC 8693, 2.1).", schema=TEXT, required=True
                 ),
                 "subject_token_type": Parameter(
-                    description="What it is (RFC 8693, 3).", schema=TEXT, required=True
+                    description="The type of that token (RFC 8693, 3).", schema=TEXT, required=True
                 ),
-                "actor_token": Parameter(description="The token of who acts.", schema=TEXT),
-                "actor_token_type": Parameter(description="What it is.", schema={"const": ACCESS_TOKEN}),
+                "actor_token": Parameter(description="A token of the client that acts.", schema=TEXT),
+                "actor_token_type": Parameter(
+                    description="The type of that token.", schema={"const": ACCESS_TOKEN}
+                ),
                 "requested_token_type": Parameter(
-                    description="What to get (RFC 8693, 3); an access token if it is left out.", schema=TEXT
+                    description="The type of the new token (RFC 8693, 3); an access token unless given.",
+                    schema=TEXT,
                 ),
                 "audience": Parameter(
                     description="The service that the token is for; may be sent several times.",
@@ -103,11 +107,15 @@ class TokenExchange:
             }
         ),
         "token_response": Described(
-            answer={"issued_token_type": Parameter(description="What an exchange gave (RFC 8693, 2.2.1).")}
+            answer={
+                "issued_token_type": Parameter(
+                    description="After an exchange, the type of the new token (RFC 8693, 2.2.1)."
+                )
+            }
         ),
     }
     reasons: ClassVar[Mapping[str, str]] = {
-        "actor-not-named": "authserver.plugin.token_exchange.named_actors says who alone may exchange tokens of this client",
+        "actor-not-named": "authserver.plugin.token_exchange.named_actors names the only client that may exchange this token",
         "actor-token-alone": "",
         "actor-token-ended": "",
         "actor-token-of-another-client": "",
@@ -116,18 +124,18 @@ class TokenExchange:
         "requested-token-type": "",
         "subject-token-ended": "",
         "subject-token-of-another-client": (
-            "the token was neither issued to this client nor is for a resource that it serves; to allow it by name, list the "
-            "pair in authserver.plugin.token_exchange.sources"
+            "the token was not issued to this client, and is not for a resource that it serves; to allow the exchange, list "
+            "both clients in authserver.plugin.token_exchange.sources"
         ),
         "subject-token-of-client": "",
         "subject-token-unknown": "",
-        "assertion-of-an-actor": "the issuer must leave out `act`: whom it calls so is nobody here",
+        "assertion-of-an-actor": "the issuer must leave out `act`: its actors are not known here",
         "assertion-claim-unusable": "",
         "issuer-not-exchanged": (
-            "the profile of the issuer must allow that its JWTs are exchanged: `authserver issuer edit ISSUER --option "
+            "the entry of the issuer must allow the exchange of its JWTs: `authserver issuer edit ISSUER --option "
             "exchanged=true`, with the profile for JWTs about users"
         ),
-        "too-many-actors": "authserver.plugin.token_exchange.maximum_actors is how many may act one through another",
+        "too-many-actors": "authserver.plugin.token_exchange.maximum_actors says how many clients may act through one another",
         "token-type": "",
         "two-keys": "",
     }
@@ -151,7 +159,7 @@ class TokenExchange:
                 words = text.split()
                 if not words or (setting in ("audiences", "named_actors") and len(words) > 1):
                     raise ValueError(
-                        f"{setting}: {name}: name {'one' if words else 'something'} after the `=`"
+                        f"{setting}: {name}: name {'only one' if words else 'at least one'} after the `=`"
                     )
         for setting in ("targets", "audiences"):
             for name, text in getattr(self, setting):
@@ -181,7 +189,7 @@ class TokenExchange:
 
     @hookimpl
     def token_claims(self, client: Client) -> Mapping[str, Any] | None:
-        """The client that alone may exchange this token (RFC 8693, 4.4)."""
+        """Name the only client that may exchange this token (RFC 8693, 4.4)."""
         actor = dict(self.named_actors).get(client.client_id)
         return {"may_act": {"sub": actor}} if actor else None
 
@@ -193,14 +201,14 @@ class TokenExchange:
         )
 
     def redeem(self, engine: Engine, client: Client, parameters: Parameters) -> Issue:
-        """An access token derived from the subject token, or what another plugin makes of it.
+        """Issue an access token that is derived from the subject token, or a token that another plugin makes from it.
 
         Raises:
             UnauthorizedClient: the client is public.
-            InvalidRequest: a parameter is missing or not supported; or a token is unknown, has ended, is not for this
-                client to exchange, or too many would act one through another.
-            InvalidTarget: a resource or audience that is unknown or not allowed.
-            InvalidScope: nothing is left of the scopes.
+            InvalidRequest: a parameter is missing or not supported; a token is unknown or has ended; this client may not
+                exchange it; or too many clients would act through one another.
+            InvalidTarget: a resource or audience is unknown or not allowed.
+            InvalidScope: no scope is left.
         """
         if client.is_public:
             raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
@@ -248,13 +256,13 @@ class TokenExchange:
         )
 
     def _resources(self, client: Client, parent: Parent) -> tuple[str, ...] | None:
-        """The ceiling: what the subject token allows, and what a rule adds; nothing is added to what others signed."""
+        """The most resources: those of the subject token, and those that a rule adds, if this server issued the token."""
         if parent.grant is None:
             return parent.resources
         return (*(parent.resources or ()), *self._targets.get(client.client_id, ()))
 
     def _rule(self, engine: Engine, client: Client, subject: Presented) -> str:
-        """Why this client may exchange this token. Raises InvalidRequest if it may not (TX-08, TX-15)."""
+        """The reason why this client may exchange this token. Raises InvalidRequest if it may not (TX-08, TX-15)."""
         only = subject.sole_actor
         if only is None and subject.client_id is not None:
             only = dict(self.named_actors).get(subject.client_id)
@@ -272,7 +280,7 @@ class TokenExchange:
         raise InvalidRequest(_NOT_VALID, reason="subject-token-of-another-client")
 
     def _actor_token(self, engine: Engine, client: Client, parameters: Parameters) -> Issued | None:
-        """The token of who acts, which must be the client's own and live. Raises InvalidRequest."""
+        """The actor token, which must be live and issued to this client. Raises InvalidRequest."""
         text = parameters.get("actor_token")
         if text is None:
             return None
@@ -284,7 +292,7 @@ class TokenExchange:
         return found
 
     def _named(self, audience: str) -> str:
-        """The resource that a client means by an `audience`: its URI, or what the operator calls it."""
+        """The resource for an `audience`, which is its URI or a name in `audiences`. Raises InvalidTarget."""
         known = dict(self.audiences)
         if audience in known:
             return known[audience]
@@ -299,7 +307,7 @@ _NOT_VALID = "The token is not valid for this client."
 
 
 def _make_of(engine: Engine, parameters: Parameters) -> Make | None:
-    """What makes the token that is asked for, if it is no access token. Raises InvalidRequest."""
+    """The function that makes the requested token; None for an access token. Raises InvalidRequest."""
     if ("actor_token" in parameters) != ("actor_token_type" in parameters):
         raise InvalidRequest("actor_token and actor_token_type go together.", reason="actor-token-alone")
     if parameters.get("actor_token_type") not in (None, ACCESS_TOKEN):
@@ -314,7 +322,7 @@ def _make_of(engine: Engine, parameters: Parameters) -> Make | None:
 
 
 def _made(order: Issue, parameters: Parameters, subject: Presented) -> Issue:
-    """What another plugin orders, with what is true of every exchange."""
+    """The issue of another plugin, with the details of every exchange."""
     details = {
         **order.grant.details,
         "grant_type": GRANT_TYPE,
@@ -345,7 +353,7 @@ def _find(engine: Engine, text: str, *, reason: str) -> Issued:
 
 
 def _read(engine: Engine, client: Client, parameters: Parameters, *, with_refresh_tokens: bool) -> Presented:
-    """The subject token, which is live at this moment and of a person. Raises InvalidRequest."""
+    """The subject token, which is live at this moment and belongs to a person. Raises InvalidRequest."""
     text, kind = parameters.require("subject_token"), parameters.require("subject_token_type")
     found = engine.exchangeable_tokens.get(kind)
     read = found.read if found else None
@@ -365,12 +373,12 @@ def _read(engine: Engine, client: Client, parameters: Parameters, *, with_refres
 
 
 def _present(engine: Engine, client: Client, text: str) -> Presented:
-    """An access token of this server, as `ExchangeableToken.read` says it."""
+    """An access token of this server, for `ExchangeableToken.read`."""
     return _presented(engine, _find(engine, text, reason="subject-token-unknown"))
 
 
 def _present_refresh_token(engine: Engine, client: Client, text: str) -> Presented:
-    """A refresh token of this client, which could be used now and is not used up (TX-12, JAG-24). Raises InvalidRequest."""
+    """A live refresh token of this client; the exchange does not use it up (TX-12, JAG-24). Raises InvalidRequest."""
     found = find_issued(engine, text)
     if found is None or found.kind is not TokenKind.REFRESH or found.client_id != client.client_id:
         raise InvalidRequest(_NOT_VALID, reason="subject-token-unknown")
@@ -393,13 +401,12 @@ def _presented(engine: Engine, issued: Issued) -> Presented:
 
 
 def _bound(subject: Presented, actor: Issued | None) -> Mapping[str, Any]:
-    """The key that this request must prove, because a token in it is bound to that (RFC 9449, 7.1).
+    """The key that this request must prove, because a token in it is bound to that key (RFC 9449, 7.1).
 
-    What is issued is bound to the key that the request proves, and to none if it proves none: never to one that it does
-    not prove.
+    The new token is bound to the key that the request proves, or to no key if it proves none.
 
     Raises:
-        InvalidRequest: the two tokens are bound to two keys; one request cannot prove both.
+        InvalidRequest: the two tokens are bound to two keys, because one request cannot prove both.
     """
     keys = [dict(key) for key in (subject.bound, actor.confirmation if actor else {}) if key]
     if len(keys) == 2 and keys[0] != keys[1]:

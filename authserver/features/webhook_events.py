@@ -1,4 +1,7 @@
-"""Events to an HTTP endpoint: one signed request for each, until it has taken it (Standard Webhooks, version 1)."""
+"""Sends events to an HTTP endpoint: one signed request for each event, repeated until the endpoint accepts it.
+
+The form is that of Standard Webhooks, version 1.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,28 @@ from fnmatch import fnmatchcase
 
 from authserver.api import Event, EventType, Secret, Service, event_as_json, hookimpl
 
-# Bytes of an answer that are read: it says nothing that matters.
+# The most bytes of an answer. Only its status counts.
 MAXIMUM_ANSWER = 16_384
 TYPES = tuple(type.value for type in EventType)
 
 
 class NotTaken(Exception):
-    """The endpoint did not take an event; the message says what it answered, and nothing of the event."""
+    """The endpoint did not accept an event; the message has the status of its answer, and nothing from the event."""
 
 
 @dataclass(eq=False)
 class WebhookEvents:
-    """Send each event to an HTTP endpoint, again and again until it answers with a status from 200 to 299.
+    """Send each event to an HTTP endpoint, and repeat that until it answers with a status from 200 to 299.
 
-    `webhook-id` is the id of the event. An event may come twice, also after a restart, so an endpoint that must not do
-    something twice remembers the ids of the last hours.
+    `webhook-id` is the id of the event. An event may come twice, also after a restart. An endpoint that must not do
+    something twice must remember the ids of the last hours.
 
     Attributes:
-        url: of the endpoint; https, or http to this machine.
-        secret: the requests are signed with it; `whsec_` and base64 of 24 to 64 random bytes.
-        types: of the events that are sent, such as `token.refused` or `grant.*`; empty: all.
+        url: the URL of the endpoint; https, or http to this machine.
+        secret: the secret with which the requests are signed; `whsec_` and base64 of 24 to 64 random bytes.
+        types: the types of the events that are sent, such as `token.refused` or `grant.*`; empty for all.
         timeout: seconds for one request, its answer included.
-        ca_file: path of the certificates to trust instead of the system's.
+        ca_file: the path of the certificates to trust instead of those of the system.
     """
 
     url: str
@@ -69,7 +72,7 @@ class WebhookEvents:
                 self._send(event)
 
     def _send(self, event: Event) -> None:
-        """Raises NotTaken, and FetchFailed if there is no answer."""
+        """Send one event. Raises NotTaken, and FetchFailed if there is no answer."""
         described = event_as_json(event)
         body = json.dumps({"type": event.type, "timestamp": described["at"], "data": described}).encode()
         timestamp = str(int(time.time()))

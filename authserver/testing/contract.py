@@ -43,7 +43,7 @@ from authserver.testing.records import a_client
 from authserver.testing.strategies import REDIRECT_URIS, contribution, question
 from authserver.testing.watching import READABLE, Kind, caches_of, state_of_the_process, watched
 
-# Seconds. A slower policy needs the time limit of the server (`immediate = False`).
+# The limit in seconds. A slower policy needs the time limit of the server (`immediate = False`).
 QUICK = 0.1
 # On a busy machine every policy is sometimes slow.
 ATTEMPTS = 5

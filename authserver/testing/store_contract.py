@@ -322,7 +322,7 @@ def test_a_use_of_a_client_is_kept(storage: Storage) -> None:
 
 
 def test_clients_that_were_never_used_are_known_by_their_network(stores: Stores) -> None:
-    """T131: oldest first; those of operators and those with an initial access token are none of them."""
+    """T131: oldest first; clients of operators and clients with an initial access token do not count."""
     here, there = "192.0.2.1", "2001:db8::/64"
 
     def itself(client_id: str, minutes: int, **changes: Any) -> None:
@@ -355,7 +355,7 @@ def test_clients_that_were_never_used_are_known_by_their_network(stores: Stores)
 
 
 def test_the_first_use_of_a_client_keeps_it(stores: Stores) -> None:
-    """T131: of one that was removed meanwhile there is none."""
+    """T131: a client that was removed in the meantime has none."""
     for name in ("used", "unused"):
         stores.clients.add(a_client(client_id=name, registered_by=RegisteredBy.SELF))
     assert stores.clients.note_first_use("used", LATER)
@@ -650,7 +650,7 @@ def test_grants_and_consents_lose_scopes(stores: Stores) -> None:
 
 
 def test_grants_are_found_newest_first_page_by_page(stores: Stores) -> None:
-    """E-16, L-08: of a user, of a client, of both, or all; live ones alone, and with or without unredeemed codes."""
+    """E-16, L-08: of a user, of a client, of both, or all; only live ones, and with or without unredeemed codes."""
     stores.users.add(a_user())
     for number in range(6):
         stores.grants.add(
@@ -687,7 +687,7 @@ def test_grants_are_found_newest_first_page_by_page(stores: Stores) -> None:
 
 
 def test_several_grants_are_revoked_at_once(stores: Stores) -> None:
-    """L-08: those that are named, and of these only those that were not revoked before."""
+    """L-08: the named grants, except those that were revoked before."""
     for number in range(4):
         stores.grants.add(a_grant(grant_id=f"grant_{number}"))
     stores.grants.revoke("grant_1", NOW, "before")
@@ -718,7 +718,7 @@ def _revoked(stores: Stores) -> list[int]:
 
 
 def test_what_was_derived_from_a_grant_is_found_and_can_be_held(stores: Stores) -> None:
-    """TX-10: at any distance; what has ended is not among it, and cannot be held."""
+    """TX-10: at any distance; a grant that has ended is not found, and cannot be held."""
     _add_chain(stores)
     assert {each.grant_id for each in stores.grants.derived(["grant_0"], NOW)} == {"grant_1", "grant_2"}
     assert stores.grants.derived(["grant_2", "grant_3"], NOW) == stores.grants.derived([], NOW) == []
@@ -742,7 +742,7 @@ def test_what_was_derived_from_a_grant_is_found_and_can_be_held(stores: Stores) 
 def test_what_was_derived_from_a_grant_ends_with_it(
     stores: Stores, revoke: Callable[[Any], int], counted: int
 ) -> None:
-    """TX-10, T163: however it is revoked, and whoever has what was derived."""
+    """TX-10, T163: in every way to revoke it, and whichever client has the derived grant."""
     _add_chain(stores)
     assert revoke(stores.grants) == counted
     assert _revoked(stores) == [0, 1, 2]
@@ -750,7 +750,7 @@ def test_what_was_derived_from_a_grant_ends_with_it(
 
 
 def test_what_a_grant_was_derived_from_stays_when_it_ends(stores: Stores) -> None:
-    """TX-10: only what hangs on it ends with it."""
+    """TX-10: only the grants that are derived from it end with it."""
     _add_chain(stores)
     assert stores.grants.revoke_of_client("client_1", LATER, "ended") == 1
     assert _revoked(stores) == [1, 2]
@@ -818,7 +818,7 @@ def test_who_issues_is_told_who_was_disabled(stores: Stores) -> None:
 
 
 def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> None:
-    """Page by page; what has a meaning in a pattern is a character like others."""
+    """Page by page; characters with a meaning in patterns are characters like all others."""
     for client_id, name in (
         ("a", "Notes"),
         ("b_1", "100 % École"),
@@ -841,7 +841,7 @@ def test_clients_are_searched_by_a_text_in_their_id_or_name(stores: Stores) -> N
 
 
 def test_clients_are_searched_by_who_registered_them_and_what_became_of_them(stores: Stores) -> None:
-    """A secret that somebody used is a use; one that has ended is none, as for `Client.last_use`."""
+    """A used secret counts as a use; a secret that has ended does not, as in `Client.last_use`."""
     unused = ClientSecret(digest=b"digest", key_id="key", created_at=NOW - timedelta(days=2))
     used = replace(unused, last_used_at=NOW - timedelta(days=1))
     for client in (
@@ -1119,7 +1119,7 @@ def test_a_token_is_kept_once(storage: Storage) -> None:
 
 
 def test_what_is_foreseen_is_found_as_it_is_then(stores: Stores) -> None:
-    """Also what was written after it was foreseen, and after it was read along with something else."""
+    """Also records that were written after they were foreseen, or after they were read together with others."""
     token, grant = a_token(), a_grant()
     stores.grants.add(grant)
     stores.tokens.add(token)
@@ -1521,7 +1521,7 @@ def test_a_live_grant_is_widened_unless_it_has_changed(stores: Stores) -> None:
 
 
 def test_refresh_tokens_that_can_be_used_are_found_by_user_and_client(stores: Stores) -> None:
-    """I-19: with their grants, the newest first; nothing that has ended, was used, or is another's."""
+    """I-19: with their grants, the newest first; no token that has ended, was used, or belongs to others."""
     stores.users.add(a_user())
     ends: dict[str, Any] = {"expires_at": NOW}
     grants: dict[str, dict[str, Any]] = {

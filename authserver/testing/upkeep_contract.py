@@ -101,7 +101,7 @@ def test_what_ends_at_the_very_moment_goes(storage: Storage) -> None:
 
 
 def test_sessions_that_go_are_told(storage: Storage) -> None:
-    """OUT-10: those whose time is over and those that nobody used, each once, as they were kept."""
+    """OUT-10: expired and unused sessions, each once, as they were stored."""
     add(
         storage,
         users=[a_user()],
@@ -184,7 +184,7 @@ def test_issuances_go_by_a_time_of_their_own_and_other_events_stay(storage: Stor
 
 
 def test_refusals_go_by_a_time_of_their_own_and_other_events_stay(storage: Storage) -> None:
-    """What a person refused is a decision of theirs, and stays too."""
+    """The refusal of a person is a decision, and stays, too."""
     others = [kind for kind in EventType if not kind.is_refusal]
     add(
         storage,

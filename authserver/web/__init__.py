@@ -1,14 +1,14 @@
-"""HTTP: reads requests into values, calls the engine, renders the outcome. No OAuth meaning here."""
+"""HTTP: reads requests into values, calls the engine, and renders the outcome. The rules of OAuth are not here."""
 
 from __future__ import annotations
 
 from pyramid.config import Configurator
 
-# The layers around a view, from the outside in; `docs/concepts.rst` shows how a request ends. There is no
-# tween of Pyramid's for exceptions: `refusals` calls their views, after the transaction, and after what must
-# be kept is written.
+# The layers around a view, from the outside in; `docs/concepts.rst` shows how a request ends. The tween of
+# Pyramid for exceptions is not used: `refusals` calls the exception views, after the transaction has ended and
+# the event of the refusal is written.
 #
-#   last_resort   reads from proxies' headers whose request it is (`forwarding`); answers when anything below fails;
+#   last_resort   finds the client's address in the headers of proxies (`forwarding`); answers when anything below fails;
 #                 repeats the request when the database asks for that
 #     headers     refuses other hosts and plain http; adds the headers of every answer
 #       refusals  records the refusal or failure, then asks the exception view for the answer

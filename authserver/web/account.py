@@ -59,11 +59,12 @@ class TooManyPasswords(TooManyRequests):
 
 
 def for_signed_in(view: View) -> View:
-    """A view for a signed-in person: others sign in first and come back to it (E-18)."""
+    """A view for a signed-in person; others are sent to sign in first, and come back to it (E-18)."""
 
     def signed_in_view(context: Any, request: Request) -> Response:
         if request.method == "POST":
-            # Before anything is answered: a request from another site has no cookie and must not replace it.
+            # The form token is checked before any answer: a request from another site has no cookie, and an answer to it
+            # must not replace the cookie.
             read_own_form(request)
         if request.browser.user is None:
             return see_login(request, page=request.matched_route.name)
@@ -109,14 +110,14 @@ def end_access(request: Request) -> Response:
 
 @view_config(route_name="account_sessions", request_method="GET", decorator=for_signed_in)
 def sessions(request: Request) -> Response:
-    """GET: where this person is signed in."""
+    """GET: the sessions of this person."""
     found = account.own_sessions(request.engine, *_person(request))
     return account_page(request, "account_sessions.jinja2", sessions=list(map(_described_session, found)))
 
 
 @view_config(route_name="account_sessions", request_method="POST", decorator=for_signed_in)
 def end_sessions(request: Request) -> Response:
-    """POST: end one session of this person, or all but this one."""
+    """POST: end one session of this person, or all except this one."""
     form, engine, (user, session_id) = read_own_form(request), request.engine, _person(request)
     handle = form.get("session")
     if handle and account.end_session(engine, user, handle):
@@ -134,7 +135,7 @@ def password(request: Request) -> Response:
 
 @view_config(route_name="account_password", request_method="POST", decorator=for_signed_in)
 def change_password(request: Request) -> Response:
-    """POST: change the password; every other session ends, and this one goes on under another id (I-14).
+    """POST: change the password; every other session ends, and this one continues with another id (I-14).
 
     Raises:
         PasswordRefused: the current password is wrong, or the new one cannot be used; the form is shown again.
@@ -166,7 +167,7 @@ def change_password(request: Request) -> Response:
 
 @exception_view_config(PasswordRefused)
 def refuse_password(refusal: PasswordRefused, request: Request) -> Response:
-    """The form again with what is wrong at its field, as status 400."""
+    """The form again with the problem at its field, as status 400."""
     response = _password_page(request, refusal)
     response.status_int = 400
     return response
@@ -201,7 +202,7 @@ def sign_out_everywhere(request: Request) -> Response:
 
 
 def _person(request: Request) -> tuple[User, str]:
-    """Who is signed in, as `for_signed_in` saw, and the id of the session."""
+    """The person who is signed in, which `for_signed_in` has checked, and the id of the session."""
     browser = request.browser
     assert browser.user is not None
     assert browser.session_id is not None
@@ -209,7 +210,7 @@ def _person(request: Request) -> tuple[User, str]:
 
 
 def _see_again(request: Request, notice: str) -> Response:
-    """The same page by GET, which says what was done; reloading it does nothing again."""
+    """A redirect to the same page, which says what was done; a reload of it does not repeat the act."""
     return see_own(request, request.matched_route.name, notice=notice)
 
 
@@ -247,22 +248,22 @@ def _password_page(
 
 
 class Chains:
-    """Through which applications each access came: grants that were derived from a grant of the user are theirs as well."""
+    """The applications through which each access came: grants derived from a user's grant belong to the user, too."""
 
     def __init__(self, apps: Sequence[ConnectedApp]) -> None:
         self._grants = {grant.grant_id: grant for app in apps for grant in app.grants}
         self._names = {app.client_id: app.client.name if app.client else app.client_id for app in apps}
 
     def through(self, *grants: Grant) -> list[list[str]]:
-        """The names of the other applications that access came through, the first one first; a list for each way, once.
+        """The names of the other applications through which access came, in order; one list for each different way.
 
-        A list is empty if the other one is none that the person has.
+        A list is empty if the other application has no access any more.
         """
         ways = [self._way(grant) for grant in grants if grant.parent_id is not None]
         return [list(way) for way in dict.fromkeys(ways) if way is not None]
 
     def _way(self, grant: Grant) -> tuple[str, ...] | None:
-        """None for what an application derived from its own access alone."""
+        """The names for one grant; None if an application derived it only from its own access."""
         names: list[str] = []
         while grant.parent_id is not None:
             parent = self._grants.get(grant.parent_id)
@@ -296,7 +297,7 @@ def _described_app(request: Request, app: ConnectedApp, index: int, chains: Chai
 
 
 def _described_consent(request: Request, app: ConnectedApp) -> dict[str, Any] | None:
-    """Remembered scopes that no live grant has, and whether the application can get them without asking."""
+    """The remembered scopes that no live grant has, and whether the application can get them without a question."""
     if app.consent is None:
         return None
     client = app.client

@@ -29,7 +29,7 @@ from authserver.web.session import end_session, mark_browser, read_form_from_her
 _ = TranslationStringFactory("authserver")
 
 Read = Callable[..., Parameters]
-# Client metadata in words for the consent page; other members are shown by name.
+# The members of client metadata in words for the consent page; other members are shown by their names.
 CHANGED = {
     "client_name": _("its name"),
     "redirect_uris": _("where access may go"),
@@ -52,7 +52,7 @@ def authorize(request: Request) -> Response:
 
 @view_config(route_name="authorize", request_method="POST")
 def authorize_by_form(request: Request) -> Response:
-    """POST /oauth/authorize. From another site it comes without the session cookie, which the next page has."""
+    """POST /oauth/authorize. A form from another site has no session cookie; the next page gets the cookie."""
     outcome = _begin(request, read_form)
     if isinstance(outcome, AskConsent):
         return see_own(request, "consent", request=outcome.sealed_request)
@@ -69,10 +69,10 @@ def consent(request: Request) -> Response:
 
 @view_config(route_name="consent", request_method="POST")
 def answer_consent(request: Request) -> Response:
-    """POST /oauth/consent: what the person answered, or that another user wants to sign in.
+    """POST /oauth/consent: the answer of the person, or the wish to sign in as another user.
 
     Raises:
-        PageError: the form is of another browser, or its request cannot be answered any more.
+        PageError: the form comes from another browser, or its request cannot be answered any more.
     """
     form = read_form_from_here(request)
     sealed, given = form.get("request") or "", form.get("answer")
@@ -107,7 +107,7 @@ def show(request: Request, outcome: Outcome, *, ticked: Collection[str] | None =
 
 @exception_view_config(FormOutOfDate)
 def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
-    """The consent page again with what is asked now, which has changed since the form was shown."""
+    """The consent page again with the present request, because the client changed after the form was shown."""
     response = _consent_page(request, refusal.asked)
     response.status_int = refusal.status
     return response
@@ -115,7 +115,7 @@ def ask_again(refusal: FormOutOfDate, request: Request) -> Response:
 
 @exception_view_config(RequestExpired)
 def show_expired(refusal: RequestExpired, request: Request) -> Response:
-    """An expired request can be started again, if the browser can send it again."""
+    """A page that says that the request has expired, with a link to start again if the browser can send it again."""
     sent = refusal.parameters
     again = f"{own_url(request, 'authorize')}?{sent.encoded()}" if sent is not None else None
     return _stopped(request, refusal, again=again, client=None)
@@ -123,7 +123,7 @@ def show_expired(refusal: RequestExpired, request: Request) -> Response:
 
 @exception_view_config(RequestAnswered)
 def show_answered(refusal: RequestAnswered, request: Request) -> Response:
-    """A page that says that this request was answered before: a code is issued once."""
+    """A page that says that this request was answered before, because a code is issued only once."""
     return _stopped(request, refusal, again=None, client=describe_client(request, refusal.client))
 
 
@@ -161,7 +161,7 @@ def _stopped(
 
 
 def _readable(read: Read, request: Request) -> Parameters:
-    """An error about an unreadable request is shown here, because it has no redirect URI."""
+    """Read the request. An error is shown on a page, because an unreadable request has no redirect URI."""
     try:
         # The length of the whole request is limited elsewhere.
         parse = partial(Parameters.parse_readable, maximum=MAXIMUM_BODY)
@@ -213,7 +213,7 @@ def named_resources(request: Request, resources: Iterable[str]) -> list[tuple[st
 
 
 def describe_client(request: Request, client: Client) -> dict[str, Any]:
-    """What a page may show of a client; links only if they are acceptable."""
+    """The facts about a client that a page may show; links only if they are acceptable."""
     links = {
         name: client.details.get(name) if not uris.link_problem(client.details.get(name, "")) else None
         for name in ("client_uri", "policy_uri", "tos_uri")

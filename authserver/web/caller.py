@@ -1,4 +1,4 @@
-"""Makes the `Caller` of a request: all that a rule gets of HTTP."""
+"""Makes the `Caller` of a request, which has everything that rules get from HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def includeme(config: Configurator) -> None:
 
 @lru_cache(maxsize=256)
 def _header_name(variable: str) -> str:
-    """What a header is called that WSGI has as this variable."""
+    """The name of the header that WSGI has as this variable."""
     return variable[5:].replace("_", "-").lower()
 
 

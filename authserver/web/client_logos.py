@@ -11,7 +11,7 @@ from authserver.web.forms import read_page_query
 from authserver.web.pages import own_url
 from authserver.web.request import Request
 
-# Another logo has another address.
+# Browsers may keep a logo for long, because another logo has another address.
 MAXIMUM_AGE = 31_536_000
 
 
@@ -31,7 +31,7 @@ def client_logo(request: Request) -> Response:
         raise HTTPNotFound()
     response = Response(body=logo.body, content_type=logo.media_type)
     response.headers["Cache-Control"] = f"public, max-age={MAXIMUM_AGE}, immutable"
-    # If a browser opens the file itself, it runs no script and loads nothing; only its own style applies.
+    # If a browser opens the file itself, the file runs no script and loads nothing; only its own style applies.
     request.content_security_policy = {
         "sandbox": [],
         "style-src": ["'unsafe-inline'"],

@@ -1,4 +1,4 @@
-"""Which programs in browsers may call from other origins (CORS): what they may send, and read of answers."""
+"""CORS: which headers programs of other origins may send, and whether they may read answers."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def includeme(config: Configurator) -> None:
 def add_cross_origin_headers(
     config: Configurator, *, sent: Iterable[str] = (), read: Iterable[str] = ()
 ) -> None:
-    """Directive for features: headers that programs of other origins may send, and may read of answers."""
+    """Directive for features: add request headers that programs of other origins may send, and response headers to read."""
     config.registry.cross_origin.sent.update(sent)
     config.registry.cross_origin.read.update(read)
 
 
 def or_preflight(otherwise: Callable[[Request], Response], request: Request) -> Response:
-    """Answer a CORS preflight; `cross_origin_headers` are the headers that say what this origin may do.
+    """Answer a CORS preflight; `cross_origin_headers` adds the headers that say what this origin may do.
 
     Args:
-        otherwise: answers a request that is none.
+        otherwise: answers all other requests.
     """
     return Response(status=204) if request.method == "OPTIONS" else otherwise(request)
 
 
 def cross_origin_headers(request: Request, route: Route, response: Response) -> Mapping[str, str]:
-    """CORS (Q-01 to Q-04, T085): never with credentials, the same for errors and successes.
+    """The CORS headers (Q-01 to Q-04, T085): never with credentials, the same for errors and successes.
 
-    What every origin may read says so in every answer, since a cache may keep the answer to a request without origin; and
-    what depends on the origin says that it does, in `Vary` of the response.
+    If every origin may read the answers, each answer says so, because a cache may keep the answer to a request without
+    `Origin`. If it depends on the origin, `Vary` of the response says so.
     """
     if route.origins is Origins.NONE:
         return NOTHING
@@ -70,6 +70,6 @@ def _may_read(request: Request, origin: str) -> bool:
         with request.application.begin(caller=request.caller) as engine:
             return may_read(engine, origin, request.registry.cross_origin.known)
     except Exception as problem:
-        # The answer was made, and its transaction committed.
+        # The answer exists already, and its transaction is committed, so a failure here only withholds the answer.
         log.warning("whether %r may read the answer could not be decided: %s", origin, problem)
         return False

@@ -1,7 +1,7 @@
-"""Exception views: each refusal in the medium of its endpoint, with no more than the client may learn.
+"""Exception views: they render each refusal in the medium of its endpoint, with no more than the client may learn.
 
-`web.refusals` calls them when the event of the refusal is written. They render what the refusal holds: the request is
-not parsed again.
+`web.refusals` calls them after the event of the refusal is written. They use only the refusal: the request is not parsed
+again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ START_AGAIN = _(
     "Go back to the application and start again. If this happens again, tell the people who run it, and give them the "
     "details below."
 )
-# Programs register themselves and keep their client id, which may have been deleted here.
+# Programs register themselves and keep their client id, but the client may have been deleted here.
 NO_SUCH_CLIENT = ("client-unknown", "client-disabled")
 CONNECT_AGAIN = _(
     "If it worked before: remove the connection to this server in the application, and add it again. If this happens "
@@ -60,20 +60,20 @@ ALLOW_COOKIES = _(
     "Go back to the application and start again. If you see this page again, allow cookies for this site, or use another "
     "browser."
 )
-# As above, where the page itself has said to go back and reload.
+# The same for pages that say already to go back and reload.
 ALLOW_COOKIES_HERE = _("If you see this page again, allow cookies for this site, or use another browser.")
-# What Pyramid refuses by itself, in words for the person who came to the page.
+# The refusals of Pyramid itself, in words for the person who came to the page.
 HTTP_ERRORS = {
     405: _("This page is not meant to be opened in this way. Go back and try again."),
     413: _("More was sent than this page accepts. Shorten it and try again."),
 }
 
 
-# The same, in words for the developer of a program.
+# The refusals of Pyramid itself, in words for the developer of a program.
 HTTP_PROBLEMS = {
     404: "There is nothing at this address.",
-    405: "This address does not take this method; the header Allow names those that it takes.",
-    413: "The body is longer than any that is read here.",
+    405: "This address does not accept this method; the header Allow names the accepted ones.",
+    413: "The body is longer than this server accepts.",
     415: "Send the body without compressing it.",
 }
 
@@ -134,7 +134,7 @@ def page_error(error: PageError, request: Request) -> Response:
 
 
 def _about_cookies(error: PageError) -> str | None:
-    """What to do where a browser that keeps no cookies always ends."""
+    """Advice about cookies for errors that a browser without cookies always gets; None for other errors."""
     advice: str | None = None
     if isinstance(error, ForeignRequest):
         advice = ALLOW_COOKIES
@@ -224,7 +224,7 @@ def undecodable(error: URLDecodeError, request: Request) -> Response:
 
 
 def _nothing_here(request: Request) -> Response:
-    """Nothing was decided, and strangers ask for many such pages: no event is written, so there is no id to show."""
+    """The page for 404. It has no id, because no event is written: nothing was decided, and strangers cause very many."""
     return _page(
         request,
         404,
@@ -235,7 +235,7 @@ def _nothing_here(request: Request) -> Response:
 
 
 def _failed(request: Request, error: OAuthError) -> Response:
-    """An error that is not the client's: JSON, a redirect once one is possible, else a page."""
+    """An error that is not the fault of the client: as JSON, as a redirect if that is possible already, or as a page."""
     if medium_of(request).is_json:
         return oauth_error(error, request)
     target = request.journal.target
@@ -273,7 +273,7 @@ def _failed(request: Request, error: OAuthError) -> Response:
 
 
 def _with_hints(request: Request, response: Response, error: OAuthError) -> Response:
-    """Add what the client may do about it (RFC 9110, 10.2.3 and 11.6.1)."""
+    """Add the headers that say what the client may do (RFC 9110, 10.2.3 and 11.6.1)."""
     match error:
         case InvalidClient(scheme=scheme):
             response.headers["WWW-Authenticate"] = f'{_known(request, scheme)} realm="{_realm(request)}"'
@@ -319,7 +319,7 @@ def _page(
 
 
 def _known(request: Request, used: str) -> str:
-    """The scheme that the client used, if this server has it; else Basic."""
+    """The scheme that the client used, if this server has it; otherwise Basic."""
     token_types = request.registry.application.parts.token_types.values()
     return next((name for name in ("Bearer", *token_types) if name.lower() == used.lower()), "Basic")
 

@@ -1,4 +1,4 @@
-"""Reading requests strictly: a GET from its query alone, a POST from its form body alone (T014)."""
+"""Reads requests strictly: a GET only from its query, and a POST only from its body (T014)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_form(request: Request, *, parse: Parse = Parameters.parse) -> Parameter
     """The parameters of a form body.
 
     Raises:
-        InvalidRequest: another media type (F-02, T083), or a body that is not a form.
+        InvalidRequest: it has another media type (F-02, T083), or is not a form.
     """
     if not _FORM.fullmatch(request.environ.get("CONTENT_TYPE", "")):
         raise InvalidRequest("Send application/x-www-form-urlencoded.", reason="content-type")
@@ -61,7 +61,7 @@ def read_page_query(request: Request) -> Parameters:
 
 
 def read_page_form(request: Request) -> Parameters:
-    """The parameters of one of our own pages' forms. Raises PageError."""
+    """The parameters of a form on one of our own pages. Raises PageError."""
     try:
         return read_form(request, parse=_parse_own(request))
     except InvalidRequest as error:
@@ -69,7 +69,7 @@ def read_page_form(request: Request) -> Parameters:
 
 
 def read_page_upload(request: Request) -> Parameters:
-    """As `read_page_form`, for a form that may carry files (RFC 7578): their content is a value in base64.
+    """Like `read_page_form`, for a form that may have files (RFC 7578); the value of a file is its content in base64.
 
     Raises PageError.
     """
@@ -83,11 +83,11 @@ def read_page_upload(request: Request) -> Parameters:
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, str]]:
-    """Names and values of a multipart body; what has a file name is a file.
+    """Names and values of a multipart body; a part with a file name is a file.
 
     Raises:
-        HTTPUnsupportedMediaType: it is not what a browser sends.
-        InvalidRequest: as `Parameters.parse` does.
+        HTTPUnsupportedMediaType: the body does not have the form in which browsers send it.
+        InvalidRequest: as `Parameters.parse` raises it.
     """
     preamble, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary)
     if preamble or not parts or parts[-1].rstrip(b"\r\n") != b"--":
@@ -107,7 +107,7 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _parse_own(request: Request) -> Parse:
-    """Read what our own pages send: a sealed request, and on the consent page a box for each scope."""
+    """The parser for our own pages, with room for a sealed request and, on the consent page, a box for each scope."""
     parts = request.application.parts
     return partial(
         Parameters.parse,
@@ -117,16 +117,16 @@ def _parse_own(request: Request) -> Parse:
 
 
 def read_body(request: Request) -> bytes:
-    """The body, if it is not too large or compressed; a server in front may not have looked (T136, T137)."""
+    """The body, if it is not too large and not compressed; the WSGI server may not have checked that (T136, T137)."""
     if is_too_large(request):
         raise HTTPRequestEntityTooLarge()
     if request.environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() not in ("", "identity"):
-        # It could become much longer (RFC 9110, 15.5.16).
+        # Decompressed, it could be much longer (RFC 9110, 15.5.16).
         raise HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
     body: bytes = request.body
     return body
 
 
 def is_too_large(request: Request) -> bool:
-    """Whether the body is longer than any that we read."""
+    """Whether the body is longer than the longest that is read."""
     return (request.content_length or 0) > MAXIMUM_BODY

@@ -1,7 +1,7 @@
-"""The client's address and scheme, as the proxies in front of this server report them.
+"""Finds the client's address and scheme in the headers of the proxies in front of this server.
 
-It is worked out once, before anything else looks at the request, and written where WSGI has it. After that no header
-about forwarding is left: nothing else reads one, and none of them can change a host.
+This happens once, before anything else reads the request, and the result is put into the environ of WSGI. Then all headers
+about forwarding are removed, so that nothing else reads one, and none of them can change a host.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pyramid.config import Configurator
 from authserver.settings import UNIX_PEER, ForwardingHeader, Settings
 
 Address = IPv4Address | IPv6Address
-# Where `web.headers` finds the name of a header that a trusted proxy sent and that cannot be read.
+# The key in the environ with the name of a header of a trusted proxy that cannot be read, for `web.headers`.
 UNREADABLE = "authserver.unreadable_header"
 # All headers that say where a request came from; the application sees none of them.
 _HEADERS = ("FOR", "PROTO", "HOST", "PORT", "BY")
 _SENT = ("FORWARDED", *(f"X_FORWARDED_{name}" for name in _HEADERS))
 _NAMES = tuple(f"HTTP_{name}" for name in _SENT)
-# An address with or without port; one of IPv6 is in brackets when it has a port. A zone says on which link of the
-# machine that wrote it, so it means nothing here.
+# An address with or without port; an IPv6 address with a port is in brackets. A zone names a network link of the machine
+# that wrote it, so it is ignored here.
 _NODE = re.compile(
     r"(?:\[([0-9A-Fa-f:.]{2,45})(?:%[0-9A-Za-z._~-]{1,32})?\]|([0-9.]{7,15}))(?::[0-9]{1,5})?"
     r"|([0-9A-Fa-f:.]{2,45})(?:%[0-9A-Za-z._~-]{1,32})?"
 )
-# A pair of the header Forwarded and what ends it (RFC 7239, 4); an address with a colon is taken without quotes, too.
+# A pair of the header Forwarded and its end (RFC 7239, 4); an address with a colon is accepted without quotes, too.
 _PAIR = re.compile(
     r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\",;]+))[ \t]*([;,]|$)"
 )
@@ -43,15 +43,15 @@ class Unreadable(ValueError):
 
 
 def includeme(config: Configurator) -> None:
-    """Read from the settings which proxies are trusted."""
+    """Add the `Forwarding` of the settings to the registry."""
     config.registry.forwarding = Forwarding.of(config.registry.application.parts.settings)
 
 
 @lru_cache(maxsize=1024)
 def address_of(text: str) -> Address | None:
-    """The address that a text of a proxy or of the WSGI server names; None if it names none.
+    """The address in a text of a proxy or of the WSGI server; None if it is not an address.
 
-    One of IPv4 that is embedded in IPv6 is that of IPv4, as sockets for both kinds report it.
+    An IPv4 address that is embedded in IPv6, as sockets for both report it, is returned as IPv4.
     """
     match = _NODE.fullmatch(text)
     if match is None:
@@ -68,10 +68,10 @@ class Forwarding:
     """Which proxies are trusted, and for how many hops.
 
     Attributes:
-        networks: where trusted proxies are.
-        unix: whether one is behind every connection through a Unix socket.
-        hops: how many proxies there are at most one behind another.
-        header: where they write addresses and schemes.
+        networks: the networks of trusted proxies.
+        unix: whether every connection through a Unix socket comes from a trusted proxy.
+        hops: how many proxies a request passes at most.
+        header: the headers in which they write addresses and schemes.
     """
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -82,7 +82,7 @@ class Forwarding:
 
     @classmethod
     def of(cls, settings: Settings) -> Forwarding:
-        """What the settings say."""
+        """Make it from the settings."""
         return cls(
             networks=tuple(ip_network(text) for text in settings.trusted_proxies if text != UNIX_PEER),
             unix=UNIX_PEER in settings.trusted_proxies,
@@ -91,17 +91,17 @@ class Forwarding:
         )
 
     def trusts(self, peer: str) -> bool:
-        """Whether a trusted proxy has this address, of which WSGI servers have none for a Unix socket."""
+        """Whether this is the address of a trusted proxy; for a Unix socket WSGI servers give no address."""
         address = address_of(peer)
         return self.unix if address is None else self._has(address)
 
     def resolve(self, environ: MutableMapping[str, Any]) -> bool:
-        """Put the client's address and scheme into the environ, and take out every header about forwarding.
+        """Put the client's address and scheme into the environ, and remove every header about forwarding.
 
-        `UNREADABLE` is set if a trusted proxy sent what cannot be read: then neither is known.
+        `UNREADABLE` is set if a header of a trusted proxy cannot be read: then address and scheme are not known.
 
         Returns:
-            whether a trusted proxy sent the request.
+            Whether a trusted proxy sent the request.
         """
         peer = environ.get("REMOTE_ADDR") or ""
         sent = {name: environ.pop(name) for name in _NAMES if name in environ}
@@ -122,10 +122,10 @@ class Forwarding:
         return is_trusted
 
     def client_of(self, peer: str, headers: Mapping[str, str]) -> str:
-        """The client's address as `resolve` finds it; the peer's where it finds none.
+        """The client's address as `resolve` finds it; the address of the peer if it finds none.
 
         Args:
-            headers: without `HTTP_`, otherwise as WSGI names them.
+            headers: the headers by their names in WSGI, but without `HTTP_`.
         """
         environ = {f"HTTP_{name}": headers[name] for name in _SENT if name in headers}
         environ["REMOTE_ADDR"] = peer
@@ -133,7 +133,7 @@ class Forwarding:
         return environ["REMOTE_ADDR"]
 
     def _believed(self, environ: MutableMapping[str, Any], sent: dict[str, str], peer: str) -> Address | None:
-        """The client's address by what the trusted proxy sent; None if it does not say, or if it cannot be read."""
+        """The client's address from the headers of the trusted proxy; None if they do not have it, or cannot be read."""
         try:
             client, scheme = self._reported(sent)
         except Unreadable as error:
@@ -146,15 +146,15 @@ class Forwarding:
         elif "/health/" not in environ.get("PATH_INFO", ""):
             self._tell_once(
                 "silent",
-                "the trusted proxy %s does not say in %s whose request it passes on, so everybody has its address: let "
-                "it send that header (docs/deploying.rst)",
+                "the trusted proxy %s does not send the address of the client in %s, so everybody has the proxy's address: "
+                "let it send that header (docs/deploying.rst)",
                 peer or UNIX_PEER,
                 self.header.name_of_address,
             )
         return client
 
     def _reported(self, sent: dict[str, str]) -> tuple[Address | None, str]:
-        """The client's address and scheme, None and "" if the proxy does not say. Raises Unreadable."""
+        """The client's address and scheme; None and "" if the proxy does not send them. Raises Unreadable."""
         if self.header is ForwardingHeader.FORWARDED:
             return self._reported_by_standard(sent.get("HTTP_FORWARDED"))
         client = None
@@ -165,7 +165,7 @@ class Forwarding:
         return client, _scheme(sent.get("HTTP_X_FORWARDED_PROTO"), "X-Forwarded-Proto")
 
     def _reported_by_standard(self, value: str | None) -> tuple[Address | None, str]:
-        """The same from the header of RFC 7239. The scheme is what that proxy says to which the client connected."""
+        """The same from the header of RFC 7239. The scheme comes from the proxy to which the client connected."""
         if value is None:
             return None, ""
         elements = list(_elements(value))
@@ -173,11 +173,11 @@ class Forwarding:
         return client, _scheme(elements[position].get("proto"), "Forwarded")
 
     def _client(self, entries: list[str], name: str) -> tuple[Address, int]:
-        """The address of the client, and which entry has it, counted from the last, which is -1.
+        """The address of the client, and the position of its entry, counted from the last, which is -1.
 
-        The last entry is the word of the proxy that is connected to us. If it names another trusted proxy, the one
-        before is that proxy's word, and so on, for as many proxies as there are. What comes before is the client's own
-        word. Raises Unreadable.
+        The proxy that is connected to us wrote the last entry. If that entry names another trusted proxy, that proxy wrote
+        the entry before, and so on for as many hops as there are. Earlier entries may come from the client itself, and are
+        not trusted. Raises Unreadable.
         """
         believed = entries[-self.hops :]
         for number, entry in enumerate(reversed(believed), start=1):
@@ -192,7 +192,7 @@ class Forwarding:
         return any(address in network for network in self.networks)
 
     def _tell_once(self, what: str, message: str, *values: object) -> None:
-        """Log it once in a process, because strangers can cause it."""
+        """Log a message only once in a process, because strangers can cause it."""
         if what not in self._told:
             self._told.add(what)
             log.warning(message, *values)
@@ -208,7 +208,11 @@ def _scheme(value: str | None, name: str) -> str:
 
 
 def _elements(value: str) -> Iterator[dict[str, str]]:
-    """The elements of the header Forwarded (RFC 7239, 4). Raises Unreadable: a client's quote may hide a proxy's word."""
+    """The elements of the header Forwarded (RFC 7239, 4).
+
+    Raises:
+        Unreadable: the header is malformed. A quotation mark from the client could hide the entry of a proxy.
+    """
     element: dict[str, str] = {}
     position = 0
     while match := _PAIR.match(value, position):

@@ -1,7 +1,7 @@
-"""gunicorn, for those who operate it already: `use = egg:authserver#gunicorn` in a server section.
+"""Runs this server with gunicorn: `use = egg:authserver#gunicorn` in a server section.
 
-gunicorn's own arbiter starts and replaces the processes. Each makes the application for itself, because threads and
-connections to the database do not survive a fork; `egg:gunicorn` would make it once, before that.
+The arbiter of gunicorn starts and replaces the processes. Each process makes the application for itself, because threads
+and connections to the database do not survive a fork; `egg:gunicorn` would make it only once, before the fork.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from authserver.web.serving import (
     whole_number,
 )
 
-# Those that differ from gunicorn's, also where the INI file does not name them.
+# The defaults that differ from those of gunicorn.
 _DEFAULTS: Mapping[str, str] = {
     "bind": "127.0.0.1:6543",
     "control_socket_disable": "true",
@@ -42,9 +42,9 @@ _DEFAULTS: Mapping[str, str] = {
     "worker_class": "gthread",
     "workers": "2",
 }
-# What `web.forwarding` does, with settings of the application: gunicorn takes no proxy's word.
+# gunicorn must trust no proxy: `web.forwarding` does that, with settings of the application.
 _FIXED: Mapping[str, str] = {"forwarded_allow_ips": "", "forwarder_headers": "", "header_map": "drop"}
-# Settings that would let processes share what they must not, or read requests in more ways than one.
+# Settings that are refused: processes would share what they must not share, or requests could be read in several ways.
 _REFUSED = (
     *_FIXED,
     "casefold_http_method",
@@ -56,7 +56,7 @@ _REFUSED = (
     "secure_scheme_headers",
     "strip_header_spaces",
 )
-# Seconds between two attempts to find an address for operators that no other process has.
+# Seconds between two attempts to find a management address that no other process uses.
 _PAUSE = 0.5
 
 
@@ -121,13 +121,13 @@ def _run(global_config: Mapping[str, str], settings: Mapping[str, str], groups: 
             ).start()
             return router
 
-    # A process holds a lock on one byte of it for each address that it answers at; it goes with the process.
+    # A process holds a lock on one byte of this file for the address at which it answers; the lock ends with the process.
     with tempfile.TemporaryFile() as places:
         Server().run()
 
 
 def _answer_operators(router: Router, groups: list[list[Any]], places: int) -> None:
-    """Answer at one of the addresses for operators, as soon as another process leaves one free."""
+    """Answer at one of the management addresses, as soon as one is not used by another process."""
     while any(groups):
         for number, sockets in enumerate(groups):
             try:

@@ -31,7 +31,7 @@ PAGE_POLICY: Mapping[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "base-uri": ["'none'"],
 }
-# In the environ of requests that came to the listener for operators (`web.management`).
+# The key in the environ of requests that came to the management listener (`web.management`).
 FOR_OPERATORS = "authserver.for_operators"
 Handler = Callable[[Request], Response]
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def includeme(config: Configurator) -> None:
 
 
 def refusal_of(settings: Settings) -> Callable[[Mapping[str, Any]], str]:
-    """A function that says why a request, given as its environ, is not for this server (T138); "" if it is.
+    """A function that says why a request with this environ is not for this server (T138); "" if it is.
 
     Health endpoints are answered under any host, because probes reach them by address.
     """
@@ -83,10 +83,10 @@ def tween_factory(handler: Handler, registry: Registry) -> Handler:
 
 
 def add_headers(request: Request, response: Response) -> Response:
-    """The same answer with the headers that every one has, and those of pages and of cross-origin calls."""
+    """Add the headers of every answer to this one, and those of pages and of cross-origin calls."""
     note_answer(request, response)
     headers = {"X-Content-Type-Options": "nosniff", REQUEST_ID_HEADER: request_id()}
-    # Over plain http the header has no place (RFC 6797, 7.2), and an issuer on plain http would never be reached again.
+    # The header must not be sent over plain http (RFC 6797, 7.2), where browsers could never reach the issuer again.
     if request.environ["wsgi.url_scheme"] == "https" and _is_https(request):
         headers["Strict-Transport-Security"] = "max-age=31536000"
     if response.content_type == "text/html" or medium_of(request) is Medium.PAGE:

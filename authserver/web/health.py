@@ -23,7 +23,7 @@ def live(request: Request) -> Response:
 
 @view_config(route_name="ready", request_method="GET")
 def ready(request: Request) -> Response:
-    """The database answers, in time, and has the tables of this version; and this process is not about to end (R-18)."""
+    """Readiness: 200 if the database answers in time and has the tables of this version, unless the process ends (R-18)."""
     if request.application.ending.has_begun:
         return json_response({"status": "ending"}, status=503, Retry_After="5")
     try:

@@ -1,4 +1,4 @@
-"""POST /oauth/introspect"""
+"""POST /oauth/introspect: token introspection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def introspect_token(request: Request) -> Response:
     """POST /oauth/introspect (RFC 7662, 2), as JSON or as a signed JWT (RFC 9701, 5), whichever the caller prefers.
 
     Raises:
-        Refusal: as `engine.introspect.introspect`.
+        Refusal: as `engine.introspect.introspect` raises it.
     """
     answer = introspect(request.engine, read_form(request))
     if not _prefers_signed(request):
@@ -31,7 +31,7 @@ def introspect_token(request: Request) -> Response:
 def _prefers_signed(request: Request) -> bool:
     """Whether the caller accepts a JWT rather than JSON (RFC 9701, 4; RFC 9110, 12.5.1).
 
-    JSON is for all others, also for those who accept neither: it is what RFC 7662 lets every caller expect.
+    All others get JSON, also those that accept neither, because RFC 7662 promises JSON to every caller.
     """
     offers = request.accept.acceptable_offers([_JSON, _JWT])
     return bool(offers) and offers[0][0] == _JWT

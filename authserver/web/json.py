@@ -12,7 +12,7 @@ from pyramid.response import Response
 def json_response(
     value: Mapping[str, Any] | bytes, *, status: int = 200, cache_control: str = "no-store", **headers: str
 ) -> Response:
-    """A JSON answer; not cached unless it says otherwise. Header names are given with underscores."""
+    """A JSON answer; not cached unless `cache_control` says otherwise. Header names are given with underscores."""
     body = value if isinstance(value, bytes) else msgspec.json.encode(value)
     named = [(name.replace("_", "-"), text) for name, text in headers.items()]
     return Response(
@@ -23,7 +23,7 @@ def json_response(
 
 
 def put_headers(response: Response, headers: Mapping[str, str]) -> None:
-    """Set these headers, in place of those of the same names; WebOb would look at all of them for each."""
+    """Set these headers, and replace those of the same names. WebOb would search all headers for each one."""
     names = {name.lower() for name in headers}
     kept = [pair for pair in response.headerlist if pair[0].lower() not in names]
     response.headerlist = [*kept, *headers.items()]

@@ -1,7 +1,7 @@
-"""Where requests with a password wait for their turn without holding a thread.
+"""A queue in which requests with a password wait for their turn without holding a thread.
 
-To check one takes a processor for long by design. So few are checked at once, and those of a burst come one after the
-other, within the same seconds as every other request that waits.
+To check a password takes a processor for a long time, by design. Therefore only a few are checked at once, and the others
+wait, for as many seconds as every other request may wait.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ Item = TypeVar("Item")
 
 
 class Lane(Generic[Item]):
-    """Lets few have their turn at once; of the others each source has one in turn. Not safe between threads.
+    """Gives turns to a limited number of items at once; the sources of the waiting items take turns. Not thread-safe.
 
     Args:
-        at_once: how many have their turn at once.
-        longest: how many wait at most; half as many of one source.
+        at_once: how many items have their turn at once.
+        longest: how many items wait at most; half as many from one source.
     """
 
     def __init__(self, at_once: int, longest: int) -> None:
         self._at_once, self._longest = at_once, longest
         self._running = self._waiting = 0
-        # In the order in which sources have their turn. With each item, when its request arrived.
+        # The sources in the order of their turns, each with its waiting items and the times when their requests arrived.
         self._of_source: dict[str, deque[tuple[float, Item]]] = {}
 
     def enter(self, item: Item, source: str, arrived: float) -> bool:
-        """Whether it has its turn at once; otherwise `leave` returns it one day."""
+        """Whether the item has its turn at once; otherwise it waits, and `leave` returns it later."""
         if self._running < self._at_once:
             self._running += 1
             return True
@@ -36,12 +36,12 @@ class Lane(Generic[Item]):
         return False
 
     def leave(self) -> Item | None:
-        """One that had its turn has ended. Returns the one that has its turn now."""
+        """End the turn of an item. Returns the item that has its turn now, or None."""
         for source, items in self._of_source.items():
             _, item = items.popleft()
             del self._of_source[source]
             if items:
-                # Behind all others.
+                # The source goes behind all others.
                 self._of_source[source] = items
             self._waiting -= 1
             return item
@@ -49,7 +49,7 @@ class Lane(Generic[Item]):
         return None
 
     def is_full(self, source: str, since: float) -> bool:
-        """Whether no more of a source may wait: too many do, or one whose request arrived before that moment."""
+        """Whether no more items of this source may wait: too many wait, or one waits that arrived before this moment."""
         if self._waiting >= self._longest:
             return True
         items = self._of_source.get(source)

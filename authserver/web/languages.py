@@ -1,7 +1,7 @@
 """The languages of pages: which are offered, how one is chosen, and how it writes dates.
 
-The sentences of a language are in `authserver/locale/LANGUAGE.po`, and in a folder of the deployer's own
-(`authserver.translations`), whose sentences count before. These files are read as they are; no other form of them is kept.
+The sentences of a language are in `authserver/locale/LANGUAGE.po`, and in a folder of the deployer
+(`authserver.translations`), whose sentences take precedence. The PO files are read directly; no compiled files are kept.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SOURCE = "en"
 _SHIPPED = Path(__file__).parents[1] / "locale"
 _ = TranslationStringFactory(DOMAIN)
 _RANGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
-# A line of a PO file. Babel itself takes what it cannot read for something else.
+# A line of a PO file. Babel does not report all lines that it cannot read.
 _LINE = re.compile(r'\s*(#.*|((msgid|msgid_plural|msgctxt|msgstr(\[\d\])?)\s*)?"([^"\\]|\\.)*"\s*)?')
-# What a template puts a value into; sentences without it may have percent signs.
+# A slot into which a template puts a value; sentences without a slot may have percent signs.
 _SLOT = re.compile(r"%\((\w+)\)s")
 # Descriptions that the engine makes around the name of a parameter.
 _WITH_NAME = (
@@ -47,15 +47,15 @@ class PageLanguage:
     """The language that a page is in.
 
     Attributes:
-        tag: one of `authserver.languages`; the sentences are in it.
-        direction: in which it is written, `ltr` or `rtl`.
+        tag: the language of the sentences, one of `authserver.languages`.
+        direction: the direction of its writing, `ltr` or `rtl`.
     """
 
     def __init__(self, tag: str, asked: str = "") -> None:
-        """`asked` is what the person asked for; where it names a region too, dates are written as there."""
+        """`asked` is the wish of the person; if it names a region, dates are written as in that region."""
         self.tag = tag
         own = _locale(tag) or Locale(SOURCE)
-        # That of the sentences: who asks for `pa-Arab` gets those of `pa`, in another script.
+        # The direction of the sentences: a person who asks for `pa-Arab` gets those of `pa`, in another script.
         self.direction: str = own.text_direction
         self._locale = _locale(asked or tag) or own
 
@@ -64,7 +64,7 @@ class PageLanguage:
         return format_date(time.astimezone(UTC), "long", locale=self._locale)
 
     def minute(self, time: datetime) -> str:
-        """A time to the minute, in UTC and saying so: `29.11.2026, 14:03 UTC`."""
+        """A time to the minute in UTC, such as `29.11.2026, 14:03 UTC`."""
         time = time.astimezone(UTC)
         joined = str(get_datetime_format("medium", locale=self._locale)).replace("'", "")
         clock = format_time(time, "short", tzinfo=UTC, locale=self._locale)
@@ -87,8 +87,8 @@ class Languages:
         """The first wanted language that is offered (RFC 4647, 3.4).
 
         Args:
-            ui_locales: of the authorization request (OIDC Core, 3.1.2.1); it counts first.
-            accept_language: the header (RFC 9110, 12.5.4).
+            ui_locales: the parameter of the authorization request (OIDC Core, 3.1.2.1), which counts first.
+            accept_language: the header of the browser (RFC 9110, 12.5.4).
         """
         ui_locales, accept_language = (
             text if len(text) <= MAXIMUM_LANGUAGES else "" for text in (ui_locales, accept_language)
@@ -96,7 +96,7 @@ class Languages:
         return _chosen(self.offered, ui_locales, accept_language)
 
     def localizer(self, tag: str, folders: Iterable[str]) -> Localizer:
-        """Translates into this language: our sentences, and those that plugins have in these folders."""
+        """The localizer for this language, with our sentences and those of plugins in these folders."""
         if tag not in self._localizers:
             localizer = make_localizer(underscored(tag), folders)
             for path in _files(tag, self._folder):
@@ -109,7 +109,7 @@ class Languages:
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError: a language that does not exist, or a file of translations that cannot be used."""
+    """Raise SettingsError for a language that does not exist, and for a file of translations that cannot be used."""
     problems = []
     own: set[str] = set()
     if settings.translations and not Path(settings.translations).is_dir():
@@ -141,10 +141,10 @@ def shipped() -> tuple[str, ...]:
 
 
 def lookup(wanted: Iterable[str], offered: Iterable[str]) -> tuple[str, str] | None:
-    """The first wanted language range that one of the offered languages is for (RFC 4647, 3.4).
+    """The first wanted language range for which a language is offered (RFC 4647, 3.4).
 
     Returns:
-        The offered tag and the wanted range, in whose form dates are written: of `de-AT`, `de` and `de-AT`.
+        The offered tag and the wanted range, which is for dates: for example `de` and `de-AT` for the wish `de-AT`.
     """
     tags = {tag.lower(): tag for tag in offered}
     for asked in wanted:
@@ -166,7 +166,7 @@ def in_words(description: str) -> TranslationString:
 
 @lru_cache(maxsize=256)
 def _chosen(offered: tuple[str, ...], ui_locales: str, accept_language: str) -> PageLanguage:
-    """As `choose`, cached: browsers send few different headers."""
+    """Like `choose`, but cached, because browsers send few different headers."""
     for wanted in (ui_locales.split(), _by_quality(accept_language)):
         if found := lookup(wanted, offered):
             return PageLanguage(*found)
@@ -174,7 +174,7 @@ def _chosen(offered: tuple[str, ...], ui_locales: str, accept_language: str) -> 
 
 
 def _by_quality(header: str) -> list[str]:
-    """The language ranges of the header, the most wanted first, without what is not wanted; none of a malformed one."""
+    """The language ranges of the header, the most wanted first, without unwanted ones; empty for a malformed header."""
     try:
         ranges = AcceptLanguageValidHeader(header).parsed
     except ValueError:
@@ -185,7 +185,7 @@ def _by_quality(header: str) -> list[str]:
 
 
 def _shorter(tag: str) -> Iterator[str]:
-    """The tag, and what is left when subtags are taken from its end; no single letter stays last."""
+    """The tag, and then the tag without its last subtags, one after the other; no result ends with a single letter."""
     subtags = tag.split("-")
     while subtags:
         yield "-".join(subtags)
@@ -208,7 +208,7 @@ def _locale(tag: str) -> Locale | None:
 def _file_problem(path: Path) -> str | None:
     """Why this file of a deployer's own translations cannot be used."""
     if _locale(path.stem) is None or not _RANGE.fullmatch(path.stem):
-        return "its name is no language, such as it.po or pt-BR.po"
+        return "its name must be that of a language, such as it.po or pt-BR.po"
     try:
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if not _LINE.fullmatch(line):
@@ -240,7 +240,7 @@ def _texts(text: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def _files(tag: str, folder: str) -> list[Path]:
-    """Where the sentences of this language are: first those that come with the server, then the deployer's own."""
+    """The files with the sentences of this language: first that of the server, then that of the deployer."""
     folders = [_SHIPPED, *([Path(folder)] if folder else [])]
     return [path for path in (each / f"{tag}.po" for each in folders) if path.is_file()]
 

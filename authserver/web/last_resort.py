@@ -30,7 +30,7 @@ from authserver.web.routes import medium_of, needs_transaction
 from authserver.web.shared_answers import Answer, SharedAnswers
 
 MAXIMUM_ATTEMPTS = 3
-# Nothing here needs a template, a language, the database or the request's own state: any of them may have failed.
+# This page needs no template, no language, no database and no state of the request, because any of them may have failed.
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -54,12 +54,12 @@ def includeme(config: Configurator) -> None:
 
 
 def contained_view(view: Callable[..., Response], info: object) -> Callable[..., Response]:
-    """A view that is called through `contained`, because the transaction around it handles only exceptions."""
+    """A view that is called through `contained`, because the transaction around it handles only `Exception`."""
     return lambda context, request: contained(view, context, request)
 
 
 def retry_attempts(request: Request) -> int | None:
-    """Hook of pyramid_retry: one attempt for a request without transaction, else the configured number.
+    """Hook of pyramid_retry: one attempt for a request without transaction, otherwise the configured number.
 
     For more than one attempt pyramid_retry copies the body, so a request whose body is too large gets one attempt.
     """
@@ -96,7 +96,7 @@ def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Answe
 def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> Answer:
     answer: Answer
     try:
-        # Before anything is done with the request, and once for all its attempts.
+        # This comes before everything else, and only once for all attempts of the request.
         if router.registry.forwarding.resolve(environ):
             router.registry.request_ids.take_over(environ, timeline)
         shared: SharedAnswers = router.registry.shared_answers

@@ -32,7 +32,7 @@ TELL = _("And tell the people who run ${product}.")
 
 
 def mail_of(letter: Letter, settings: Settings, languages: Languages, *, ask_at: str) -> Mail:
-    """The mail that says what a letter does.
+    """The mail with the text of a letter.
 
     Args:
         ask_at: the address of the page where people ask for a link.

@@ -1,7 +1,7 @@
-"""The endpoint for `authserver limits` at the listener for operators: each process has its counts in memory.
+"""The endpoint for `authserver limits` at the management listener, because each process has its counts in memory.
 
 Question and answer are sealed with the key ring. So only a program with the secrets of this server can ask, and only
-this server can answer: no other user of the machine, no page in a browser on it, no service that fetches URLs for others.
+this server can answer. Other users of the machine, pages in a browser on it and services that fetch URLs cannot.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from authserver.engine.rates import lift_of, limiters, usage_of
 from authserver.web.json import json_response
 
 PATH = "/limits"
-# A question holds at most the id of a client.
+# The most bytes of a question; the longest part is the id of a client.
 MAXIMUM_QUESTION = 16_384
 # Strangers can cause any number of counts, so only the fullest are sent.
 MAXIMUM_SHOWN = 1_000
 MAXIMUM_ANSWER = 16_000_000
 _PURPOSE = "authserver limits"
-# How far the clocks of two machines may differ; a recorded question is refused after that.
+# How many seconds the clocks of two machines may differ; an older question is refused, because it may be a recorded one.
 _SECONDS = 60
 log = logging.getLogger(__name__)
 
 
 class _Seen:
-    """The questions that changed something in this process, so that a recorded one is not carried out again."""
+    """The recent questions that changed something in this process, so that a recorded question has no effect."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked_at: dict[str, int] = {}
 
     def is_first(self, number: str, at: int) -> bool:
-        """Whether this question of this time is new. Older ones are refused before."""
+        """Whether this question is new. Questions with an older time were refused before."""
         with self._lock:
             now = time.time()
             self._asked_at = {
@@ -65,7 +65,7 @@ def ask(ring: KeyRing, send: Callable[[bytes], bytes], **question: Any) -> Mappi
 
     Args:
         send: sends the question, and returns the answer.
-        question: `limit` and `who` to lift, else what is used is shown: with `all`, also by less than half.
+        question: `limit` and `who` to lift a limit; otherwise the counts are asked for, with `all` also those below half.
 
     Raises:
         NotAnswered: something else answers, or a server with other secret keys.
@@ -108,7 +108,7 @@ def answer(application: Any, environ: Mapping[str, Any]) -> Response:
 
 
 def _told(policies: Any, question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Raises ValueError."""
+    """Carry out the question. Raises ValueError."""
     found = limiters(map(policies.plugin, policies.names))
     if limit := question.get("limit"):
         lifted = lift_of(found, limit, question["who"])
@@ -123,7 +123,7 @@ def _sealed(ring: KeyRing, value: Mapping[str, Any], context: str) -> bytes:
 
 
 def _opened(ring: KeyRing, sealed: bytes, context: str) -> Mapping[str, Any]:
-    """Raises NotAnswered."""
+    """The content of a sealed question or answer. Raises NotAnswered."""
     try:
         text = ring.open(sealed, purpose=_PURPOSE, context=context)
     except Unsealable:

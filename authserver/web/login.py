@@ -48,11 +48,11 @@ NOTICES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInPage:
-    """What the sign-in page shows: for which request or page somebody signs in, and what was typed before.
+    """The values of the sign-in page: for which request or page somebody signs in, and what was typed before.
 
     Attributes:
-        return_page: as `_personal_page` gives it.
-        again: whether that page needs a more recent sign-in than the one that there is.
+        return_page: the page that asked for the sign-in, in the form of `_personal_page`.
+        again: whether that page needs a more recent sign-in than the present one.
     """
 
     csrf_token: str
@@ -66,13 +66,13 @@ class SignInPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purpose:
-    """What somebody signs in for.
+    """The request or page for which somebody signs in.
 
     Attributes:
         sealed_request: a pending authorization request; "" for none.
-            return_page: the page that asked for it, as `_personal_page` gives it; "" for none.
-        again: whether that page needs a more recent sign-in than the one that there is.
-        must_sign_in: whether a session that there is does not suffice.
+        return_page: the page that asked for the sign-in, in the form of `_personal_page`; "" for none.
+        again: whether that page needs a more recent sign-in than the present one.
+        must_sign_in: whether an existing session is not enough.
     """
 
     sealed_request: str = ""
@@ -82,7 +82,7 @@ class Purpose:
 
     @property
     def query(self) -> dict[str, str]:
-        """The same as the query of a page for signing in."""
+        """The purpose as the query of a page for signing in."""
         found = {
             "request": self.sealed_request,
             "page": self.return_page,
@@ -92,7 +92,7 @@ class Purpose:
 
 
 class NotSignedIn(SignInRefused):
-    """A refused sign-in, with the page to try again on."""
+    """A refused sign-in, with the page on which to try again."""
 
     def __init__(self, refused: SignInRefused, page: SignInPage) -> None:
         super().__init__(refused.description, reason=refused.reason)
@@ -100,7 +100,7 @@ class NotSignedIn(SignInRefused):
 
 
 class TooManySignIns(TooManyRequests):
-    """Too many attempts to sign in, with the page to try again on later."""
+    """Too many attempts to sign in, with the page on which to try again later."""
 
     def __init__(self, refused: TooManyRequests, page: SignInPage) -> None:
         super().__init__(
@@ -114,17 +114,17 @@ class TooManySignIns(TooManyRequests):
 
 @view_config(route_name="login", request_method="GET")
 def login(request: Request) -> Response:
-    """GET /login: the form; or straight on, if a session or a policy knows who it is.
+    """GET /login: the form; or a redirect to the purpose, if a session or a policy identifies the person.
 
     Raises:
-        PageError: the pending request has expired, or is of another browser.
+        PageError: the pending request has expired, or belongs to another browser.
     """
     query = read_page_query(request)
     purpose = read_purpose(request, query)
-    # A person must sign in again by themselves: neither a session nor a policy replaces that.
+    # If a new sign-in is required, neither a session nor a policy replaces it.
     if not purpose.must_sign_in:
         if request.browser.user is not None and purpose.query:
-            # Signed in meanwhile, perhaps in another tab, or the person went back.
+            # The person has signed in already, perhaps in another tab, or went back to this page.
             return go_on(request, purpose)
         recognised = sign_in_unasked(request.engine, previous_session_id=request.browser.session_id)
         if recognised:
@@ -142,7 +142,7 @@ def login(request: Request) -> Response:
 
 
 def read_purpose(request: Request, query: Parameters) -> Purpose:
-    """What somebody signs in for, as the query of a page for signing in says it (E-18)."""
+    """The purpose of a sign-in, from the query of a page for signing in (E-18)."""
     sealed, return_page = query.get("request") or "", _personal_page(request, query.get("page") or "")
     again = bool(return_page) and bool(query.get("again"))
     return Purpose(
@@ -155,10 +155,10 @@ def read_purpose(request: Request, query: Parameters) -> Purpose:
 
 
 def requester_of(request: Request, purpose: Purpose) -> Requester | None:
-    """Who asks in the pending request that somebody signs in for; None without one.
+    """The application behind the pending request for which somebody signs in; None if there is no request.
 
     Raises:
-        PageError: it cannot go on.
+        PageError: the request cannot continue.
     """
     if not purpose.sealed_request:
         return None
@@ -167,10 +167,10 @@ def requester_of(request: Request, purpose: Purpose) -> Requester | None:
 
 @view_config(route_name="login", request_method="POST")
 def check_login(request: Request) -> Response:
-    """POST /login: check the password, begin a session, and go on with the pending request or page.
+    """POST /login: check the password, begin a session, and continue with the pending request or page.
 
     Raises:
-        ForgedForm: the form is of another browser (T098).
+        ForgedForm: the form comes from another browser (T098).
         NotSignedIn: the name or password is wrong; one answer for both.
         TooManySignIns: there were too many attempts.
     """
@@ -225,7 +225,7 @@ def hold_login(refusal: TooManySignIns, request: Request) -> Response:
 
 @view_config(route_name="logout", request_method="GET")
 def logout(request: Request) -> Response:
-    """GET /logout: ask whether to end this session; a link of another site ends nothing."""
+    """GET /logout: ask whether to end this session, so that a link on another site ends nothing."""
     if request.browser.user is None:
         return _signed_out(request)
     page = {"action": own_url(request, "logout"), "csrf_token": session_token(request, "logout")}
@@ -254,7 +254,7 @@ def _signed_out(request: Request) -> Response:
 
 
 def _once(form: Parameters, name: str) -> str | None:
-    """The value of a field, "" when it was left empty; None when it was sent twice."""
+    """The value of a field, "" if it was left empty; None if it was sent twice."""
     try:
         return form.get(name) or ""
     except InvalidRequest:
@@ -262,14 +262,14 @@ def _once(form: Parameters, name: str) -> str | None:
 
 
 def begin_and_go_on(request: Request, signed_in: SignedIn, purpose: Purpose) -> Response:
-    """Give the browser the new session, and go on."""
+    """Give the browser the new session, and redirect to the purpose of the sign-in."""
     begin_session(request, signed_in.session_id)
     remember_device(request, signed_in.user)
     return go_on(request, purpose)
 
 
 def go_on(request: Request, purpose: Purpose) -> Response:
-    """To the pending request or the page that somebody signs in for, if any."""
+    """A redirect to the pending request or the page for which somebody signs in; to the front page without one."""
     if purpose.sealed_request:
         return see_own(request, "consent", request=purpose.sealed_request)
     name, _, query = purpose.return_page.partition("?")
@@ -277,9 +277,9 @@ def go_on(request: Request, purpose: Purpose) -> Response:
 
 
 def _personal_page(request: Request, text: str) -> str:
-    """The name of a page that asked for a sign-in, with its query; "" for anything else (E-18, T025).
+    """The name of a page that asked for a sign-in, with its query; "" for every other text (E-18, T025).
 
-    A form leads nowhere else: the address is made from the route table, and its query is encoded again.
+    So a form can lead only to such pages: the address is made from the route table, and its query is encoded again.
     """
     name, _, query = text.partition("?")
     route = request.registry.routes.get(name)
@@ -320,7 +320,7 @@ def _login_page(
         "again": again,
         "why": requester.why if again and requester else "",
         "ways": (ways := _ways(request, shown)),
-        # Where nobody checks passwords, other ways are the only ones.
+        # If no plugin checks passwords, only the other ways are shown.
         "takes_passwords": not ways or request.application.parts.policies.serves("login_decision"),
         "failed": failed,
         "wait_minutes": minutes(wait_seconds),
@@ -329,7 +329,7 @@ def _login_page(
     }
     if requester:
         let_forms_lead_on(request)
-    # The one script of these pages: a file of ours, named with its path, so that nothing else may run.
+    # The only script of these pages is a file of this server. The policy names its path, so that nothing else may run.
     request.content_security_policy = {
         **request.content_security_policy,
         "script-src": [own_url(request, "show_password")],
@@ -338,11 +338,11 @@ def _login_page(
 
 
 def _ways(request: Request, shown: SignInPage) -> list[dict[str, str]]:
-    """The other ways to sign in, each with the address that leads on to what somebody signs in for."""
+    """The other ways to sign in, each with an address that has the purpose of the sign-in in its query."""
     asked = shown.requester.parameters if shown.requester else Parameters.parse("")
     purpose = Purpose(sealed_request=shown.sealed_request, return_page=shown.return_page, again=shown.again)
     ways = [way for found in request.registry.sign_in_ways for way in found(asked)]
-    # Those that are expected come first, and otherwise as they were added.
+    # The expected ways come first; otherwise they are in the order in which they were added.
     ways.sort(key=lambda way: not way.is_expected)
     origin = request.application.parts.settings.issuer_origin
     return [

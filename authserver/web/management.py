@@ -1,4 +1,4 @@
-"""The listener for operators: liveness, readiness, figures and limits, with its own threads.
+"""The management listener: liveness, readiness, figures and limits, with threads of its own.
 
 It answers during a flood at the public listener, because they share neither threads nor connections.
 """
@@ -40,9 +40,9 @@ def start(router: Router, sockets: Sequence[socket.socket]) -> None:
 
 
 def for_operators(router: Router) -> Callable[..., Iterable[bytes]]:
-    """The application without all endpoints but those for operators, by any host name and without TLS.
+    """The application with only the endpoints for operators, under any host name and without TLS.
 
-    The path of the issuer may be left out. The endpoint of `web.limits` is here only.
+    The path of the issuer may be left out. The endpoint of `web.limits` exists only here.
     """
     own = router.registry.application
     issuer_path: str = own.parts.settings.issuer_path

@@ -1,4 +1,4 @@
-"""GET /.well-known/… and the JWKS: the same bytes for each request."""
+"""GET /.well-known/… and the JWKS, whose answers are the same bytes for each request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def includeme(config: Configurator) -> None:
 
 
 def publish(config: Configurator) -> None:
-    """Make the document, once every endpoint is there. Raises MetadataCollision."""
+    """Make the document, after all endpoints were added. Raises MetadataCollision."""
     parts = config.registry.application.parts
     described = server_metadata(parts, endpoints(config.registry, parts.settings.issuer_origin))
     config.registry.metadata = described
@@ -41,7 +41,7 @@ def metadata(request: Request) -> Response:
     """GET: the server metadata (RFC 8414, 3.2), with the scopes of the store."""
     registry = request.registry
     parts = request.application.parts
-    # Others may be in the store (`authserver apply`); nothing else of it changes while the server runs.
+    # The database may have more scopes (`authserver apply`). Nothing else in the document changes while the server runs.
     scopes = parts.offered.scopes()
     stored = [name for name in scopes_supported(parts, scopes) if name not in parts.offered.listed_scopes]
     body = registry.metadata_body
@@ -55,7 +55,7 @@ def metadata(request: Request) -> Response:
 
 @view_config(route_name="jwks", request_method="GET")
 def jwks(request: Request) -> Response:
-    """GET /oauth/jwks: the public keys (RFC 7517, 5); others may keep them for `jwks_maximum_age` seconds."""
+    """GET /oauth/jwks: the public keys (RFC 7517, 5); APIs may cache them for `jwks_maximum_age` seconds."""
     registry, parts = request.registry, request.application.parts
     keys = parts.signer.jwks()
     body = msgspec.json.encode(keys)

@@ -1,12 +1,12 @@
-"""How the answer to one of our forms leads on to the client.
+"""Leads the browser from one of our forms to the client.
 
-Chromium checks every redirect after a form against the `form-action` of its page: the one to the client, and all
-that the client makes afterwards, perhaps to a private-use scheme of an app. No list could contain all of them. So a
-browser gets a page that redirects by itself, which ends the chain of redirects after the form, and `form-action`
-stays narrow: a form that an attacker injects into a page cannot send anything elsewhere.
+Chromium checks every redirect after a form against the `form-action` of its page: the redirect to the client, and all
+redirects that the client makes afterwards, perhaps to a private-use scheme of an app. No list could contain all of them.
+So a browser gets a page that redirects by itself, which ends the chain of redirects after the form. Then `form-action`
+can stay narrow: a form that an attacker injects into a page cannot send anything to another site.
 
-A program, or a browser too old to send `Sec-Fetch-Dest`, gets the plain redirect, and pages without `form-action`,
-which would block it. The same header decides both, so that page and response always fit.
+A program, or a browser too old to send `Sec-Fetch-Dest`, gets a plain redirect, and pages without `form-action`, which
+would block the redirect. The same header decides about both, so that page and response always fit.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def needs_a_page(request: Request) -> bool:
 
 
 def let_forms_lead_on(request: Request) -> None:
-    """Let the forms of this page, sent to us, end at the client."""
+    """Let the forms of this page, which are sent to us, lead to the client."""
     if not needs_a_page(request):
         request.content_security_policy = {"form-action": None}
 
 
 def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
-    """The way on to the client, at an address that has been accepted, in this response mode."""
+    """The answer that leads to the client, at an accepted address, in this response mode."""
     if mode != QUERY:
         response: Response = request.application.parts.response_modes[mode](
             request, *uris.without_response(location)
@@ -44,7 +44,7 @@ def see_client(request: Request, location: str, mode: str = QUERY) -> Response:
 
 
 def lead_on(request: Request, location: str) -> Response:
-    """The way on from a form of ours to an application, at an address that has been accepted."""
+    """The answer that leads from a form of ours to an application, at an accepted address."""
     if not needs_a_page(request):
         return see_other(location)
     redirect_uri = location.partition("?")[0]

@@ -1,4 +1,4 @@
-"""The OpenAPI document (OpenAPI 3.1) of the endpoints that answer JSON: made of the route table and of what plugins add."""
+"""Makes the OpenAPI document (OpenAPI 3.1) of the endpoints that answer JSON, from the route table and from plugins."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ from authserver.web.request import Registry
 from authserver.web.route import Medium, Route
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
-# Of every answer that is refused for a while.
+# The header of every refusal that is temporary.
 _RETRY_AFTER = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
 }
-_CHALLENGE = {"WWW-Authenticate": {"description": "RFC 9110, 11.6.1.", "schema": dict(TEXT)}}
+_CHALLENGE = {
+    "WWW-Authenticate": {"description": "How to authenticate (RFC 9110, 11.6.1).", "schema": dict(TEXT)}
+}
 _STATUSES: Mapping[int, str] = {
     400: "The request cannot be answered.",
-    401: "Who asks is not known.",
-    403: "Whoever asks may not do this.",
+    401: "The caller is not authenticated.",
+    403: "The caller may not do this.",
     413: "The body is too large.",
     415: "The body is compressed.",
-    429: "Too often.",
+    429: "There were too many requests.",
     500: "The server failed.",
     503: "The server cannot answer now.",
 }
@@ -46,50 +48,55 @@ _ERROR: Schema = {
     "type": "object",
     "properties": {
         "error": {"type": "string", "description": "The code (OAuth 2.1, 3.2.4)."},
-        "error_description": {"type": "string", "description": "Fixed text for developers."},
-        "error_id": {"type": "string", "description": "Leads the operator to what happened."},
+        "error_description": {"type": "string", "description": "A fixed text for developers."},
+        "error_id": {"type": "string", "description": "The id of the event, for the operator."},
     },
     "required": ["error", "error_description", "error_id"],
 }
 _PROBLEM: Schema = {
     "type": "object",
     "properties": {
-        "type": {"type": "string", "description": "What it is; stable (RFC 9457, 3.1.1)."},
-        "title": {"type": "string", "description": "The same in words."},
+        "type": {
+            "type": "string",
+            "description": "The kind of problem, which never changes (RFC 9457, 3.1.1).",
+        },
+        "title": {"type": "string", "description": "The kind of problem in words."},
         "status": {"type": "integer", "description": "The status of the response."},
-        "detail": {"type": "string", "description": "What is wrong this time, and what to do."},
+        "detail": {"type": "string", "description": "The problem of this request, and what to do."},
         "errors": {
             "type": "array",
             "description": "The members of the body that cannot be used.",
             "items": {
                 "type": "object",
                 "properties": {
-                    "pointer": {"type": "string", "description": "RFC 6901, as a fragment."},
-                    "detail": {"type": "string", "description": "What it must be."},
+                    "pointer": {"type": "string", "description": "The member (RFC 6901, as a fragment)."},
+                    "detail": {"type": "string", "description": "What the member must be."},
                 },
                 "required": ["pointer", "detail"],
             },
         },
-        "error_id": {"type": "string", "description": "Leads the operator to what happened."},
+        "error_id": {"type": "string", "description": "The id of the event, for the operator."},
     },
     "required": ["type", "title", "status", "detail"],
 }
-# The problems of a body that is not read, by their status.
+# The problems of a body that the server does not read, by their status.
 _UNREAD = {413: "request-entity-too-large", 415: "unsupported-media-type"}
-# A segment of an address that names something.
+# A placeholder in the path of a route.
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _ID = Parameter(
-    description="The id; one with other characters than letters, digits, `-`, `.` and `_` is `~` and its base64url.",
+    description=(
+        "The id; an id with other characters than letters, digits, `-`, `.` and `_` is written as `~` and its base64url."
+    ),
     schema=dict(TEXT),
     required=True,
 )
 
 
 def document(registry: Registry) -> dict[str, Any]:
-    """The document of this server, with what is switched on in it.
+    """The document of this server, with the features that are switched on.
 
     Args:
-        registry: of its application, with the endpoints of its plugins.
+        registry: the registry of its application, with the endpoints of its plugins.
     """
     return _Document(registry).made()
 
@@ -179,14 +186,16 @@ class _Document:
             yield grant_type, described[0].members if described else GRANT_FORMS.get(grant_type, {})
 
     def _credentials(self) -> Members:
-        """What authenticates a client in the form, by the methods that are offered."""
+        """The parameters of the form that authenticate a client, for the offered methods."""
         methods = self._parts.auth_methods
-        named = Parameter(description="Of clients that do not authenticate in the header.")
+        named = Parameter(description="The client, if it does not authenticate in the header.")
         members = {"client_id": named}
         for described in self._described.get("client_proofs", ()):
             members |= described.members
         if "client_secret_post" in methods:
-            members["client_secret"] = Parameter(description="With the method `client_secret_post`.")
+            members["client_secret"] = Parameter(
+                description="The secret, with the method `client_secret_post`."
+            )
         return members
 
     # ---- responses --------------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ class _Document:
         responses: dict[str, Any] = {
             str(operation.status): {"description": "It is done."}
             if operation.status == HTTPStatus.NO_CONTENT
-            else {"description": "What was asked for.", "content": success}
+            else {"description": "The answer.", "content": success}
         }
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
@@ -253,7 +262,7 @@ class _Document:
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         if operation.bearer:
-            # Of a scheme that is not OAuth's, these are roles (OpenAPI 3.1, Security Requirement Object).
+            # For a security scheme other than `oauth2`, these are roles (OpenAPI 3.1, Security Requirement Object).
             scopes = [operation.scope] if operation.scope else []
             needed: list[dict[str, list[str]]] = [{operation.bearer.name: scopes}]
             return needed if operation.bearer.required else [*needed, {}]
@@ -263,7 +272,7 @@ class _Document:
 
 
 def _by_status(route: Route, operation: Operation, errors: Iterable[type[OAuthError]]) -> dict[int, set[str]]:
-    """The codes that there are for each status."""
+    """The possible error codes for each status."""
     kinds: list[type[OAuthError]] = [*errors, InvalidRequest, ServerError]
     if route.stored:
         kinds.append(TemporarilyUnavailable)
@@ -299,7 +308,7 @@ def _problems(
     """The answers with problem details, by their status."""
     slugs: dict[int, set[str]] = {}
     for status, codes in _by_status(route, operation, errors).items():
-        # Of a body that is not read, HTTP says what is wrong; of any other request that cannot be read, the endpoint does.
+        # A body that is not read is a problem of HTTP. All other requests that cannot be read are problems of the endpoint.
         of_http = {_UNREAD[status]} if status in _UNREAD else set()
         of_errors = {kind_of(code, status).slug for code in codes - {InvalidRequest.code}}
         if of_http or of_errors:
@@ -323,11 +332,11 @@ def _problems(
 
 
 def _constant(text: str) -> Parameter:
-    return Parameter(description="OAuth 2.1, 3.2.2.", schema={"const": text}, required=True)
+    return Parameter(description="The grant type (OAuth 2.1, 3.2.2).", schema={"const": text}, required=True)
 
 
 def _schema_of(value: object) -> Schema:
-    """The schema of a value that is always there, and always of this kind."""
+    """The schema of a value that is always present, and always of this type."""
     match value:
         case dict():
             return {

@@ -1,4 +1,4 @@
-"""What an endpoint that clients call takes and answers, in the terms of the OpenAPI document (OpenAPI 3.1)."""
+"""Describes the requests and answers of an endpoint for clients, in the terms of OpenAPI 3.1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Schema = Mapping[str, Any]
 STRING: Schema = {"type": "string"}
 # An empty parameter counts as not sent.
 TEXT: Schema = {"type": "string", "minLength": 1}
-# Of client metadata, where what is empty or null counts as not sent.
+# A flag in client metadata, where an empty value or null counts as not sent.
 FLAG: Schema = {"enum": [True, False, None, "", []]}
 TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
 
@@ -27,7 +27,7 @@ class Parameter:
 
     Attributes:
         description: what it is, with its source.
-        schema: what its value must be; of a form parameter that may repeat, an array.
+        schema: the schema of its value; an array for a form parameter that may be repeated.
     """
 
     description: str
@@ -43,7 +43,7 @@ class Bearer:
     """A bearer token in the Authorization header of a request (RFC 6750, 2.1).
 
     Attributes:
-        name: of this kind of token, in the document.
+        name: the name of this kind of token in the document.
         description: what it is, with its source.
         required: whether every request needs one.
     """
@@ -58,24 +58,24 @@ class Operation:
     """One method of an endpoint.
 
     Attributes:
-        summary: what it does, with its source; the first sentence stands alone.
+        summary: what it does, with its source; the first sentence can stand alone.
         query: the parameters of its address.
-        form: the parameters of its form body, beside those that authenticate the client.
-        headers: of the request, beside those that its other attributes say.
+        form: the parameters of its form body, without those that authenticate the client.
+        headers: the headers of the request, without those that follow from the other attributes.
         json: the members of its JSON body.
-        consumes: the media type of that.
-        status: of its success; 204 has no body.
-        answer: the members of its success.
-        media_type: of a success that is no JSON, which the client may ask for; "" for none.
-        authenticates: whether its clients prove who they are, as at the token endpoint.
+        consumes: the media type of the JSON body.
+        status: the status of a successful answer; 204 has no body.
+        answer: the members of a successful answer.
+        media_type: the media type of another successful answer than JSON, which the client may ask for; "" for none.
+        authenticates: whether its clients authenticate, as at the token endpoint.
         bearer: the bearer token that it reads; None if it reads none.
-        scope: that the token needs; "" for none.
-        errors: what it refuses with, beside what every endpoint does.
-        problems: the same as kinds of problem details, of endpoints that answer so.
-        limited: whether it can be asked too often.
+        scope: the scope that the token needs; "" for none.
+        errors: the errors that it may answer, beside those of every endpoint.
+        problems: the same as kinds of problem details, for an endpoint with `Medium.PROBLEM`.
+        limited: whether there is a limit on its requests.
         open_to: the hooks by which plugins add to it (`Described`).
         cached: whether it answers `If-None-Match` with 304.
-        failure: the members of its 503, if that is no error of OAuth.
+        failure: the members of its answer 503, if that is not an OAuth error.
     """
 
     summary: str
@@ -100,18 +100,18 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What a plugin adds to operations of others, for the OpenAPI document.
+    """The additions of a plugin to operations of others, for the OpenAPI document.
 
-    A plugin has them in its class variable `described`, a mapping: by the name of a grant type, what a token request of it
-    takes; by the name of a hook (`token_binding`, `assertion_profiles`, `code_details`, `client_metadata`,
-    `registration_response`), what it adds to each operation that calls this hook; by that of `client_proofs`, what clients
-    may authenticate with in a form.
+    A plugin has them in its class variable `described`, a mapping. Its keys are: the name of a grant type, for the
+    parameters of its token request; the name of a hook (`token_binding`, `assertion_profiles`, `code_details`,
+    `client_metadata`, `registration_response`), for additions to each operation that calls this hook; and
+    `client_proofs`, for the parameters of a form with which clients authenticate.
 
     Attributes:
         members: parameters of the form, or members of the JSON object.
-        answer: members of the success.
+        answer: members of a successful answer.
         headers: headers of the request.
-        errors: what it refuses with.
+        errors: the errors that it may answer.
     """
 
     members: Members = field(default_factory=lambda: NOTHING)

@@ -1,4 +1,4 @@
-"""What all pages share: the product's name and colours, their paths, and redirects."""
+"""The parts that all pages share: name and colours of the product, addresses, and redirects."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Paths:
 
 
 def includeme(config: Configurator) -> None:
-    """Prepare everything that is the same for all requests."""
+    """Set up templates, languages, static files and the directives for pages."""
     application: Served = config.registry.application
     config.add_settings(
         {
@@ -79,9 +79,9 @@ def includeme(config: Configurator) -> None:
 
 
 def visible(value: object, maximum: int = 200) -> str:
-    """Filter for templates: a value that others wrote, in one line: cut, and with escapes for what is hidden in it.
+    """Filter for templates: a value that others wrote, in one line. It is cut, and invisible characters are escaped.
 
-    Templates escape what is markup. A list has commas between its values, and nothing is a dash.
+    Templates escape markup themselves. A list has commas between its values, and an empty value becomes a dash.
     """
     match value:
         case None | "" | () | []:
@@ -96,35 +96,35 @@ def visible(value: object, maximum: int = 200) -> str:
 
 
 def add_home_link(config: Configurator, label: str, url: str) -> None:
-    """Directive for features: a link on the front page."""
+    """Directive for features: add a link to the front page."""
     config.registry.home_links.append((label, url))
 
 
 def render_page(request: Request, template: str, values: Mapping[str, Any]) -> Response:
-    """The page that a template makes of these values, and of those that all pages have.
+    """The page that a template makes from these values, and from those that all pages have.
 
     Args:
-        template: the name of one of `web/templates`, or `package:path` of one of a feature.
+        template: the name of a template in `web/templates`, or `package:path` for a template of a feature.
     """
-    # By its whole name: by a shorter one it is looked for in another folder first, for each page.
+    # With the whole name, because a shorter one would be searched for in another folder first, for each page.
     whole = template if ":" in template else f"authserver.web:templates/{template}"
     response: Response = render_to_response(whole, values, request)
     return response
 
 
 def add_account_tab(config: Configurator, route_name: str, label: str) -> None:
-    """Directive for features: a page of people's accounts, behind those of the core; its route is `personal`."""
+    """Directive for features: add a page to people's accounts, after those of the core; its route must be `personal`."""
     config.registry.account_tabs.append((route_name, label))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInWay:
-    """Another way to sign in than by a password here, as the sign-in page shows it.
+    """A way to sign in other than a password here, for the sign-in page.
 
     Attributes:
-        label: whose it is, such as the name of a company.
-        path: of a page below the issuer; what somebody signs in for is added as its query, which `sign_in_purpose` reads.
-        is_expected: whether what is known of the person speaks for it, so that it comes first.
+        label: the name on its button, such as the name of a company.
+        path: the path of a page on this server; the purpose of the sign-in is added as its query, for `read_purpose`.
+        is_expected: whether the person will probably use it, so that it comes first.
     """
 
     label: str
@@ -133,7 +133,10 @@ class SignInWay:
 
 
 def add_sign_in_way(config: Configurator, ways: Callable[[Parameters], Sequence[SignInWay]]) -> None:
-    """Directive for features: ways to sign in, for these parameters of an authorization request; there may be none."""
+    """Directive for features: add a function that returns ways to sign in, for the parameters of an authorization request.
+
+    Without a request it gets empty parameters.
+    """
     config.registry.sign_in_ways.append(ways)
 
 
@@ -148,7 +151,7 @@ def _url(registry: Registry, name: str, /, **query: str) -> str:
 
 
 def see_other(location: str) -> Response:
-    """A redirect to an address that has been accepted; always 303 (B-18)."""
+    """A redirect to an accepted address; always 303 (B-18)."""
     response = Response(status=303)
     response.location = location
     return response
@@ -160,27 +163,27 @@ def see_own(request: Request, route_name: str, /, **query: str) -> Response:
 
 
 def page_language(request: Request) -> PageLanguage:
-    """What the authorization request asks for, once it was read, or else the browser."""
+    """The language for which the authorization request asks, once it was read; otherwise that of the browser."""
     header = request.environ.get("HTTP_ACCEPT_LANGUAGE", "")
     return request.registry.languages.choose(request.journal.ui_locales, header)
 
 
 def localizer(request: Request) -> Localizer:
-    """In place of Pyramid's, which finds compiled files alone; plugins may have those."""
+    """The localizer of this request. That of Pyramid reads only compiled files, which plugins may have."""
     registry: Any = request.registry
     folders = registry.queryUtility(ITranslationDirectories, default=())
     return request.registry.languages.localizer(request.language.tag, folders)
 
 
 def add_page_values(event: BeforeRender) -> None:
-    """Every template gets these."""
+    """Add the values that every template gets."""
     request = event["request"]
     if request is None:
         return
     settings = request.application.parts.settings
     event.setdefault("product_name", settings.product_name)
     event.setdefault("logo", own_url(request, "logo") if settings.logo else None)
-    # A view that says so itself must not depend on the database: error pages do (the event holds no view's values).
+    # Error pages set `signed_in` themselves, because they must not depend on the database.
     if "signed_in" not in (event.rendering_val or ()):
         event["signed_in"] = request.browser.user
     event.setdefault("language", request.language)
@@ -204,7 +207,7 @@ def add_page_values(event: BeforeRender) -> None:
 
 
 def support_link(settings: Settings, error_id: str) -> str:
-    """Where to ask for help with an error: it carries the reference, and nothing else of the request. "" for nowhere."""
+    """The address for help with an error, with the reference and nothing else of the request; "" if there is none."""
     url = settings.support_url
     if url.startswith("mailto:"):
         return f"{url}?subject={quote(f'{settings.product_name}: {error_id}', safe='')}"

@@ -1,7 +1,7 @@
 """GET|POST /set-password and /forgot-password: sets a password with a link, and sends such a link.
 
-The page is the same for every link, because the secret is in the fragment of the address. A form sends it: a script at
-once, or a person who pastes it. That form shows whose password will be set; the second one sets it.
+The page is the same for every link, because the secret is in the fragment of the address. A form sends the link: a script
+does so at once, or the person pastes the link. The next page shows whose password will be set; its form sets it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from authserver.web.session import ForgedForm, read_form_from_here, stranger_tok
 
 
 class NewPasswordRefused(PasswordRefused):
-    """The new password cannot be used; with the link, the person and the form to try again on."""
+    """The new password cannot be used. It has the link, the person and the token of the form, to try again."""
 
     def __init__(self, refused: PasswordRefused, link: str, user: User, csrf_token: str) -> None:
         super().__init__(refused.description, reason=refused.reason, field=refused.field)
@@ -49,7 +49,7 @@ def set_password(request: Request) -> Response:
     """POST: show the form for the user of a link, or set the password that was typed, which uses the link up.
 
     Raises:
-        PasswordLinkRefused: the link is unknown, used, expired or overtaken.
+        PasswordLinkRefused: the link is unknown, used or expired, or a later change made it invalid.
         NewPasswordRefused: the password cannot be used; the form is shown again.
     """
     engine, (form, token, handle) = request.engine, _read_form(request)
@@ -67,7 +67,7 @@ def set_password(request: Request) -> Response:
 
 @exception_view_config(NewPasswordRefused)
 def refuse_password(refusal: NewPasswordRefused, request: Request) -> Response:
-    """The form again with what is wrong, as status 400."""
+    """The form again with the problem, as status 400."""
     response = _choose(request, refusal.link, refusal.user, refusal.csrf_token, refusal)
     response.status_int = 400
     return response
@@ -83,7 +83,7 @@ def refuse_link(refusal: PasswordLinkRefused, request: Request) -> Response:
 
 @view_config(route_name="forgotten_password", request_method="GET")
 def ask_username(request: Request) -> Response:
-    """GET: the form for those who forgot their password."""
+    """GET: the form for people who forgot their password."""
     settings = request.application.parts.settings
     page = {
         "action": own_url(request, "forgotten_password"),
@@ -97,7 +97,7 @@ def ask_username(request: Request) -> Response:
 
 @view_config(route_name="forgotten_password", request_method="POST")
 def send_link(request: Request) -> Response:
-    """The same answer for every name; what is sent is sent later, so it takes as long, too (T100)."""
+    """POST: the same answer for every name. A mail is sent later, so that the answer always takes the same time (T100)."""
     form, _token, _handle = _read_form(request)
     if username := ask_for_link(request.engine, form.get("username") or ""):
         request.application.answer_forgotten(username, request.caller)
@@ -105,7 +105,7 @@ def send_link(request: Request) -> Response:
 
 
 def _read_form(request: Request) -> tuple[Parameters, str, str]:
-    """A form of these pages, its token, and the handle for which that was made. Raises ForgedForm, PageError."""
+    """A form of these pages, its token, and the handle for which the token was made. Raises ForgedForm, PageError."""
     form = read_form_from_here(request)
     token = token_of(form)
     handle = form_handle(request.engine, request.browser, token)

@@ -15,7 +15,7 @@ from authserver.engine.records import NOTHING
 from authserver.web.json import json_response
 
 MEDIA_TYPE = "application/problem+json"
-# What the `type` of each problem begins with; a stable slug comes behind it.
+# The beginning of the `type` of each problem, before its slug, which never changes.
 TYPE = "urn:authserver:problem:"
 
 
@@ -24,9 +24,9 @@ class Kind:
     """A kind of problem: the same `type`, `status` and `title` whenever it occurs (RFC 9457, 3.1).
 
     Attributes:
-        slug: what tells it from others; the end of its `type`.
-        status: of HTTP.
-        title: for people.
+        slug: the end of its `type`, which is different for each kind.
+        status: the HTTP status.
+        title: the kind in words for people.
     """
 
     slug: str
@@ -35,18 +35,18 @@ class Kind:
 
 
 class NothingThere(HTTPNotFound):
-    """What is asked for is not there; nothing was decided, so no event is written. Its text may be shown."""
+    """The requested object does not exist. Nothing was decided, so no event is written. Its text may be shown."""
 
 
 class Problem(Refusal):
     """A refusal with problem details of its own.
 
     Args:
-        kind: what it is.
-        detail: what is wrong this time, and what to do.
-        reason: for operators; the slug unless given.
-        headers: of the response.
-        members: of the body, beside those of RFC 9457, such as `errors`.
+        kind: the kind of the problem.
+        detail: the problem of this request, and what to do.
+        reason: the reason for operators; the slug unless given.
+        headers: more headers of the response.
+        members: more members of the body, such as `errors`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Problem(Refusal):
 
 
 def kind_of(code: str, status: int) -> Kind:
-    """What an error of OAuth with this code, or any other error that this server answers, is among problems."""
+    """The kind for an OAuth error with this code, or for another error with this title."""
     return Kind(code.lower().replace("_", "-").replace(" ", "-"), status, HTTPStatus(status).phrase)
 
 
@@ -77,7 +77,7 @@ def problem_response(
     headers: Mapping[str, str] = NOTHING,
     members: Mapping[str, Any] = NOTHING,
 ) -> Response:
-    """The answer: `error_id` leads the operator to what happened."""
+    """The answer with problem details; `error_id` is the id of the event, for the operator."""
     body = {
         "type": TYPE + kind.slug,
         "title": kind.title,

@@ -1,10 +1,10 @@
-"""Several processes of one server on one machine: a parent that starts them, replaces them, and ends them.
+"""Runs several processes of one server on one machine: a parent starts them, replaces them, and ends them.
 
-The parent holds the listening sockets and does not read from them. It starts each process by the same command, and
-passes the sockets on: a process that dies loses no waiting connection, and one that is started later reads the present
-INI file, secrets and installed version.
+The parent holds the listening sockets and does not read from them. It starts each process with the same command, and
+passes the sockets to it. So no waiting connection is lost when a process dies, and a process that is started later reads
+the present INI file, secrets and installed version.
 
-    SIGTERM, SIGINT     end all processes, in order
+    SIGTERM, SIGINT     end all processes in an orderly way
     SIGHUP              replace all processes, one after the other; each ends when its successor answers
 """
 
@@ -49,7 +49,7 @@ class Ending:
     """Whether this process was told to end, so that no new requests should be sent to it.
 
     Attributes:
-        has_begun: from that moment on.
+        has_begun: whether it was told to end.
     """
 
     has_begun: bool = False
@@ -60,10 +60,10 @@ class Inherited:
     """What a process inherits from its parent.
 
     Attributes:
-        number: which of the processes it is, from 1.
+        number: the number of the process, from 1.
         is_first: whether no process of this server has answered yet.
-        sockets: where it accepts requests.
-        management: where it accepts those of operators.
+        sockets: the sockets on which it accepts requests.
+        management: the sockets of its management listener.
     """
 
     number: int
@@ -75,7 +75,7 @@ class Inherited:
 
     @classmethod
     def take(cls) -> Inherited | None:
-        """Read it from the environment; None in a process that no `Parent` started."""
+        """Read it from the environment; None in a process that was not started by a `Parent`."""
         given = os.environ.pop(VARIABLE, None)
         if given is None:
             return None
@@ -106,12 +106,12 @@ class Inherited:
     def _follow(self) -> None:
         # The parent never writes: this returns when the parent has ended, even by kill -9.
         os.read(self._parent, 1)
-        # Without the delay: another server may be waiting for the addresses.
+        # SIGINT ends it without the delay, because another server may be waiting for the addresses.
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def is_started_again() -> bool:
-    """Whether this process replaces another one, or others of this server answer already."""
+    """Whether this process replaces another one, or other processes of this server answer already."""
     return _is_started_again
 
 
@@ -120,7 +120,7 @@ class _Process:
     """A process that was started.
 
     Attributes:
-        ready: where it says that it answers requests.
+        ready: the pipe on which it says that it answers requests.
         is_ready: whether it said so.
         is_outdated: whether a reload was requested since it was started, so that it has to be replaced.
         ends_by: when it must have ended, by the monotonic clock; None while it may live.
@@ -139,14 +139,14 @@ class Parent:
     """Keeps processes running.
 
     Args:
-        command: by which each process is started.
-        sockets: on which all of them accept requests.
-        management: a group of sockets for each process, on which it accepts those of operators.
-        count: how many processes.
-        stop_delay: as in `[server:main]`.
-        stop_time_limit: as in `[server:main]`.
-        files: those that change when secrets rotate; then all processes are replaced.
-        files_interval: seconds between two looks at them; 0 for none.
+        command: the command that starts each process.
+        sockets: the sockets on which all processes accept requests.
+        management: for each process the sockets of its management listener.
+        count: the number of processes.
+        stop_delay: the setting in `[server:main]`.
+        stop_time_limit: the setting in `[server:main]`.
+        files: files that change when secrets are rotated; after a change all processes are replaced.
+        files_interval: seconds between two checks of these files; 0 for no checks.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class Parent:
         return [*self._current.values(), *self._leaving, *starting]
 
     def _start_next(self) -> None:
-        """Start the process that is due, one at a time: the next one waits until this one answers."""
+        """Start the next process that is due. Only one starts at a time: the next waits until it answers."""
         if self._starting is not None:
             return
         now = time.monotonic()
@@ -270,7 +270,7 @@ class Parent:
                 self._command,
                 pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
                 env={**os.environ, VARIABLE: ";".join(",".join(map(str, part)) for part in parts)},
-                # Ctrl-C in a terminal reaches the parent alone, which tells the others.
+                # Ctrl-C in a terminal must reach only the parent, which ends the processes.
                 start_new_session=True,
             )
         except OSError as error:
@@ -325,7 +325,9 @@ class Parent:
     def _note_failed_start(self, number: int, why: str, is_outdated: bool = False) -> None:
         if number in self._current:
             what_now = (
-                "it is tried again, as asked for meanwhile" if is_outdated else "what ran before goes on"
+                "the reload is tried again, because it was requested again"
+                if is_outdated
+                else "the processes that ran before continue"
             )
             log.error("reload given up: the new process %d %s; %s", number, why, what_now)
             if not is_outdated:
@@ -333,7 +335,7 @@ class Parent:
         elif self._has_answered:
             self._start_again_later(number, why)
         else:
-            # Another attempt would fail by the same error in the INI file or the database.
+            # Another attempt would fail, because the INI file or the database has the same error.
             log.error("process %d %s", number, why)
             self._status, self._ending = 1, signal.SIGTERM
 

@@ -1,11 +1,11 @@
-"""What outlives an error: its own event; after a refusal also a revocation, or a counted failure.
+"""Writes what must stay after an error: its event, and after a refusal also a revocation or a counted failure.
 
-This tween is around the transaction. When a view raises, pyramid_tm has rolled everything back that the request
-wrote; then what must stay is written here in a short transaction of its own (T108); then the exception view of the
-error renders the answer. Nothing that a view or a template does can lose the event.
+This tween is around the transaction. When a view raises an error, pyramid_tm first rolls back everything that the request
+wrote. Then this tween writes what must stay, in a short transaction of its own (T108). Then the exception view of the
+error renders the answer. So no view and no template can lose the event.
 
-So a view that refuses and shows a page of its own for it, the form again with what was typed, raises the refusal with
-the values that the page needs, and its exception view renders them. The request is not parsed again there.
+A view that shows the form again after a refusal raises the refusal with the values that the page needs, and its exception
+view renders them. The request is not parsed again there.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from authserver.engine.records import Event, EventType
 from authserver.web.request import Request
 from authserver.web.request_log import note_refusal
 
-# What strangers may write into the event table.
+# The methods that are written into the event table, because strangers can send any text.
 _METHOD = re.compile(r"[A-Z]{1,16}")
 UNEXPECTED = "unexpected-error"
 log = logging.getLogger(__name__)
 
 
 class Unanswerable(Exception):
-    """An error was recorded, and its exception view failed. The request must not be repeated: it would count twice."""
+    """An error was recorded, but its exception view failed. The request must not be repeated, or it would count twice."""
 
 
 def includeme(config: Configurator) -> None:
@@ -53,7 +53,7 @@ def includeme(config: Configurator) -> None:
 
 
 def error_id(request: Request) -> str:
-    """The id of whatever ends this request; the same however often the request is repeated."""
+    """The id of the error that ends this request; it stays the same when the request is repeated."""
     identifier: str = request.environ.setdefault("authserver.error_id", digests.new_identifier())
     return identifier
 
@@ -71,24 +71,24 @@ def tween_factory(
             response = handler(request)
         except Exception as error:
             return end(request, error)
-        # pyramid_tm answers a commit that failed by itself; nothing of that is recorded yet.
+        # If the commit failed, pyramid_tm has made the answer itself, and the error is not recorded yet.
         return response if request.exception is None else end(request, request.exception)
 
     return tween
 
 
 def end(request: Request, error: Exception) -> Response:
-    """Record the error and answer it; or raise it, when the request is to be repeated."""
+    """Record the error and answer it; or raise it, if the request must be repeated."""
     if is_error_retryable(request, error):
         raise error
     if isinstance(error, PageError):
-        # It must not be redirected: nor is what goes wrong while it is recorded.
+        # Neither this error nor a failure to record it may be redirected to the client.
         request.journal.target = None
     try:
         record(request, error)
     except Exception as problem:
         if isinstance(error, Refusal):
-            # What must be kept could not be stored: say so.
+            # What must stay could not be stored, so the answer is that failure.
             log.error(
                 "a refusal could not be recorded, error_id=%s: %s",
                 request.error_id,
@@ -98,14 +98,16 @@ def end(request: Request, error: Exception) -> Response:
             if is_error_retryable(request, problem):
                 raise
             return render(request, problem)
-        log.warning("error_id=%s is in this log only: %s", request.error_id, problem)
+        log.warning(
+            "error_id=%s is only in this log, and not among the events: %s", request.error_id, problem
+        )
     return render(request, error)
 
 
 def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
-    """What an error counts as, and the reason for it; None for what is neither a refusal nor a failure.
+    """The type of the event of an error, and its reason; None if it is neither a refusal nor a failure.
 
-    A page that is not there is neither: nothing was decided, and strangers ask for many.
+    A missing page is neither: nothing was decided, and strangers ask for very many.
     """
     match error:
         case Refusal():
@@ -125,10 +127,10 @@ def verdict(request: Request, error: Exception) -> tuple[EventType, str] | None:
 
 
 def leaves_event(error: Exception) -> bool:
-    """Whether it is stored by itself; the log has it always.
+    """Whether the error is stored as an event; the log always has it.
 
-    Of too many requests only the first of a time is, and of a server that is too busy none. A request that waited for
-    the database is not stored either, because storing would wait again (T114).
+    If there are too many requests, only the first refusal in a time is stored; if the server is too busy, none is. An error
+    after a wait for the database is not stored either, because storing would wait again (T114).
     """
     if isinstance(error, Refusal):
         return error.leaves_event
@@ -136,10 +138,10 @@ def leaves_event(error: Exception) -> bool:
 
 
 def is_of_stranger(request: Request, error: Exception) -> bool:
-    """Whether anybody could cause it, and nothing outlives it but its event: only such refusals may be counted.
+    """Whether anybody could cause this error, and only its event must stay: only such refusals may be counted together.
 
-    A client that registered itself is still a stranger here, because a stranger can make any number of them. A code or
-    token that is used again is never among them: there is a grant that it is about.
+    A client that registered itself counts as a stranger, because strangers can make any number of such clients. The
+    repeated use of a code or token never counts, because it is about a grant.
     """
     journal = request.journal
     is_known = request.caller.actor != evidence.STRANGER or journal.actor is not None
@@ -170,7 +172,7 @@ def record(request: Request, error: Exception) -> None:
     outlives = isinstance(error, Refusal) and error.kept_change is not None
     if is_counted or not (leaves_event(error) or outlives):
         return
-    # What the request itself wrote was rolled back; observers hear of what stays.
+    # The events and letters of the request itself were rolled back; observers get only those that stay.
     journal = replace(request.journal, events=[], letters=[])
     with request.application.begin(caller=request.caller, journal=journal) as engine:
         details = details_of(request, error)
@@ -181,7 +183,7 @@ def record(request: Request, error: Exception) -> None:
 
 
 def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bool:
-    """Whether this refusal is counted with others of its kind; the request then has the id that they share."""
+    """Whether this refusal is counted together with others of its kind; then the request gets their shared id."""
     if isinstance(error, StorageUnavailable) or not is_of_stranger(request, error):
         return False
     caller, journal = request.caller, request.journal
@@ -207,7 +209,7 @@ def hold(request: Request, error: Exception, kind: EventType, reason: str) -> bo
 
 
 def details_of(request: Request, error: Exception) -> dict[str, Any]:
-    """What an event says of the request; and what failed, where nothing was refused."""
+    """The details of an event about the request; for a failure, with the class of the exception."""
     method = request.method if _METHOD.fullmatch(request.method) else "other"
     details: dict[str, Any] = {"endpoint": request.caller.endpoint or None, "method": method}
     if request.journal.grant_type:
@@ -218,7 +220,7 @@ def details_of(request: Request, error: Exception) -> dict[str, Any]:
 
 
 def told(refusal: Refusal) -> dict[str, Any]:
-    """What an event says of a refusal."""
+    """The details of an event about a refusal."""
     facts = {"facts": dict(refusal.facts)} if refusal.facts else {}
     return {"error": getattr(refusal, "code", ""), "description": refusal.description, **facts}
 
@@ -231,7 +233,7 @@ def keep(
     details: Mapping[str, Any],
     event_id: str | None = None,
 ) -> None:
-    """Write what outlives a refusal: what is named on it, and its event of this kind."""
+    """Write what must stay after a refusal: the changes that it names, and its event of this kind."""
     if refusal.revoke_grant and engine.stores.grants.revoke(refusal.revoke_grant, engine.now, refusal.reason):
         engine.record(EventType.GRANT_REVOKED, reason=refusal.reason)
     if refusal.failed_token:
@@ -243,8 +245,8 @@ def keep(
 
 
 def render(request: Request, error: Exception) -> Response:
-    """The answer of the error's exception view, which may read the database and leaves nothing there."""
-    # The stores of the view have ended.
+    """The answer of the exception view, which may read the database; nothing that it writes is kept."""
+    # The transaction of the earlier engine has ended.
     request.__dict__.pop("engine", None)
     request.tm = explicit_manager(request)
     request.tm.begin()

@@ -1,4 +1,4 @@
-"""POST /oauth/register"""
+"""POST /oauth/register: client registration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request as every view gets it: Pyramid's, with typed access to the parts of this server."""
+"""The request that every view gets: that of Pyramid, with typed access to the parts of this server."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from authserver.web.route import CrossOrigin, Route
 
 
 def includeme(config: Configurator) -> None:
-    """Let Pyramid make requests of the class below."""
+    """Let Pyramid make requests of the class `Request`."""
     config.set_request_factory(Request)
 
 
 def complete(config: Configurator) -> None:
-    """Make the one class of all requests, once everything is there that `add_request_method` adds.
+    """Make one class for all requests, after every call of `add_request_method`.
 
-    Pyramid would make a class for every request, which costs more than all else that is done for a small one.
+    Pyramid would make a class for every request, which costs more than all other work for a small request.
     """
     registry = config.registry
     added = registry.queryUtility(IRequestExtensions)
@@ -43,7 +43,7 @@ def complete(config: Configurator) -> None:
 
 
 class Served(Protocol):
-    """What the web needs of the application (`authserver.app.Application`)."""
+    """The parts of the application that the web uses (`authserver.app.Application`)."""
 
     @property
     def parts(self) -> Parts:
@@ -62,18 +62,18 @@ class Served(Protocol):
         """Whether the process is about to end."""
 
     def probe_database(self) -> None:
-        """Ask the database whether it answers. Raises StorageUnavailable."""
+        """Check that the database answers. Raises StorageUnavailable."""
 
     def engine(self, request: Request) -> Engine:
-        """What the rules get, in the transaction that the request has."""
+        """The engine, in the transaction of the request."""
 
     def answer_forgotten(self, username: str, caller: Caller) -> None:
-        """Send the user of this name a link to set a password, later and unseen by the caller (T100)."""
+        """Send the user of this name a link to set a password, later, so that the caller learns nothing (T100)."""
 
     def begin(
         self, *, caller: Caller | None = None, journal: Journal | None = None, optimistic: bool = False
     ) -> AbstractContextManager[Engine]:
-        """What the rules get, in a transaction of its own: committed at the end, rolled back on an exception.
+        """An engine in a transaction of its own, which is committed at the end, or rolled back on an exception.
 
         Args:
             optimistic: as in `engine.ports.Storage`.
@@ -81,26 +81,26 @@ class Served(Protocol):
 
 
 class Registry(Protocol):
-    """Pyramid's registry, with what the server keeps there from start to end.
+    """The registry of Pyramid, with the objects that the server keeps there from start to end.
 
     Attributes:
         routes: the route table, by name.
-        paths: the same by path, without endpoints that are switched off.
-        patterns: those of them that have placeholders, by what fits their paths.
+        paths: the routes by path, without endpoints that are switched off.
+        patterns: the routes with placeholders, by a pattern for their paths.
         folders: routes for everything below a path.
         switched_off: routes that answer 404, by path.
-        metadata: of the server.
-        metadata_body: the same as it is sent.
-        home_links: label and address of what features add to the front page.
+        metadata: the server metadata.
+        metadata_body: the server metadata as bytes.
+        home_links: label and address of the links that features add to the front page.
         page_paths: the addresses that every page may link to (`web.pages.Paths`).
-        account_tabs: route and label of what features add to people's accounts.
-        sign_in_ways: what features add to the sign-in page (`web.pages.SignInWay`), by the parameters of a request.
-        static_files: media type, content and digest, by the name of the route.
-        cross_origin: what programs in browsers may do from other origins.
-        languages: the languages that pages are in.
-        forwarding: which proxies are trusted.
-        request_ids: what ids are taken over from them.
-        refusal_of: why a request is not for this server (`web.headers.refusal_of`).
+        account_tabs: route and label of the pages that features add to people's accounts.
+        sign_in_ways: functions that return the ways to sign in of features, for the parameters of a request.
+        static_files: media type, content and digest of static files, by the name of the route.
+        cross_origin: the headers for programs of other origins.
+        languages: the languages of the pages.
+        forwarding: the trusted proxies.
+        request_ids: which ids are taken from the headers of these proxies.
+        refusal_of: a function that says why a request is not for this server (`web.headers.refusal_of`).
     """
 
     application: Served
@@ -126,17 +126,18 @@ class Registry(Protocol):
 class Request(pyramid.request.Request):
     """A request.
 
-    Its body always stays in memory, although WebOb writes long ones to a file: a password must not be on the disk.
+    Its body always stays in memory, because a password must not be written to the disk; WebOb would write long bodies to a
+    file.
 
     Attributes:
-        engine: what the rules get, in the transaction of this request.
-        route: what it is for; None for an unknown path, and for pages that are not in the route table.
-        caller: where it comes from, and how.
+        engine: the engine, in the transaction of this request.
+        route: its route; None for an unknown path, and for pages that are not in the route table.
+        caller: the facts about its sender and its HTTP.
         journal: the facts that become known while it is processed.
         browser: the session and the pending requests of its cookies.
         error_id: the id of its error, if there is one; the same for each attempt of a retry.
-        language: that its page is in; asked for after the engine has read `ui_locales`.
-        content_security_policy: what its page needs beyond `web.headers.PAGE_POLICY`.
+        language: the language of its page; read it only after the engine has read `ui_locales`.
+        content_security_policy: the directives of its page that differ from `web.headers.PAGE_POLICY`.
     """
 
     request_body_tempfile_limit = MAXIMUM_BODY

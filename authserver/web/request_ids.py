@@ -1,4 +1,4 @@
-"""Which ids a request brings: its own, and that of the trace it is part of. Only a trusted proxy is asked for them."""
+"""Takes the id of a request and the id of its trace from its headers, if a trusted proxy sent them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from authserver.engine.timeline import Timeline
 from authserver.limits import MAXIMUM_REQUEST_ID
 from authserver.settings import Settings
 
-# In the header of every answer.
+# The header of every answer with the request id.
 HEADER = "X-Request-ID"
-# What other software makes: hexadecimal digits, UUIDs, base64 and the like. Nothing that a line of a log or a header
-# could be cut at; so not the comma that joins two headers of the same name, either.
+# The ids of other software: hexadecimal digits, UUIDs, base64 and similar. Characters that could split a log line or a
+# header are not allowed, and neither is the comma, which joins two headers of the same name.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:+/=@-]+")
-# A UUID without its hyphens is one, too.
+# A trace id; a UUID without its hyphens has this form, too.
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 # W3C Trace Context, 3.2.2; a later version may add more after a hyphen (4).
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -26,16 +26,16 @@ _SAMPLED = 1
 
 
 def includeme(config: Configurator) -> None:
-    """Read from the settings which ids are taken over."""
+    """Add the `RequestIds` of the settings to the registry."""
     config.registry.request_ids = RequestIds.of(config.registry.application.parts.settings)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestIds:
-    """What is taken over from the headers of a trusted proxy.
+    """The headers of a trusted proxy from which ids are taken.
 
     Attributes:
-        header: the name of the one with the request id, as WSGI has it; "" for none.
+        header: the name of the header with the request id, in the form of WSGI; "" for none.
         continues_traces: whether the trace in `traceparent` is continued.
     """
 
@@ -44,7 +44,7 @@ class RequestIds:
 
     @classmethod
     def of(cls, settings: Settings) -> RequestIds:
-        """What the settings say."""
+        """Make it from the settings."""
         name = settings.request_id_header
         return cls(
             header=f"HTTP_{name.upper().replace('-', '_')}" if name else "",
@@ -52,7 +52,7 @@ class RequestIds:
         )
 
     def take_over(self, environ: Mapping[str, Any], timeline: Timeline) -> None:
-        """Note the ids that the request brings; what cannot be one is left out, and too long a request id is cut."""
+        """Note the ids in the headers; malformed ids are ignored, and a request id that is too long is cut."""
         if self.header and (match := _REQUEST_ID.fullmatch(environ.get(self.header, ""))):
             timeline.request_id = match[0][:MAXIMUM_REQUEST_ID]
             digits = timeline.request_id.replace("-", "").lower()

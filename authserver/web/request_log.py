@@ -1,4 +1,4 @@
-"""What is noted of every request: a line of the log for operators who want one, and its timeline for plugins."""
+"""Notes every request: a log line for operators who switch it on, and a timeline for plugins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def begin(policies: Policies) -> Timeline:
 
 
 def note_answer(request: Request, response: Response) -> None:
-    """Note what was asked for and the status of the answer."""
+    """Note the endpoint, the client and the status of the answer."""
     timeline = current()
     if timeline is None:
         return
@@ -34,7 +34,7 @@ def note_answer(request: Request, response: Response) -> None:
 
 
 def note_route(timeline: Timeline, route: Route | None, method: str, status: int) -> None:
-    """The same of a request whose client nobody asks for."""
+    """Note the endpoint and the status, for a request whose client is not known."""
     if route:
         timeline.endpoint, timeline.path = route.name, route.path
     timeline.method, timeline.status = method, status
@@ -56,7 +56,7 @@ def end(timeline: Timeline, policies: Policies) -> None:
 
 
 def _write(timeline: Timeline) -> None:
-    """Never the address as it was sent: a query may hold a code or what a person typed."""
+    """Write the line, without the address as it was sent, because a query may have a code or a text that a person typed."""
     milliseconds = round(timeline.nanoseconds / 1e6, 1)
     facts: dict[str, Any] = {
         "endpoint": timeline.endpoint or None,

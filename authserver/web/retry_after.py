@@ -1,4 +1,4 @@
-"""What a refusal says about when to come again (RFC 9110, 10.2.3; RFC 6585, 4)."""
+"""Says in an answer when the client may try again (RFC 9110, 10.2.3; RFC 6585, 4)."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def with_retry_after(response: Response, refusal: TooManyRequests) -> Response:
 
 
 def minutes(seconds: int) -> int:
-    """As people count them: begun ones, too."""
+    """Seconds as minutes, rounded up."""
     return -(-seconds // 60)

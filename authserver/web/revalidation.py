@@ -1,4 +1,4 @@
-"""Answers that a caller may keep: whether it has this one already (RFC 9110, 13.1.2)."""
+"""Answers 304 to a caller that has the present answer already (RFC 9110, 13.1.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def or_not_modified(request: Request, response: Response, etag: str) -> Response
     Weak validators match, too: a proxy that compresses an answer makes its `ETag` weak.
 
     Args:
-        etag: without quotes; other content has another.
+        etag: the ETag without quotes; it must be different for different content.
     """
     response.headers["ETag"] = f'"{etag}"'
     if etag in request.if_none_match:

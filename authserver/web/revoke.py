@@ -1,4 +1,4 @@
-"""POST /oauth/revoke"""
+"""POST /oauth/revoke: token revocation."""
 
 from __future__ import annotations
 

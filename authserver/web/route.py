@@ -1,4 +1,4 @@
-"""What is known of an endpoint: a row of the route table (`web.routes`)."""
+"""The facts about an endpoint: a row of the route table (`web.routes`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authserver.web.operation import Operation
 
 
 class Medium(StrEnum):
-    """What an endpoint answers with, errors included."""
+    """The kind of the answers of an endpoint, errors included."""
 
     PAGE = "page"
     JSON = "json"
@@ -39,23 +39,21 @@ class Route:
     """One endpoint.
 
     Attributes:
-        name: used by its view and in its events.
-        path: below the path of the issuer. A placeholder such as `{client_id}` stands for a whole segment of any text.
-        methods: those that it answers; GET includes HEAD.
-        medium: of its responses, errors included.
+        name: its name, for its view and in its events.
+        path: its path below that of the issuer. A placeholder such as `{client_id}` stands for a whole segment of any text.
+        methods: the methods that it answers; GET includes HEAD.
+        medium: the kind of its responses, errors included.
         origins: which web origins may read its responses.
-        stored: whether it needs the request's transaction.
-        direct: whether it is answered in front of pyramid_tm and Pyramid's router (`web.direct`), as JSON always is.
-        personal: whether it is for signed-in users; others are sent back to it after they have signed in.
-        takes_password: whether a password is sent to it, which costs a processor much (`web.lane`).
-        purpose: what somebody signs in for who is sent back to it, as the sign-in page says it; "" for nothing to say.
+        stored: whether it needs the transaction of the request.
+        direct: whether it is answered in front of pyramid_tm and the router of Pyramid (`web.direct`), as JSON always is.
+        personal: whether it is for signed-in users; others are sent to sign in, and come back to it.
+        takes_password: whether a password is sent to it, which takes a processor for long (`web.lane`).
+        purpose: the purpose of a sign-in that leads back to it, in the words of the sign-in page; "" for none.
         refused: the type of the events of its refusals.
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
-        decided_by: the hook without which it is of no use; if no plugin serves that hook, the endpoint answers 404. "" for
-            none.
-        for_operators: whether the listener for operators has it, too (`web.management`).
-        operation: what it takes and answers, for the OpenAPI document; of endpoints that answer JSON. By the method where
-            each does something else.
+        decided_by: the hook that it needs; if no plugin serves that hook, the endpoint answers 404. "" for none.
+        for_operators: whether the management listener has it, too (`web.management`).
+        operation: its description for the OpenAPI document, if it answers JSON; a mapping by method if the methods differ.
     """
 
     name: str
@@ -80,7 +78,7 @@ class Route:
         return (self.direct or self.medium.is_json) and "{" not in self.path
 
     def operations(self) -> Mapping[str, Operation]:
-        """What each of its methods takes and answers, by the method."""
+        """The descriptions of its methods, by method."""
         if isinstance(self.operation, Mapping):
             return self.operation
         return dict.fromkeys(self.methods, self.operation or Operation(summary=self.name))
@@ -88,12 +86,12 @@ class Route:
 
 @dataclass
 class CrossOrigin:
-    """What programs in browsers may do from other origins.
+    """The headers for programs in browsers from other origins.
 
     Attributes:
         sent: headers that they may send.
         read: headers of answers that they may read.
-        known: the origins of clients that were looked up lately.
+        known: the origins of clients that were looked up recently.
     """
 
     sent: set[str] = field(default_factory=lambda: {"Authorization", "Content-Type", "MCP-Protocol-Version"})
@@ -102,10 +100,10 @@ class CrossOrigin:
 
     @cached_property
     def sendable(self) -> str:
-        """What may be sent, as the header of an answer has it; once every feature has added its own."""
+        """The value of the header that lists `sent`; read it only after every feature has added its headers."""
         return ", ".join(sorted(self.sent))
 
     @cached_property
     def readable(self) -> str:
-        """The same of what may be read."""
+        """The value of the header that lists `read`."""
         return ", ".join(sorted(self.read))

@@ -1,4 +1,4 @@
-"""The one route table, the directives that add to it, and which of its routes a request is for."""
+"""The route table, the directives that add to it, and the route of a request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from authserver.web.request import Registry, Request
 from authserver.web.route import Medium, Origins, Route
 
 _ = TranslationStringFactory("authserver")
-# What people and proxies take for a slash.
+# The texts that people and proxies use as a slash.
 _SLASHES = re.compile(r"(?:/|\\|%2f|%5c)+")
 LOOK_AFTER = _("to look after your account")
 _PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
@@ -155,7 +155,7 @@ ROUTES = (
 
 
 def includeme(config: Configurator) -> None:
-    """Add every route below the path of the issuer, and 405 for the methods it does not have."""
+    """Add every route below the path of the issuer, with 405 for all other methods."""
     config.registry.routes = {}
     config.registry.paths = {}
     config.registry.patterns = {}
@@ -180,15 +180,15 @@ def _add(
     otherwise: Callable[[Request], Response] | None = None,
     is_listed: bool = True,
 ) -> None:
-    """Add a route with its whole path.
+    """Add a route with its complete path.
 
     Args:
-        otherwise: answers requests that no view of it answers; by default with 405.
-        is_listed: whether it is an endpoint, and not what is answered where there is none.
+        otherwise: answers requests that none of its views answers; by default with 405.
+        is_listed: whether it is an endpoint, and not an answer for paths without an endpoint.
     """
     # A route that is switched off keeps its name, which its view needs, but matches no path.
     is_off = _is_off(config, route)
-    # The path is complete; the prefix with which the calling module was included must not be added.
+    # The path is complete, so the prefix with which the calling module was included must not be added.
     config = config.with_package(config.package)
     config.route_prefix = None
     config.add_route(route.name, route.path, static=is_off)
@@ -206,7 +206,7 @@ def _add(
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """What fits the paths of requests to a route with placeholders: as Pyramid matches them, a segment for each."""
+    """A pattern for the paths of a route with placeholders; as in Pyramid, a placeholder is one segment."""
     literal = map(re.escape, _PLACEHOLDER.split(path))
     return re.compile("[^/]+".join(literal))
 
@@ -217,7 +217,7 @@ def _is_off(config: Configurator, route: Route) -> bool:
 
 
 def _refuse_twins(config: Configurator, route: Route) -> None:
-    """Refuse a second route with the same path or member of the metadata; Pyramid compares names only.
+    """Refuse a second route with the same path or member of the metadata, because Pyramid compares only names.
 
     Raises ConfigurationError.
     """
@@ -241,7 +241,7 @@ def add_endpoint(
     Args:
         view: answers each of its methods.
         otherwise: answers all other methods; by default with 405.
-        options: of Pyramid's `add_view`, for instance a `renderer`.
+        options: options of `add_view` of Pyramid, for example a `renderer`.
 
     Raises:
         ConfigurationError: another endpoint has its name, its path or its member of the metadata.
@@ -268,10 +268,10 @@ def add_well_known(
     """Directive that adds a document about this issuer at its well-known address: GET, for all origins.
 
     Args:
-        name: what comes after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
+        name: the name after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether the document is also at the address after that path (OIDC Discovery, 4).
-        below: the path of what it is about, if that is something below the issuer (RFC 9728, 3.1).
-        operation: what it answers, for the OpenAPI document.
+        below: the path below the issuer of the resource that it is about; "" for the issuer itself (RFC 9728, 3.1).
+        operation: its description for the OpenAPI document.
     """
     inserted, behind = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
     paths = (
@@ -296,7 +296,7 @@ def well_known_paths(name: str, issuer_path: str) -> tuple[str, str]:
 def refuse_other_well_known(config: Configurator) -> None:
     """Answer 404 in JSON, readable for every origin, at well-known addresses without a document.
 
-    Clients ask for several documents in turn, and only a 404 makes each of them try the next. This is included
+    Clients ask for several documents one after the other, and only a 404 makes them try the next one. This is included
     last, so that the pages of plugins are found first.
     """
     issuer_path = config.registry.application.parts.settings.issuer_path
@@ -307,7 +307,7 @@ def refuse_other_well_known(config: Configurator) -> None:
 
 
 def refuse_switched_off(config: Configurator) -> None:
-    """Answer 404 at endpoints that are switched off, readable for the same origins as if they were not.
+    """Answer 404 at endpoints that are switched off, readable for the same origins as the endpoints themselves.
 
     This is included after the pages of plugins, which may have such an address.
     """
@@ -320,7 +320,7 @@ def refuse_switched_off(config: Configurator) -> None:
 
 
 def _route(request: Request) -> Route | None:
-    """The entry of the route table for the path of this request, whether Pyramid has matched it yet or not.
+    """The entry of the route table for the path of this request, even before Pyramid has matched it.
 
     None for an unknown path, and for pages that are not in the route table.
     """
@@ -329,7 +329,7 @@ def _route(request: Request) -> Route | None:
 
 
 def _other_route(registry: Registry, path: str) -> Route | None:
-    """That of a path with something in the place of a placeholder, or at which there is nothing."""
+    """The route of a path with placeholders, or of a path that answers 404."""
     if path in registry.switched_off:
         return registry.switched_off[path]
     route = next((route for pattern, route in registry.patterns.items() if pattern.fullmatch(path)), None)
@@ -339,12 +339,12 @@ def _other_route(registry: Registry, path: str) -> Route | None:
 
 
 def medium_of(request: Request) -> Medium:
-    """How an error of this request is shown."""
+    """The medium in which an error of this request is shown."""
     return request.route.medium if request.route else _expected_medium(request)
 
 
 def _expected_medium(request: Request) -> Medium:
-    """At an unknown path it is JSON for clients that accept it, and for a misspelt endpoint that answers so."""
+    """The medium for an unknown path: JSON for clients that accept it, and for a misspelt endpoint that answers JSON."""
     accepted: str = request.environ.get("HTTP_ACCEPT", "").lower()
     if "application/json" in accepted and "text/html" not in accepted:
         return Medium.JSON
@@ -377,5 +377,5 @@ def method_not_allowed(request: Request) -> Response:
 
 
 def no_such_document(request: Request) -> Response:
-    """Refuse a well-known path that nothing is published at: 404."""
+    """Refuse a path without a document: 404."""
     raise HTTPNotFound()

@@ -1,4 +1,4 @@
-"""How the consent page lists scopes: a few as they are, many in groups under headings and partly folded."""
+"""Lists scopes for the consent page: a few in a plain list, many in groups with headings and partly folded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 # Up to this many scopes are all shown, without headings.
 IN_SIGHT = 8
 
-# What may be before a name, as in https://api.example.com/notes.read, and the name to its first separator.
+# A part that may be before the name, as in https://api.example.com/notes.read, and the name up to its first separator.
 _PREFIX = re.compile(r"(?:.*/)?[^.:/]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownScope:
-    """A scope with its sentence; `index` is its place on the page."""
+    """A scope with its sentence; `index` is its position on the page."""
 
     index: int
     name: str
@@ -28,8 +28,8 @@ class Group:
     """Scopes that belong together; those in `folded` are out of sight until they are unfolded.
 
     Attributes:
-        heading: "" for scopes that are in no group.
-        named: whether the operator gave the heading; otherwise it is what the names begin with.
+        heading: the heading; "" for scopes without a group.
+        named: whether the operator gave the heading; otherwise it is the beginning of the names.
     """
 
     heading: str = ""
@@ -39,7 +39,7 @@ class Group:
 
     @property
     def is_open(self) -> bool:
-        """Whether the fold is open at first: its summary can say that all are ticked or none, but not which."""
+        """Whether the fold is open at first: if only some are ticked, its summary could not say which."""
         return len({scope.ticked for scope in self.folded}) == 2
 
 
@@ -50,7 +50,7 @@ def prefix_of(scope: str) -> str:
 
 
 def is_in_group(scope: str, prefix: str) -> bool:
-    """Whether the name is this prefix, or begins with it and goes on at a separator."""
+    """Whether the name is this prefix, or begins with it followed by a separator."""
     rest = scope.removeprefix(prefix)
     return scope.startswith(prefix) and (rest[:1] in ("", ".", ":", "/") or prefix[-1:] in (".", ":", "/"))
 
@@ -62,16 +62,16 @@ def grouped(
     headings: Mapping[str, str],
     start: int = 0,
 ) -> tuple[Group, ...]:
-    """The list as the page shows it.
+    """The scopes in groups for the page.
 
-    Scopes without a group come first; then the groups, in the order of their first scopes. A group is what an
-    operator gave a heading, or two scopes that begin alike. The first groups that fit are in plain sight.
+    Scopes without a group come first; then the groups, in the order of their first scopes. A group has a heading of the
+    operator, or at least two scopes with the same beginning. The first groups that fit are not folded.
 
     Args:
         scopes: (name, sentence) pairs.
-        ticked: the names of those that are ticked; None for all.
-        headings: of groups, by prefix (`settings.scope_groups`).
-        start: the index of the first, where other lists come before this one.
+        ticked: the names of the ticked scopes; None for all.
+        headings: the headings of groups, by prefix (`settings.scope_groups`).
+        start: the index of the first scope, if other lists come before this one.
     """
     shown = [
         ShownScope(index=index, name=name, sentence=sentence, ticked=ticked is None or name in ticked)
@@ -90,7 +90,7 @@ def grouped(
     groups += [(prefix, group) for prefix, group in members.items() if not _is_alone(prefix, group, headings)]
     room, result = IN_SIGHT, []
     for prefix, group in groups:
-        # The first group shows its beginning; later ones are shown whole or not at all.
+        # The first group may be shown in part; later groups are shown whole or not at all.
         fit = len(group) if len(group) <= room else room if room == IN_SIGHT else 0
         room = room - fit if fit == len(group) else 0
         result.append(

@@ -1,4 +1,4 @@
-"""What `pserve` calls for `[server:main]`: waitress (`web.connections`), on addresses that are taken before all else."""
+"""The server that `pserve` calls for `[server:main]`: waitress (`web.connections`). It takes its addresses first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from authserver.web import management, processes
 from authserver.web.connections import Bounds, listen
 from authserver.web.processes import Ending
 
-# What waitress would do about proxies; `web.forwarding` does it, with settings of the application.
+# The settings of waitress about proxies, which are refused: `web.forwarding` handles proxies, with settings of the
+# application.
 _ABOUT_PROXIES = (
     "trusted_proxy",
     "trusted_proxy_count",
@@ -48,24 +49,24 @@ _SETTINGS = [
     *_OURS,
     *(name for name, _ in Adjustments._params if name != "sockets" and name not in _ABOUT_PROXIES),
 ]
-# Those that differ from waitress', also where the INI file does not name them: a proxy need not be in front.
+# The defaults that differ from those of waitress, because this server must work without a proxy in front.
 _DEFAULTS: Mapping[str, str] = {
     "asyncore_use_poll": "true",  # select() takes no descriptor above 1023
     "channel_timeout": "20",
     "cleanup_interval": "5",
     "connection_limit": "800",
-    "ident": "",  # the name of the program tells only whom to attack
+    "ident": "",  # the name of the program would help only attackers
     "max_request_body_size": str(MAXIMUM_BODY + 1),
     "max_request_header_size": str(MAXIMUM_HEAD),
 }
-# Those of waitress that would let it answer nobody if they were 0.
+# The settings of waitress with which it would answer nothing if they were 0.
 _AT_LEAST_ONE = frozenset({"backlog", "channel_timeout", "cleanup_interval", "connection_limit", "threads"})
 MAXIMUM_PORT = 65_535
-# Files that a process has open beside its connections: the database, logs, what it listens on.
+# How many files a process has open beside its connections: the database, logs and listening sockets.
 _OTHER_FILES = 128
-# The machine has other addresses, or none of this family.
+# The errors that mean that the machine does not have this address, or no address of this family.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-# What one name means in both families.
+# The IPv4 addresses with the same meaning as these IPv6 addresses.
 _WITHOUT_IPV6 = {"::1": "127.0.0.1", "::": "0.0.0.0"}  # noqa: S104 - as the INI file says
 log = logging.getLogger("authserver")
 
@@ -79,10 +80,10 @@ class NoSuchAddress(CannotListen):
 
 
 def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Router], None]:
-    """The server of a `[server:main]` section, `use = egg:authserver`: settings of waitress, and some of our own.
+    """The server of a `[server:main]` section with `use = egg:authserver`: settings of waitress, and some of our own.
 
-    What is wrong with the section, or an address in use, ends the process with a sentence and exit status 1. `pserve`
-    calls this before it makes the application.
+    A mistake in the section, or an address in use, ends the process with a sentence and exit status 1. `pserve` calls this
+    before it makes the application.
     """
     if problems := unused_variables(global_config):
         raise SystemExit(cannot_start(problems))
@@ -127,8 +128,8 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 item.close()
             sys.tracebacklimit = 0
             raise CannotListen(
-                f"[server:main] of {ini}: serves authserver itself, and something is around it; use another server, such "
-                "as `use = egg:waitress`, or take the filter out"
+                f"[server:main] of {ini}: can serve only authserver itself, without a filter around it; use another server, "
+                "such as `use = egg:waitress`, or remove the filter"
             )
         try:
             running = listen(
@@ -146,14 +147,14 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 ),
                 passwords=application.registry.application.parts.settings.password_checks,
             )
-            # Only now, so that nobody is told of a server that does not listen yet.
+            # The management listener starts only now, so that it never reports a server that does not listen yet.
             if for_operators[0]:
                 management.start(application, for_operators[0])
                 log.info(
                     "for operators: %s", ", ".join(_words(item.getsockname()) for item in for_operators[0])
                 )
         except OSError as error:
-            # Another server took an address at the same moment. After a SystemExit from here the exit status of
+            # Another server took an address at the same moment. This is not a SystemExit, because then the exit status of
             # `pserve` would be 0.
             sys.tracebacklimit = 0
             raise CannotListen(f"[server:main] of {ini}: {_why(where, error)}") from None
@@ -164,14 +165,14 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
             if number == signal.SIGINT:
                 running.end(accept=0, keep=0, limit=section.stop_time_limit)
             elif number == processes.REPLACED:
-                # Other processes accept connections at this address; those to this one are closed after their answers.
+                # Other processes accept the new connections; connections to this process are closed after their answers.
                 running.end(accept=0, keep=section.stop_delay, limit=section.stop_time_limit)
             else:
                 ending.has_begun = True
                 running.end(accept=section.stop_delay, keep=0, limit=section.stop_time_limit)
 
         processes.on_signals(end)
-        # What there is now stays until the end: the collector need not look through it again and again.
+        # The present objects stay until the end, so the garbage collector need not examine them again and again.
         gc.collect()
         gc.freeze()
         if inherited:
@@ -182,7 +183,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
 
 
 def cannot_start(problems: Iterable[str]) -> str:
-    """What ends the process, a line for each problem."""
+    """The message that ends the process, with a line for each problem."""
     return "authserver cannot start:\n  " + "\n  ".join(problems)
 
 
@@ -191,13 +192,13 @@ class Section:
     """The settings of `[server:main]`.
 
     Attributes:
-        adjustments: those of waitress.
-        management: the addresses of the listener for operators.
-        connections_per_address, request_time_limit: as in `web.connections.Bounds`.
+        adjustments: the settings of waitress.
+        management: the addresses of the management listener.
+        connections_per_address, request_time_limit: see `web.connections.Bounds`.
         processes: how many processes a parent starts; 0 if this process answers itself.
         stop_delay: seconds after SIGTERM in which this process still accepts connections, while it is not ready.
         stop_time_limit: seconds in which running requests must end after that.
-        secrets_interval: seconds between two looks at the files that values refer to; 0 for none.
+        secrets_interval: seconds between two checks of the files that values refer to; 0 for no checks.
     """
 
     adjustments: Adjustments
@@ -211,7 +212,7 @@ class Section:
 
     @classmethod
     def read(cls, settings: Mapping[str, str]) -> Section:
-        """Raises CannotListen."""
+        """Read the settings of the section. Raises CannotListen."""
         settings = resolved(settings)
         for name in settings:
             if name in _ABOUT_PROXIES:
@@ -235,7 +236,7 @@ class Section:
 
 
 def resolved(settings: Mapping[str, str]) -> dict[str, str]:
-    """The settings with what `env:` and `file:` refer to. Raises CannotListen."""
+    """The settings with the values that `env:` and `file:` refer to. Raises CannotListen."""
     try:
         return {name: resolve(name, text).text for name, text in settings.items()}
     except SettingsError as error:
@@ -243,7 +244,7 @@ def resolved(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:
-    """The addresses for operators that a section names. Raises CannotListen."""
+    """The addresses of the management listener in a section. Raises CannotListen."""
     text = settings.get("management_listen", "")
     return tuple(_adjustments({"listen": text}).listen) if text.strip() else ()
 
@@ -251,38 +252,36 @@ def management_addresses(settings: Mapping[str, str]) -> tuple[Any, ...]:
 def whole_number(settings: Mapping[str, str], name: str, default: int, *, minimum: int) -> int:
     """The number of this name. Raises CannotListen."""
     text = settings.get(name, str(default)).strip()
-    # More digits than these are a mistake, and Python reads no more than some thousands.
+    # More digits are a mistake, and Python refuses numbers with thousands of digits.
     if not text.isascii() or not text.isdigit() or len(text) > 12 or int(text) < minimum:
-        raise CannotListen(
-            f"{name}: {text[:20]} is no whole number of at least {minimum} and at most 999999999999"
-        )
+        raise CannotListen(f"{name}: {text[:20]} is not a whole number from {minimum} to 999999999999")
     return int(text)
 
 
 def _adjustments(settings: Mapping[str, str]) -> Adjustments:
-    """The settings as waitress reads them. Raises CannotListen."""
+    """The settings in the form of waitress. Raises CannotListen."""
     ports = [text.rpartition(":")[2] for text in settings.get("listen", "").split()]
     for port in (*ports, settings.get("port", "")):
-        # Or the resolver of the system takes the remainder of a division.
+        # Otherwise the resolver of the system would take the port modulo 65536.
         if port.isdecimal() and int(port[:12]) > MAXIMUM_PORT:
-            raise CannotListen(f"{port[:12]} is no port; expected one of up to {MAXIMUM_PORT}")
+            raise CannotListen(f"{port[:12]} is not a port; expected a number up to {MAXIMUM_PORT}")
     try:
         adjustments = Adjustments(**{**_DEFAULTS, **settings}, clear_untrusted_proxy_headers=False)
     except ValueError as error:
         if str(error) == "Invalid host/port specified.":
             given = settings.get("listen") or f"{settings.get('host', '')}:{settings.get('port', '')}"
-            raise CannotListen(f"{given} is no address to listen on; expected HOST:PORT") from None
+            raise CannotListen(f"{given} is not an address to listen on; expected HOST:PORT") from None
         raise CannotListen(str(error)) from None
     if adjustments.unix_socket:
         adjustments.listen = []
-    # Without any, waitress would listen on its default, port 8080 of every interface.
+    # Without an address, waitress would listen on its default, port 8080 of every interface.
     elif not adjustments.listen:
         raise CannotListen("listen names no address; expected HOST:PORT")
     return adjustments
 
 
 def _raise_limit_of_open_files(needed: int) -> None:
-    """Allow this process as many open files. Raises CannotListen if the system does not."""
+    """Allow this process as many open files as needed. Raises CannotListen if the system does not allow that."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY in (allowed, most) or allowed >= needed:
         return
@@ -304,7 +303,7 @@ def _of_systemd() -> list[socket.socket]:
 
 
 def _all_public(opened: ExitStack, adjustments: Adjustments) -> list[socket.socket]:
-    """The sockets for everybody. Raises CannotListen."""
+    """The sockets of the public listener. Raises CannotListen."""
     path = adjustments.unix_socket
     if not path:
         return all_bound(opened, adjustments.listen)
@@ -321,7 +320,7 @@ def _all_public(opened: ExitStack, adjustments: Adjustments) -> list[socket.sock
 
 
 def moved(addresses: Iterable[Any], by: int) -> list[Any]:
-    """The same addresses, with ports so much higher: each process has its own for operators. Raises CannotListen."""
+    """The same addresses with higher ports, because each process has its own management listener. Raises CannotListen."""
     addresses = list(addresses)
     for *_, address in addresses:
         if address[1] + by > MAXIMUM_PORT:
@@ -337,8 +336,8 @@ def moved(addresses: Iterable[Any], by: int) -> list[Any]:
 def all_bound(opened: ExitStack, addresses: Iterable[Any]) -> list[socket.socket]:
     """A socket for each address. Raises CannotListen.
 
-    `localhost` is often also ::1 where IPv6 is switched off, as in most containers, and `*` is both families. Without
-    IPv6 the server is reached by the address of IPv4 alone.
+    `localhost` is often also ::1 even if IPv6 is switched off, as in most containers, and `*` is both families. Without
+    IPv6 the server listens only on the IPv4 address.
     """
     sockets = []
     wanted = list(addresses)
@@ -359,7 +358,7 @@ def _bound(opened: ExitStack, family: int, kind: int, protocol: int, address: An
             bound = unless_bound.enter_context(socket.socket(family, kind, protocol))
             if family == socket.AF_INET6:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # So that a restart need not wait for the connections of before.
+            # With this, a restart need not wait until the earlier connections are forgotten.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except OSError as error:
@@ -377,9 +376,9 @@ def _why(where: str, error: OSError) -> str:
                 "here, and in authserver.issuer if it names this port"
             )
         case errno.EACCES:
-            return f"{where} may not be used by this user; take a port above 1023"
+            return f"{where} may not be used by this user; choose a port above 1023"
         case number if number in _NOT_HERE:
-            return f"{where} is no address of this machine; change it here"
+            return f"{where} is not an address of this machine; change it here"
         case number:
             return f"{where} cannot be used ({os.strerror(number) if number else error}); change it here"
 

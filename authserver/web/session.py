@@ -1,9 +1,9 @@
-"""What a browser stores for us: the cookie of its session, one cookie a pending request, and the tokens of forms.
+"""The cookies of browsers, for sessions, pending requests and known devices, and the tokens of forms.
 
-No cookie content is trusted without its MAC, and one that we did not make is never accepted (T098). A
-signed-in session is stored as a digest; of a stranger, nothing is stored. A session's cookie is set by
-signing in and out and by a changed password alone: what another site sends comes without it (SameSite=Lax),
-and its answer must not replace it.
+No cookie content is trusted without its MAC, so a cookie that this server did not make is never accepted (T098). The
+database has only the digest of a session, and nothing about browsers without a session. The cookie of a session is set
+only by signing in and out and by a changed password: a request from another site comes without the cookie (SameSite=Lax),
+and the answer to it must not replace the cookie.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ FORM_PURPOSE = "form-token"
 SESSION = "authserver-session"
 REQUEST = "authserver-request-"
 DEVICE = "authserver-device"
-# A year; it only spares people to be locked out by strangers (`people.known_devices`).
+# One year. The cookie only prevents that strangers lock people out (`people.known_devices`).
 DEVICE_SECONDS = 31_536_000
-# A request lives for minutes; its mark longer, so that its page can still say that it has expired.
+# A pending request lives for minutes. Its mark lives longer, so that its page can still say that it has expired.
 MARK_SECONDS = 86_400
 
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -54,7 +54,7 @@ class ForgedForm(PageError):
 
 
 class TwoSessions(PageError):
-    """The browser sends two cookies of the session's name; one of them came from elsewhere (T099)."""
+    """The browser sends two session cookies; another site has set one of them (T099)."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -75,7 +75,7 @@ def see_login(request: Request, /, **query: str) -> Response:
     """A redirect to the sign-in page, because nobody is signed in here.
 
     Raises:
-        TwoSessions: signing in would not help, and the sign-in page may get one cookie only and redirect back.
+        TwoSessions: a sign-in would not help, and the sign-in page might get only one cookie and redirect back.
     """
     if [name for name, _ in _sent_cookies(request)].count(SESSION) > 1:
         raise TwoSessions
@@ -88,12 +88,12 @@ def begin_session(request: Request, session_id: str) -> None:
 
 
 def device_cookie(request: Request) -> str:
-    """The cookie of a browser in which somebody signed in before; "" for none."""
+    """The device cookie, which a browser has in which somebody signed in before; "" if there is none."""
     return _read_cookies(request).get(DEVICE, "")
 
 
 def remember_device(request: Request, user: User) -> None:
-    """Let the browser show from now on that this user signed in here."""
+    """Set the device cookie, which shows from now on that this user signed in with this browser."""
     cookie = cookie_with(request.engine, device_cookie(request), user)
     _set_cookies(request, {DEVICE: cookie}, DEVICE_SECONDS)
 
@@ -104,9 +104,9 @@ def end_session(request: Request) -> None:
 
 
 def session_handle(request: Request) -> str | None:
-    """What the session of this browser is called outside (`engine.session_handles`), also after it has ended.
+    """The public handle of the session of this browser (`engine.session_handles`), even after the session has ended.
 
-    None if the browser never had one.
+    None if the browser never had a session.
     """
     session_id, session = request.browser.session_id, request.browser.session
     if session is not None:
@@ -115,9 +115,9 @@ def session_handle(request: Request) -> str | None:
 
 
 def mark_browser(request: Request, handle: str) -> None:
-    """Set a cookie which shows that the request of this handle began in this browser.
+    """Set a cookie which shows that the request with this handle began in this browser.
 
-    Above a number, the oldest are deleted: browsers send them first (RFC 6265, 5.4).
+    If there are too many such cookies, the oldest are deleted; browsers send the oldest first (RFC 6265, 5.4).
     """
     older = [known for known in request.browser.marks if known != handle]
     cookies: dict[str, str | None] = {
@@ -154,10 +154,10 @@ def read_own_form(request: Request, *, files: bool = False) -> Parameters:
     """A form for this route that one of our pages showed in this session.
 
     Args:
-        files: whether it may carry files (`read_page_upload`).
+        files: whether it may have files (`read_page_upload`).
 
     Raises:
-        ForgedForm: another origin sent it, or the token is missing, another session's or for another route.
+        ForgedForm: another origin sent it, or the token is missing, of another session or for another route.
         PageError: it is not a form.
     """
     form = read_form_from_here(request, files=files)
@@ -175,7 +175,7 @@ def read_form_from_here(request: Request, *, files: bool = False) -> Parameters:
         ForgedForm: another origin sent it.
         PageError: it is not a form.
     """
-    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; the token alone decides then.
+    # A page with `Referrer-Policy: no-referrer` sends `Origin: null`; then only the token decides.
     origin = request.environ.get("HTTP_ORIGIN", "null")
     form = read_page_upload(request) if files else read_page_form(request)
     if origin not in ("null", request.application.parts.settings.issuer_origin):
@@ -184,7 +184,7 @@ def read_form_from_here(request: Request, *, files: bool = False) -> Parameters:
 
 
 def token_of(form: Parameters) -> str:
-    """The token that a form carries; "" for none or more than one."""
+    """The token in a form; "" if there is none, or more than one."""
     tokens = form.all("csrf_token")
     return tokens[0] if len(tokens) == 1 else ""
 
@@ -246,7 +246,7 @@ def _set_cookies(request: Request, cookies: dict[str, str | None], seconds: int 
 
 
 def _prefix(request: Request) -> str:
-    """`__Host-` binds a cookie to this very host; browsers take it over https only."""
+    """The prefix of cookie names. `__Host-` binds a cookie to this host; browsers accept it only over https."""
     return "__Host-" if _is_https(request) else ""
 
 

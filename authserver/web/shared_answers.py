@@ -1,4 +1,4 @@
-"""Answers that are the same for everybody: made once for each change, and then sent without Pyramid."""
+"""Keeps answers that are the same for everybody: each is made once after a change, and then sent without Pyramid."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
 from authserver.web.request_log import note_route
 from authserver.web.route import Route
 
-# What Pyramid tells subscribers of each request.
+# The events of Pyramid for each request, to which plugins may subscribe.
 _TOLD = (NewRequest, NewResponse)
-# An application of WSGI, as every response is one.
+# A WSGI application; every response is one.
 Answer = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def includeme(config: Configurator) -> None:
-    """Keep answers from now on."""
+    """Add the `SharedAnswers` to the registry."""
     config.registry.shared_answers = SharedAnswers(config.registry.refusal_of)
 
 
 def shared_answer(body: bytes, *, same_while: Callable[[], bool], cache_control: str) -> Response:
-    """A JSON answer that depends on nothing in its request but what says which representation is wanted.
+    """A JSON answer that is the same for every request that gets the whole answer.
 
     Args:
-        same_while: whether a new answer would still be this one. It is asked for each request, without a transaction.
+        same_while: says whether a new answer would still be the same. It is called for each request, without a transaction.
     """
     response = json_response(body, cache_control=cache_control)
     response.same_while = same_while
@@ -74,7 +74,7 @@ class SharedAnswers:
         return answer
 
     def keep(self, environ: Mapping[str, Any], registry: Any, response: Response) -> None:
-        """Keep an answer, if it is a shared one, unless a plugin wants to hear from Pyramid of every request or answer."""
+        """Keep a shared answer, unless a plugin subscribes to the events of Pyramid for every request or answer."""
         same_while = getattr(response, "same_while", None)
         route = registry.paths.get(environ.get("PATH_INFO", ""))
         if same_while is None or route is None or response.status_int != 200 or not self._is_plain(environ):

@@ -1,8 +1,7 @@
-"""`pserve`, which says in one line what is wrong with an INI file that cannot be read.
+"""A `pserve` that says in one line what is wrong with an INI file that cannot be read.
 
-`pserve` reads the file before anything of ours runs, and a package can add loaders for other kinds of files, but not take
-the place of that for INI files. So its own command ends with a traceback; `authserver serve`, and each process that
-several are started by, is this one.
+The original `pserve` reads the file before any code of this package runs, and a package cannot replace its loader for INI
+files. So the original command ends with a traceback. `authserver serve`, and each of several processes, use this one.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from authserver.web.serving import cannot_start
 
 
 class Loader(plaster_pastedeploy.Loader):
-    """Reads one INI file. Everything raises SystemExit with a line if the file cannot be read.
+    """Reads one INI file. Every method raises SystemExit with one line if the file cannot be read.
 
     Args:
-        app_name: which application will be asked for.
+        app_name: the name of the application that will be loaded.
     """
 
     def __init__(self, uri: Any, app_name: str | None) -> None:
@@ -49,7 +48,7 @@ class Loader(plaster_pastedeploy.Loader):
 
     def get_wsgi_server(self, name: str | None = None, defaults: Mapping[str, str] | None = None) -> Any:
         self._look_for(SERVER, name, defaults)
-        # Before the server takes an address.
+        # The section of the application is checked before the server takes an address.
         self._look_for(APP, self._app_name, defaults)
         return super().get_wsgi_server(name, defaults)
 
@@ -79,10 +78,10 @@ class _Serve(PServeCommand):
 
 
 def main(arguments: Sequence[str]) -> int | None:
-    """Do what `pserve` does, called by a name of its own and these arguments; the exit status.
+    """Do what `pserve` does; the first argument is the name of the command. Returns the exit status.
 
     Raises:
-        SystemExit: the server cannot start; with a line for each problem.
+        SystemExit: the server cannot start; the message has a line for each problem.
     """
     status: int | None = _Serve(arguments).run()
     return status

@@ -1,4 +1,4 @@
-"""POST /oauth/token"""
+"""POST /oauth/token: the token endpoint."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_serve_serves_and_starts_processes_that_say_the_same(run, ini: Path) -> 
         assert urlopen(f"http://localhost:{port}/health/live").status == 200
         ini.write_text("nothing\n" + text)
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "what ran before goes on" in log.read_text(), log)
+        wait_until(lambda: "the processes that ran before continue" in log.read_text(), log)
         assert f"{ini}, line 1: is in no section" in log.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0

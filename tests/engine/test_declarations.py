@@ -747,7 +747,7 @@ A_LIMIT = DeclaredLimit(counted="sign_in", key="account", count=10, seconds=3600
         (Forms(scopes={f"{n:0>100}": "A" for n in range(50)}), ("scopes",), "characters"),
         (Forms(limits={"A": A_LIMIT}), ("limits", "A"), "A"),
         (Forms(limits={"a": replace(A_LIMIT, counted="sign_ins")}), ("limits", "a"), "did you mean sign_in"),
-        (Forms(limits={"a": replace(A_LIMIT, key="grant")}), ("limits", "a"), "is no key of sign_in"),
+        (Forms(limits={"a": replace(A_LIMIT, key="grant")}), ("limits", "a"), "is not a key of sign_in"),
         (Forms(limits={"a": replace(A_LIMIT, count=10**7)}), ("limits", "a"), "a count is 1 to"),
         (Forms(limits={"a": replace(A_LIMIT, seconds=10**7)}), ("limits", "a"), "up to 31 days"),
     ],

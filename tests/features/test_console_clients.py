@@ -189,9 +189,12 @@ def test_the_list_goes_on_after_a_client_whatever_happens_meanwhile(server: Serv
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        ({"search": "x" * 201}, "no name or id has more than 200 characters: search for a part of it"),
-        ({"state": "asleep"}, "there is no such choice: take one of the form"),
-        ({"by": "magic"}, "there is no such choice: take one of the form"),
+        (
+            {"search": "x" * 201},
+            "a search may have up to 200 characters: search for a part of the name or id",
+        ),
+        ({"state": "asleep"}, "there is no such choice: choose one from the form"),
+        ({"by": "magic"}, "there is no such choice: choose one from the form"),
         ([("search", "a"), ("search", "b")], "search occurs more than once"),
     ],
 )
@@ -339,7 +342,7 @@ def test_what_is_much_ends_in_parts(
     assert "there may be more" in last_step.text
     assert "authserver client disable --dry-run -- popular" in last_step.text
     page = form_with(last_step, "client_id").submit("confirm").follow()
-    assert "There may be more: go on until nothing is left." in status(page)
+    assert "There may be more: continue until nothing is left." in status(page)
     assert not stored(server, "popular").is_enabled
     for _ in range(9):
         page = form_with(page, "client_id").submit("confirm").follow()
@@ -362,7 +365,7 @@ def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
     page = form_with(last_step, "client_id").submit("confirm").follow()
     assert status(page).startswith("Ended: 2 grants, 2 refresh tokens.")
     page = form_with(page_of(admin, AT_ADDRESS), "client_id").submit().follow()
-    assert status(page) == "It is kept here now, as it describes itself."
+    assert status(page) == "It is stored here now, as its document describes it."
     assert stored(server, AT_ADDRESS).registered_by == "operator"
     assert page.html.find("a", string="Edit")
     elsewhere = admin.get("/admin/clients/client?client_id=https://nobody.example/c", expect_errors=True)
@@ -455,12 +458,16 @@ def test_a_public_client_is_added_without_a_secret(server: Server, admin: TestAp
         (
             {"client_name": ""},
             "client_name",
-            "client_name is missing: give it the name that people are shown.",
+            "client_name is missing: type the name that people see.",
         ),
         ({"client_name": "a\u202eb"}, "client_name", "client_name must be up to 100 printable characters."),
         ({"redirect_uris": "http://a.example/"}, "redirect_uris", "redirect_uris: "),
         ({"redirect_uris": ""}, "redirect_uris", "redirect_uris is missing"),
-        ({"grant_types": []}, "grant_types", "grant_types is missing: tick what it may use."),
+        (
+            {"grant_types": []},
+            "grant_types",
+            "grant_types is missing: select the grant types that it may use.",
+        ),
         ({"grant_types": ["refresh_token"]}, "grant_types", "needs authorization_code or another grant"),
         ({"scope": []}, "scope", "scope must name at least one scope"),
         ({"client_id": "user_x"}, "client_id", "A client_id has up to 100 visible ASCII characters"),
@@ -561,7 +568,7 @@ def test_a_form_that_somebody_else_overtook_changes_nothing(server: Server, admi
     other.submit()
     form["client_name"] = "Mine"
     answer = form.submit(expect_errors=True)
-    assert "Somebody else changed this client since this form was shown" in alert(answer)
+    assert "Somebody else changed this client after this form was shown" in alert(answer)
     assert stored(server, "overtaken").name == "Theirs"
     again = form_with(answer, "client_name")
     assert again["client_name"].value == "Mine"
@@ -617,7 +624,7 @@ def test_a_logo_is_sent_as_a_file_and_taken_away(server: Server, admin: TestApp)
     assert admin.get(page.html.find("img", alt="Its logo")["src"]).body == png
     form = form_with(page.click("Logo"), "client_id")
     page = form.submit("remove").follow()
-    assert status(page) == "The logo is taken away."
+    assert status(page) == "The logo is removed."
     assert stored(server, "pictured").logo is None
 
 
@@ -763,7 +770,7 @@ def test_a_new_secret_may_end_the_others_at_once(server: Server, admin: TestApp)
     assert server.token(client, secret, grant_type="client_credentials").status_int == 200
     forced = form_with(admin.get("/admin/clients/secret?client_id=lost"), "overlap")
     forced["overlap"].force_value("99y")
-    assert alert(forced.submit(expect_errors=True)) == "There is no such choice: take one of the form."
+    assert alert(forced.submit(expect_errors=True)) == "There is no such choice: choose one from the form."
 
 
 def test_a_client_without_secrets_has_no_pages_for_them(server: Server, admin: TestApp) -> None:

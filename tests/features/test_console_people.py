@@ -286,7 +286,7 @@ def test_a_new_person_gets_a_link_by_mail(server: Server, ada: TestApp) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"username": "rita"}, "There is a person of the name rita already: choose another name"),
+        ({"username": "rita"}, "There is a person with the name rita already: choose another name"),
         ({"username": ""}, "a user name has 1 to"),
         ({"username": "a b"}, "user name"),
         ({"groups": "x" * 200}, "the name of a group has 1 to"),
@@ -350,7 +350,7 @@ def test_nobody_locks_themselves_out(server: Server, ada: TestApp) -> None:
     assert me
     for groups in ("staff", "", "operators"):
         refused = send(ada, person(me, "edit"), groups=groups)
-        assert "This would take your own role from you." in alert(refused)
+        assert "This would remove your own role." in alert(refused)
     assert stored(server, me).groups == ("authserver-admins",)
     assert send(ada, person(me, "edit"), groups="authserver-admins\nstaff").status_int == 303
     mine = ada.get(person(me))
@@ -548,7 +548,7 @@ def test_an_account_elsewhere_is_removed(server: Server, browsers: dict[str, Tes
     assert "There is no other way in" not in text_of(asked)
     number = len(server.rows("events"))
     done = form_with(asked, "csrf_token").submit(name="confirm", value="yes").follow()
-    assert f"{user.username} cannot sign in by that account at {issuer} any more." in done.text.replace(
+    assert f"{user.username} cannot sign in with that account at {issuer} any more." in done.text.replace(
         "&amp;", "&"
     )
     assert [row["type"] for row in events_since(server, number)][:2] == ["identity.removed", "grants.revoked"]

@@ -476,7 +476,7 @@ def test_what_cannot_be_lifted_is_refused_with_a_sentence(limited: Server) -> No
     for tampered, said in (
         ({}, "confirm it with the button"),
         ({"confirm": "yes", "limit": "none"}, "no such limit"),
-        ({"confirm": "yes", "who": HOSTILE}, "nobody has used anything of this now"),
+        ({"confirm": "yes", "who": HOSTILE}, "this limit has no counts now"),
     ):
         answer = browser.post("/admin/limits/lift", {**values, **tampered}, expect_errors=True)
         assert answer.status_int == 400 and said in words(answer), words(answer)

@@ -563,7 +563,7 @@ def test_another_issuers_or_expired_or_early_assertion_is_refused(world: World) 
 def test_an_entry_lets_somebody_in_and_knows_its_options(world: World) -> None:
     """JAG-16, T058"""
     for options, told in (
-        ({}, "nobody could be let in"),
+        ({}, "it would accept nobody"),
         ({"create_user": True}, "did you mean create_users"),
         ({"usernames": "yes"}, "usernames"),
         (PEOPLE | {"maximum_age": -1}, "maximum_age"),

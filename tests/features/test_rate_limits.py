@@ -66,9 +66,9 @@ def test_the_shipped_table_has_a_limit_for_everything_that_is_counted() -> None:
     ("line", "problem"),
     [
         ("x = sign_on, source, 5, minute", "sign_on cannot be counted; did you mean sign_in"),
-        ("x = sign_in, sauce, 5, minute", "sauce is no key of sign_in; did you mean source"),
-        ("x = registration, account, 5, minute", "account is no key of registration; known: all, source"),
-        ("x = sign_in, all+source, 5, minute", "all counts everybody together, so it stands alone"),
+        ("x = sign_in, sauce, 5, minute", "sauce is not a key of sign_in; did you mean source"),
+        ("x = registration, account, 5, minute", "account is not a key of registration; known: all, source"),
+        ("x = sign_in, all+source, 5, minute", "all counts everybody together, so it must be the only key"),
         ("x = sign_in, source, 0, minute", "for no limit, remove the line"),
         ("x = sign_in, source, many, minute", "a count is 1 to 1000000"),
         ("x = sign_in, source, -1, minute", "a count is 1 to 1000000"),
@@ -95,8 +95,8 @@ def test_a_line_that_cannot_be_is_refused_at_start(line: str, problem: str) -> N
     [
         ({"storage": "reddis://localhost"}, "did you mean redis"),
         ({"storage": "localhost:6379"}, "storage: localhost"),
-        ({"storage": "redis://:secret@localhost"}, "give it as the setting password"),
-        ({"storage": "redis://localhost?password=secret"}, "give it as the setting password"),
+        ({"storage": "redis://:secret@localhost"}, "set the password with the setting password"),
+        ({"storage": "redis://localhost?password=secret"}, "set the password with the setting password"),
         ({"storage": "redis://"}, r"redis://HOST:PORT/NUMBER"),
         ({"storage": "redis://localhost:port"}, r"redis://HOST:PORT/NUMBER"),
         ({"prefix": "a b"}, "prefix"),

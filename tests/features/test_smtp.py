@@ -245,7 +245,7 @@ def test_a_line_of_a_text_cannot_end_the_mail(plain: MailServer) -> None:
         ({"timeout": "0"}, "timeout: expected 1 to 120"),
         ({"username": "me"}, "username and password: give both"),
         ({"ca_file": "/nowhere.pem"}, "ca_file: there is no file"),
-        ({"tls": "none", "username": "me", "password": "secret"}, "without TLS it would be sent readable"),
+        ({"tls": "none", "username": "me", "password": "secret"}, "without TLS it would be sent unencrypted"),
     ],
 )
 def test_a_setting_that_cannot_be_used_stops_the_start(

@@ -386,7 +386,7 @@ def test_a_malformed_parameter_is_told_to_the_client(rules: Rules, sent: dict[st
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"levels": ()}, "levels: name one at least"),
+        ({"levels": ()}, "levels: name at least one"),
         ({"levels": (("a b", "pwd"),)}, "levels: a b: a name has"),
         ({"levels": (('a"', "pwd"),)}, "a name has"),
         ({"levels": (("a" * 101, "pwd"),)}, "a name has"),

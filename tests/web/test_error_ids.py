@@ -275,7 +275,7 @@ def test_a_failure_that_cannot_be_recorded_is_answered_all_the_same(
     with failing_statements(server, "INSERT INTO events", RuntimeError("injected"), 2):
         answer = server.token(client, secret, grant_type="client_credentials", scope="profile")
     assert_json_error(answer, "server_error", status=500)
-    assert f"error_id={answer.json['error_id']} is in this log only" in caplog.text
+    assert f"error_id={answer.json['error_id']} is only in this log" in caplog.text
 
 
 @dataclass(frozen=True)

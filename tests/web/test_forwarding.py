@@ -334,7 +334,7 @@ def test_a_proxy_that_does_not_say_whose_request_it_is_is_announced_once(
     assert "does not say" not in caplog.text
     for _ in range(2):
         behind.http.get(METADATA, extra_environ=PLAIN, headers={"X-Forwarded-Proto": "https"})
-    assert caplog.text.count(f"{INNER} does not say in X-Forwarded-For whose request it passes on") == 1
+    assert caplog.text.count(f"{INNER} does not send the address of the client in X-Forwarded-For") == 1
 
 
 def test_the_server_finds_the_same_client_before_the_request_is_read() -> None:

@@ -1,7 +1,8 @@
-"""An API for operators: what the commands do, over HTTP with access tokens of this very server.
+"""An API for operators, which does over HTTP what the commands do. Its access tokens are those of this server.
 
-Its resource identifier is the issuer and `/admin/api`. Only tokens for that resource alone are accepted, with scopes that
-begin with `authserver:`, of clients that an operator registered; of people, those in the groups of the settings.
+Its resource identifier is the issuer followed by `/admin/api`. A token must be for that resource alone, have scopes that
+begin with `authserver:`, and belong to a client that an operator registered. If it stands for a person, the person must be
+in one of the groups of the settings.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class AdminApi:
     """Serve `/admin/api`: clients, people, grants, resources, keys and events for programs of operators.
 
     Attributes:
-        groups: groups whose members may use it, through a client in their name. Without any, clients use it on their own
-            behalf alone (`client_credentials`).
+        groups: groups whose members may use it, through a client that acts for them. Without groups, only clients that act
+            on their own behalf (`client_credentials`) can use it.
     """
 
     immediate: ClassVar[bool] = True
@@ -62,7 +63,7 @@ class AdminApi:
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "admin-api": "",
-        "admin-api-alone": "a token for the admin API is for no other resource: the client must ask for each by itself",
+        "admin-api-alone": "a token for the admin API must be for no other resource: the client must ask for two tokens",
         "admin-api-groups": "put the person into one of authserver.plugin.admin_api.groups (`authserver user edit`)",
         "admin-api-scopes": "",
         "client-registered-itself": "only a client that an operator registered may administer: `authserver client add`",
@@ -81,7 +82,7 @@ class AdminApi:
     groups: tuple[str, ...] = ()
 
     def prepare(self) -> None:
-        """Raises ValueError unless the verifier of access tokens is installed."""
+        """Check that the verifier of access tokens is installed. Raises ValueError."""
         if find_spec("authserver_resource") is None:
             raise ValueError(
                 "it verifies access tokens with authserver-resource, which is not installed: "
@@ -90,7 +91,7 @@ class AdminApi:
 
     @property
     def operator_groups(self) -> Mapping[str, str]:
-        """The groups whose members may administer this server, and how."""
+        """The groups whose members may administer this server, each with what they may do."""
         return dict.fromkeys(self.groups, "use the admin API in their own name")
 
     @hookimpl
@@ -99,7 +100,7 @@ class AdminApi:
 
     @hookimpl
     def resource_decision(self, client: Client, registered: Resource | None) -> Decision[str] | None:
-        """The API is a resource of this server, for the clients of operators."""
+        """Allow the API as a resource, but only to clients that an operator registered."""
         if registered is None or not _is_own(registered):
             return None
         if client.is_self_registered or client.is_known_by_address:
@@ -115,7 +116,7 @@ class AdminApi:
         resources: tuple[str, ...],
         registered: tuple[Resource, ...],
     ) -> Decision[tuple[str, ...]] | None:
-        """Scopes of the API for the API alone, and for those who may administer alone."""
+        """Give scopes of the API only in tokens for the API, and only to clients and people that may administer."""
         asked = requested or client.scopes
         if not any(map(_is_own, registered)):
             others = tuple(scope for scope in asked if not scope.startswith(PREFIX))
@@ -133,7 +134,7 @@ class AdminApi:
 
     @hookimpl
     def includeme(self, config: Configurator) -> None:
-        # They import the verifier, which is an extra.
+        # These modules import the verifier, which is an optional dependency.
         from authserver.features.admin_api.access import Guard
         from authserver.features.admin_api.serving import add_entries
 

@@ -1,8 +1,8 @@
-"""Who may use the API: access tokens of this server itself, verified as every API verifies them (RFC 9068, RFC 7662).
+"""Checks who may use the API: it verifies access tokens of this server as every other API does (RFC 9068, RFC 7662).
 
-The verifier is that of the distribution `authserver-resource`. What it would ask the server for over HTTP, keys and
-introspection, it gets here from the engine of the request. Besides, the token is looked up at each request: so one whose
-grant was revoked, whose user or client is disabled, or that has ended is refused at once, also if it is a JWT.
+The verifier is that of the distribution `authserver-resource`. It usually asks a server over HTTP for keys and
+introspection; here it gets both from the engine of the request. In addition each request looks up the token, so that a
+token that has ended, or whose grant, user or client has ended, is refused at once, even if it is a JWT.
 """
 
 from __future__ import annotations
@@ -53,25 +53,25 @@ from authserver_resource import (
 from authserver_resource.fetching import FetchFailed, Reply
 from authserver_resource.request import of_wsgi
 
-# The proofs that were used, among the small records.
+# The kind of the small records (`Kept`) of DPoP proofs that were used.
 PROOF = "admin-api-proof"
-# By how much the time in a proof may differ from ours, either way.
+# How much the time in a proof may be before or after the time of this server.
 TOLERANCE = timedelta(seconds=60)
 _KEYS, _INTROSPECTION = "https://localhost/keys", "https://localhost/introspection"
 _ENGINE: ContextVar[Engine] = ContextVar("engine")
 
 
 class Guard:
-    """Lets administrators in. Many threads can use it at once.
+    """Admits administrators to the API. It is safe for several threads.
 
     Args:
-        issuer: of this server.
-        url: of the API, which is its resource identifier.
-        name: of the API, for people.
-        scopes: all that it has.
-        groups: whose members may use it, with tokens in their name.
-        operator_groups: whose members administer this server, by this API or otherwise.
-        token_types: of access tokens that are bound to something of the client, as this server issues them.
+        issuer: the issuer identifier of this server.
+        url: the URL of the API, which is its resource identifier.
+        name: the name of the API, for people.
+        scopes: all scopes of the API, with their sentences.
+        groups: groups whose members may use the API, with tokens that stand for them.
+        operator_groups: groups whose members administer this server, by this API or in another way.
+        token_types: the types of the key-bound access tokens that this server issues, such as `DPoP`.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class Guard:
         )
 
     def admit(self, engine: Engine, environ: Mapping[str, Any], scope: str) -> Administrator:
-        """Who asks, if they may.
+        """The administrator who sent this request.
 
         Args:
-            environ: of the request (PEP 3333).
-            scope: that is needed; "" for any of the API.
+            environ: the WSGI environment of the request (PEP 3333).
+            scope: the needed scope; "" if any scope of the API is enough.
 
         Raises:
-            Problem: they may not: 401 without a good token, 404 without any right to the API, 403 with another right.
+            Problem: 401 if the token is not valid, 404 if it gives no right to the API, 403 if it has not the needed scope.
             TooManyRequests: there were too many bad tokens.
-            TemporarilyUnavailable: the client is kept elsewhere, and cannot be asked for now.
+            TemporarilyUnavailable: the client is kept elsewhere, and cannot be found now.
         """
         with _asking(engine):
             try:
@@ -132,7 +132,7 @@ class Guard:
             administrator = Administrator(
                 client=client,
                 user=issued.user,
-                # What was taken from the client since does not count any more.
+                # Scopes that the client has lost since the token was issued do not count any more.
                 scopes=frozenset(
                     each for each in issued.scopes if each.startswith(PREFIX) and each in client.scopes
                 ),
@@ -154,26 +154,26 @@ class Guard:
             return administrator
 
     def _checked(self, engine: Engine, environ: Mapping[str, Any], scope: str) -> Access:
-        """What the verifier says. Raises Refusal."""
+        """The access that the verifier finds in the token. Raises Refusal."""
         kids = tuple(key["kid"] for key in engine.signer.jwks()["keys"])
         if kids != self._kids:
-            # A key that was revoked counts no more at once, and one that took its place does.
+            # A revoked key stops to count at once, and its successor counts.
             self.protected.use(_answer)
             self._kids = kids
         request = of_wsgi(environ)
         try:
             return self.protected.check(request)
         except NoToken:
-            # Once more: the challenge names the scope, too.
+            # Check once more with the scope, so that the challenge names it, too.
             return self.protected.check(request, needs(*filter(None, [scope])))
 
     def _live(self, engine: Engine, environ: Mapping[str, Any]) -> Issued:
-        """What is stored of the token behind this request. Raises Refusal."""
+        """The stored token of this request. Raises Refusal."""
         issued = find_issued(engine, environ["HTTP_AUTHORIZATION"].strip().partition(" ")[2].strip())
         if issued is None or issued.kind is not TokenKind.ACCESS or not issued.is_active(engine.now):
             raise self._refused("The access token has ended, or was revoked.")
         if issued.audience != (self.protected.identifier,):
-            # Another resource that has it could use it here.
+            # Otherwise another resource that gets the token could use it here.
             raise self._refused("The access token is for other resources, too.")
         return issued
 
@@ -199,7 +199,7 @@ class Guard:
         return reason
 
     def _refused(self, description: str) -> InvalidToken:
-        """A refusal of our own, with the challenge of those that the verifier makes."""
+        """A refusal by this module, with the same challenge as those of the verifier."""
         refused = InvalidToken(description)
         said = {"error": refused.error, "error_description": description}
         refused.challenges = [Challenge("Bearer", {**said, "resource_metadata": self.protected.metadata_url})]
@@ -207,10 +207,10 @@ class Guard:
 
 
 class _Proofs:
-    """The proofs that were used, for all processes (`authserver_resource.Replays`)."""
+    """The DPoP proofs that were used, for all processes (`authserver_resource.Replays`)."""
 
     def claim(self, identifier: str, until: float) -> bool:
-        """Whether it was not used before; False, too, if that cannot be known, because the database was restored since."""
+        """Whether the proof was not used before. False, too, if that is unknown because the database was restored since."""
         engine = _ENGINE.get()
         first = datetime.fromtimestamp(until, UTC) - 2 * TOLERANCE - timedelta(seconds=1)
         return of_this_generation(engine, first) and engine.stores.kept.add_once(
@@ -225,7 +225,7 @@ class _Proofs:
 
 @contextmanager
 def _asking(engine: Engine) -> Iterator[None]:
-    """The engine that answers what the verifier asks meanwhile."""
+    """Let this engine answer the questions of the verifier inside the `with` block."""
     token = _ENGINE.set(engine)
     try:
         yield
@@ -234,12 +234,12 @@ def _asking(engine: Engine) -> Iterator[None]:
 
 
 def _answer(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
-    """What the server would answer the verifier over HTTP (`authserver_resource.fetching.Fetch`)."""
+    """The answer that the verifier would get from the server over HTTP (`authserver_resource.fetching.Fetch`)."""
     engine = _ENGINE.get()
     if url == _KEYS:
         return _json(engine.signer.jwks())
     if url != _INTROSPECTION:
-        raise FetchFailed("nothing else is asked for")
+        raise FetchFailed("only keys and introspection can be fetched")
     token = parse_qs((body or b"").decode()).get("token", [""])[0]
     issued = find_issued(engine, token)
     if issued is None or issued.kind is not TokenKind.ACCESS or not issued.is_active(engine.now):
@@ -262,7 +262,7 @@ _KINDS: tuple[tuple[type[Refusal], Kind], ...] = (
 
 
 def _problem(refusal: Refusal) -> Problem | TemporarilyUnavailable:
-    """The same as a problem, with its challenge."""
+    """The refusal of the verifier as a problem, with its challenge."""
     if isinstance(refusal, Unavailable):
         return TemporarilyUnavailable(refusal.description, reason="verifier-unavailable")
     kind = next(kind for type, kind in _KINDS if isinstance(refusal, type))

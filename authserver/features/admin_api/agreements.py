@@ -31,35 +31,35 @@ TEXTS = {"type": "array", "items": {"type": "string"}}
 NULL_OR_TEXT = {"type": ["string", "null"]}
 COUNT = {"type": "integer", "minimum": 0}
 WHOSE: Mapping[str, Parameter] = {
-    "user": Parameter(description="Of this person: the user name or the user id."),
-    "client": Parameter(description="To this client."),
+    "user": Parameter(description="Only those of this person: the user name or the user id."),
+    "client": Parameter(description="Only those for this client."),
 }
 SHOWN: Mapping[str, Parameter] = {
     "grant_id": Parameter(description="The grant.", required=True),
     "user_id": Parameter(
-        description="Who agreed; null if the client acts on its own behalf.",
+        description="The person who agreed; null if the client acts on its own behalf.",
         schema=NULL_OR_TEXT,
         required=True,
     ),
-    "username": Parameter(description="The same by name.", schema=NULL_OR_TEXT, required=True),
-    "client_id": Parameter(description="Who may act.", required=True),
-    "scope": Parameter(description="What it may do.", required=True),
-    "resources": Parameter(description="Where.", schema=TEXTS, required=True),
+    "username": Parameter(description="The user name of this person.", schema=NULL_OR_TEXT, required=True),
+    "client_id": Parameter(description="The client that may act.", required=True),
+    "scope": Parameter(description="The scopes that it has, separated by spaces.", required=True),
+    "resources": Parameter(description="The resources that it may use.", schema=TEXTS, required=True),
     "let_in_by": Parameter(
         description="Who or what made it without asking the person here.", schema=NULL_OR_TEXT, required=True
     ),
     "derived_from": Parameter(
-        description="The grant that it was derived from, and ends with; null if from none.",
+        description="The grant from which it was derived and with which it ends; null if there is none.",
         schema=NULL_OR_TEXT,
         required=True,
     ),
-    "created_at": Parameter(description="Since when.", schema=TIME, required=True),
+    "created_at": Parameter(description="When it was made.", schema=TIME, required=True),
     "last_used_at": Parameter(
-        description="When tokens were last got for it.", schema=NULL_OR_TIME, required=True
+        description="When tokens were last issued for it.", schema=NULL_OR_TIME, required=True
     ),
-    "expires_at": Parameter(description="Until when at most.", schema=TIME, required=True),
+    "expires_at": Parameter(description="When it ends at the latest.", schema=TIME, required=True),
     "revoked_at": Parameter(description="When it was revoked.", schema=NULL_OR_TIME, required=True),
-    "revoked_reason": Parameter(description="Why.", schema=NULL_OR_TEXT, required=True),
+    "revoked_reason": Parameter(description="Why it was revoked.", schema=NULL_OR_TEXT, required=True),
 }
 CONSENT: Mapping[str, Parameter] = {
     name: SHOWN[name] for name in ("user_id", "username", "client_id", "scope", "resources")
@@ -71,7 +71,7 @@ ENDED: Mapping[str, Parameter] = {
 
 
 def shown(grant: Grant, names: Mapping[str, str]) -> dict[str, Any]:
-    """A grant as the API answers it."""
+    """A grant as the API shows it."""
     return {
         **operators.grant(grant, names),
         "revoked_at": grant.revoked_at,
@@ -95,16 +95,16 @@ class _Names:
 
 
 def _whose(call: Call) -> dict[str, str | None]:
-    """Whose are meant. Raises Problem."""
+    """The person and the client that the request names. Raises Problem."""
     name = call.query.get("user")
     user_id = user_id_of(call.engine, name) if name else None
     if name and user_id is None:
-        raise invalid_parameter("user", "there is no such person; take the user name or the user id")
+        raise invalid_parameter("user", "there is no such person; send the user name or the user id")
     return {"user_id": user_id, "client_id": call.query.get("client")}
 
 
 def list_grants(call: Call) -> Answer:
-    """Grants that are live and were used to issue tokens, of a user or of all, for a client or for all; newest first."""
+    """The live grants for which tokens were issued, newest first; of one user or of all, for one client or for all."""
     engine, names = call.engine, _Names(call.engine)
     wanted = GrantFilter(**_whose(call), live_at=engine.now, redeemed=True)
 
@@ -141,7 +141,7 @@ def revoke(call: Call) -> Answer:
     """Revoke a grant, and with it every code and token of it.
 
     Raises:
-        Problem: it was changed since it was read (If-Match), or is revoked already.
+        Problem: it changed after the caller read it (If-Match), or is revoked already.
     """
     record = _found(call)
     call.is_unchanged(etag_of(record, without=["last_used_at"]))
@@ -152,7 +152,7 @@ def revoke(call: Call) -> Answer:
 
 
 def list_consents(call: Call) -> Answer:
-    """What users agreed to, of one user or of all, for one client or for all; by user and client."""
+    """The remembered consents by user and client; of one user or of all, for one client or for all."""
     engine, whose, names = call.engine, _whose(call), _Names(call.engine)
 
     def read(after: tuple[str, ...], limit: int) -> Sequence[Consent]:

@@ -1,4 +1,4 @@
-"""Clients: those who may ask for tokens, and their secrets."""
+"""Clients, which may ask for tokens, and their secrets."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ NULL_OR_TEXT = {"type": ["string", "null"]}
 
 METADATA: Mapping[str, Parameter] = {
     "client_name": Parameter(description="The name that the consent page shows."),
-    "redirect_uris": Parameter(description="Where people are sent back (RFC 7591, 2).", schema=TEXTS),
-    "grant_types": Parameter(description="RFC 7591, 2.", schema=TEXTS),
+    "redirect_uris": Parameter(description="To which people are sent back (RFC 7591, 2).", schema=TEXTS),
+    "grant_types": Parameter(description="The grant types it may use (RFC 7591, 2).", schema=TEXTS),
     "scope": Parameter(description="The scopes it may have, separated by spaces."),
     "token_endpoint_auth_method": Parameter(description="How it proves who it is (RFC 7591, 2)."),
     "application_type": Parameter(
-        description="`web` or `native`; what its redirect URIs make it unless given.",
+        description="`web` or `native`; unless given, it follows from the redirect URIs.",
         schema={"enum": ["web", "native", None]},
     ),
     "first_party": Parameter(
@@ -90,21 +90,27 @@ SHOWN: Mapping[str, Parameter] = {
         name: Parameter(description=member.description, schema=member.schema, required=name not in LINKS)
         for name, member in METADATA.items()
     },
-    "response_types": Parameter(description="RFC 7591, 2.", schema=TEXTS, required=True),
+    "response_types": Parameter(
+        description="The response types it may use (RFC 7591, 2).", schema=TEXTS, required=True
+    ),
     "resources": Parameter(
-        description="It may ask for these alone; empty: for every one.", schema=TEXTS, required=True
+        description="It may ask only for these resources; empty: for all.", schema=TEXTS, required=True
     ),
     "logo": Parameter(description="The digest of its logo.", schema=NULL_OR_TEXT, required=True),
     "registered_by": Parameter(
         description="Who registered it.", schema={"enum": ["operator", "self"]}, required=True
     ),
     "registered_from": Parameter(
-        description="The network, if it did so itself.", schema=NULL_OR_TEXT, required=True
+        description="The network from which it registered itself.", schema=NULL_OR_TEXT, required=True
     ),
     "initial_token": Parameter(
-        description="The initial access token that let it in.", schema=NULL_OR_TEXT, required=True
+        description="The id of the initial access token with which it registered itself.",
+        schema=NULL_OR_TEXT,
+        required=True,
     ),
-    "registration_policy": Parameter(description="That of the token.", schema=NULL_OR_TEXT, required=True),
+    "registration_policy": Parameter(
+        description="The registration policy of that token.", schema=NULL_OR_TEXT, required=True
+    ),
     "state": Parameter(
         description="Whether it is used.",
         schema={"enum": [str(state) for state in ClientState]},
@@ -124,14 +130,14 @@ SHOWN: Mapping[str, Parameter] = {
     ),
 }
 SECRETS: Mapping[str, Parameter] = {
-    "secret": Parameter(description="What it is called; it is not the secret itself.", required=True),
+    "secret": Parameter(description="The name of the secret; it is not the secret itself.", required=True),
     "created_at": Parameter(description="When it was made.", schema=TIME, required=True),
     "last_used_at": Parameter(
         description="When it was last used, to a few minutes.", schema=NULL_OR_TIME, required=True
     ),
     "ends_at": Parameter(description="Until when it is accepted.", schema=NULL_OR_TIME, required=True),
 }
-SECRET = Parameter(description="Its new secret; it is not readable again.")
+SECRET = Parameter(description="Its new secret; it is not shown again.")
 
 
 def find(call: Call) -> Client:
@@ -140,7 +146,7 @@ def find(call: Call) -> Client:
 
 
 def shown(engine: Engine, client: Client) -> dict[str, Any]:
-    """A client as the API answers it."""
+    """A client as the API shows it."""
     return {
         **operators.client(client, engine.now),
         "secrets": operators.secrets(live_secrets(client, engine.now)),
@@ -148,7 +154,7 @@ def shown(engine: Engine, client: Client) -> dict[str, Any]:
 
 
 def etag(record: Mapping[str, Any]) -> str:
-    """The ETag of a client; its use does not change it."""
+    """The ETag of a client, which stays the same when the client is used."""
     secrets = [{**secret, "last_used_at": None} for secret in record["secrets"]]
     return etag_of({**record, "secrets": secrets}, without=USE)
 
@@ -163,7 +169,9 @@ def list_clients(call: Call) -> Answer:
     """Clients by id; `search` looks into ids and names, and `state` may be given several times."""
     engine, states = call.engine, call.query.all("state")
     if unknown := [state for state in states if state not in list(ClientState)]:
-        raise invalid_parameter("state", f"{unknown[0]} is none; there are {', '.join(ClientState)}")
+        raise invalid_parameter(
+            "state", f"{unknown[0]} is not a state; expected one of {', '.join(ClientState)}"
+        )
     clients, text = engine.stores.clients, call.query.get("search")
 
     def read(after: tuple[str, ...], limit: int) -> Sequence[Client]:
@@ -184,8 +192,8 @@ def create(call: Call) -> Answer:
     """Register a client. The answer has its secret if it gets one; the secret is not shown again.
 
     Raises:
-        Problem: members that cannot be used, or scopes that the administrator does not have.
-        Refusal: metadata that registration refuses, too.
+        Problem: a member cannot be used, or the administrator does not have the scopes.
+        Refusal: registration would refuse the metadata, too.
     """
     engine, sent = call.engine, Sent(call.sent)
     ring.check_known(engine)
@@ -221,8 +229,8 @@ def change(call: Call) -> Answer:
     """Change members of a client, as RFC 7396 merges them.
 
     Raises:
-        Problem: it was changed since it was read (If-Match), or members that cannot be used.
-        Refusal: metadata that registration refuses, too.
+        Problem: it changed after the caller read it (If-Match), or a member cannot be used.
+        Refusal: registration would refuse the metadata, too.
     """
     engine, before = call.engine, find(call)
     call.is_unchanged(etag(shown(engine, before)))
@@ -230,7 +238,7 @@ def change(call: Call) -> Answer:
     sent = Sent(call.sent)
     for needed in ("client_name", "grant_types", "token_endpoint_auth_method"):
         if sent.is_null(needed):
-            sent.wrong(needed, "It cannot be taken away.")
+            sent.wrong(needed, "It cannot be removed.")
     grant_types, scopes = sent.texts("grant_types"), sent.words("scope")
     auth_method = sent.text("token_endpoint_auth_method") or None
     name = sent.text("client_name") if "client_name" in sent else None
@@ -275,7 +283,7 @@ def _edited(engine: Engine, edited: Edited) -> Answer:
 
 
 def _list(name: str, sent: Sent, values: tuple[str, ...], before: tuple[str, ...]) -> ListEdit:
-    """How a list changes: it stays unless it was sent; null and an empty list empty it."""
+    """How a list changes: if it was not sent, it stays the same; null or an empty list removes everything."""
     if name not in sent:
         return ListEdit()
     return ListEdit(replaced_by=values) if values else ListEdit(removed=before)
@@ -296,7 +304,7 @@ def _check_offered(
 
 
 def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that plugins know, as they keep them; None for a member that they do not keep."""
+    """The members of plugins, with the values that they store; None for a member that they do not store."""
     own = {name: sent[name] for name in engine.client_metadata if name in sent}
     read = read_members(
         {name: value for name, value in own.items() if value is not None}, engine.client_metadata
@@ -305,7 +313,7 @@ def _of_plugins(engine: Engine, sent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_members(engine: Engine) -> Iterable[str]:
-    """The names of the client metadata that plugins of this server keep."""
+    """The names of the client metadata that plugins of this server store."""
     return engine.client_metadata
 
 
@@ -321,7 +329,7 @@ def disable(call: Call) -> Answer:
 def rotate(call: Call) -> Answer:
     """Give a client another secret. The answer has it; it is not shown again.
 
-    The secret before ends after `overlap` seconds; a day by default.
+    The previous secret ends after `overlap` seconds; by default after a day.
 
     Raises:
         Problem: two secrets are live already, or the client has scopes that the administrator does not have.
@@ -330,7 +338,7 @@ def rotate(call: Call) -> Answer:
     sent = Sent(call.sent)
     overlap = sent.number("overlap", 86_400, least=0, most=MAXIMUM_OVERLAP)
     sent.end()
-    # With the secret one can do all that the client may do.
+    # Whoever has the secret can do everything that the client may do.
     call.administrator.refuse_beyond(client.scopes)
     ring.check_known(engine)
     try:
@@ -378,7 +386,7 @@ ENTRIES = (
         act=list_clients,
         query={
             "search": Parameter(description="A part of the id or the name: ASCII letters in either case."),
-            "state": Parameter(description="Of these states alone; several times.", schema=TEXTS),
+            "state": Parameter(description="Only clients in these states; may be repeated.", schema=TEXTS),
         },
         answer=SHOWN,
         listed=True,
@@ -388,12 +396,12 @@ ENTRIES = (
         method="POST",
         path="/clients",
         scope=WRITE,
-        summary="Add a client. Its secret, if it has one, is in this answer alone.",
+        summary="Add a client. Its secret, if it has one, is only in this answer.",
         act=create,
         body={
             **METADATA,
             "client_name": replace(METADATA["client_name"], required=True),
-            "client_id": Parameter(description="A fresh one unless given."),
+            "client_id": Parameter(description="The id of the client; a new one unless given."),
         },
         open_body=known_members,
         status=201,
@@ -413,7 +421,7 @@ ENTRIES = (
         method="PATCH",
         path="/clients/{client_id}",
         scope=WRITE,
-        summary="Change a client (RFC 7396). What is not sent stays as it is; null takes a member away.",
+        summary="Change a client (RFC 7396). Members that are not sent stay the same; null removes a member.",
         act=change,
         body=METADATA,
         open_body=known_members,
@@ -421,13 +429,17 @@ ENTRIES = (
             **SHOWN,
             "client_secret": SECRET,
             "changed": Parameter(
-                description="What each changed member was and is.", schema={"type": "object"}, required=True
+                description="The old and the new value of each changed member.",
+                schema={"type": "object"},
+                required=True,
             ),
             "asks_again": Parameter(
                 description="Whether people are asked again.", schema={"type": "boolean"}, required=True
             ),
             "grants_revoked": Parameter(
-                description="How many grants ended with it.", schema={"type": "integer"}, required=True
+                description="How many grants ended because of this change.",
+                schema={"type": "integer"},
+                required=True,
             ),
         },
         problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),
@@ -437,7 +449,7 @@ ENTRIES = (
         method="POST",
         path="/clients/{client_id}/disable",
         scope=WRITE,
-        summary="Disable a client for good: from the next request on it gets nothing, and everything that it may do ends.",
+        summary="Disable a client for good: from the next request on it is refused, and all its access ends.",
         act=disable,
         answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT,),
@@ -446,7 +458,7 @@ ENTRIES = (
         method="GET",
         path="/clients/{client_id}/secrets",
         scope=READ,
-        summary="List the live secrets of a client. The secrets themselves are not stored readable.",
+        summary="List the live secrets of a client. The texts of the secrets cannot be read.",
         act=list_secrets,
         answer=SECRETS,
         listed=True,
@@ -479,7 +491,9 @@ ENTRIES = (
         summary="End a secret of a client, from the next request on.",
         act=end,
         query={
-            "last": Parameter(description="Also if it is the last one.", schema={"enum": ["true", "false"]})
+            "last": Parameter(
+                description="`true`: end it even if it is the last one.", schema={"enum": ["true", "false"]}
+            )
         },
         status=204,
         problems=(problems.CONFLICT,),

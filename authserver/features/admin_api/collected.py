@@ -1,4 +1,4 @@
-"""All that the API can do, and the scopes for it. A new capability is one more module here."""
+"""All entries of the API, and their scopes. For new operations, add one more module here."""
 
 from collections.abc import Mapping
 
@@ -33,5 +33,5 @@ _MODULES = (
     statistics,
 )
 ENTRIES: tuple[Entry, ...] = tuple(entry for module in _MODULES for entry in module.ENTRIES)
-# With the sentences of the consent page.
+# The scopes with their sentences on the consent page.
 SCOPES: Mapping[str, str] = {name: text for module in _MODULES for name, text in module.SCOPES.items()}

@@ -28,19 +28,19 @@ SCOPES = {
     WRITE: "End everything of a person, an application, an API or a scope at once",
 }
 
-# Grants of a user or client are found by an index. A request, which is one transaction, works for this many
-# seconds; the next request goes on.
+# The grants of a user or client are found by an index. A request, which is one transaction, works for at most this many
+# seconds; the next request continues.
 MAXIMUM_SECONDS = 5.0
-# For other subjects all grants and consents are searched. If there are more than this, the command has to do it.
+# For other subjects all grants and consents are searched. If there are more than this, only the command can do it.
 MAXIMUM_RECORDS = 20_000
 _COUNTS: Mapping[str, str] = {
-    "sessions": "Of browsers in which the person was signed in.",
-    "grants": "With all their codes and tokens.",
-    "narrowed_grants": "Those that keep other resources or scopes.",
+    "sessions": "Sessions of browsers in which the person was signed in.",
+    "grants": "Grants, with all their codes and tokens.",
+    "narrowed_grants": "Grants that keep other resources or scopes.",
     "codes": "Codes of the grants that ended.",
     "refresh_tokens": "Refresh tokens of the grants that ended.",
     "access_tokens": "Opaque access tokens, which are not valid any more.",
-    "jwts": "JWTs that may still be valid: they cannot be called back.",
+    "jwts": "JWTs that may still be valid: they cannot be revoked.",
     "consents": "Remembered consents, so that the person is asked again.",
     "password_links": "Links with which the person could set a password.",
     "narrowed_consents": "Consents remembered for other resources or scopes.",
@@ -60,7 +60,7 @@ ENDED = Parameter(
                 required=True,
             ),
             "jwts_until": Parameter(
-                description="When the last JWT expires at the latest; null if there is none.",
+                description="The latest time at which a JWT expires; null if there is none.",
                 schema=NULL_OR_TIME,
                 required=True,
             ),
@@ -87,7 +87,7 @@ class Done:
     has_more: bool = False
 
     def shown(self) -> dict[str, Any]:
-        """As the API answers it."""
+        """The members for the answer of the API."""
         return {
             **self.ended.counts,
             "has_more_jwts": self.ended.has_more_jwts,
@@ -97,11 +97,11 @@ class Done:
 
 
 def carry_out(engine: Engine, act: Act, *, dry_run: bool = False) -> Done:
-    """End it, or count what would end, in the transaction of this request. Raises Problem where that takes too long."""
+    """Carry out the act, or only count, in the transaction of this request. Raises Problem if that would take too long."""
     stores, seconds = engine.stores, MAXIMUM_SECONDS if act.subject.owns_grants else math.inf
     if seconds == math.inf and max(stores.grants.count(), stores.consents.count()) > MAXIMUM_RECORDS:
         raise conflict(
-            f"There are more than {MAXIMUM_RECORDS:,} grants or consents to look through, which takes too long here: run "
+            f"There are more than {MAXIMUM_RECORDS:,} grants or consents to search, which takes too long here: run "
             "`authserver end` or `authserver resource remove`, which work in batches."
         )
     do = plan_part if dry_run else end_part
@@ -113,14 +113,14 @@ def _kind(call: Call) -> SubjectKind:
     try:
         return SubjectKind(call.named("kind"))
     except ValueError:
-        raise nothing_there(f"Everything can end of one of {', '.join(SubjectKind)}.") from None
+        raise nothing_there(f"The kind must be one of {', '.join(SubjectKind)}.") from None
 
 
 def _act(call: Call, *, registrations: bool = False) -> tuple[Act, bool]:
-    """What is to end, and whether the subject is known here. Raises NothingThere, Problem."""
+    """The act that the request asks for, and whether its subject is known here. Raises NothingThere, Problem."""
     engine, kind, named = call.engine, _kind(call), call.named("subject")
     if registrations and kind is not SubjectKind.SCOPE:
-        raise Problem(problems.CONFLICT, "Clients are registered for a scope alone: leave out registrations.")
+        raise Problem(problems.CONFLICT, "Only a scope has registrations: leave out registrations.")
     match kind:
         case SubjectKind.USER:
             user_id = user_id_of(engine, named)
@@ -145,7 +145,7 @@ def _act(call: Call, *, registrations: bool = False) -> tuple[Act, bool]:
 def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
     subject = act.subject
     if not is_known and not done.ended:
-        raise nothing_there(f"There is no such {subject.kind}, and nothing of it that could end.")
+        raise nothing_there(f"There is no such {subject.kind}, and it has nothing that could end.")
     return Answer(body={"kind": subject.kind, "name": subject.name, "ended": done.shown()})
 
 
@@ -165,8 +165,10 @@ def end_all(call: Call) -> Answer:
 
 
 SHOWN: Mapping[str, Parameter] = {
-    "kind": Parameter(description="What it is.", schema={"enum": [*map(str, SubjectKind)]}, required=True),
-    "name": Parameter(description="The user name, the id, the URI or the name.", required=True),
+    "kind": Parameter(
+        description="The kind of the subject.", schema={"enum": [*map(str, SubjectKind)]}, required=True
+    ),
+    "name": Parameter(description="The user name, client id, resource URI, scope or issuer.", required=True),
     "ended": ENDED,
 }
 ENTRIES = (

@@ -25,10 +25,10 @@ from authserver.api import (
 )
 from authserver.features.admin_api import problems
 
-# What all scopes of the API begin with.
+# The beginning of all scopes of the API.
 PREFIX = "authserver:"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-# An id that is written as it is in an address; any other is `~` and the base64url of its UTF-8.
+# An id of this form is written unchanged in an address; any other id is written as `~` and the base64url of its UTF-8.
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]+")
 TIME = {"type": "string", "format": "date-time"}
 NULL_OR_TIME = {"type": ["string", "null"], "format": "date-time"}
@@ -40,9 +40,9 @@ class Administrator:
     """The caller of the API.
 
     Attributes:
-        client: whose access token it is.
-        user: on whose behalf; None for the client itself.
-        scopes: that count now.
+        client: the client of the access token.
+        user: the person for whom the client acts; None if it acts on its own behalf.
+        scopes: the scopes that count now.
     """
 
     client: Client
@@ -50,20 +50,20 @@ class Administrator:
     scopes: frozenset[str]
 
     def refuse_beyond(self, scopes: Iterable[str]) -> None:
-        """Refuse what would give somebody these scopes, unless this administrator has those of the API among them.
+        """Refuse to give somebody these scopes, unless this administrator has those of the API among them.
 
-        Otherwise an administrator who may write clients could make one that may do everything. Raises Problem.
+        Otherwise an administrator who may write clients could make a client that may do everything. Raises Problem.
         """
         beyond = sorted({scope for scope in scopes if scope.startswith(PREFIX)} - self.scopes)
         if beyond:
             raise Problem(
                 problems.BEYOND_OWN_SCOPES,
-                f"It has or would get {' '.join(beyond)}, which your access token has not: ask for a token with that.",
+                f"It has or would get {' '.join(beyond)}, which your access token does not have: ask for a token with that.",
             )
 
     @property
     def actor(self) -> str:
-        """As events name it."""
+        """The name of the administrator in events."""
         return f"user:{self.user.user_id}" if self.user else f"client:{self.client.client_id}"
 
 
@@ -72,15 +72,15 @@ class Call:
     """An authorized request.
 
     Attributes:
-        engine: in its transaction.
-        administrator: who asks.
-        url: that of the API.
-        path: of the request, below that.
-        ids: from the address, by their placeholders, decoded.
+        engine: the engine of the request, in its transaction.
+        administrator: the caller.
+        url: the URL of the API.
+        path: the path of the request, below that URL.
+        ids: the decoded ids from the address, by their placeholders.
         query: the parameters of the address; all of them are known.
         sent: the members of the body; all of them are known.
-        if_match: the ETags of the `If-Match` header; None where any is good.
-        operator_groups: whose members administer this server, by this API or otherwise.
+        if_match: the ETags of the `If-Match` header; None if every ETag is accepted.
+        operator_groups: groups whose members administer this server, by this API or in another way.
     """
 
     engine: Engine
@@ -94,11 +94,11 @@ class Call:
     operator_groups: frozenset[str] = frozenset()
 
     def named(self, placeholder: str) -> str:
-        """An id from the address. Raises NothingThere for a text that is none."""
+        """An id from the address. Raises NothingThere for a text that cannot be an id."""
         return read_id(self.ids[placeholder])
 
     def flag(self, name: str) -> bool:
-        """A parameter of the address that is `true`, or not. Raises Problem."""
+        """Whether a parameter of the address is `true`. Raises Problem for another value than true or false."""
         text = self.query.get(name) or "false"
         if text not in ("true", "false"):
             raise invalid_parameter(name, "expected true or false")
@@ -109,18 +109,18 @@ class Call:
         if self.if_match is not None and etag not in self.if_match:
             raise Problem(
                 problems.PRECONDITION_FAILED,
-                "It is not what you read any more. Get it again, and repeat the change with its new ETag.",
+                "It changed after you read it. Get it again, and repeat the change with its new ETag.",
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What an operation answers.
+    """The answer of an operation.
 
     Attributes:
         body: the members; None for no content.
-        etag: of the object, without quotes; "" for none.
-        location: the path of what was made, below that of the API; "" for none.
+        etag: the ETag of the object, without quotes; "" for none.
+        location: the path of the new object, below that of the API; "" for none.
         after: the cursor of the next page; "" for none.
     """
 
@@ -135,20 +135,20 @@ class Entry:
     """One operation of the API.
 
     Attributes:
-        method: of HTTP.
-        path: below that of the API, with placeholders.
-        scope: that an access token needs for it; "" for any scope of the API.
-        summary: what it does; the first sentence stands alone.
-        act: does it.
+        method: the HTTP method.
+        path: the path below that of the API, with placeholders.
+        scope: the scope that an access token needs; "" if any scope of the API is enough.
+        summary: what it does; the first sentence can stand alone.
+        act: the function that does it.
         query: the parameters of its address.
-        body: the members of its JSON body; None for none.
-        open_body: what else may be in the body, for a registry that knows it at the time of the request.
-        answer: the members of its success; of a list, those of each of its items.
-        status: of its success.
-        problems: that it may answer with, beside those that every operation may.
-        conditional: whether it reads `If-Match`, which PATCH needs, or `If-None-Match`, which spares the answer.
+        body: the members of its JSON body; None if it has no body.
+        open_body: a function that says which other members may be in the body; only the engine of the request knows them.
+        answer: the members of a successful answer; for a list, those of each item.
+        status: the status of a successful answer.
+        problems: the problems that it may answer, beside those of every operation.
+        conditional: whether it reads `If-Match`, which PATCH requires, or `If-None-Match`, which avoids a repeated answer.
         listed: whether it answers a list.
-        paged: whether that comes in pages.
+        paged: whether the list comes in pages.
     """
 
     method: str
@@ -173,7 +173,7 @@ def write_id(text: str) -> str:
 
 
 def read_id(segment: str) -> str:
-    """The id that a segment of an address is. Raises NothingThere for one that is none."""
+    """The id in a segment of an address. Raises NothingThere if there is none."""
     if _PLAIN_ID.fullmatch(segment):
         return segment
     try:
@@ -187,7 +187,7 @@ def read_id(segment: str) -> str:
 
 
 def nothing_there(
-    detail: str = "There is nothing at this address. Look at the list for what there is.",
+    detail: str = "There is nothing at this address. The list shows what exists.",
 ) -> NothingThere:
     """The refusal of a request that names a missing record: 404."""
     return NothingThere(detail)
@@ -232,7 +232,7 @@ def conflict(detail: str) -> Problem:
 
 
 class Sent:
-    """Reads members of a body; `end` refuses all that cannot be used at once."""
+    """Reads members of a body; `end` refuses all wrong members together."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
         self._members = members
@@ -246,15 +246,15 @@ class Sent:
         return name in self._members and self._members[name] is None
 
     def text(self, name: str, default: str = "", *, required: bool = False) -> str:
-        """A text, or `default` where it is not sent.
+        """A text, or `default` if it is not sent.
 
         Args:
-            required: a text of white space alone, and one that is not sent, are errors.
+            required: whether it is an error if the text is not sent, or has only white space.
         """
         value = self._members.get(name)
         if value is None:
             if required:
-                self._errors[name] = "It is needed."
+                self._errors[name] = "It is required."
             return default
         if not isinstance(value, str) or (required and not value.strip()):
             self._errors[name] = "It must be a text."
@@ -262,7 +262,7 @@ class Sent:
         return value
 
     def flag(self, name: str, default: bool) -> bool:
-        """True or false, or `default` where it is not sent."""
+        """True or false, or `default` if it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default
@@ -272,7 +272,7 @@ class Sent:
         return value
 
     def number(self, name: str, default: int | None, *, least: int, most: int) -> int | None:
-        """A whole number from `least` to `most`, or `default` where it is not sent."""
+        """A whole number from `least` to `most`, or `default` if it is not sent."""
         value = self._members.get(name)
         if value is None:
             return default
@@ -282,7 +282,7 @@ class Sent:
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """A list of texts, each once; empty where it is not sent."""
+        """A list of texts without repetitions; empty if it is not sent."""
         value = self._members.get(name)
         if value is None:
             return ()
@@ -292,7 +292,7 @@ class Sent:
         return tuple(dict.fromkeys(value))
 
     def lists(self, name: str) -> dict[str, tuple[str, ...]]:
-        """Lists of texts by name; empty for one that is null."""
+        """Lists of texts by name; a list that is null is empty."""
         value = self._members.get(name)
         if value is None:
             return {}
@@ -305,15 +305,15 @@ class Sent:
         return {each: tuple(dict.fromkeys(texts or ())) for each, texts in value.items()}
 
     def words(self, name: str) -> tuple[str, ...]:
-        """A text of words between spaces, each once, such as `scope`."""
+        """The words of a text with spaces between them, such as `scope`, without repetitions."""
         return tuple(dict.fromkeys(self.text(name).split()))
 
     def wrong(self, name: str, text: str) -> None:
-        """Note that a member cannot be used, and what it must be."""
+        """Note that a member is wrong; the text says what it must be."""
         self._errors.setdefault(name, text)
 
     def end(self) -> None:
-        """Raises Problem if a member cannot be used."""
+        """Raise Problem if a member is wrong."""
         if self._errors:
             raise invalid(**self._errors)
 

@@ -1,4 +1,4 @@
-"""What people are at other servers, through which they sign in: listed, and taken from them."""
+"""The accounts at other servers through which people sign in: lists and removes them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from authserver.features.admin_api.people import READ, WRITE, find, refuse_opera
 
 SCOPES: Mapping[str, str] = {}
 SHOWN: Mapping[str, Parameter] = {
-    "identity": Parameter(description="What names it in addresses here.", required=True),
-    "issuer": Parameter(description="The other server.", required=True),
-    "subject": Parameter(description="What it calls the person, for good.", required=True),
-    "label": Parameter(description="What it called the person when they were joined.", required=True),
-    "joined_at": Parameter(description="Since when the person signs in by it.", schema=TIME, required=True),
+    "identity": Parameter(description="Its id in addresses of this API.", required=True),
+    "issuer": Parameter(description="The issuer identifier of the other server.", required=True),
+    "subject": Parameter(description="The permanent id of the person there (`sub`).", required=True),
+    "label": Parameter(description="The name of the person there when they were joined.", required=True),
+    "joined_at": Parameter(
+        description="Since when the person can sign in through it.", schema=TIME, required=True
+    ),
 }
 
 
 def shown(identity: JoinedIdentity) -> dict[str, Any]:
-    """An identity as the API answers it."""
+    """An identity as the API shows it."""
     return {"identity": identity_handle(identity), **operators.identity(identity)}
 
 
 def list_identities(call: Call) -> Answer:
-    """What a user is at other servers."""
+    """List the identities of a user at other servers."""
     return Answer(body={"items": [shown(each) for each in _of(call)]})
 
 
 def remove(call: Call) -> Answer:
-    """Take one from a user, with the sessions and the access that came through that server. Raises Problem."""
+    """Remove an identity of a user, and end the sessions and the access that came through that server. Raises Problem."""
     user, named = find(call), call.named("identity")
     # An operator who cannot sign in any more has lost their rights.
     refuse_operators(call, user.groups)
@@ -50,7 +52,7 @@ ENTRIES = (
         method="GET",
         path="/users/{user_id}/identities",
         scope=READ,
-        summary="List what a person is at other servers, through which they sign in.",
+        summary="List the accounts at other servers through which a person signs in.",
         act=list_identities,
         answer=SHOWN,
         listed=True,
@@ -59,7 +61,7 @@ ENTRIES = (
         method="DELETE",
         path="/users/{user_id}/identities/{identity}",
         scope=WRITE,
-        summary="Take from a person what they are at another server. The sessions and the access that came through it end.",
+        summary="Remove an account at another server from a person. The sessions and the access that came through it end.",
         act=remove,
         status=204,
         problems=(problems.BEYOND_OWN_SCOPES,),

@@ -1,4 +1,4 @@
-"""The root of the API: who asks, and with which scopes."""
+"""The root of the API: says who the caller is, and which scopes the token has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SCOPES: dict[str, str] = {}
 
 
 def show(call: Call) -> Answer:
-    """Who asks, through which client and with which scopes of the API."""
+    """Say who the caller is, through which client and with which scopes of the API."""
     administrator = call.administrator
     return Answer(
         body={
@@ -28,16 +28,16 @@ ENTRIES = (
         method="GET",
         path="",
         scope="",
-        summary="Say who asks, and with which scopes of the API.",
+        summary="Say who the caller is, and which scopes of the API the token has.",
         act=show,
         answer={
             "actor": Parameter(
-                description="As events name who asks: `client:` or `user:` and the id.", required=True
+                description="The caller as events name it: `client:` or `user:` and the id.", required=True
             ),
-            "client_id": Parameter(description="Whose access token it is.", required=True),
-            "scopes": Parameter(description="Those that count now.", schema=TEXTS, required=True),
-            "issuer": Parameter(description="This server.", required=True),
-            "url": Parameter(description="Of the API.", required=True),
+            "client_id": Parameter(description="The client of the access token.", required=True),
+            "scopes": Parameter(description="The scopes that count now.", schema=TEXTS, required=True),
+            "issuer": Parameter(description="The issuer identifier of this server.", required=True),
+            "url": Parameter(description="The URL of the API.", required=True),
         },
     ),
 )

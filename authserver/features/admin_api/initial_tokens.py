@@ -1,4 +1,4 @@
-"""Initial access tokens: with which clients may register themselves (RFC 7591, 3)."""
+"""Initial access tokens, with which clients may register themselves (RFC 7591, 3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DAY = 86_400
 MAXIMUM_SECONDS = 3650 * DAY
 COUNT = {"type": "integer", "minimum": 0}
 SHOWN: Mapping[str, Parameter] = {
-    "initial_token": Parameter(description="What it is called; it is not the token itself.", required=True),
+    "initial_token": Parameter(description="The id of the token; it is not the token itself.", required=True),
     "policy": Parameter(description="The registration policy of its clients.", required=True),
     "state": Parameter(
         description="Whether it lets clients register.",
@@ -61,7 +61,7 @@ SHOWN: Mapping[str, Parameter] = {
 
 
 def list_tokens(call: Call) -> Answer:
-    """The newest first."""
+    """The initial access tokens, newest first."""
     stored = call.engine.stores.initial_tokens
 
     def read(place: tuple[str, ...], limit: int) -> Sequence[InitialAccessToken]:
@@ -81,7 +81,7 @@ def make(call: Call) -> Answer:
     """Make an initial access token (RFC 7591, 3). The answer has its text, which is not shown again.
 
     Raises:
-        Problem: an unknown policy, or another member that cannot be used.
+        Problem: the policy is unknown, or another member cannot be used.
     """
     engine, sent = call.engine, Sent(call.sent)
     policy, note = sent.text("policy", required=True), sent.text("note")
@@ -117,7 +117,7 @@ ENTRIES = (
         method="GET",
         path="/initial-tokens",
         scope=READ,
-        summary="List the initial access tokens. The tokens themselves are not stored readable.",
+        summary="List the initial access tokens. The texts of the tokens cannot be read.",
         act=list_tokens,
         answer=SHOWN,
         listed=True,
@@ -127,7 +127,7 @@ ENTRIES = (
         method="POST",
         path="/initial-tokens",
         scope=WRITE,
-        summary="Make an initial access token, which is in this answer alone.",
+        summary="Make an initial access token. Its text is only in this answer.",
         act=make,
         body={
             "policy": replace(SHOWN["policy"], required=True),
@@ -144,7 +144,7 @@ ENTRIES = (
         status=201,
         answer={
             **SHOWN,
-            "token": Parameter(description="The token; it is not readable again.", required=True),
+            "token": Parameter(description="The text of the token; it is not shown again.", required=True),
         },
         problems=(problems.CONFLICT,),
     ),

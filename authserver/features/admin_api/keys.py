@@ -1,4 +1,4 @@
-"""Signing keys: listed, replaced, and taken out of use at once."""
+"""Signing keys: lists, replaces and revokes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCOPES = {
 }
 SHOWN: Mapping[str, Parameter] = {
     "kid": Parameter(description="The key.", required=True),
-    "algorithm": Parameter(description="RFC 7518, 3.1.", required=True),
+    "algorithm": Parameter(description="The signature algorithm (RFC 7518, 3.1).", required=True),
     "state": Parameter(
         description="What it is used for now.", schema={"enum": [*map(str, KeyState)]}, required=True
     ),
@@ -38,9 +38,13 @@ SHOWN: Mapping[str, Parameter] = {
     "created_at": Parameter(description="Since when it is published.", schema=TIME, required=True),
     "activates_at": Parameter(description="Since when it signs.", schema=TIME, required=True),
     "retires_at": Parameter(description="Until when it signs.", schema=NULL_OR_TIME, required=True),
-    "ends_at": Parameter(description="Until when it verifies.", schema=NULL_OR_TIME, required=True),
+    "ends_at": Parameter(
+        description="Until when its signatures are accepted.", schema=NULL_OR_TIME, required=True
+    ),
     "sealed_by": Parameter(
-        description="The key of the ring that opens it.", schema={"type": ["string", "null"]}, required=True
+        description="The key of the ring that encrypts its private part.",
+        schema={"type": ["string", "null"]},
+        required=True,
     ),
     "public_jwk": Parameter(
         description="The public key (RFC 7517).", schema={"type": "object"}, required=True
@@ -67,10 +71,10 @@ def list_keys(call: Call) -> Answer:
 
 
 def rotate(call: Call) -> Answer:
-    """Make the successor of the active key of an algorithm, which signs when it has been published for long enough.
+    """Make a successor of the active key of an algorithm. It signs once it has been published for long enough.
 
     Args:
-        call: `after` may name the seconds until it signs, and `algorithm` another than the configured one.
+        call: `after` may give the seconds until it signs, and `algorithm` another algorithm than the configured one.
     """
     engine, sent = call.engine, Sent(call.sent)
     algorithm = sent.text("algorithm") or None
@@ -89,7 +93,7 @@ def rotate(call: Call) -> Answer:
 
 
 def _found(call: Call) -> Any:
-    """The key of the address, whole. Raises NothingThere."""
+    """The stored key that the address names. Raises NothingThere."""
     kid = call.named("kid")
     for key in call.engine.stores.signing_keys.list():
         if key.kid == kid:
@@ -109,7 +113,8 @@ def revoke(call: Call) -> Answer:
     if len(reason) > 100:
         sent.wrong("reason", "It may have up to 100 characters.")
     sent.end()
-    # Only known keys are checked: after the loss of a key of the ring this is how to abandon what it sealed.
+    # Only known keys of the ring are checked. So an operator who lost a key of the ring can still revoke the signing keys
+    # that it sealed.
     ring.check_known(engine)
     revocation = rules.revoke(engine, kid, reason=reason)
     signs = rules.signing_key(
@@ -143,15 +148,15 @@ ENTRIES = (
         method="POST",
         path="/keys",
         scope=WRITE,
-        summary="Publish a new signing key, which signs as soon as all APIs can have it.",
+        summary="Publish a new signing key, which signs as soon as all APIs can have fetched it.",
         act=rotate,
         body={
             "algorithm": Parameter(
-                description="Of the new key; that of the settings unless given.",
+                description="The algorithm of the new key; that of the settings unless given.",
                 schema={"enum": [*ALGORITHMS, None]},
             ),
             "after": Parameter(
-                description="Seconds until it signs; at least, and by default, until all APIs can have it.",
+                description="Seconds until it signs; the least and the default is the time until all APIs can have it.",
                 schema={"type": ["integer", "null"], "minimum": 0},
             ),
         },
@@ -174,9 +179,13 @@ ENTRIES = (
         method="POST",
         path="/keys/{kid}/revoke",
         scope=WRITE,
-        summary="Take a signing key out of use at once. Nothing that it signed counts any more, also access tokens of this API.",
+        summary="Revoke a signing key at once. Nothing that it signed is valid any more, not even access tokens for this API.",
         act=revoke,
-        body={"reason": Parameter(description="Why, for the events.", schema={"type": ["string", "null"]})},
+        body={
+            "reason": Parameter(
+                description="Why it is revoked, for the events.", schema={"type": ["string", "null"]}
+            )
+        },
         answer={
             "revoked": Parameter(description="The key.", schema=KEY, required=True),
             "was": Parameter(

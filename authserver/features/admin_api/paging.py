@@ -15,17 +15,17 @@ from authserver.features.admin_api import problems
 from authserver.features.admin_api.entries import Answer, Call
 
 LIMIT = Parameter(
-    description="How many a page has at most; 50 unless given.",
+    description="How many items a page has at most; 50 unless given.",
     schema={"type": "integer", "minimum": 1, "maximum": 100},
 )
-AFTER = Parameter(description="The cursor of the page before: `next` of its answer.")
+AFTER = Parameter(description="The cursor: `next` in the answer of the previous page.")
 DEFAULT_LIMIT, MAXIMUM_LIMIT = 50, 100
 # The purpose of the MAC of a cursor.
 CURSOR = "admin-api-cursor"
 
 
 def limit_of(call: Call) -> int:
-    """How many a page has at most. Raises Problem."""
+    """How many items a page has at most. Raises Problem."""
     text = call.query.get("limit")
     if text is None:
         return DEFAULT_LIMIT
@@ -74,14 +74,14 @@ def gathered(
     fits: Callable[[Item], bool] | None = None,
     start: tuple[str, ...] = ("",),
 ) -> Answer:
-    """A page of a list that is ordered by some texts.
+    """A page of a list. Each record has a place in the order of the list, which is a tuple of texts.
 
     Args:
-        read: takes such texts and a number: the next records after them, at most this number.
-        place: those texts of one.
-        shown: what is answered of one.
-        fits: whether one is meant; None for all.
-        start: before the first of all.
+        read: takes a place and a number, and returns at most so many records after that place.
+        place: returns the place of a record.
+        shown: returns a record as it is answered.
+        fits: says whether a record belongs to the list; None for all.
+        start: the place before the first record.
 
     Raises:
         Problem: the limit or the cursor cannot be used.
@@ -113,16 +113,16 @@ def page_of(call: Call, items: Iterable[Mapping[str, Any]], next_place: tuple[st
 
 
 def _in_list(call: Call, said: bytes) -> bytes:
-    """A place in this list and no other: the path and what is searched for belong to it."""
+    """A place with the path and the search parameters, so that its MAC is valid only for this list."""
     others = sorted(pair for pair in call.query.pairs() if pair[0] not in ("after", "limit"))
     return json.dumps([call.path, others]).encode() + b"\0" + said
 
 
 def etag_of(record: Mapping[str, Any], *, without: Iterable[str] = ()) -> str:
-    """The ETag of an object, which another version of it does not have.
+    """The ETag of an object, which changes when the object changes.
 
     Args:
-        without: members that change by themselves, such as when it was last used.
+        without: members that do not count because they change by use, such as `last_used_at`.
     """
     left = {name: value for name, value in record.items() if name not in without}
     made = hashlib.sha256(msgspec.json.encode(left, order="sorted")).digest()

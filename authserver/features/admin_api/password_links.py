@@ -37,7 +37,7 @@ def make(call: Call) -> Answer:
     # With a new password the administrator could act as this user.
     refuse_operators(call, user.groups)
     if signs_in_elsewhere(call.engine, user):
-        # The directory may name other groups at the next sign-in, while the password stays.
+        # The directory may give the user other groups at the next sign-in, and the password would still be valid.
         call.administrator.refuse_beyond(call.engine.scopes)
     lifetime = None if seconds is None else timedelta(seconds=seconds)
     try:
@@ -55,11 +55,11 @@ ENTRIES = (
         method="POST",
         path="/users/{user_id}/password-link",
         scope=WRITE,
-        summary="Make a link with which a person sets a password, once. The link before, if any, works no more.",
+        summary="Make a link with which a person sets a password once. An earlier link does not work any more.",
         act=make,
         body={
             "lifetime": Parameter(
-                description="Seconds for which it works; as the settings say unless given.",
+                description="Seconds for which it works; the value of the settings unless given.",
                 schema={"type": ["integer", "null"], "minimum": SHORTEST, "maximum": LONGEST},
             ),
             "by_mail": Parameter(
@@ -69,10 +69,10 @@ ENTRIES = (
         },
         status=201,
         answer={
-            "user_id": Parameter(description="Whose password it sets.", required=True),
-            "username": Parameter(description="The same by name.", required=True),
-            "link": Parameter(description="Its address; it is not readable again."),
-            "sent_to": Parameter(description="The mail address that it was sent to, instead."),
+            "user_id": Parameter(description="The person whose password it sets.", required=True),
+            "username": Parameter(description="The user name of this person.", required=True),
+            "link": Parameter(description="The address of the link; it is not shown again."),
+            "sent_to": Parameter(description="The mail address to which it was sent, with `by_mail`."),
             "expires_at": Parameter(description="Until when it works.", schema=TIME, required=True),
         },
         problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),

@@ -1,4 +1,4 @@
-"""People: added, changed, disabled, enabled again and signed out."""
+"""People: adds, changes, disables and enables them, and signs them out."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ ATTRIBUTES = {"type": "object", "additionalProperties": TEXTS}
 
 SHOWN: Mapping[str, Parameter] = {
     "user_id": Parameter(description="The `sub` of the person's tokens.", required=True),
-    "username": Parameter(description="What the person types to sign in.", required=True),
-    "display_name": Parameter(description="What pages and applications show.", required=True),
-    "groups": Parameter(description="For policies.", schema=TEXTS, required=True),
+    "username": Parameter(description="The name that the person types to sign in.", required=True),
+    "display_name": Parameter(description="The name that pages and applications show.", required=True),
+    "groups": Parameter(description="The groups of the person, for policies.", schema=TEXTS, required=True),
     "attributes": Parameter(description="Facts for policies, by name.", schema=ATTRIBUTES, required=True),
     "created_at": Parameter(description="When the person was added.", schema=TIME, required=True),
     "disabled_at": Parameter(
@@ -53,14 +53,14 @@ SHOWN: Mapping[str, Parameter] = {
 }
 CHANGED: Mapping[str, Parameter] = {
     "display_name": Parameter(
-        description="What pages and applications show.", schema={"type": ["string", "null"]}
+        description="The name that pages and applications show.", schema={"type": ["string", "null"]}
     ),
     "groups": Parameter(
-        description="These groups and no others.",
+        description="All groups of the person from now on.",
         schema={"type": ["array", "null"], "items": {"type": "string"}},
     ),
     "attributes": Parameter(
-        description="Of each that is named, these values; null takes it away, others stay (RFC 7396).",
+        description="The new values of each named attribute; null removes one, the others stay the same (RFC 7396).",
         schema={
             "type": ["object", "null"],
             "additionalProperties": {"type": ["array", "null"], "items": {"type": "string"}},
@@ -75,13 +75,13 @@ def find(call: Call) -> User:
 
 
 def show(call: Call) -> Answer:
-    """One user, with the ETag."""
+    """One user, with its ETag."""
     record = operators.user(find(call))
     return Answer(body=record, etag=etag_of(record))
 
 
 def list_users(call: Call) -> Answer:
-    """Users by user name; `search` looks into user and display names, `prefix` is how the user name begins."""
+    """Users by user name; `search` is a part of the user or display name, `prefix` is the beginning of the user name."""
     users, wanted = call.engine.stores.users, (call.query.get("search") or "").casefold()
     begins = call.query.get("prefix")
     try:
@@ -139,12 +139,12 @@ def change(call: Call) -> Answer:
 
 
 def refuse_operators(call: Call, groups: Iterable[str]) -> None:
-    """Refuse what makes somebody of these groups an operator, or gives another one's power, without all rights.
+    """Refuse an act on these groups if one of them is a group of operators, unless the administrator has all rights.
 
-    Raises Problem.
+    Such an act could make somebody an operator, or give the administrator the rights of another operator. Raises Problem.
     """
     if call.operator_groups.intersection(groups):
-        # A person in such a group may get every scope of the API, or do as much on pages.
+        # A person in such a group may get every scope of the API, or do the same on the pages of the console.
         call.administrator.refuse_beyond(call.engine.scopes)
 
 
@@ -185,7 +185,9 @@ ENTRIES = (
         act=list_users,
         query={
             "search": Parameter(description="A part of the user name or the display name."),
-            "prefix": Parameter(description="How the user name begins; this is fast however many there are."),
+            "prefix": Parameter(
+                description="The beginning of the user name; this is fast even with very many people."
+            ),
         },
         answer=SHOWN,
         listed=True,
@@ -195,10 +197,10 @@ ENTRIES = (
         method="POST",
         path="/users",
         scope=WRITE,
-        summary="Add a person, without a password: until one is set, only another way to sign in lets them in.",
+        summary="Add a person without a password. Until one is set, the person can sign in only in another way.",
         act=create,
         body={
-            "username": Parameter(description="What the person types to sign in.", required=True),
+            "username": Parameter(description="The name that the person types to sign in.", required=True),
             "display_name": CHANGED["display_name"],
             "groups": CHANGED["groups"],
             "attributes": replace(CHANGED["attributes"], description="Facts for policies, by name."),
@@ -220,7 +222,7 @@ ENTRIES = (
         method="PATCH",
         path="/users/{user_id}",
         scope=WRITE,
-        summary="Change the display name, groups and attributes of a person (RFC 7396). What is not sent stays.",
+        summary="Change display name, groups and attributes of a person (RFC 7396). Members that are not sent stay the same.",
         act=change,
         body=CHANGED,
         answer=SHOWN,
@@ -231,7 +233,7 @@ ENTRIES = (
         method="POST",
         path="/users/{user_id}/disable",
         scope=WRITE,
-        summary="Disable a person: from the next request on they cannot sign in, and everything that is theirs ends.",
+        summary="Disable a person: from the next request on they cannot sign in, and all their sessions and access end.",
         act=disable,
         answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT,),
@@ -240,7 +242,7 @@ ENTRIES = (
         method="POST",
         path="/users/{user_id}/enable",
         scope=WRITE,
-        summary="Let a disabled person sign in again. What was theirs before has ended.",
+        summary="Let a disabled person sign in again. Their earlier sessions and access have ended.",
         act=enable,
         answer={**SHOWN, "ended": ENDED},
         problems=(problems.CONFLICT, problems.BEYOND_OWN_SCOPES),

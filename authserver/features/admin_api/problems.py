@@ -1,4 +1,4 @@
-"""The kinds of problems that the API answers with, beside those that every endpoint may (RFC 9457)."""
+"""The kinds of problems that the API may answer, beside those of every endpoint (RFC 9457)."""
 
 from authserver.api import Kind
 

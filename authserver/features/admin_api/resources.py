@@ -39,15 +39,17 @@ NULL_OR_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 
 CHANGED: Mapping[str, Parameter] = {
     "name": Parameter(
-        description="What people are shown, beside the URI.", schema={"type": ["string", "null"]}
+        description="The name that people see beside the URI.", schema={"type": ["string", "null"]}
     ),
-    "scopes": Parameter(description="Those that make sense there; null: every scope.", schema=NULL_OR_TEXTS),
+    "scopes": Parameter(
+        description="The scopes that its tokens may have; null: every scope.", schema=NULL_OR_TEXTS
+    ),
     "token_format": Parameter(
-        description="Of its access tokens; null: as of all others.",
+        description="The format of its access tokens; null: that of the settings.",
         schema={"enum": [*map(str, AccessTokenFormat), None]},
     ),
     "token_lifetime": Parameter(
-        description="Of its access tokens, in seconds; null: as of all others.",
+        description="The lifetime of its access tokens in seconds; null: that of the settings.",
         schema={
             "type": ["integer", "null"],
             "minimum": MINIMUM_ACCESS_TOKEN_LIFETIME,
@@ -55,14 +57,15 @@ CHANGED: Mapping[str, Parameter] = {
         },
     ),
     "default": Parameter(
-        description="Whether it counts when a request names none.", schema={"type": ["boolean", "null"]}
+        description="Whether it counts when a request names no resource.",
+        schema={"type": ["boolean", "null"]},
     ),
     "introspecting_clients": Parameter(
         description="Clients that may introspect its access tokens.", schema=NULL_OR_TEXTS
     ),
 }
 SHOWN: Mapping[str, Parameter] = {
-    "resource": Parameter(description="The URI: the audience of its tokens.", required=True),
+    "resource": Parameter(description="The URI, which is the audience of its tokens.", required=True),
     **{name: replace(member, required=True) for name, member in CHANGED.items()},
     "source": Parameter(
         description="The settings that name it; empty: it is in the database, and can be changed here.",
@@ -71,11 +74,15 @@ SHOWN: Mapping[str, Parameter] = {
     ),
     "created_at": Parameter(description="When it was registered.", schema=NULL_OR_TIME, required=True),
 }
-DRY_RUN = Parameter(description="Whether it was only counted.", schema={"type": "boolean"}, required=True)
+DRY_RUN = Parameter(
+    description="Whether this was only a count, and nothing changed.",
+    schema={"type": "boolean"},
+    required=True,
+)
 
 
 def shown(resource: Resource) -> dict[str, Any]:
-    """A resource as the API answers it: null for a member that has the default."""
+    """A resource as the API shows it; a member with the default is null."""
     return {
         "resource": resource.uri,
         "name": resource.name,
@@ -90,7 +97,7 @@ def shown(resource: Resource) -> dict[str, Any]:
 
 
 def form_of(text: str) -> str | None:
-    """The canonical form of a resource that was named; None for what can be none."""
+    """The canonical form of a resource; None for a text that cannot be a resource."""
     try:
         return canonical_resource(text)
     except InvalidTarget:
@@ -98,23 +105,23 @@ def form_of(text: str) -> str | None:
 
 
 def find(call: Call) -> Resource:
-    """The resource of the address, of the INI or stored. Raises NothingThere."""
+    """The resource of the address, from the INI or the database. Raises NothingThere."""
     form = form_of(call.named("resource"))
     return there(call.engine.resources.find(form) if form else None)
 
 
 def find_stored(call: Call) -> Resource:
-    """The same, if it can be changed here. Raises NothingThere, Problem."""
+    """The resource of the address, if it is in the database and can be changed. Raises NothingThere, Problem."""
     found = find(call)
     if not found.is_stored:
         raise conflict(
-            f"The INI names it, in {', '.join(found.settings)}, and what is there counts; change it there."
+            f"The INI names it, in {', '.join(found.settings)}, and the INI counts; change it there."
         )
     return found
 
 
 def list_resources(call: Call) -> Answer:
-    """Those of the INI first, and then by their URI."""
+    """All resources: first those of the INI, then by their URI."""
     resources = call.engine.resources
     return gathered(
         call,
@@ -125,13 +132,13 @@ def list_resources(call: Call) -> Answer:
 
 
 def show(call: Call) -> Answer:
-    """One resource, of the INI or of the store, with its ETag."""
+    """One resource, from the INI or the database, with its ETag."""
     record = shown(find(call))
     return Answer(body=record, etag=etag_of(record))
 
 
 def create(call: Call) -> Answer:
-    """Add a resource to the store. Raises Problem when its URI cannot be one, or is taken."""
+    """Add a resource to the database. Raises Problem if its URI is not valid, or registered already."""
     engine, sent = call.engine, Sent(call.sent)
     uri = sent.text("resource", required=True)
     form = form_of(uri)
@@ -149,7 +156,7 @@ def create(call: Call) -> Answer:
 
 
 def change(call: Call) -> Answer:
-    """Change a resource of the store; tokens that were issued keep what they say. Raises Problem."""
+    """Change a resource of the database; issued tokens do not change. Raises Problem."""
     engine, before = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(before)))
     sent = Sent(call.sent)
@@ -163,7 +170,7 @@ def change(call: Call) -> Answer:
 
 
 def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
-    """What was sent of a resource; null is what all others have."""
+    """The members of a resource that were sent; null means the default."""
     members: dict[str, Any] = {}
     if "name" in sent:
         members["name"] = sent.text("name").strip()
@@ -191,7 +198,7 @@ def _members(engine: Engine, sent: Sent) -> dict[str, Any]:
 
 
 def remove(call: Call) -> Answer:
-    """Remove a resource of the store and end its access; with `dry_run` only count what would end."""
+    """Remove a resource of the database and end its access; with `dry_run` only count what would end."""
     engine, resource = call.engine, find_stored(call)
     call.is_unchanged(etag_of(shown(resource)))
     dry_run = call.flag("dry_run")
@@ -218,7 +225,7 @@ ENTRIES = (
         summary="Register a resource.",
         act=create,
         body={
-            "resource": Parameter(description="The URI: the audience of its tokens.", required=True),
+            "resource": Parameter(description="The URI, which is the audience of its tokens.", required=True),
             **CHANGED,
         },
         status=201,

@@ -1,4 +1,4 @@
-"""Answers requests to the API: authorization, reading, the operation, and the response."""
+"""Answers requests to the API: authorizes the caller, reads the request, carries out the operation, and responds."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 _MEDIA_TYPE = re.compile(r'(application/[a-z+-]+)(?:\s*;\s*charset="?utf-8"?)?\s*', re.IGNORECASE)
 _ETAG = re.compile(r'\s*"([!#-~]{1,80})"\s*')
 _KEY = re.compile(r"[!-~]{1,255}")
-# Answers of requests with an idempotency key, among the small records, and for how long they are given again.
+# The kind of the small records (`Kept`) with the answers to requests with an idempotency key, and how long they are kept.
 ANSWERED = "admin-api-answer"
 KEPT_FOR = timedelta(hours=24)
 REPLAYED = "Idempotency-Replayed"
 IDEMPOTENCY_KEY = Parameter(
-    description="Any text of the client's own; the same request with the same key is done once (24 hours).",
+    description="Any text of the client; within 24 hours the same request with the same key is done only once.",
     schema={"type": "string", "pattern": f"^{_KEY.pattern}$"},
 )
-IF_MATCH = Parameter(description="The ETag of what is changed (RFC 9110, 13.1.1).", required=True)
+IF_MATCH = Parameter(description="The ETag of the object to change (RFC 9110, 13.1.1).", required=True)
 NEXT = Parameter(
     description="The cursor of the next page; null at the end. The header `Link` has its address.",
     schema={"type": ["string", "null"]},
@@ -104,7 +104,7 @@ def add_entries(config: Configurator, path: str, entries: Iterable[Entry], guard
     """Add an endpoint for each path of these entries.
 
     Args:
-        path: of the API, below the issuer.
+        path: the path of the API, below the issuer.
     """
     by_path: dict[str, dict[str, Entry]] = {}
     for entry in entries:
@@ -121,12 +121,12 @@ def add_entries(config: Configurator, path: str, entries: Iterable[Entry], guard
 
 
 def _name(path: str) -> str:
-    """`/clients/{client_id}/secrets` is `_clients_client_id_secrets`."""
+    """A path as a part of a route name: `/clients/{client_id}/secrets` becomes `_clients_client_id_secrets`."""
     return re.sub(r"[^a-z]+", "_", path).rstrip("_")
 
 
 def described(entry: Entry) -> Operation:
-    """An entry as the OpenAPI document has it."""
+    """An entry as an operation of the OpenAPI document."""
     found: list[Kind] = [*_ALWAYS, *entry.problems]
     headers: dict[str, Parameter] = {}
     if entry.scope:
@@ -164,7 +164,7 @@ def _answer(entry: Entry) -> Mapping[str, Parameter]:
     if not entry.listed:
         return entry.answer
     items = Parameter(
-        description="What was found.",
+        description="The items of this answer.",
         schema={"type": "array", "items": object_schema(entry.answer)},
         required=True,
     )
@@ -181,8 +181,8 @@ class Endpoint:
 
     Attributes:
         methods: the entries of the path, by their method.
-        path: of the API, below the issuer.
-        guard: lets administrators in.
+        path: the path of the API, below the issuer.
+        guard: admits administrators.
     """
 
     methods: Mapping[str, Entry]
@@ -200,7 +200,7 @@ class Endpoint:
         return _once(request, entry, call, key)
 
     def _call(self, request: Request, entry: Entry, administrator: Administrator) -> Call:
-        """What was sent. Raises Problem."""
+        """The call that the request makes. Raises Problem."""
         settings = request.application.parts.settings
         return Call(
             engine=request.engine,
@@ -230,7 +230,7 @@ def _response(request: Request, entry: Entry, call: Call) -> Response:
         address = f"{call.url}{call.path}?{urlencode([*query, ('after', answer.after)])}"
         response.headers["Link"] = f'<{address}>; rel="next"'
     if answer.etag and entry.method == "GET":
-        # It may be kept, to ask whether it has changed.
+        # The client may keep the answer, and ask later whether it has changed.
         response.headers["Cache-Control"] = "private, no-cache"
         return or_not_modified(request, response, answer.etag)
     if answer.etag:
@@ -239,17 +239,17 @@ def _response(request: Request, entry: Entry, call: Call) -> Response:
 
 
 def _once(request: Request, entry: Entry, call: Call, key: str) -> Response:
-    """Carry out the operation unless it was done with this idempotency key; then answer as before.
+    """Carry out the operation, or repeat the answer if it was done before with this idempotency key.
 
-    The key is claimed first, in the transaction of the act: a request with the same key waits for this one, and then
-    gets the same answer. If the act is refused or fails, nothing was done, and the key is free again.
+    The key is claimed first, in the transaction of the operation: another request with the same key waits for this one, and
+    then gets the same answer. If the operation is refused or fails, nothing was done, and the key is free again.
     """
     engine, mark = call.engine, _mark(call.engine, call, entry, key)
     if not engine.stores.kept.add_once(mark):
         known = engine.stores.kept.find(mark.kind, mark.digest)
         if known is None or known.expires_at > engine.now:
             return _replayed(engine, mark, known)
-        # Clean-up has not deleted it yet.
+        # The record has expired, but the clean-up has not deleted it yet.
         mark = replace(mark, created_at=known.created_at)
         if not engine.stores.kept.change(known, mark):
             return _replayed(engine, mark, engine.stores.kept.find(mark.kind, mark.digest))
@@ -264,7 +264,7 @@ def _once(request: Request, entry: Entry, call: Call, key: str) -> Response:
 
 
 def _done(entry: Entry, call: Call) -> Answer:
-    """The answer of an entry; what the engine refuses is a problem that says what to do. Raises Problem, NothingThere."""
+    """The answer of an entry; a refusal of the engine becomes a problem. Raises Problem, NothingThere."""
     members = {*(entry.body or ()), *call.sent}
     try:
         return entry.act(call)
@@ -274,10 +274,10 @@ def _done(entry: Entry, call: Call) -> Answer:
         raise _about_member(str(error), members) from error
     except AlreadyExists as error:
         raise conflict(
-            "There is one with this id or name already. Choose another, or change that one."
+            "There is one with this id or name already. Choose another id or name, or change that one."
         ) from error
     except (ChangedMeanwhile, ClientChangedMeanwhile) as error:
-        # A request with an ETag is refused because that is not the present one.
+        # If the request has an ETag, this refuses it as outdated.
         call.is_unchanged("")
         raise conflict("It was changed by somebody else at the same time. Try again.") from error
     except (ClientUnchanged, SecretsUnchanged, signing_keys.CannotChange) as error:
@@ -287,7 +287,7 @@ def _done(entry: Entry, call: Call) -> Answer:
 
 
 def _about_member(text: str, members: Iterable[str], *, reason: str = "") -> Problem:
-    """What the engine says of a member, with a pointer to the first one that its sentence names."""
+    """A refusal of the engine, with a pointer to the first member that its sentence names."""
     name = next((word for word in re.findall(r"[a-z_]+", text) if word in members), "")
     refused = invalid(**{name: sentence(text.removeprefix(f"{name}: "))})
     if reason:
@@ -295,11 +295,11 @@ def _about_member(text: str, members: Iterable[str], *, reason: str = "") -> Pro
     return refused
 
 
-# ---- What was sent ----------------------------------------------------------------------------------------
+# ---- The request ------------------------------------------------------------------------------------------
 
 
 def _read_query(request: Request, entry: Entry) -> Any:
-    """The parameters of the address. Raises Problem for what the entry does not know."""
+    """The parameters of the address. Raises Problem for a parameter that the entry does not have."""
     try:
         query = read_query(request)
         known = _query(entry)
@@ -320,7 +320,7 @@ def _read_body(request: Request, entry: Entry) -> Mapping[str, Any]:
     """The members of the body. Raises Problem."""
     if entry.body is None:
         if request.content_length:
-            raise Problem(problems.MALFORMED_BODY, "This takes no body; send it without.")
+            raise Problem(problems.MALFORMED_BODY, "This request has no body; send none.")
         return {}
     wanted = MERGE_PATCH if entry.method == "PATCH" else JSON
     sent = _MEDIA_TYPE.fullmatch(request.environ.get("CONTENT_TYPE", ""))
@@ -341,13 +341,13 @@ def _read_body(request: Request, entry: Entry) -> Mapping[str, Any]:
 
 
 def _if_match(request: Request, entry: Entry) -> frozenset[str] | None:
-    """The ETags of `If-Match`; None if any is good. Raises Problem where one is needed."""
+    """The ETags of `If-Match`; None if every ETag is accepted. Raises Problem if the header is required and missing."""
     text = request.headers.get("If-Match")
     if text is None and entry.conditional and entry.method == "PATCH":
         raise Problem(
             problems.PRECONDITION_REQUIRED,
             "Get it first, and send its ETag in If-Match, so that no change of somebody else is lost; "
-            "`If-Match: *` changes it whatever it is now.",
+            "`If-Match: *` changes it without this check.",
         )
     if text is None or text.strip() == "*":
         return None
@@ -369,7 +369,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 
 def _mark(engine: Engine, call: Call, entry: Entry, key: str) -> Kept:
-    """The small record that says that this administrator used this key for this request."""
+    """The small record of the fact that this administrator used this key for this request."""
     who = f"{call.administrator.client.client_id}\0{call.administrator.actor}"
     request = [entry.method, call.path, sorted(call.query.pairs()), call.sent]
     return Kept(
@@ -386,7 +386,7 @@ def _replayed(engine: Engine, mark: Kept, known: Kept | None) -> Response:
     if known is None or known.details.get("request") != mark.details["request"]:
         raise Problem(
             problems.KEY_REUSED,
-            "This idempotency key was used for another request within 24 hours. Take a new one for each request.",
+            "This idempotency key was used for another request within 24 hours. Use a new key for each request.",
         )
     try:
         opened = engine.ring.open(
@@ -395,8 +395,8 @@ def _replayed(engine: Engine, mark: Kept, known: Kept | None) -> Response:
     except Unsealable:
         raise Problem(
             problems.ANSWER_LOST,
-            "The request was done, but its answer cannot be read any more. Look whether what it made is there; "
-            "for another one take a new idempotency key.",
+            "The request was done, but its answer cannot be read any more. Check whether its result exists; "
+            "to make another one, use a new idempotency key.",
         ) from None
     told = json.loads(opened)
     response = Response(body=told["body"].encode(), status=told["status"], content_type=JSON, charset=None)

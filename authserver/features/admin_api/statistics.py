@@ -1,4 +1,4 @@
-"""How much was issued, refreshed and refused, and how much there is (`authserver stats`)."""
+"""Statistics: how much was issued, refreshed and refused, and how much is stored (as `authserver stats`)."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ COUNTS = object_schema(
 )
 SINCE, UNTIL = (
     Parameter(
-        description="The beginning; 30 days before the end unless given, by hour a day, by month a year.",
+        description="The beginning; unless given, 30 days before the end, a day for hours, or a year for months.",
         schema=TIME,
     ),
     Parameter(description="The end; now unless given.", schema=TIME),
 )
 TIMES: Mapping[str, Parameter] = {"since": SINCE, "until": UNTIL}
-CLIENT = Parameter(description="Of this client alone.")
-GRANT_TYPE = Parameter(description="Of token requests for this grant type alone.")
+CLIENT = Parameter(description="Count only for this client.")
+GRANT_TYPE = Parameter(description="Count only token requests for this grant type.")
 LIMIT = Parameter(
     description=f"How many rows there are at most; {DEFAULT_ROWS} unless given.",
     schema={"type": "integer", "minimum": 1, "maximum": MAXIMUM_ROWS},
 )
 COUNTED: Mapping[str, Parameter] = {
-    "since": Parameter(description="The beginning of what was counted.", schema=TIME, required=True),
-    "until": Parameter(description="Its end.", schema=TIME, required=True),
+    "since": Parameter(description="The beginning of the counted time.", schema=TIME, required=True),
+    "until": Parameter(description="The end of the counted time.", schema=TIME, required=True),
 }
 Named = TypeVar("Named", By, Measure, Gauge, Step)
 
 
 def _named(call: Call, name: str, kind: type[Named]) -> Named | None:
-    """A parameter that is one of some words. Raises Problem."""
+    """A parameter that must be one of the values of an enumeration. Raises Problem."""
     text = call.query.get(name)
     if text is None:
         return None
@@ -81,7 +81,7 @@ def _limit(call: Call) -> int:
 
 
 def _times(call: Call, by: By | None = None) -> tuple[datetime, datetime]:
-    """What time is meant. Raises Problem."""
+    """Beginning and end of the time that the request names. Raises Problem."""
     until = moment(call.query.get("until"), "until") or call.engine.now
     return moment(call.query.get("since"), "since") or usual_since(until, by), until
 
@@ -116,7 +116,7 @@ def show_series(call: Call) -> Answer:
     """The counts of one measure, or the values of one gauge, for each hour, day or month.
 
     Raises:
-        Problem: neither a measure nor a gauge is named, or both are; a gauge with a client or a grant type.
+        Problem: neither a measure nor a gauge is named, or both are; or a gauge is named with a client or a grant type.
     """
     engine, query = call.engine, call.query
     measure, gauge, step = (
@@ -131,7 +131,9 @@ def show_series(call: Call) -> Answer:
     found: Series
     if gauge is not None:
         if query.get("client") or query.get("grant_type"):
-            raise invalid_parameter("gauge", "it is of the whole server: leave out client and grant_type")
+            raise invalid_parameter(
+                "gauge", "a gauge is for the whole server: leave out client and grant_type"
+            )
         found = gauge_series(engine, gauge, since, until, step=step)
     else:
         assert measure is not None  # or it was refused
@@ -176,33 +178,33 @@ ENTRIES = (
         method="GET",
         path="/statistics",
         scope=READ,
-        summary="Say how much happened in a time. With `by`, also in rows, the highest first.",
+        summary="Count what happened in a time. With `by`, the answer also has rows, the highest first.",
         act=show,
         query={
             **TIMES,
-            "by": Parameter(description="A row for each of these.", schema={"enum": [*map(str, By)]}),
+            "by": Parameter(description="The kind of the rows.", schema={"enum": [*map(str, By)]}),
             "client": CLIENT,
             "grant_type": GRANT_TYPE,
             "limit": LIMIT,
         },
         answer={
             **COUNTED,
-            "counts": Parameter(description="How much of each measure.", schema=COUNTS, required=True),
+            "counts": Parameter(description="The count of each measure.", schema=COUNTS, required=True),
             "rows": Parameter(
-                description="The same for each client, grant type, reason or time; `key` is null for the rest.",
+                description="The counts for each client, grant type, reason or time; `key` is null for the rest.",
                 schema={
                     "type": "array",
                     "items": object_schema(
                         {
                             "key": Parameter(
-                                description="What it is of.",
+                                description="The client, grant type or reason.",
                                 schema={"type": ["string", "null"]},
                                 required=True,
                             ),
                             "at": Parameter(
-                                description="The beginning of a time.", schema=NULL_OR_TIME, required=True
+                                description="The beginning of the time.", schema=NULL_OR_TIME, required=True
                             ),
-                            "counts": Parameter(description="How much.", schema=COUNTS, required=True),
+                            "counts": Parameter(description="The counts.", schema=COUNTS, required=True),
                         }
                     ),
                 },
@@ -212,11 +214,13 @@ ENTRIES = (
                 description="Whether there are more rows.", schema={"type": "boolean"}, required=True
             ),
             "not_counted_yet": Parameter(
-                description="How many events wait to be counted, about, and the time of the first of them.",
+                description="About how many events are not counted yet, and the time of the first of them.",
                 schema=object_schema(
                     {
                         "events": Parameter(description="How many.", schema=COUNT, required=True),
-                        "since": Parameter(description="Since when.", schema=NULL_OR_TIME, required=True),
+                        "since": Parameter(
+                            description="The time of the first.", schema=NULL_OR_TIME, required=True
+                        ),
                     }
                 ),
                 required=True,
@@ -227,33 +231,36 @@ ENTRIES = (
         method="GET",
         path="/statistics/series",
         scope=READ,
-        summary="Say how much there was in each hour, day or month of a time, for a chart.",
+        summary="Count in each hour, day or month of a time, for a chart.",
         act=show_series,
         query={
             **TIMES,
-            "measure": Parameter(description="What happened.", schema={"enum": [*map(str, Measure)]}),
+            "measure": Parameter(description="The measure to count.", schema={"enum": [*map(str, Measure)]}),
             "gauge": Parameter(
-                description="Instead: what there was, as it was noted.", schema={"enum": [*map(str, Gauge)]}
+                description="In place of a measure: the gauge whose samples are shown.",
+                schema={"enum": [*map(str, Gauge)]},
             ),
             "step": Parameter(
-                description="In what steps; by day unless given.", schema={"enum": [*map(str, Step)]}
+                description="The length of a step; a day unless given.", schema={"enum": [*map(str, Step)]}
             ),
             "client": CLIENT,
             "grant_type": GRANT_TYPE,
         },
         answer={
             "step": Parameter(
-                description="In what steps.", schema={"enum": [*map(str, Step)]}, required=True
+                description="The length of a step.", schema={"enum": [*map(str, Step)]}, required=True
             ),
             **COUNTED,
             "points": Parameter(
-                description="One for each step; of a gauge those at which it was noted.",
+                description="One point for each step; for a gauge, only for steps with a sample.",
                 schema={
                     "type": "array",
                     "items": object_schema(
                         {
-                            "at": Parameter(description="Its beginning.", schema=TIME, required=True),
-                            "count": Parameter(description="How much.", schema=COUNT, required=True),
+                            "at": Parameter(
+                                description="The beginning of the step.", schema=TIME, required=True
+                            ),
+                            "count": Parameter(description="The count.", schema=COUNT, required=True),
                         }
                     ),
                 },
@@ -270,9 +277,9 @@ ENTRIES = (
         query={**TIMES, "client": CLIENT, "limit": LIMIT},
         answer={
             "event": Parameter(
-                description="What happened.", schema={"enum": [*map(str, EventType)]}, required=True
+                description="The type of the events.", schema={"enum": [*map(str, EventType)]}, required=True
             ),
-            "reason": Parameter(description="Why.", required=True),
+            "reason": Parameter(description="The reason.", required=True),
             "count": Parameter(description="How often.", schema=COUNT, required=True),
         },
         listed=True,
@@ -281,10 +288,10 @@ ENTRIES = (
         method="GET",
         path="/statistics/figures",
         scope=READ,
-        summary="Say how much there is, as it was last noted within a day. All is null if nobody noted it.",
+        summary="Show the last sample of every gauge within a day. All values are null if there is no sample.",
         act=show_figures,
         answer={
-            "at": Parameter(description="When it was noted.", schema=NULL_OR_TIME, required=True),
+            "at": Parameter(description="The time of the sample.", schema=NULL_OR_TIME, required=True),
             **{
                 str(gauge): Parameter(
                     description="How many.", schema={"type": ["integer", "null"], "minimum": 0}, required=True

@@ -1,4 +1,4 @@
-"""Events: who did what to whom, and why something was refused; searched as `authserver audit search` does."""
+"""Events: who did what to whom, and why something was refused. The search is that of `authserver audit search`."""
 
 from __future__ import annotations
 
@@ -33,35 +33,43 @@ QUERY: Mapping[str, Parameter] = {
     "user": Parameter(description="About this person: the user name or the user id."),
     "grant": Parameter(description="About this grant."),
     "event": Parameter(
-        description="Of this type, such as `token.refused`; several times.",
+        description="Of this type, such as `token.refused`; may be repeated.",
         schema={"type": "array", "items": {"enum": [*map(str, EventType)]}},
     ),
     "refused": Parameter(
-        description="`true`: of the types that say that a request was refused or failed.",
+        description="`true`: only of the types for refused and failed requests.",
         schema={"enum": ["true", "false"]},
     ),
     "actor": Parameter(description="Done by this actor, such as `client:ID`, `user:ID` or `stranger`."),
     "source": Parameter(description="From this network address."),
     "reason": Parameter(description="For this reason, such as `scope-not-registered`."),
-    "error_id": Parameter(description="The id that an error answer or page showed, or of any event."),
-    "request_id": Parameter(description="Of the request with this id."),
+    "error_id": Parameter(
+        description="With this id: the error id that an answer or a page showed, or the id of any event."
+    ),
+    "request_id": Parameter(description="Caused by the request with this id."),
     "since": Parameter(description="From this time on.", schema=TIME),
     "until": Parameter(description="Before this time.", schema=TIME),
 }
 SHOWN: Mapping[str, Parameter] = {
-    "event_id": Parameter(description="Of a refusal, the `error_id` of its answer.", required=True),
+    "event_id": Parameter(
+        description="The id of the event; for a refusal it is the `error_id` of the answer.", required=True
+    ),
     "type": Parameter(description="What happened.", schema={"enum": [*map(str, EventType)]}, required=True),
-    "at": Parameter(description="When.", schema=TIME, required=True),
+    "at": Parameter(description="When it happened.", schema=TIME, required=True),
     "actor": Parameter(description="Who did it.", required=True),
-    "source": Parameter(description="From which network address.", required=True),
-    "request_id": Parameter(description="Of the request that caused it.", required=True),
-    "client_id": Parameter(description="About which client.", schema=NULL_OR_TEXT, required=True),
-    "user_id": Parameter(description="About which person.", schema=NULL_OR_TEXT, required=True),
-    "grant_id": Parameter(description="About which grant.", schema=NULL_OR_TEXT, required=True),
-    "reason": Parameter(description="Why.", required=True),
-    "decisions": Parameter(description="Who decided what.", schema={"type": "array"}, required=True),
+    "source": Parameter(description="The network address from which it was done.", required=True),
+    "request_id": Parameter(description="The id of the request that caused it.", required=True),
+    "client_id": Parameter(description="The client that it is about.", schema=NULL_OR_TEXT, required=True),
+    "user_id": Parameter(description="The person that it is about.", schema=NULL_OR_TEXT, required=True),
+    "grant_id": Parameter(description="The grant that it is about.", schema=NULL_OR_TEXT, required=True),
+    "reason": Parameter(description="The reason, mostly of a refusal.", required=True),
+    "decisions": Parameter(
+        description="The decisions behind it, with the answers of the plugins.",
+        schema={"type": "array"},
+        required=True,
+    ),
     "details": Parameter(description="More facts.", schema={"type": "object"}, required=True),
-    "cursor": Parameter(description="Its place in time.", required=True),
+    "cursor": Parameter(description="Its position in the order of time.", required=True),
 }
 
 
@@ -69,7 +77,7 @@ def list_events(call: Call) -> Answer:
     """Events that fit all parameters, newest first.
 
     Raises:
-        Problem: a parameter that cannot be read, or a user that does not exist.
+        Problem: a parameter cannot be read, or the user does not exist.
     """
     engine, query = call.engine, call.query
     types, name, source = types_of(query.all("event")), query.get("user"), query.get("source")
@@ -107,7 +115,7 @@ ENTRIES = (
         method="GET",
         path="/events",
         scope=READ,
-        summary="List events, newest first. Those that fit all parameters.",
+        summary="List events, newest first. The list has the events that fit all parameters.",
         act=list_events,
         query=QUERY,
         answer=SHOWN,

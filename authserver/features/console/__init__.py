@@ -1,4 +1,4 @@
-"""Pages for operators at `/admin`: what there is, what was refused and why, and what needs attention.
+"""Pages for operators at `/admin`: they show what exists, what was refused and why, and what needs attention.
 
 They work without JavaScript, are in English, and show no secret. How to add a page:
 
@@ -8,7 +8,7 @@ They work without JavaScript, are in English, and show no secret. How to add a p
            return {"things": visit.engine.stores.things.page(after=visit.get("after"), limit=PAGE)}
 
 2. Write `templates/things.jinja2`: it extends `frame.jinja2` by its full name, as the others do, fills the blocks `title`
-   and `page`, and takes what it is made of from `authserver.web:templates/components.jinja2`, imported `with context`.
+   and `page`, and uses the macros of `authserver.web:templates/components.jinja2`, imported `with context`.
 3. Add its row at the end of `things.py`:
 
        PAGES = (
@@ -16,29 +16,31 @@ They work without JavaScript, are in English, and show no secret. How to add a p
        )
 
 4. Add `things` to `FAMILIES` below. The order there is that of the navigation.
-5. Add what it does to `tests/features/test_console.py`. That nobody else sees it, that its form has a token, and that it
-   asks for a recent sign-in is tested for every row.
+5. Test what it does in `tests/features/test_console.py`. Other tests check every row: nobody else sees the page, its form
+   has a token, and it asks for a recent sign-in.
 
-A page that changes something has `act` besides: it calls a function of `authserver.administration`, and returns
-`visit.see("admin_things", done="The thing is gone.")`. What is wrong with the input it raises as one of `PROBLEMS`
-(`pages.py`; add the errors of your functions): nothing is stored then, and the page is shown again with the sentence of
-the error, `visit.get(name)` being what was typed. `BadInput` is one of them for what only the page knows; and
-`visit.check_acts_on(user)` refuses what would let an operator take the place of somebody with a higher role. What a page
-is about comes in the parameters that its row names in `keys`; the macro `form` sends them along. An act that ends something
-is a page of its own, which says what ends and how much of it before it is done (the macro `confirmation`, and `ends.py`).
-What may be shown only once, such as a secret, is what `act` returns: values for the template `result`; its form has
-`visit.new_once()` as the field `once`, and `act` begins with `visit.once()`, so that reloading that page makes nothing
-more. Where an error has a `member`, it is `visit.wrong` when the form is shown again, and the field has the sentence
-besides (`wrong` of the macro `field`). `act_role` says who may do
-it; `visit.may("operate")` hides a button.
+A page that changes something also has `act`: it calls a function of `authserver.administration`, and returns
+`visit.see("admin_things", done="The thing is gone.")`. For wrong input it raises one of `PROBLEMS` (`pages.py`; add the
+errors of your functions): then nothing is stored, and the page is shown again with the sentence of the error and with the
+typed values (`visit.get(name)`). `BadInput`, one of `PROBLEMS`, is for mistakes that only the page knows. An `act` on a
+person calls `visit.check_acts_on(user)`, so that an operator cannot act on somebody with a higher role. `act_role` says who
+may act; `visit.may("operate")` hides a button.
+
+The parameters that say what a page is about are in `keys` of its row; the macro `form` sends them, too. An act that ends
+something has a page of its own, which first shows how much would end (the macro `confirmation`, and `ends.py`).
+
+If a value may be shown only once, such as a secret, `act` returns the values for the template `result`. Its form has
+`visit.new_once()` as the field `once`, and `act` begins with `visit.once()`, so that a reload of that page does not make
+another one. If an error has a `member`, that is `visit.wrong` when the form is shown again, and the sentence is shown at
+the field (`wrong` of the macro `field`).
 
 Pages link to each other by name: `admin_client` with `client_id`, `admin_person` with `user_id`, `admin_grant` with
 `grant_id`, `admin_event` with `event_id`, and their lists `admin_clients`, `admin_people`, `admin_grants`, `admin_audit`.
-`admin_end` ends everything of something: with `kind`, `name`, and `disable=yes` for a person or client. In
-`templates/links.jinja2` there are links that are texts until there is such a page (`visit.has`).
+`admin_end` ends everything of a subject: with `kind`, `name`, and `disable=yes` for a person or client. The links in
+`templates/links.jinja2` are plain texts if there is no such page (`visit.has`).
 
-Texts that others wrote go through the filter `visible`. Lists have a limit, and go on after a place (the macro `pager`); no
-table is counted as a whole.
+Texts that others wrote go through the filter `visible`. Lists have a limit, and continue after a place (the macro `pager`);
+no table is counted as a whole.
 """
 
 from __future__ import annotations
@@ -96,18 +98,18 @@ _MAXIMUM_AGE = 31_536_000
 class AdminConsole:
     """Serve the pages for operators at `/admin`, to signed-in people in these groups.
 
-    A person in none of the groups gets 404 there. Nobody is in one until an operator adds them: `authserver
-    user edit NAME --add-group authserver-admins`. A sign-in plugin that brings groups along, such as that for LDAP,
-    decides who is.
+    A person in none of the groups gets 404 there. Nobody is in such a group until an operator adds them: `authserver
+    user edit NAME --add-group authserver-admins`. A sign-in plugin that sets groups, such as that for LDAP, may also
+    add people.
 
     Attributes:
         read: groups whose members may see everything: clients, people, grants, events and settings.
         operate: groups whose members may also end and help: end grants and sessions, set passwords, lift limits.
-        administer: groups whose members may also change what the server is: clients, resources, keys.
-        age_for_reading: seconds after a sign-in in which somebody may see the pages (0 to 31536000); after that they
-            sign in again. 0: as long as the session lasts.
-        age_for_changing: the same for changes. People whom a proxy signs in cannot sign in again by a password: set 0 for
-            both.
+        administer: groups whose members may also change clients, resources and keys.
+        age_for_reading: for how many seconds after a sign-in somebody may see the pages (0 to 31536000); after that they
+            must sign in again. 0: as long as the session lasts.
+        age_for_changing: the same for changes. People whom a proxy signs in cannot sign in again with a password: set 0
+            for both.
     """
 
     reasons: ClassVar[Mapping[str, str]] = {"operator-input": "", "role-too-low": ""}
@@ -145,6 +147,6 @@ class AdminConsole:
     def includeme(self, config: Configurator) -> None:
         for page in PAGES:
             view = view_of(page, PAGES, self.access)
-            # A person who may not see a page cannot distinguish it from a missing one by another method.
+            # With this, other methods do not show a person who may not see the page that it exists.
             config.add_endpoint(page.route, view, otherwise=view)
         config.add_exception_view(refused_view(PAGES), context=Refused)

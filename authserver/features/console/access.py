@@ -9,16 +9,15 @@ from enum import IntEnum
 
 from authserver.api import Session, User
 
-# How far the clocks of our processes may be apart, in seconds; a sign-in that is further in the future was before the
-# clock was set back, and nobody knows how long ago that was.
+# How many seconds the clocks of our processes may differ. A sign-in that is further in the future was made before the clock
+# was set back, so its age is not known.
 _APART = 60
 
 
 class Role(IntEnum):
     """What an operator may do; each role may do what those before it may.
 
-    READ sees everything. OPERATE ends things and helps people and clients. ADMINISTER changes what the server is: clients,
-    resources, keys.
+    READ sees everything. OPERATE ends access and helps people and clients. ADMINISTER changes clients, resources and keys.
     """
 
     READ = 1
@@ -31,8 +30,8 @@ class Access:
     """Which groups may use the pages.
 
     Attributes:
-        groups: whose members have a role; nobody else has it.
-        age_for_reading: seconds after a sign-in in which somebody may read; 0: as long as the session lasts.
+        groups: the groups whose members have a role; nobody else has it.
+        age_for_reading: for how many seconds after a sign-in somebody may read; 0: as long as the session lasts.
         age_for_changing: the same for changes.
     """
 

@@ -1,4 +1,4 @@
-"""How far from now a time is, in words."""
+"""Says in words how far a time is from now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS = (
 
 
 def length(time: timedelta) -> str:
-    """How long this is, in the greatest unit of which there are two, such as `3 days`, `36 hours` or `90 seconds`."""
+    """A length of time in the largest unit that it has at least twice, such as `3 days`, `36 hours` or `90 seconds`."""
     for unit, name in _UNITS:
         count = time // unit
         if count >= 2 or (count and unit == _UNITS[-1][0]):

@@ -1,4 +1,4 @@
-"""Audit search, and one event with every check behind it: why a request was refused."""
+"""The search in the events, and the page of one event with every check behind it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from authserver.features.console.pages import Page, Visit
 PAGE = 50
 # The value of `event` for all refusals together.
 REFUSED = "refused"
-# How much around an event is shown as what happened at the same time.
+# The time before and after an event in which other events count as happening at the same time.
 _AROUND = timedelta(minutes=5)
 # The parameters of a search, in the order of the form.
 _FIELDS = ("client", "user", "event", "since", "until", "reason", "actor", "source", "grant", "error_id")
@@ -38,7 +38,7 @@ _FIELDS = ("client", "user", "event", "since", "until", "reason", "actor", "sour
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """An event of the list, with the names of what it is about; an actor that is the client or person is not repeated."""
+    """An event of the list, with the names of its client and person; an actor that is one of them is not repeated."""
 
     event: Event
     actor: str
@@ -102,7 +102,7 @@ def show_event(visit: Visit) -> Mapping[str, Any]:
 
 
 def _filter(visit: Visit, sent: Mapping[str, str]) -> EventFilter:
-    """Raises BadSearch and BadMoment."""
+    """The filter for what was sent. Raises BadSearch and BadMoment."""
     kind, now = sent["event"], visit.engine.now
     types = REFUSALS if kind == REFUSED else types_of([kind] if kind else [])
     return EventFilter(

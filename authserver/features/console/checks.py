@@ -1,4 +1,4 @@
-"""The checks of a decision, as pages show them."""
+"""The checks of a decision, in the form that pages show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMMAND = ": `authserver "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToldCheck:
-    """A check as a page shows it: what was asked as lines, and the remedies with their commands apart."""
+    """A check as a page shows it: the facts as lines, and each remedy with its command apart."""
 
     check: Check
     facts: tuple[tuple[str, Any], ...]

@@ -33,7 +33,7 @@ from authserver.features.console.pages import Page, Visit
 from authserver.limits import MAXIMUM_LOGO, MAXIMUM_LOGO_SIDE
 from authserver.web.client_logos import logo_url
 
-# Before the name of a member that a plugin keeps, in the form.
+# In the form, the names of members that plugins keep begin with this.
 MEMBER = "member-"
 _TEXTS = ("client_name", "token_endpoint_auth_method", "application_type", *LINKS)
 # The words of a message that name a field.
@@ -57,10 +57,10 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
     redirect_uris, grant_types = _lines(visit.get("redirect_uris")), visit.all("grant_types")
     method = visit.get("token_endpoint_auth_method")
     metadata = fitting_metadata(
-        name=visit.get("client_name") or _missing("client_name", "give it the name that people are shown"),
+        name=visit.get("client_name") or _missing("client_name", "type the name that people see"),
         redirect_uris=redirect_uris,
         auth_method=method,
-        grant_types=grant_types or _missing("grant_types", "tick what it may use"),
+        grant_types=grant_types or _missing("grant_types", "select the grant types that it may use"),
         scopes=visit.all("scope"),
         application_type=visit.get("application_type") or None,
         details=_details(visit),
@@ -75,7 +75,7 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
         )
     except AlreadyExists:
         raise InvalidClientMetadata(
-            "client_id: there is a client with this id, or there was one until lately; choose another."
+            "client_id: there is a client with this id, or there was one until recently; choose another."
         ) from None
     if secret is None:
         return visit.see("admin_client", done="The client is added.", client_id=client.client_id)
@@ -83,7 +83,7 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
 
 
 def show_edit(visit: Visit) -> Mapping[str, Any]:
-    """The form with what the client is registered with now."""
+    """The form with the present values of the client."""
     client = kept_client(visit)
     details = {name: _text(client.details.get(name)) for name in (*LINKS, *visit.engine.client_metadata)}
     now = {
@@ -97,7 +97,7 @@ def show_edit(visit: Visit) -> Mapping[str, Any]:
         "first_party": "yes" if client.first_party else "",
         "rotates_refresh_tokens": "yes" if client.rotates_refresh_tokens or client.is_public else "",
     }
-    # If the client was changed meanwhile, the form is shown again with its present values.
+    # If somebody changes the client before the form is sent, the form is refused (`version`).
     return {**_form(visit, now, client), "version": version(client)}
 
 
@@ -106,8 +106,8 @@ def change(visit: Visit) -> Mapping[str, Any] | Response:
     client = kept_client(visit)
     if visit.get("version") != version(client):
         raise ClientUnchanged(
-            "Somebody else changed this client since this form was shown, so nothing was changed. Look at it, "
-            "and send what is typed here again if it is still right."
+            "Somebody else changed this client after this form was shown, so nothing was changed. Look at the client, "
+            "and send this form again if it is still right."
         )
     method = visit.get("token_endpoint_auth_method")
     if method == "none" and not client.is_public and not visit.get("ends"):
@@ -148,7 +148,7 @@ def change(visit: Visit) -> Mapping[str, Any] | Response:
 
 
 def show_logo(visit: Visit) -> Mapping[str, Any]:
-    """The logo that a client has, and a form for another."""
+    """The present logo of a client, and a form for another one."""
     client = _with_logo(visit)
     return {
         "client": client,
@@ -166,7 +166,7 @@ def change_logo(visit: Visit) -> Response:
     if not content and not visit.get("remove"):
         raise InvalidClientMetadata("logo: choose an SVG or PNG file.")
     edit(visit.engine, client.client_id, ClientEdit(logo=content))
-    done = "The logo is taken away." if visit.get("remove") else "The client has this logo."
+    done = "The logo is removed." if visit.get("remove") else "The client has this logo."
     return visit.see("admin_client", done=done, client_id=client.client_id)
 
 
@@ -185,7 +185,7 @@ def version(client: Client) -> str:
 
 
 def _form(visit: Visit, now: Mapping[str, Any], client: Client | None) -> Mapping[str, Any]:
-    """What the template of the form shows: what was typed, if it was refused, or else what is so now."""
+    """The values for the template of the form: the typed ones if the form was refused, otherwise the present ones."""
     engine, is_refused = visit.engine, bool(visit.problem)
     plugins = tuple(name for name in engine.client_metadata if name not in KEYS)
     keys = tuple(name for name in KEYS if name in engine.client_metadata)
@@ -233,7 +233,7 @@ def _form(visit: Visit, now: Mapping[str, Any], client: Client | None) -> Mappin
 
 
 def _details(visit: Visit) -> dict[str, Any]:
-    """What was typed of the links and of what plugins keep; None for what is removed. Raises InvalidClientMetadata."""
+    """The typed links and members of plugins; None for one that is removed. Raises InvalidClientMetadata."""
     known = visit.engine.client_metadata
     typed = {name: value_of(text) for name in known if (text := visit.get(f"{MEMBER}{name}"))}
     if all(name in typed for name in KEYS):
@@ -243,7 +243,7 @@ def _details(visit: Visit) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A member as it is typed."""
+    """A member as a text for the form."""
     if value is None:
         return ""
     if isinstance(value, str) and value_of(value) == value:
@@ -256,7 +256,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _list_edit(before: Iterable[str], wanted: tuple[str, ...]) -> ListEdit:
-    """How a list becomes this one, which may be empty."""
+    """The edit that changes a list into the wanted one, which may be empty."""
     before = tuple(before)
     return ListEdit(
         added=tuple(value for value in wanted if value not in before),

@@ -1,4 +1,4 @@
-"""The secrets of a client: a new one with an overlap, shown once, and the end of one."""
+"""The secrets of a client: makes a new one, which is shown once, and ends one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from authserver.features.console.access import Role
 from authserver.features.console.clients import kept_client, shown_secrets
 from authserver.features.console.pages import BadInput, Page, Visit
 
-# How long the present secrets are still accepted, in seconds.
+# The choices for how long the present secrets are still accepted: seconds, and words for the form.
 OVERLAPS: Mapping[str, tuple[int, str]] = {
     "1h": (3_600, "for one hour"),
     "24h": (86_400, "for 24 hours"),
@@ -49,7 +49,7 @@ def make(visit: Visit) -> Mapping[str, Any]:
     client = _client(visit)
     visit.once()
     if visit.get("overlap") not in OVERLAPS:
-        raise BadInput("There is no such choice: take one of the form.", "overlap")
+        raise BadInput("There is no such choice: choose one from the form.", "overlap")
     seconds, _ = OVERLAPS[visit.get("overlap")]
     try:
         secret = rotate_secret(visit.engine, client.client_id, timedelta(seconds=seconds))
@@ -66,7 +66,7 @@ def make(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_end(visit: Visit) -> Mapping[str, Any]:
-    """The last step before a secret ends: when it was used last, and what is left."""
+    """The last step before a secret ends: when it was last used, and how many secrets are left."""
     client, named = _client(visit), visit.get("secret")
     secrets = shown_secrets(visit, client)
     found = next((each for each in secrets if each.handle == named), None)
@@ -76,7 +76,7 @@ def show_end(visit: Visit) -> Mapping[str, Any]:
 
 
 def end(visit: Visit) -> Response:
-    """End a secret from the next request on; the last one only as that."""
+    """End a secret from the next request on; the last one only if the form says so."""
     client, named = _client(visit), visit.get("secret")
     if named not in {each.handle for each in shown_secrets(visit, client)}:
         raise SecretsUnchanged("This secret has ended already.")

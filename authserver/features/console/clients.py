@@ -1,4 +1,4 @@
-"""Clients: the list with its search, one client with everything about it, and its end."""
+"""Clients: the list with its search, the page of one client, and the page that disables it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from authserver.features.console.pages import Page, Visit
 from authserver.web.client_logos import logo_url
 
 PAGE = 50
-# Of what others did, the newest are shown on the page of a client.
+# How many grants and events the page of a client shows, newest first.
 GRANTS = 10
 EVENTS = 10
 MAXIMUM_TEXT = 200
 
-# What a list may be narrowed to, in the words of the form.
+# The choices of the search: the words of the form, and the arguments for the store.
 STATES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "": ("In any state", {}),
     "enabled": ("Enabled", {"enabled": True}),
@@ -63,7 +63,7 @@ KEYS = ("jwks", "jwks_uri")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownSecret:
-    """A live secret of a client: when it was made and last used, and when it ends. The secret itself is not readable."""
+    """A live secret of a client: its handle, its times, and its age in days. The text of the secret cannot be read."""
 
     secret: ClientSecret
     handle: str
@@ -72,7 +72,7 @@ class ShownSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreed:
-    """A grant to the client, with the name of the person; "" for its own."""
+    """A grant to the client, with the name of the person; "" for a grant of the client itself."""
 
     grant: Grant
     username: str
@@ -113,9 +113,9 @@ def badges(visit: Visit, clients: Sequence[Client]) -> dict[str, tuple[str, str]
 
 
 def client_of(visit: Visit) -> tuple[Client, bool]:
-    """The client that a page is about, and whether it is kept here. Raises HTTPNotFound.
+    """The client that a page is about, and whether it is stored here. Raises HTTPNotFound.
 
-    Raises as `Engine.find_client_elsewhere` does of a client that is known by its address.
+    For a client whose id is its address, it raises the same as `Engine.find_client_elsewhere`.
     """
     client_id = visit.get("client_id")
     if (kept := visit.engine.find_kept_client(client_id)) is not None:
@@ -127,7 +127,7 @@ def client_of(visit: Visit) -> tuple[Client, bool]:
 
 
 def kept_client(visit: Visit) -> Client:
-    """The client that a page is about, which only a client that is kept here has. Raises HTTPNotFound."""
+    """The client that a page is about, if it is stored here. Raises HTTPNotFound."""
     client = visit.engine.find_kept_client(visit.get("client_id"))
     if client is None:
         raise HTTPNotFound()
@@ -135,7 +135,7 @@ def kept_client(visit: Visit) -> Client:
 
 
 def show_client(visit: Visit) -> Mapping[str, Any]:
-    """One client: what it is, may do and has done, who agreed to it, its secrets and keys."""
+    """One client: its metadata, its rights, its grants and events, its secrets and keys."""
     client, is_kept = client_of(visit)
     engine = visit.engine
     grants, next_grants = _grants(visit, client)
@@ -184,7 +184,9 @@ def act_on_client(visit: Visit) -> Response:
     is_new = visit.engine.find_kept_client(client_id) is None
     changed = pin(visit.engine, client_id).changed
     done = (
-        "It is kept here now, as it describes itself." if is_new else "It is as it describes itself already."
+        "It is stored here now, as its document describes it."
+        if is_new
+        else "It is stored as its document describes it already."
     )
     if changed:
         done = f"Taken over from its address: {', '.join(changed)}."
@@ -204,12 +206,12 @@ def show_end(visit: Visit) -> Mapping[str, Any]:
 
 
 def disable(visit: Visit) -> Response:
-    """Disable a client for good, and end everything of it; of one that is not kept here, only that."""
+    """Disable a client for good, and end all its access. If it is not stored here, only its access ends."""
     client, is_kept = client_of(visit)
     amount = ends.carry_out(visit, _act(client, is_kept))
     name = "This client is disabled." if is_kept else ""
     if not amount.is_whole:
-        done = f"{name} {amount.sentences} There may be more: go on until nothing is left.".strip()
+        done = f"{name} {amount.sentences} There may be more: continue until nothing is left.".strip()
         return visit.see(visit.page.name, done=done, client_id=client.client_id)
     return visit.see("admin_client", done=f"{name} {amount.sentences}".strip(), client_id=client.client_id)
 
@@ -219,11 +221,13 @@ def _act(client: Client, is_kept: bool) -> Act:
 
 
 def _wanted(sent: Mapping[str, str]) -> Mapping[str, Any]:
-    """What the store is asked for. Raises BadSearch."""
+    """The arguments for the search in the store. Raises BadSearch."""
     if len(sent["search"]) > MAXIMUM_TEXT:
-        raise BadSearch(f"no name or id has more than {MAXIMUM_TEXT} characters: search for a part of it")
+        raise BadSearch(
+            f"a search may have up to {MAXIMUM_TEXT} characters: search for a part of the name or id"
+        )
     if sent["state"] not in STATES or sent["by"] not in ORIGINS:
-        raise BadSearch("there is no such choice: take one of the form")
+        raise BadSearch("there is no such choice: choose one from the form")
     return {"text": sent["search"], **STATES[sent["state"]][1], **ORIGINS[sent["by"]][1]}
 
 
@@ -234,7 +238,7 @@ def _grants(visit: Visit, client: Client) -> tuple[list[Agreed], str]:
         last = stores.grants.find(last_id)
         if last is None or last.client_id != client.client_id:
             raise BadSearch(
-                "the grant after which this page begins is not kept any more: begin with the first page"
+                "the grant after which this page begins is not stored any more: begin with the first page"
             )
         place = last.created_at, last.grant_id
     wanted = GrantFilter(client_id=client.client_id, live_at=visit.engine.now, redeemed=True)

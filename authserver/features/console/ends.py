@@ -11,16 +11,17 @@ from authserver.administration import Act, Ended, Stage, end_part, plan_part
 from authserver.explaining.ends import jwt_sentence, sentence
 from authserver.features.console.pages import Visit
 
-# Seconds that an operator waits for the count, and a proxy in front for the end; commands can do more.
+# The most seconds for a count, because an operator waits for the page; commands can count more.
 COUNTING = 0.15
 # This many batches are done in any case: a page of grants, one of consents, and the first step.
 FEW = 3
+# The most seconds for an end, because a proxy in front of the server waits for the answer; commands can end more.
 ENDING = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Amount:
-    """How much ends or ended; `is_whole` says whether that is all."""
+    """How much ends or ended; `is_whole` says whether that is everything."""
 
     ended: Ended
     is_whole: bool
@@ -38,16 +39,16 @@ def count(visit: Visit, act: Act) -> Amount:
 
 
 def carry_out(visit: Visit, act: Act) -> Amount:
-    """End it: the first batches, after which nothing new is issued, and more while there is time."""
+    """Carry out the act: the first batches, after which nothing new is issued, and more batches while there is time."""
     part = end_part(visit.begin, act, Stage(), seconds=ENDING, batches=FEW)
     return Amount(ended=part.ended, is_whole=part.next is None)
 
 
 def told(amount: Amount, *, command: str) -> Mapping[str, Any]:
-    """What the template of a confirmation shows.
+    """The values for the template of a confirmation.
 
     Args:
-        command: that counts all of it.
+        command: the command that counts everything.
     """
     found = amount.ended.told
     return {

@@ -20,7 +20,7 @@ def this_person(visit: Visit) -> User:
 
 
 def user_named(visit: Visit, name: str) -> User | None:
-    """The user of this id or name; an id comes first, because a user's name may be the id of another one."""
+    """The user of this id or name. The id counts first, because the name of a user may be the id of another user."""
     users = visit.engine.stores.users
     if user := users.find(name) if name.startswith("user_") else None:
         return user
@@ -31,7 +31,7 @@ def user_named(visit: Visit, name: str) -> User | None:
 
 
 def user_id_of(visit: Visit, name: str) -> str:
-    """The id of a person: of this name, or this id itself, also when nobody has it any more. Raises BadSearch."""
+    """The id of the person with this name; an id is returned itself, even if nobody has it any more. Raises BadSearch."""
     user = user_named(visit, name)
     if user is None and not name.startswith("user_"):
         raise BadSearch(
@@ -43,7 +43,7 @@ def user_id_of(visit: Visit, name: str) -> str:
 def names_of(
     visit: Visit, client_ids: Iterable[str | None], user_ids: Iterable[str | None]
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """The names of these clients and users, by id; two statements."""
+    """The names of these clients and users, by id. It takes two database statements."""
     stores, now = visit.engine.stores, visit.engine.now
     of_users, of_clients = sorted(filter(None, set(user_ids))), sorted(filter(None, set(client_ids)))
     people = stores.users.find_all(of_users) if of_users else ()

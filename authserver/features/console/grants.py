@@ -36,7 +36,7 @@ MAXIMUM_EVENTS = 10
 # How many derived grants of a grant are shown.
 MAXIMUM_DERIVED = 50
 _FIELDS = ("client", "user", "state")
-# The value of `state` for grants that are live or not.
+# The value of `state` for all grants, live or not.
 ALL = "all"
 
 
@@ -52,14 +52,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownToken:
-    """A code or token without its digest: whether it can be used, and why not."""
+    """A code or token of a grant, with a word for whether it can be used."""
 
     token: Token
     state: str
 
 
 def show_grants(visit: Visit) -> Mapping[str, Any]:
-    """A page of the grants that fit, newest first."""
+    """A page of the grants that fit the search, newest first."""
     sent = {name: visit.get(name) for name in _FIELDS}
     rows: list[Row] = []
     after, problem = visit.get("after"), ""
@@ -75,7 +75,7 @@ def show_grants(visit: Visit) -> Mapping[str, Any]:
     except BadSearch as bad:
         problem = str(bad)
     else:
-        # One more than is shown tells whether there is another page.
+        # One grant more than is shown tells whether there is another page.
         found = visit.engine.stores.grants.search(wanted, after=place, limit=PAGE + 1)
         rows = _rows(visit, found[:PAGE])
         if len(found) > PAGE:
@@ -93,7 +93,7 @@ def show_grants(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_grant(visit: Visit) -> Mapping[str, Any]:
-    """What was agreed, when, by whom and to whom, and every code and token of it."""
+    """One grant: what was agreed, when, by whom and for which client, and all its codes and tokens."""
     grant, stores = _this(visit), visit.engine.stores
     (row,) = _rows(visit, [grant])
     return {
@@ -119,7 +119,7 @@ def show_grant(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_revoke(visit: Visit) -> Mapping[str, Any]:
-    """What ends with the grant."""
+    """The last step before a grant is revoked: what ends with it."""
     grant = _this(visit)
     (row,) = _rows(visit, [grant])
     return {
@@ -180,13 +180,13 @@ def _state_of_token(visit: Visit, grant: Grant, token: Token) -> str:
 
 
 def _signed_in(grant: Grant) -> datetime | None:
-    """When the user who agreed had signed in; None if that was not stored."""
+    """When the user who agreed signed in; None if that was not stored."""
     at = grant.details.get("auth_time")
     return datetime.fromtimestamp(at, UTC) if isinstance(at, int) else None
 
 
 def _jwt_until(visit: Visit, grant: Grant) -> datetime | None:
-    """Until when the newest JWT of a grant may be valid, by the present settings; None if none is."""
+    """Until when the newest JWT of a grant may be valid, by the present settings; None if no JWT is valid."""
     wanted = EventFilter(grant_id=grant.grant_id, types=frozenset({EventType.TOKEN_ISSUED}))
     for event in visit.engine.stores.events.search(wanted, limit=1):
         resources = event.details.get("resources", ())

@@ -29,7 +29,7 @@ BADGES: Mapping[InitialTokenState, tuple[str, str]] = {
     InitialTokenState.EXPIRED: ("expired", "quiet"),
     InitialTokenState.REVOKED: ("revoked", "danger"),
 }
-# How long a token can be used, in days.
+# The choices for how long a token can be used: days, and words for the form.
 LIFETIMES: Mapping[str, tuple[int, str]] = {
     "1d": (1, "One day"),
     "7d": (7, "Seven days"),
@@ -41,12 +41,12 @@ USUAL = "30d"
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The tokens that were made here, newest first."""
+    """The initial access tokens, newest first."""
     stored, after = visit.engine.stores.initial_tokens, visit.get("after")
     last = stored.find_by_id(after) if after else None
     if after and last is None:
         raise BadSearch(
-            "the token after which this page begins is not kept any more: begin with the first page"
+            "the token after which this page begins is not stored any more: begin with the first page"
         )
     tokens = stored.page(after=(last.created_at, last.token_id) if last else None, limit=PAGE + 1)
     shown = tokens[:PAGE]
@@ -81,7 +81,7 @@ def add(visit: Visit) -> Mapping[str, Any]:
     """Make a token, which is shown once."""
     visit.once()
     if visit.get("expires") not in LIFETIMES:
-        raise BadInput("There is no such choice: take one of the form.", "expires")
+        raise BadInput("There is no such choice: choose one from the form.", "expires")
     days, _ = LIFETIMES[visit.get("expires")]
     token, text = make_initial_token(
         visit.engine,
@@ -117,7 +117,7 @@ def _token(visit: Visit) -> InitialAccessToken:
 
 
 def _uses(text: str) -> int:
-    """Raises BadInput."""
+    """The number of uses that was typed. Raises BadInput."""
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= MAXIMUM_USES):
         raise BadInput(
             f"Write a whole number from 1 to {MAXIMUM_USES:,}, or tick the box for any number.", "uses"

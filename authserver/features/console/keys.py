@@ -1,4 +1,4 @@
-"""The keys that sign, and the key ring: ages and next dates, rotation, and revocation in an emergency."""
+"""The signing keys and the key ring: shows their ages and next dates, rotates keys, and revokes one in an emergency."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Date:
-    """A date of a key, and how far it is."""
+    """A date of a key, and how far it is from now."""
 
     label: str
     at: datetime
@@ -65,7 +65,7 @@ class Row:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The signing keys and the key ring: what each does now, and what happens to it next."""
+    """The signing keys and the key ring: the present state of each, and what happens to it next."""
     engine = visit.engine
     found, now = engine.stores.signing_keys.list(), engine.now
     signs = signing_keys.signing_key(found, engine.settings.signing_algorithm, now)
@@ -91,7 +91,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def rotate(visit: Visit) -> Response:
-    """Publish a new key, which signs as soon as all APIs can have it."""
+    """Publish a new key, which signs as soon as all APIs can have fetched it."""
     algorithm, after = visit.get("algorithm"), visit.get("after")
     if algorithm and algorithm not in ALGORITHMS:
         raise BadInput(f"algorithm: expected {' or '.join(ALGORITHMS)}")
@@ -124,7 +124,7 @@ def reseal(visit: Visit) -> Response:
 
 
 def show_revocation(visit: Visit) -> Mapping[str, Any]:
-    """What a revocation would mean. Raises CannotChange."""
+    """The last step before a key is revoked: what the revocation would mean. Raises CannotChange."""
     engine, now = visit.engine, visit.engine.now
     found = signing_keys.prospect(engine, visit.get("kid"))
     keys = engine.stores.signing_keys.list()
@@ -146,26 +146,29 @@ def show_revocation(visit: Visit) -> Mapping[str, Any]:
 
 
 def revoke(visit: Visit) -> Response:
-    """Take a key out of use at once. Raises CannotChange."""
+    """Revoke a key at once. Raises CannotChange."""
     reason = visit.get("reason") or signing_keys.REVOKED_BY_OPERATOR
     if len(reason) > MAXIMUM_REASON or not reason.isprintable():
         raise BadInput(f"reason: up to {MAXIMUM_REASON} characters, none of them hidden")
     _confirmed(visit)
-    # Only known keys are checked: after the loss of a key of the ring this is how to abandon what it sealed.
+    # Only known keys of the ring are checked. So an operator who lost a key of the ring can still revoke the signing keys
+    # that it sealed.
     ring.check_known(visit.engine)
     done = signing_keys.revoke(visit.engine, visit.get("kid"), reason=reason)
     said = [f"{done.revoked.kid} is out of use, and its private part is erased."]
     if done.successor is not None:
         said.append(f"{done.successor.kid} signs from now on.")
     elif done.restored is not None:
-        said.append(f"{done.restored.kid}, which it was to replace, continues to sign.")
+        said.append(f"{done.restored.kid}, which it should replace, continues to sign.")
     if done.was is not KeyState.STAGED:
-        said.append(f"Within {signing_keys.REFRESH_SECONDS} seconds no server accepts what it signed.")
+        said.append(
+            f"Within {signing_keys.REFRESH_SECONDS} seconds no server accepts its signatures any more."
+        )
     return visit.see("admin_keys", done=" ".join(said))
 
 
 def _issued(visit: Visit) -> int:
-    """The greatest possible number of access tokens that have not expired."""
+    """The largest possible number of access tokens that have not expired."""
     now = visit.engine.now
     counts = totals(visit.engine, now - signing_keys.MAXIMUM_TOKEN_LIFETIME, now).counts
     return counts[Measure.ISSUED] + counts[Measure.REFRESHED]

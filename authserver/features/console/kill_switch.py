@@ -1,7 +1,7 @@
-"""The kill switch: everything of a person, client, resource, scope or issuer ends, after it was counted (L-08).
+"""The kill switch: counts and then ends everything of a person, client, resource, scope or issuer (L-08).
 
-What is much is done in parts, each as long as one request may take: the page then says how much is done, and its button
-goes on. What was done stays done, also if nobody goes on.
+A large act is done in parts, each as long as one request may take. After each part the page says how much is done, and its
+button continues. Each part stays done, even if nobody continues.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from authserver.features.console.ends import FEW
 from authserver.features.console.finding import user_named
 from authserver.features.console.pages import BadInput, Page, Visit
 
-# How long a part may take in a request, in seconds; a batch that has begun is finished. The first count is quick, as every
-# page is; an operator who wants more continues.
+# How many seconds a part may take in a request; a batch that has begun is finished. The first count is short, so that the
+# page is as quick as every other; an operator who wants the whole count continues.
 FIRST_SECONDS = 0.15
 SECONDS = 5.0
 _PURPOSE = "kill-switch"
@@ -47,7 +47,7 @@ _KINDS = {
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The form; and once a subject is named, how much would end."""
+    """The form; and if a subject is named, how much would end."""
     values: dict[str, Any] = {
         "sent": {name: visit.get(name) for name in _KEYS},
         "kinds": [(str(kind), words) for kind, words in _KINDS.items()],
@@ -80,7 +80,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def end(visit: Visit) -> Mapping[str, Any]:
-    """End it, or a part of it, and show how much ended."""
+    """End everything of the subject, or a part of it, and show how much ended."""
     act = _act(visit)
     before = _read(visit, act, "ended")
     part = end_part(visit.begin, act, before.next or Stage(), seconds=SECONDS)
@@ -108,7 +108,7 @@ def _keys(visit: Visit) -> dict[str, str]:
 
 
 def _act(visit: Visit) -> Act:
-    """What is to end. Raises BadSearch, InvalidTarget and RoleTooLow."""
+    """The act that the form asks for. Raises BadSearch, InvalidTarget and RoleTooLow."""
     subject = _subject(visit)
     for_good = bool(visit.get("disable"))
     if for_good and subject.kind not in (SubjectKind.USER, SubjectKind.CLIENT):
@@ -131,7 +131,7 @@ def _subject(visit: Visit) -> Subject:
     """The subject that the page is about. Raises BadSearch and InvalidTarget."""
     name = visit.get("name")
     if not name:
-        raise BadSearch("say what is to end: type its name")
+        raise BadSearch("type the name of the subject whose access should end")
     match visit.get("kind"):
         case SubjectKind.USER:
             user = user_named(visit, name)
@@ -149,11 +149,11 @@ def _subject(visit: Visit) -> Subject:
         case SubjectKind.ISSUER:
             return Subject.issuer(name)
         case _:
-            raise BadSearch("say what it is: a person, a client, a resource, a scope or an issuer")
+            raise BadSearch("choose a kind: a person, a client, a resource, a scope or an issuer")
 
 
 def _is_known(visit: Visit, act: Act) -> bool:
-    """Whether the subject exists, even if nothing of it would end."""
+    """Whether the subject exists, even if it has nothing that would end."""
     engine, name = visit.engine, act.subject.identifier
     match act.subject.kind:
         case SubjectKind.CLIENT:
@@ -184,14 +184,14 @@ def _seal(visit: Visit, act: Act, part: Part, what: str) -> str:
 
 
 def _read(visit: Visit, act: Act, what: str) -> Part:
-    """What `_seal` kept in the parameter of this name; nothing without it. Raises BadInput."""
+    """The progress that `_seal` put into the parameter of this name; no progress without it. Raises BadInput."""
     text = visit.get(what)
     if not text:
         return Part()
     try:
         opened = visit.engine.ring.open(from_text(text), purpose=_PURPOSE, context=_context(visit, act, what))
     except (OAuthError, Unsealable):
-        raise BadInput("This cannot be gone on with: begin again.") from None
+        raise BadInput("This cannot be continued: begin again.") from None
     told = json.loads(opened)
     after, until = told["after"], told["jwts_until"]
     return Part(

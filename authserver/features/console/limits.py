@@ -1,4 +1,4 @@
-"""Limits: the rows, their counts, and resetting a count."""
+"""Limits: shows the limits and their counts, and resets counts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def lift(visit: Visit) -> Response:
     except ValueError as error:
         raise BadInput(str(error)) from None
     if not lifted:
-        raise BadInput("Nothing was lifted: nobody has used anything of this now.")
+        raise BadInput("Nothing was lifted: this limit has no counts now.")
     whom = who or ("everybody" if lifted > 1 else "the one who used it")
     return visit.see("admin_limits", done=f"{limit} is lifted for {whom}.")
 
@@ -87,7 +87,7 @@ def _limiters(visit: Visit) -> Sequence[Any]:
 
 
 def _rows(found: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
-    """Raises BadInput when a plugin fails."""
+    """The rows of the limits. Raises BadInput if a plugin fails."""
     try:
         return rates.table_of(found)
     except ValueError as error:
@@ -95,7 +95,7 @@ def _rows(found: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _fits(usage: Usage, wanted: str) -> bool:
-    """Whether a count is of this client, person or network address; an address is counted with its network."""
+    """Whether a count is for this client, person or network address; an address is counted with its network."""
     texts = {wanted.lower()}
     with suppress(ValueError):
         texts.add(str(network_of(str(ip_address(wanted)))).lower())

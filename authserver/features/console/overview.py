@@ -1,4 +1,4 @@
-"""The first page: what needs attention, how much there is, and what was refused."""
+"""The first page: what needs attention, how much is stored, and what was refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAXIMUM_REASONS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something that needs attention: a sentence, how urgent it is, what it is about, and where to look after it."""
+    """Something that needs attention: how urgent it is, a sentence with more lines, and a link to the place for it."""
 
     kind: str
     sentence: str
@@ -24,7 +24,7 @@ class Notice:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """What an operator sees first: notices, the size of the server, refusals, and what ends soon."""
+    """The first page: notices, the size of the server, refusals, and secrets that end soon."""
     refused = overview.refusals(visit.engine)
     key, staged = overview.keys(visit.engine)
     ending = overview.ending_secrets(visit.engine)

@@ -1,7 +1,7 @@
 """The frame of every page for operators: role, sign-in, form token, errors.
 
-A page is a row of a table (`Page`). The one view of all of them (`view_of`) holds role, sign-in and form token, so that no
-page can forget them.
+A page is a row of a table (`Page`). All pages have the same view (`view_of`), which checks role, sign-in and form token, so
+that no page can forget them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 from pyramid.httpexceptions import HTTPException, HTTPMethodNotAllowed, HTTPNotFound
 from pyramid.renderers import render_to_response
@@ -62,10 +61,10 @@ from authserver.web.languages import SOURCE, PageLanguage
 
 
 class BadInput(ValueError):
-    """What an operator sent cannot be used; the message says what to do.
+    """An operator sent something that cannot be used; the message says what to do.
 
     Attributes:
-        member: the name of the field that is not right; "" where it is none of them.
+        member: the name of the wrong field; "" if it is no single field.
     """
 
     def __init__(self, sentence: str, member: str = "") -> None:
@@ -74,7 +73,7 @@ class BadInput(ValueError):
 
 
 class RoleTooLow(ValueError):
-    """An operator may see the page, and may not do this; the message says who may."""
+    """An operator may see the page, but may not do this; the message says who may."""
 
 
 # Errors that mean unusable input of an operator; the message of each says what to do.
@@ -100,10 +99,11 @@ PROBLEMS = (
 )
 TEMPLATES = "authserver.features.console:templates"
 _NOTICE = "notice-of-operator"
-# The kind of small records for forms that create something, and their lifetime: browsers reload the last page.
+# The kind of the small records (`Kept`) of sent forms that create something. They live long, because browsers may reload a
+# page after days.
 _FORM = "console-form"
 _REMEMBERED = timedelta(days=30)
-# In the address of a page: the sealed sentence about what was just done.
+# The parameter in the address of a page with the sealed sentence about what was just done.
 _DONE = "done"
 
 Show = Callable[["Visit"], Mapping[str, Any]]
@@ -115,20 +115,20 @@ class Page:
     """A page: one address, who may see it, and who may send its form.
 
     Attributes:
-        name: of its route, which begins with `admin_`; the token of its form is bound to it.
-        path: below the issuer, without placeholders: what it is about comes in the query.
-        show: the values of its template, for GET; `status` among them is that of the answer.
-        template: in the folder `templates`; it extends `frame.jinja2`.
-        role: the least that may see it.
-        act: does what its form asks for, for POST. It returns `Visit.see(…)`, or the values of a page that shows what
+        name: the name of its route, which begins with `admin_`; the token of its form is bound to it.
+        path: the path below the issuer, without placeholders; the query says what the page is about.
+        show: returns the values of its template, for GET; a value `status` is the status of the answer.
+        template: its template in the folder `templates`, which extends `frame.jinja2`.
+        role: the lowest role that may see it.
+        act: does what its form asks for, for POST. It returns `Visit.see(…)`, or the values of a page with something that
             cannot be shown again, such as a secret. None: the page has no form.
-        act_role: the least that may send the form.
-        keys: the names of the parameters that say what the page is about. They are in its address and in its form, and stay
-            when somebody has to sign in again.
-        entry: its label in the navigation; "" for a page that is reached from others.
-        below: the name of the page that is marked in the navigation while this one is shown; "" for itself.
+        act_role: the lowest role that may send the form.
+        keys: the names of the parameters that say what the page is about. They are in its address and in its form, and are
+            kept when somebody has to sign in again.
+        entry: its label in the navigation; "" for a page that is only linked from others.
+        below: the name of the page that is marked in the navigation while this one is shown; "" for the page itself.
         result: the template for the values that `act` returns; "" for `template`.
-        files: whether its form may carry files (`Visit.file`).
+        files: whether its form may have files (`Visit.file`).
     """
 
     name: str
@@ -146,18 +146,18 @@ class Page:
 
     @property
     def route(self) -> Route:
-        """Its row of the route table; POST is allowed only if it has something to do."""
+        """The route of the page; POST is allowed only if the page has `act`."""
         return Route(self.name, self.path, ("GET", "POST") if self.act else ("GET",), personal=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """One request of an operator for a page: what its functions get.
+    """One request of an operator for a page; the functions of the page get it.
 
     Attributes:
         sent: the parameters of the address, or of the form.
-        problem: why the form was refused that is shown again.
-        wrong: the name of what is not right in it, where the error has it as its `member`.
+        problem: why the form was refused, if it is shown again.
+        wrong: the name of the wrong field, if the error has one as its `member`.
     """
 
     request: Request
@@ -171,7 +171,7 @@ class Visit:
 
     @property
     def engine(self) -> Engine:
-        """What the rules get, in the transaction of this request."""
+        """The engine, in the transaction of this request."""
         return self.request.engine
 
     @property
@@ -180,7 +180,7 @@ class Visit:
         return self.request.application
 
     def get(self, name: str) -> str:
-        """What was sent under this name, without white space around it; "" for nothing. Raises InvalidRequest if twice."""
+        """The value that was sent under this name, stripped; "" if there is none. Raises InvalidRequest for two."""
         return (self.sent.get(name) or "").strip()
 
     def may(self, role: str) -> bool:
@@ -188,30 +188,30 @@ class Visit:
         return self.role >= Role[role.upper()]
 
     def begin(self) -> AbstractContextManager[Engine]:
-        """A transaction of its own, for work in batches: it is kept whatever becomes of this request."""
+        """An engine in a transaction of its own, for work in batches, which stays done even if this request fails."""
         caller = replace(self.request.caller, actor=f"user:{self.person.user_id}")
         return self.request.application.begin(caller=caller)
 
     def role_of(self, user: User) -> Role | None:
-        """The role of a user in these pages; None for none."""
+        """The role of a user in these pages; None if the user has no role."""
         return self.access.role_of(user)
 
     def may_act_on(self, user: User) -> bool:
-        """Whether this user has no higher role than the operator, who may then change their password and groups."""
+        """Whether the operator may change the password and groups of this user, who must not have a higher role."""
         return (self.role_of(user) or 0) <= self.role
 
     def check_acts_on(self, user: User) -> None:
-        """Raises RoleTooLow for a user with a higher role: by acting as that user the operator would get it."""
+        """Raise RoleTooLow for a user with a higher role: by acting as this user, the operator would get that role."""
         if not self.may_act_on(user):
             raise RoleTooLow("This person has a higher role than you. Ask somebody who has it, too.")
 
     def check_may(self, role: str) -> None:
-        """Raises RoleTooLow without this role, for a part of a page that needs a higher one."""
+        """Raise RoleTooLow if the operator does not have this role, for a part of a page that needs a higher one."""
         if not self.may(role):
             raise RoleTooLow(f"This needs the role {role}.")
 
     def address(self, name: str, /, **query: str | None) -> str:
-        """The address of a page, with these parameters; without those that are empty."""
+        """The address of a page with these parameters; empty ones are left out."""
         return own_url(self.request, name, **{key: value for key, value in query.items() if value})
 
     def has(self, name: str) -> bool:
@@ -223,18 +223,18 @@ class Visit:
         return session_token(self.request, name)
 
     def all(self, name: str) -> tuple[str, ...]:
-        """What was sent under a name that several boxes have."""
+        """All values that were sent under a name that several boxes have."""
         return self.sent.all(name)
 
     def file(self, name: str) -> bytes:
-        """The content of the file that was sent under this name; empty for none. Raises BadInput for no file."""
+        """The content of the file that was sent under this name; empty if none was. Raises BadInput if it is not a file."""
         try:
             return b64decode(self.sent.get(name) or "", validate=True)
         except ValueError:
             raise BadInput(f"{name}: choose a file", name) from None
 
     def once(self) -> None:
-        """Use up the form, so that sending it again, as reloading its answer does, makes nothing a second time.
+        """Use up the form, so that nothing is made a second time if it is sent again, as by a reload of its answer.
 
         The form has `new_once()` as its field `once`.
 
@@ -247,18 +247,18 @@ class Visit:
         )
         if not self.get("once") or not self.engine.stores.kept.add_once(record):
             raise BadInput(
-                "This form was sent before, and what it made is shown only once. Send it again only to make another one."
+                "This form was sent before, and its result is shown only once. Send it again only to make another one."
             )
 
     def new_once(self) -> str:
-        """For a form that is sent only once."""
+        """A new value for the field `once` of a form that is sent only once."""
         return new_identifier("")
 
     def see(self, name: str, /, *, done: str = "", **query: str | None) -> Response:
-        """Go to a page, which says what was done.
+        """Redirect to a page, which says what was done.
 
         Args:
-            done: a sentence without secrets. It travels in the address, sealed: nobody else can have it said.
+            done: a sentence without secrets. It is sealed in the address, so that nobody else can make up such a sentence.
         """
         if done:
             sealed = self.engine.ring.seal(done.encode(), purpose=_NOTICE, context=self._session_id)
@@ -279,7 +279,7 @@ class Visit:
 
 
 class Refused(PageError):
-    """Something cannot be shown or done; the page says why. Nothing was done."""
+    """A page cannot be shown, or an act was refused and nothing was done; the page says why."""
 
     def __init__(self, visit: Visit, problem: Exception) -> None:
         reason = "role-too-low" if isinstance(problem, RoleTooLow) else "operator-input"
@@ -289,7 +289,7 @@ class Refused(PageError):
 
 
 def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Request], Response]:
-    """The view of a page: it asks for role, form token and sign-in, in this order, before anything is read or done."""
+    """The view of a page: it checks role, form token and sign-in, in this order, before anything is read or done."""
 
     def view(request: Request) -> Response:
         user, session = request.browser.user, request.browser.session
@@ -299,7 +299,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
             raise HTTPNotFound()
         if request.method not in (*page.route.methods, "HEAD"):
             raise HTTPMethodNotAllowed(headers={"Allow": ", ".join(page.route.methods)})
-        # Before anybody is sent to sign in: a request from another site must not lead anywhere.
+        # The form token is checked before a redirect to the sign-in, because a form from another site must have no effect.
         sent = read_own_form(request, files=page.files) if changes else read_page_query(request)
         if user is None or session is None or role is None:
             return see_login(request, page=_back(page, sent, changes))
@@ -323,7 +323,7 @@ def view_of(page: Page, pages: Sequence[Page], access: Access) -> Callable[[Requ
 
 
 def refused_view(pages: Sequence[Page]) -> Callable[[Refused, Request], Response]:
-    """The exception view: the form once more with what is wrong, or a page that says it."""
+    """The exception view: the form again with the problem, or else a page with only the problem."""
 
     def view(refused: Refused, request: Request) -> Response:
         visit = refused.visit
@@ -341,7 +341,7 @@ def refused_view(pages: Sequence[Page]) -> Callable[[Refused, Request], Response
 
 
 def _back(page: Page, sent: Parameters, changes: bool) -> str:
-    """The page to come back to after a sign-in; to the form, when it was sent: nothing is done then."""
+    """The page to which a sign-in leads back. After a sent form this is the form, and nothing was done."""
     kept = sent.only(*page.keys) if changes else sent.without(_DONE)
     return f"{page.name}?{kept.encoded()}" if kept.encoded() else page.name
 
@@ -361,9 +361,3 @@ def _render(visit: Visit, template: str, values: Mapping[str, Any], pages: Itera
     response: Response = render_to_response(f"{TEMPLATES}/{template}", {**frame, **values}, visit.request)
     response.status_int = values.get("status", 200)
     return response
-
-
-def with_query(url: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """An address with these parameters."""
-    query = urlencode([(name, value) for name, value in pairs if value])
-    return f"{url}?{query}" if query else url

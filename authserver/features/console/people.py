@@ -1,4 +1,4 @@
-"""People: a list of them, one person with all that is theirs, and help for them: a password, other groups, an end."""
+"""People: the list, the page of one person, and pages that add and change people, set passwords and end access."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MAXIMUM_EVENTS = 10
 # How far back failed sign-ins are looked for, and how many events of them are counted.
 FAILURES = timedelta(days=7)
 MAXIMUM_FAILURES = 100
-# How long a link works; the first as the settings say.
+# The choices for how long a link works; the first is the value of the settings.
 LIFETIMES: Mapping[str, timedelta | None] = {
     "": None,
     "15m": timedelta(minutes=15),
@@ -78,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failures:
-    """Sign-ins and passwords of a person that were refused lately; one event may stand for others.
+    """Sign-ins and passwords of a person that were refused recently; one event may stand for several.
 
     `is_whole` says whether all of that time were counted.
     """
@@ -92,7 +92,7 @@ class Failures:
 
 
 def show_people(visit: Visit) -> Mapping[str, Any]:
-    """A page of the people whose name begins so, by name."""
+    """A page of the people whose name begins with the typed text, by name."""
     begins, disabled, after = visit.get("name"), visit.get("disabled"), visit.get("after")
     users, problem = visit.engine.stores.users, ""
     found: Sequence[User] = ()
@@ -101,7 +101,7 @@ def show_people(visit: Visit) -> Mapping[str, Any]:
     except BadUsername as bad:
         problem = str(bad)
     else:
-        # One more than is shown tells whether there is another page.
+        # One person more than is shown tells whether there is another page.
         found = users.page(after=after, prefix=prefix, disabled=bool(disabled), limit=PAGE + 1)
         if begins.startswith("user_") and not after and (by_id := users.find(begins)):
             found = [by_id, *found]
@@ -122,7 +122,7 @@ def show_people(visit: Visit) -> Mapping[str, Any]:
 
 
 def show_person(visit: Visit) -> Mapping[str, Any]:
-    """All that is known of a person, and what can be done."""
+    """Everything that is known about a person, with links to the possible acts."""
     user, engine = this_person(visit), visit.engine
     sessions, apps = _sessions(visit, user), connected_apps(engine, user, limit=MAXIMUM_GRANTS)
     return {
@@ -150,7 +150,7 @@ def _is_cut(apps: Sequence[ConnectedApp]) -> bool:
 
 
 def _sessions(visit: Visit, user: User) -> Sequence[OwnSession]:
-    """The sessions of a person; the one of this browser is known when the person is the operator."""
+    """The sessions of a person; if the person is the operator, the session of this browser is marked."""
     return own_sessions(visit.engine, user, visit.request.browser.session_id or "")
 
 
@@ -184,7 +184,7 @@ def show_new(visit: Visit) -> Mapping[str, Any]:
             (_LINK, "Show me a link with which they choose it"),
             *([(_MAIL, "Mail them a link with which they choose it")] if _is_mail_on(visit) else ()),
             (_TYPED, "I type it here"),
-            (_NONE, "They have none: another sign-in plugin lets them in"),
+            (_NONE, "They get none, and sign in through another sign-in plugin"),
         ],
         "lifetimes": _lifetimes(engine.settings.invitation_lifetime),
         "mail_attribute": engine.settings.mail_attribute,
@@ -214,14 +214,14 @@ def add(visit: Visit) -> Mapping[str, Any] | Response:
             attributes=_attributes(visit.get("attributes")),
         )
     except AlreadyExists:
-        raise BadUsername(f"There is a person of the name {name} already: choose another name") from None
+        raise BadUsername(f"There is a person with the name {name} already: choose another name") from None
     if way in (_LINK, _MAIL):
         return _give_link(visit, user, by_mail=way == _MAIL, done=f"{user.username} was added.")
     return visit.see("admin_person", done=f"{user.username} was added.", user_id=user.user_id)
 
 
 def show_edit(visit: Visit) -> Mapping[str, Any]:
-    """The form with what is kept of the person, or with what was typed and refused."""
+    """The form with the stored values of the person, or with the typed ones if they were refused."""
     user = this_person(visit)
     kept = {
         "display_name": user.display_name,
@@ -239,15 +239,15 @@ def show_edit(visit: Visit) -> Mapping[str, Any]:
 
 
 def edit(visit: Visit) -> Response:
-    """Replace display name, groups and attributes, unless somebody else changed them since they were shown."""
+    """Replace display name, groups and attributes, unless somebody else changed them after the form was shown."""
     user = this_person(visit)
     if visit.get("seen") != _seen(visit, user):
         raise ChangedMeanwhile(
-            f"{user.username} was changed by somebody else meanwhile: look at the person, and then send this again"
+            f"Somebody else changed {user.username} after this form was shown: look at the person, and then send this again"
         )
     groups = _lines(visit.get("groups"))
     if _is_self(visit, user) and visit.role_of(replace(user, groups=tuple(groups))) != visit.role:
-        raise BadInput("This would take your own role from you. Ask another administrator to do it.")
+        raise BadInput("This would remove your own role. Ask another administrator to do it.")
     visit.check_acts_on(user)
     change(
         visit.engine,
@@ -260,7 +260,7 @@ def edit(visit: Visit) -> Response:
 
 
 def _seen(visit: Visit, user: User) -> str:
-    """What changes with everything that the form has of a person."""
+    """A digest of the values of a person in the form; it changes when one of them changes."""
     kept = repr((user.user_id, user.display_name, user.groups, sorted(user.attributes.items())))
     return to_text(visit.engine.ring.mac(kept.encode(), purpose="person-as-seen"))
 
@@ -302,11 +302,11 @@ def show_password(visit: Visit) -> Mapping[str, Any]:
 
 
 def reset_password(visit: Visit) -> Mapping[str, Any] | Response:
-    """Make the link: for the operator to see once, or for a mail."""
+    """Make the link, and show it to the operator once or send it by mail."""
     user = this_person(visit)
     visit.check_acts_on(user)
     if user.password_hash is None:
-        # They sign in by other means, such as a directory, and nobody here knows what groups that brings along next time.
+        # Such a person signs in by other means, such as a directory, which may give them other groups at the next sign-in.
         visit.check_may("administer")
     visit.once()
     return _give_link(visit, user, by_mail=visit.get("way") == _MAIL)
@@ -324,11 +324,11 @@ def _give_link(visit: Visit, user: User, *, by_mail: bool, done: str = "") -> Ma
 
 
 def _lifetimes(usual: int) -> list[tuple[str, str]]:
-    """How long a link may work, as choices; the usual one is that of the settings, in seconds."""
+    """The choices for how long a link works; `usual` is the value of the settings, in seconds."""
     units = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
     length, unit = next(each for each in units if usual % each[0] == 0)
     number = usual // length
-    words = f"{number} {unit}{'' if number == 1 else 's'}, as the settings say"
+    words = f"{number} {unit}{'' if number == 1 else 's'} (the value of the settings)"
     return [("", words), *_LIFETIME_WORDS.items()]
 
 
@@ -344,7 +344,7 @@ def _minute(time: datetime) -> str:
 
 
 def show_sessions(visit: Visit) -> Mapping[str, Any]:
-    """What ends: one session, or all of a person but that of this browser."""
+    """The last step before sessions end: one session, or all sessions of a person except that of this browser."""
     user, handle = this_person(visit), visit.get("session")
     theirs = _sessions(visit, user)
     wanted = [each for each in theirs if each.handle == handle] if handle else list(theirs)
@@ -355,7 +355,7 @@ def show_sessions(visit: Visit) -> Mapping[str, Any]:
 
 
 def end_sessions(visit: Visit) -> Response:
-    """End one session of a person, or all but the operator's own, and go to the person's page."""
+    """End one session of a person, or all except that of this browser, and go to the person's page."""
     user, handle = this_person(visit), visit.get("session")
     if handle:
         ended = int(end_session(visit.engine, user, handle))
@@ -367,7 +367,7 @@ def end_sessions(visit: Visit) -> Response:
 
 
 def show_app(visit: Visit) -> Mapping[str, Any]:
-    """What ends when a person's agreements with one application end."""
+    """The last step before a person's agreements with one application end: what ends with them."""
     user, client_id = this_person(visit), visit.get("client_id")
     client = visit.engine.find_kept_client(client_id)
     return {
@@ -387,7 +387,7 @@ def end_app(visit: Visit) -> Response:
 
 
 def show_identity(visit: Visit) -> Mapping[str, Any]:
-    """What ends when a person can sign in through another server no more. Raises HTTPNotFound."""
+    """The last step before an identity is removed: what ends with it. Raises HTTPNotFound."""
     user = this_person(visit)
     joined = visit.engine.stores.identities.of_user(user.user_id)
     if (meant := _meant(visit, joined)) is None:
@@ -403,12 +403,12 @@ def show_identity(visit: Visit) -> Mapping[str, Any]:
 
 
 def end_identity(visit: Visit) -> Response:
-    """Take an identity from a person, and go to the person's page."""
+    """Remove an identity of a person, and go to the person's page."""
     user = this_person(visit)
     visit.check_acts_on(user)
     meant = _meant(visit, visit.engine.stores.identities.of_user(user.user_id))
     if meant is not None and remove_identity(visit.engine, user, meant.issuer, meant.subject):
-        done = f"{user.username} cannot sign in by that account at {meant.issuer} any more."
+        done = f"{user.username} cannot sign in with that account at {meant.issuer} any more."
     else:
         done = "There was no such account any more."
     return visit.see("admin_person", done=done, user_id=user.user_id)

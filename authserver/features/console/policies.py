@@ -1,4 +1,4 @@
-"""Who decides what, in which order, and what silence means."""
+"""The plugins at each hook in their order, what silence means, and the settings of the plugins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
             for name, found in settings.items()
         ],
         "questions": trying.BY_HOOK,
-        # A setting for a client is in the variant of each of its resources too, and is said once.
+        # A setting for a client is also in the variants for its resources, but is shown only once.
         "variants": list(
             dict.fromkeys(
                 (variant["plugin"], setting, value)

@@ -1,4 +1,4 @@
-"""Resources and scopes: what tokens may be for and allow, and where each comes from."""
+"""Resources and scopes: shows where each comes from, and adds, changes and removes resources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from authserver.features.console.access import Role
 from authserver.features.console.pages import Page, Visit
 
 PAGE = 50
-# Without this plugin nothing asks for the resources of the database.
+# Without this plugin the resources of the database have no effect.
 POLICY = "resources_registered"
 
 
@@ -40,7 +40,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
     after = visit.get("after")
     if after and visit.engine.resources.find(after) is None:
         raise BadSearch(
-            "the resource after which this page begins is not there any more: begin with the first page"
+            "the resource after which this page begins does not exist any more: begin with the first page"
         )
     found = visit.engine.resources.page(after=after, limit=PAGE + 1)
     shown, settings = found[:PAGE], visit.engine.settings
@@ -74,7 +74,7 @@ def add(visit: Visit) -> Response:
 
 
 def show_edit(visit: Visit) -> Mapping[str, Any]:
-    """The form with what is registered now."""
+    """The form with the present values of the resource."""
     found = _stored(visit)
     now = {
         "uri": found.uri,
@@ -89,12 +89,12 @@ def show_edit(visit: Visit) -> Mapping[str, Any]:
 
 
 def change(visit: Visit) -> Response:
-    """Change a resource; it counts for the tokens that are issued from now on."""
+    """Change a resource; the change counts for tokens that are issued from now on."""
     before = _stored(visit)
     if visit.get("version") != _version(before):
         raise BadResource(
-            "Somebody else changed this resource since this form was shown, so nothing was changed. Look at it, and send "
-            "what is typed here again if it is still right."
+            "Somebody else changed this resource after this form was shown, so nothing was changed. Look at the resource, "
+            "and send this form again if it is still right."
         )
     uri = visit.get("uri")
     try:
@@ -102,7 +102,7 @@ def change(visit: Visit) -> Response:
     except InvalidTarget:
         is_same = False
     if not is_same:
-        raise BadResource("This is the URI of another resource: add that, and remove this one", "uri")
+        raise BadResource("This is the URI of another resource: add that one, and remove this one", "uri")
     change_resource(visit.engine, before, replace(before, uri=uri, **_members(visit)))
     return visit.see("admin_resources", done=f"{uri} is changed. It counts for the tokens from now on.")
 
@@ -110,7 +110,7 @@ def change(visit: Visit) -> Response:
 def _form(
     visit: Visit, known: Resource | None, now: Mapping[str, str], scopes: tuple[str, ...]
 ) -> Mapping[str, Any]:
-    """What the template of the form shows: what was typed, if it was refused, or else what is so now."""
+    """The values for the template of the form: the typed ones if the form was refused, otherwise the present ones."""
     names = (
         "uri",
         "name",
@@ -134,12 +134,12 @@ def _form(
 
 
 def _members(visit: Visit) -> dict[str, Any]:
-    """What the form says of a resource, but its URI. Raises BadResource."""
+    """The members of the resource in the form, without its URI. Raises BadResource."""
     scopes, every_scope = visit.all("scope"), bool(visit.get("every_scope"))
     if every_scope and scopes:
-        raise BadResource("Tick either every scope, or those that make sense there", "scopes")
+        raise BadResource("Tick either every scope, or single scopes", "scopes")
     if not every_scope and not scopes:
-        raise BadResource("Tick the scopes that make sense there, or every scope", "scopes")
+        raise BadResource("Tick the scopes that its tokens may have, or every scope", "scopes")
     token_format = visit.get("token_format")
     if token_format not in ("", *map(str, AccessTokenFormat)):
         raise BadResource("There is no such format", "token_format")
@@ -160,7 +160,7 @@ def _members(visit: Visit) -> dict[str, Any]:
 
 
 def _stored(visit: Visit) -> Resource:
-    """The resource that a page is about; those of the INI are changed there. Raises HTTPNotFound."""
+    """The resource that a page is about, if it is in the database and not in the INI. Raises HTTPNotFound."""
     try:
         found = visit.engine.resources.find(canonical_resource(visit.get("resource")))
     except InvalidTarget:
@@ -171,7 +171,7 @@ def _stored(visit: Visit) -> Resource:
 
 
 def _version(resource: Resource) -> str:
-    """What tells whether a resource was changed since its form was shown."""
+    """A digest of a resource, which tells whether it changed after its form was shown."""
     said = json.dumps([getattr(resource, name) for name in Resource.__slots__], default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
@@ -192,7 +192,7 @@ def remove(visit: Visit) -> Response:
     amount = ends.carry_out(visit, _removal(found))
     done = f"{found.uri} is removed. {amount.sentences}"
     if not amount.is_whole:
-        # All grants are looked at, each time from the first on; the command has no time limit.
+        # Each request would begin with the first grant again; the command has no time limit.
         done += f" There may be more: authserver resource remove -- {shlex.quote(found.uri)} ends all of it."
     return visit.see("admin_resources", done=done)
 
@@ -205,7 +205,7 @@ def _removal(found: Resource) -> Act:
 
 
 def show_scopes(visit: Visit) -> Mapping[str, Any]:
-    """The scopes with their sentences, and who names them."""
+    """The scopes with their sentences, and where each one is declared."""
     plugins, settings = visit.application.parts.policies, visit.engine.settings
     adding = [name for name in plugins.names if callable(getattr(plugins.plugin(name), "scopes", None))]
     scopes = [

@@ -10,7 +10,7 @@ from authserver.features.console.pages import Page, Visit
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """Which settings are in effect; a search leaves those in whose key or value the text is."""
+    """The settings in effect; with a search only those that have the text in their key or value."""
     origins, wanted = visit.application.origins, visit.get("search").lower()
     groups = {"": of_server(visit.engine.settings, origins)}
     groups |= of_plugins(visit.application.parts.policies, origins)

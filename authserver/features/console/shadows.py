@@ -1,4 +1,4 @@
-"""Where the plugins that only watch would have decided otherwise; and what they would decide about recorded questions."""
+"""Shows where the shadow plugins would have decided differently, and how they would decide recorded questions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from authserver.explaining.differences import Differences, meaning
 from authserver.explaining.replay import Result, replay_beside
 from authserver.features.console.pages import Page, Visit
 
-# How many events are read at most, the newest; and how many recorded questions are asked again at most.
+# How many events are read at most, newest first; and how many recorded questions are asked again at most.
 MAXIMUM_EVENTS = 1_000
 MAXIMUM_ASKED = 200
 # Seconds after which no further question is asked: plugins may be slow.
@@ -50,7 +50,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def _replayed(visit: Visit) -> Mapping[str, Any]:
-    """What the shadow plugins beside the present ones would answer to the newest recorded questions."""
+    """How the newest recorded questions would be decided with the shadow plugins beside the present ones."""
     engine, policies = visit.engine, visit.application.parts.policies
     events = islice(engine.stores.events.latest(), MAXIMUM_EVENTS)
     differences, not_asked = Differences(), Counter[tuple[str, str]]()

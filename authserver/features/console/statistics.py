@@ -1,4 +1,4 @@
-"""How much was issued, refreshed and refused, who signed in, and how much there is: charts with their tables."""
+"""Charts and tables: how much was issued, refreshed and refused, how many people signed in, and how much is stored."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from authserver.features.console.pages import Page, Visit
 
 # How many clients, grant types and reasons are shown.
 MAXIMUM_SHOWN = 20
-# How many columns a chart has at most: a year has a day in each.
+# How many columns a chart has at most: enough for a year with a column for each day.
 MAXIMUM_COLUMNS = 400
 _LENGTHS = {Step.HOUR: timedelta(hours=1), Step.DAY: timedelta(days=1), Step.MONTH: timedelta(days=30)}
-# Up to which times hours and days are shown unless something else is chosen.
+# Up to these lengths of time, a chart is by hour or by day unless something else is chosen.
 _BY_HOUR, _BY_DAY = timedelta(days=3), timedelta(days=100)
 _PERIODS = {"1d": "1 day", "7d": "7 days", "30d": "30 days", "365d": "1 year"}
 _SINCE = "7d"
@@ -47,7 +47,7 @@ _FIELDS = ("since", "until", "by", "client", "grant_type")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A measure over time: pairs of label and number, and their sum, which is None for what there is at a time."""
+    """A measure or gauge over time: pairs of label and number, and their sum, which is None for a gauge."""
 
     title: str
     points: Sequence[tuple[str, int]]
@@ -55,7 +55,7 @@ class Chart:
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """What there was in a time: charts, and tables by client, grant type and reason."""
+    """The statistics of a time: charts, and tables by client, grant type and reason."""
     sent = {name: visit.get(name) for name in _FIELDS}
     found: Mapping[str, Any] = {}
     problem = ""
@@ -81,7 +81,7 @@ def show(visit: Visit) -> Mapping[str, Any]:
 
 
 def _found(visit: Visit, sent: Mapping[str, str]) -> Mapping[str, Any]:
-    """Raises BadSearch and BadMoment."""
+    """The values for what was sent. Raises BadSearch and BadMoment."""
     engine, now = visit.engine, visit.engine.now
     since = moment_of(sent["since"] or _SINCE, now)
     until = moment_of(sent["until"], now) if sent["until"] else now
@@ -117,7 +117,7 @@ def _found(visit: Visit, sent: Mapping[str, str]) -> Mapping[str, Any]:
 
 
 def _step(by: str, length: timedelta) -> Step:
-    """Raises BadSearch for what is none."""
+    """The typed step, or one that fits the length of time. Raises BadSearch for an unknown step."""
     if by:
         try:
             return Step(by)

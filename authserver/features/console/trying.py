@@ -1,4 +1,4 @@
-"""Trying a decision: how a question would be decided now. Nothing is changed, and no answer counts."""
+"""Tries a decision: shows how a question would be decided now. Nothing is changed, and no answer has an effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from authserver.features.console.checks import outcome_of, told_check
 from authserver.features.console.pages import BadInput, Page, Visit
 
 _KINDS = {"": "Access token", "refresh": "Refresh token"}
-# From where a client would register itself unless something else is typed.
+# The address from which a client would register itself, unless another one is typed.
 _SOURCE = "127.0.0.1"
 
 
@@ -24,8 +24,8 @@ class Field:
     """A field of a question.
 
     Attributes:
-        option: of the command, such as `--scope`; "" for an argument.
-        is_list: whether it may have several values, between spaces.
+        option: the option of the command, such as `--scope`; "" for an argument.
+        is_list: whether it may have several values, separated by spaces.
     """
 
     name: str
@@ -46,9 +46,9 @@ class Question:
     """A question that a page can ask.
 
     Attributes:
-        name: as `authserver explain` calls it.
-        hook: that decides about it.
-        ask: the rule; it gets what was typed, by the name of the field.
+        name: its name in `authserver explain`.
+        hook: the hook that decides it.
+        ask: the rule; it gets the typed values by the names of the fields.
     """
 
     name: str
@@ -66,14 +66,14 @@ _CLIENT = Field(name="client", label="Client id", required=True)
 _SCOPES = Field(
     name="scopes",
     label="Scopes",
-    hint="Between spaces; empty: the request names none.",
+    hint="Separated by spaces; empty: the request names none.",
     option="--scope",
     is_list=True,
 )
 _RESOURCES = Field(
     name="resources",
     label="Resources",
-    hint="URIs between spaces; empty: the default.",
+    hint="URIs, separated by spaces; empty: the default resource.",
     option="--resource",
     is_list=True,
 )
@@ -149,21 +149,21 @@ QUESTIONS = (
         label="May a client read a token?",
         hook="introspection_decision",
         fields=(
-            replace(_CLIENT, hint="Who asks, usually an API."),
+            replace(_CLIENT, hint="The client that asks, usually an API."),
             Field(
                 name="token_client",
                 label="Client of the token",
-                hint="Whom the token was issued to.",
+                hint="The client to which the token was issued.",
                 required=True,
             ),
             Field(
                 name="user",
                 label="Person",
-                hint="Whose grant it is; empty: the client's own.",
+                hint="The person whose grant it is; empty: the client's own grant.",
                 option="--user",
             ),
-            replace(_SCOPES, hint="Of the token, between spaces."),
-            replace(_RESOURCES, hint="Its audience: URIs between spaces."),
+            replace(_SCOPES, hint="The scopes of the token, separated by spaces."),
+            replace(_RESOURCES, hint="The audience of the token: URIs, separated by spaces."),
             Field(name="kind", label="Kind of token", option="--refresh", options=tuple(_KINDS.items())),
         ),
         ask=lambda engine, sent: questions.introspection(
@@ -184,7 +184,7 @@ QUESTIONS = (
             Field(
                 name="metadata",
                 label="Client metadata",
-                hint="JSON, as it would be sent to the registration endpoint.",
+                hint="JSON in the form that is sent to the registration endpoint.",
                 required=True,
                 rows=10,
             ),
@@ -197,7 +197,7 @@ QUESTIONS = (
             Field(
                 name="source",
                 label="Network address",
-                hint=f"From where; empty: {_SOURCE}.",
+                hint=f"The address of the client; empty: {_SOURCE}.",
                 option="--source",
             ),
         ),
@@ -214,7 +214,7 @@ _BY_NAME = {question.name: question for question in QUESTIONS}
 
 
 def show(visit: Visit) -> Mapping[str, Any]:
-    """The form of one question, and if it is filled, how it would be decided."""
+    """The form of one question, and if it was sent, how the question would be decided."""
     name = visit.get("question") or QUESTIONS[0].name
     question = _BY_NAME.get(name)
     if question is None:
@@ -244,13 +244,13 @@ def _missing(question: Question, sent: Mapping[str, str]) -> Iterator[str]:
     for field in question.fields:
         value = sent[field.name]
         if field.required and not value:
-            yield f"{field.label}: type something, the question is about it."
+            yield f"{field.label}: type something, because the question is about it."
         if field.options is not None and value not in dict(field.options):
             yield f"{field.label}: choose one of {', '.join(words for _, words in field.options)}."
 
 
 def _asked(visit: Visit, question: Question, sent: Mapping[str, str]) -> Mapping[str, Any]:
-    """Raises NotFound, and BadSearch for what is no network address."""
+    """The values for the answer. Raises NotFound, and BadSearch for a text that is not a network address."""
     plugins = visit.application.parts.policies
     engine = questions.apart(visit.engine, plugins)
     told = explain(engine, plugins, lambda: question.ask(engine, sent))
@@ -264,7 +264,7 @@ def _asked(visit: Visit, question: Question, sent: Mapping[str, str]) -> Mapping
 
 
 def _command(question: Question, sent: Mapping[str, str]) -> Sequence[str]:
-    """The same question for the command line; the metadata go to its input."""
+    """The same question for the command line; the metadata are given on its standard input."""
     words = ["authserver", "explain", question.name]
     options: list[str] = []
     for field in question.fields:

@@ -1,8 +1,8 @@
-"""The device grant (RFC 8628): a program without a browser shows a code, and a person types it in on a telephone.
+"""The device grant (RFC 8628): a program without a browser shows a code, and a person types it on a telephone.
 
-Three who meet in one small record (`requests`), which only one of them changes at a time: the device asks and polls
-(`protocol`), and the person looks and answers (`pages`). What was agreed is a grant like that of the consent page, and the
-device code is the code that redeems it once.
+The device asks and polls (`protocol`), and the person types the code and answers (`pages`). Both work on one small record
+(`requests`), which only one request at a time can change. An agreement makes a grant like that of the consent page, and the
+device code redeems it once.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ log = logging.getLogger(__name__)
 class DeviceGrant:
     """Let devices without a browser get tokens: their user signs in on another one, at `/device` (RFC 8628).
 
-    A client must be registered for the grant type. Somebody can be talked into typing the code of a device that is not
-    theirs, so the page says where and when it was asked for, and wants a fresh sign-in.
+    A client must be registered for the grant type. An attacker can talk people into typing the code of the attacker's
+    device. Therefore the page says from where and when the code was asked for, and requires a recent sign-in.
 
     Attributes:
-        lifetime: seconds until the codes expire, 60 to 900; a person answers an interval before that at the latest.
+        lifetime: seconds until the codes expire, 60 to 900; a person must answer at least an `interval` before that.
         interval: seconds that a device waits between two polls, 5 to 60.
-        age_for_approving: seconds after a sign-in in which somebody may answer, 60 to 86400; after that they sign in again.
+        age_for_approving: for how many seconds after a sign-in somebody may answer, 60 to 86400; after that they must sign
+            in again.
         self_registered: whether clients that registered themselves, or describe themselves at their address, may use it.
         refused_groups: groups of people whose members cannot connect a device.
     """
@@ -63,7 +64,9 @@ class DeviceGrant:
     described: ClassVar[Mapping[str, Described]] = {
         GRANT_TYPE: Described(
             members={
-                "device_code": Parameter(description="RFC 8628, 3.4.", schema=TEXT, required=True),
+                "device_code": Parameter(
+                    description="The device code (RFC 8628, 3.4).", schema=TEXT, required=True
+                ),
                 "resource": RESOURCE_PARAMETER,
             },
             errors=(AuthorizationPending, SlowDown, Denied, ExpiredToken),
@@ -73,7 +76,7 @@ class DeviceGrant:
         "authorization_pending": "",
         "code-challenge-at-device": "",
         "device-client-not-allowed": (
-            "authserver.plugin.device_grant.self_registered lets clients use it that no operator registered"
+            "authserver.plugin.device_grant.self_registered also allows clients that no operator registered"
         ),
         "device-code-of-another-client": "",
         "device-code-unknown": "",
@@ -81,8 +84,8 @@ class DeviceGrant:
         "device-denied": "",
         "device-group-refused": "authserver.plugin.device_grant.refused_groups names a group that the person is in",
         "device-request-answered": "",
-        "device-request-expired": "authserver.plugin.device_grant.lifetime is how long a code can be typed in",
-        "expired_token": "authserver.plugin.device_grant.lifetime is how long a code can be typed in",
+        "device-request-expired": "authserver.plugin.device_grant.lifetime says how long a code can be used",
+        "expired_token": "authserver.plugin.device_grant.lifetime says how long a code can be used",
         "nonce-at-device": "",
         "request-object-at-device": "",
         "slow_down": "",
@@ -105,12 +108,12 @@ class DeviceGrant:
                 raise ValueError(f"{name}: must be {low} to {high} seconds")
         if self.lifetime < 2 * self.interval:
             raise ValueError(
-                "lifetime: must be at least twice the interval, or no device hears an answer in time"
+                "lifetime: must be at least twice the interval; otherwise no device gets an answer in time"
             )
 
     @property
     def rules(self) -> Rules:
-        """The settings, as the modules of this feature take them."""
+        """The settings in the form that the modules of this feature use."""
         return Rules(
             lifetime=self.lifetime,
             interval=self.interval,
@@ -127,7 +130,7 @@ class DeviceGrant:
     def includeme(self, config: Configurator) -> None:
         if not config.registry.application.parts.policies.serves("rate_decision"):
             log.warning(
-                "device_grant: nothing limits how often somebody guesses codes; list a plugin that serves rate_decision"
+                "device_grant: nothing limits how often somebody can guess codes; list a plugin that serves rate_decision"
             )
         config.add_endpoint(protocol.ROUTE, self.ask)
         pages.includeme(config, self.rules)

@@ -1,7 +1,7 @@
-"""What the person sees: a page to type the code on, and one to say whether that device may have what it asks for.
+"""The pages for people: one to type the code, and one to allow or deny what the device asks for.
 
-They work on a telephone and without scripts. Nothing is looked up for an address alone: a link with the code in it fills
-the field, and the person goes on from there (RFC 8628, 3.3.1 and 5.4).
+They work on a telephone and without scripts. A link with a code only fills the field: the code is looked up when the person
+sends the form (RFC 8628, 3.3.1 and 5.4).
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ from authserver.features.device.requests import DeviceRequest, Rules, State
 _ = TranslationStringFactory("authserver")
 _TEMPLATES = "authserver.features.device:templates"
 _PURPOSE = _("to connect a device")
-# How far the clocks of our processes may be apart, in seconds (T150).
+# How many seconds the clocks of our processes may differ (T150).
 _APART = 60
 TYPE = Route("device", "/device", ("GET", "POST"), personal=True, purpose=_PURPOSE)
 ANSWER = Route("device_answer", "/device/answer", ("POST",))
 
 
 class WrongCode(PageError):
-    """There is no request of this code; the page asks for it again."""
+    """There is no request with this code; the page asks for the code again."""
 
     def __init__(self, typed: str) -> None:
         super().__init__(
@@ -88,12 +88,12 @@ class Over(PageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a device asks for, and whom: all that was checked for the page, and again for the answer.
+    """What a device asks of a person; all of it is checked for the page, and again for the answer.
 
     Attributes:
-        code: as it is shown.
-        acr: the level of the sign-in, if a policy says.
-        kept: what plugins keep with the grant.
+        code: the code as it is shown.
+        acr: the level of the sign-in, if a policy says so.
+        kept: the details that plugins keep with the grant.
     """
 
     found: DeviceRequest
@@ -110,9 +110,9 @@ class Pages:
     rules: Rules
 
     def type_code(self, request: Request) -> Response:
-        """GET /device: the field for the code. POST: what the device of that code asks for."""
+        """GET /device: the field for the code. POST: what the device with that code asks for."""
         posted = request.method == "POST"
-        # Before anybody is sent to sign in: a request from another site must not lead anywhere.
+        # The form token is checked before a redirect to the sign-in, because a form from another site must have no effect.
         sent = read_own_form(request) if posted else read_page_query(request)
         typed = (sent.get("user_code") or "")[:100]
         away = self._sign_in_first(request, typed)
@@ -124,7 +124,7 @@ class Pages:
         return _again(request, typed) if asked is None else _answer_page(request, asked)
 
     def answer(self, request: Request) -> Response:
-        """POST /device/answer."""
+        """POST /device/answer: the person allows or denies it."""
         form = read_own_form(request)
         typed = form.get("user_code") or ""
         away = self._sign_in_first(request, typed)
@@ -150,7 +150,7 @@ class Pages:
         return _done_page(request, asked, allowed=True)
 
     def _sign_in_first(self, request: Request, typed: str) -> Response | None:
-        """To the sign-in page and back, unless somebody signed in lately (DEV-11)."""
+        """A redirect to the sign-in page and back; None if the person signed in recently (DEV-11)."""
         session = request.browser.session
         code = requests.read_user_code(typed)
         back = f"{TYPE.name}?user_code={requests.shown(code)}" if code else TYPE.name
@@ -171,25 +171,25 @@ def includeme(config: Configurator, rules: Rules) -> None:
 
 
 def is_fresh(engine: Engine, session: Session, rules: Rules) -> bool:
-    """Whether somebody signed in so lately that they may answer."""
+    """Whether the sign-in of this session is recent enough for an answer."""
     return -_APART <= (engine.now - session.authenticated_at).total_seconds() <= rules.age_for_approving
 
 
 def find(engine: Engine, typed: str, person: User, session: Session, rules: Rules) -> Asked | None:
-    """What the device of this code asks of this person; None if they must sign in again first, as a policy says.
+    """What the device with this code asks of this person; None if a policy says that they must sign in again first.
 
-    Every guess counts, of this person, of this network and of all; a right one is given back.
+    Every typed code is counted for the person, the network and everybody; a right one is subtracted again.
 
     Raises:
         TooManyRequests: too many guesses.
         WrongCode: there is no such request.
-        Over: it was answered, or has expired.
-        PageError: client, person, scopes or resources are not allowed (any more).
+        Over: the request was answered, or has expired.
+        PageError: client, person, scopes or resources are not allowed, or not allowed any more.
     """
     claimed = claim_rate(engine, Counted.TYPED_CODE, account=person.username)
     found = requests.find_by_user_code(engine, typed)
     code = requests.read_user_code(typed)
-    # A person who types a code after somebody else learns no more than one who guesses.
+    # If somebody else typed this code before, this person learns no more than from a wrong code.
     if found is None or code is None or found.person_id not in (None, person.user_id):
         raise WrongCode(typed)
     give_back_rate(engine, claimed)
@@ -209,11 +209,11 @@ def find(engine: Engine, typed: str, person: User, session: Session, rules: Rule
 def allow(
     engine: Engine, asked: Asked, session: Session, *, scopes: Collection[str], confirmed: bool
 ) -> str | None:
-    """Let the device have these scopes. Why that is no agreement, if it is none (`agreement_problem`); else None.
+    """Let the device have these scopes. Returns why the answer is no agreement (`agreement_problem`), or None.
 
     Raises:
-        PageError: the session ended meanwhile.
-        Over: somebody answered meanwhile.
+        PageError: the session ended before the answer.
+        Over: somebody answered before.
     """
     chosen = asked.agreement.narrowed(scopes)
     problem = agreement_problem(chosen, confirmed=confirmed)
@@ -223,7 +223,7 @@ def allow(
     found, client = asked.found, asked.agreement.client
     if not requests.answer_once(engine, found, State.APPROVED):
         raise _answered()
-    # It is not remembered for the next request, whose device another person may hold.
+    # The consent is not remembered (`asked=False`): the next device with this client may belong to another person.
     grant = agree(engine, chosen, session, asked=False, acr=asked.acr, kept=asked.kept)
     grant = replace(grant, details={**grant.details, "grant_type": GRANT_TYPE, ON_ANOTHER_DEVICE: True})
     engine.journal.grant_id = grant.grant_id
@@ -246,14 +246,14 @@ def allow(
 
 
 def deny(engine: Engine, asked: Asked) -> None:
-    """Let the device hear that it was denied. Raises Over: somebody answered meanwhile."""
+    """Tell the device that it was denied. Raises Over if somebody answered before."""
     if not requests.answer_once(engine, asked.found, State.DENIED):
         raise _answered()
     decline(engine, asked.agreement)
 
 
 def _check_open(engine: Engine, found: DeviceRequest, rules: Rules) -> None:
-    """That it can be answered, and its device still hears the answer: it polls once more. Raises Over."""
+    """Check that the request can be answered, and that its device polls once more to get the answer. Raises Over."""
     if found.state is not State.PENDING:
         raise _answered(found.state)
     last_poll = timedelta(seconds=rules.interval)
@@ -265,7 +265,7 @@ def _answered(state: State = State.PENDING) -> Over:
     heading = {
         State.APPROVED: _("You allowed this device already"),
         State.DENIED: _("This device was denied already"),
-        # By somebody else, just now.
+        # Somebody else has just answered it.
         State.PENDING: _("This code was used already"),
     }
     return Over(reason="device-request-answered", heading=heading[state])
@@ -274,7 +274,7 @@ def _answered(state: State = State.PENDING) -> Over:
 def _checked(
     engine: Engine, found: DeviceRequest, code: str, person: User, session: Session, rules: Rules
 ) -> Asked | None:
-    """The checks of an authorization request, as they are today (DEV-08). Raises OAuthError."""
+    """Make the checks of an authorization request with the present rules (DEV-08). Raises OAuthError."""
     client = engine.find_client(found.client_id)
     if client is None or not client.is_enabled:
         raise InvalidRequest(
@@ -297,7 +297,7 @@ def _checked(
     scopes = allowed_scopes(engine, client, person, GRANT_TYPE, found.scopes, resources)
     agreement = Agreement(client=client, user=person, scopes=scopes, resources=resources)
     kept = kept_with_grant(engine, client, person, parameters, acr=sign_in.acr, scopes=scopes)
-    # A policy may refuse whatever the person would answer; that it would allow without asking does not count here.
+    # A policy may refuse here. If policies allow it without a question, the person is asked anyway.
     consents_already(engine, agreement)
     return Asked(found=found, code=code, agreement=agreement, acr=sign_in.acr, kept=kept)
 

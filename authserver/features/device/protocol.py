@@ -1,4 +1,4 @@
-"""What the device sends: it asks for its two codes, and then polls until its user has answered (RFC 8628, 3)."""
+"""The requests of the device: it asks for its two codes, and then polls until its user has answered (RFC 8628, 3)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from authserver.features.device.requests import DeviceRequest, Rules, State
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 _REFUSED = "The device code is not valid."
-# Credentials of the client are not part of what it asks for.
+# The credentials of the client, which are not stored with the request.
 _CREDENTIALS = ("client_secret", "client_assertion", "client_assertion_type")
 ROUTE = Route(
     "device_authorization",
@@ -55,24 +55,28 @@ ROUTE = Route(
     Origins.CLIENTS,
     metadata="device_authorization_endpoint",
     operation=Operation(
-        summary="Ask for a code that the user types in on another device (RFC 8628, 3.1).",
+        summary="Ask for a code that the user types on another device (RFC 8628, 3.1).",
         form={
             "client_id": Parameter(
-                description="The client; also if it authenticates in the header.", schema=TEXT, required=True
+                description="The client; required even if it authenticates in the header.",
+                schema=TEXT,
+                required=True,
             ),
             "scope": SCOPE_PARAMETER,
             "resource": RESOURCE_PARAMETER,
         },
         authenticates=True,
         answer={
-            "device_code": Parameter(description="What the device polls with.", required=True),
-            "user_code": Parameter(description="What the user types in.", required=True),
-            "verification_uri": Parameter(description="Where.", required=True),
+            "device_code": Parameter(description="The code with which the device polls.", required=True),
+            "user_code": Parameter(description="The code that the user types.", required=True),
+            "verification_uri": Parameter(
+                description="The page on which the user types the code.", required=True
+            ),
             "verification_uri_complete": Parameter(
-                description="The same with the code in it.", required=True
+                description="The address of that page with the code in it.", required=True
             ),
             "expires_in": Parameter(
-                description="Seconds in which the user must.",
+                description="For how many seconds the codes are valid.",
                 schema={"type": "integer", "minimum": 1},
                 required=True,
             ),
@@ -90,14 +94,14 @@ ROUTE = Route(
 
 
 class AuthorizationPending(OAuthError):
-    """The user has not answered yet (RFC 8628, 3.5). It leaves no event: each device polls all the time."""
+    """The user has not answered yet (RFC 8628, 3.5). It leaves no event, because each device polls all the time."""
 
     code = "authorization_pending"
     leaves_event = False
 
 
 class SlowDown(AuthorizationPending):
-    """It polls too often; from now on it must wait longer between two polls (RFC 8628, 3.5)."""
+    """The device polls too often; from now on it must wait longer between two polls (RFC 8628, 3.5)."""
 
     code = "slow_down"
 
@@ -109,22 +113,22 @@ class ExpiredToken(OAuthError):
 
 
 class Denied(AccessDenied):
-    """The user denied it, or may not allow it (RFC 8628, 3.5)."""
+    """The user denied the request, or may not allow it (RFC 8628, 3.5)."""
 
     status: ClassVar[int] = 400
 
 
 def ask(engine: Engine, form: Parameters, rules: Rules, page: str) -> Mapping[str, Any]:
-    """Keep what a device asks for, and tell it its codes (RFC 8628, 3.2).
+    """Store the request of a device, and answer with its codes (RFC 8628, 3.2).
 
     Args:
         page: the URL where people type codes.
 
     Raises:
-        InvalidRequest: also with a `code_challenge` or `nonce`, which nobody would check.
-        InvalidClient, UnauthorizedClient: the client proves nothing, or may not use the grant type.
+        InvalidRequest: the request is malformed, or has a `code_challenge` or `nonce`, which nobody would check.
+        InvalidClient, UnauthorizedClient: the client does not authenticate, or may not use the grant type.
         InvalidScope, InvalidTarget: as in an authorization request.
-        TooManyRequests: of a client in whose name anybody can ask.
+        TooManyRequests: there are too many requests of a client in whose name anybody can ask.
     """
     form.refuse_repeated()
     proven = proven_client(engine, form)
@@ -162,7 +166,7 @@ def ask(engine: Engine, form: Parameters, rules: Rules, page: str) -> Mapping[st
 
 
 def check_client(engine: Engine, client: Client, rules: Rules) -> None:
-    """That this client may use the grant type. Raises UnauthorizedClient."""
+    """Check that this client may use the grant type. Raises UnauthorizedClient."""
     if GRANT_TYPE not in client.grant_types:
         raise UnauthorizedClient(
             "This client may not use this grant type.", reason="grant-type-not-registered"
@@ -174,21 +178,21 @@ def check_client(engine: Engine, client: Client, rules: Rules) -> None:
 
 
 def check_person(user: User, rules: Rules) -> None:
-    """That this person may connect devices. Raises AccessDenied."""
+    """Check that this person may connect devices. Raises AccessDenied."""
     if rules.refused_groups & {*user.groups}:
         raise Denied("You may not connect a device here.", reason="device-group-refused")
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters, rules: Rules) -> Issue:
-    """What a poll gets (RFC 8628, 3.5): tokens once its user has agreed, and until then why not.
+    """Answer a poll (RFC 8628, 3.5): with tokens once the user has agreed, and before that with an error that says why not.
 
     Raises:
-        InvalidRequest: `device_code` is missing, or a `code_verifier` is sent, for which there was no challenge.
+        InvalidRequest: `device_code` is missing, or a `code_verifier` is sent although there was no challenge.
         AuthorizationPending, SlowDown: nobody has answered yet.
         Denied: the user denied it, or may not connect devices any more.
         ExpiredToken: nobody answered in time.
-        InvalidGrant: there is no such code of this client, it was used, or what was agreed has ended.
-        InvalidTarget: a resource that was not agreed to.
+        InvalidGrant: this client has no such code, the code was used, or the grant has ended.
+        InvalidTarget: the user did not agree to the resource.
     """
     device_code = parameters.require("device_code")
     if "code_verifier" in parameters:
@@ -237,7 +241,7 @@ def _approved(
 
 
 def _kept(engine: Engine, client: Client, sent: Parameters, bound: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What plugins keep with the code, and the key that the device proved. Raises InvalidRequest."""
+    """The details that plugins keep with the code, and the key that the device proved. Raises InvalidRequest."""
     kept = engine.gather("code_details", client=client, parameters=sent)
     if not bound:
         return kept
@@ -247,5 +251,5 @@ def _kept(engine: Engine, client: Client, sent: Parameters, bound: Mapping[str, 
 
 
 def _unknown(*, reason: str) -> InvalidGrant:
-    """One answer for a code that is unknown, used or another client's (DEV-03, DEV-15)."""
+    """The same answer for a code that is unknown, used or of another client (DEV-03, DEV-15)."""
     return InvalidGrant(_REFUSED, reason=reason)

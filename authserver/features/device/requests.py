@@ -1,7 +1,7 @@
-"""What is kept of a device that asks: one record under its device code, and one under the code that a person types.
+"""The stored requests of devices: one record under the device code, and one under the code that a person types.
 
-Both expire, and hold only digests of the codes. The record of the device says how the request stands; each change of it is
-one conditional write, so that of a poll and an answer, or of two answers, one is first (R-07).
+Both expire, and have only digests of the codes. The record under the device code has the state of the request. Each change
+of it is one conditional write, so that of two answers at the same time, or of a poll and an answer, one is first (R-07).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from authserver.api import (
 KIND = "device-code"
 USER_KIND = "device-user-code"
 PREFIX = "as_device_"
-# RFC 8628, 6.1: no vowels, so that no word arises, and none of two letters or digits that look alike.
+# RFC 8628, 6.1: no vowels, so that a code is not a word, and no letters that look like another letter or a digit.
 ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 LENGTH = 8
-# What people type instead of a letter that looks like it; none of these is in the alphabet.
+# The characters that people may type in place of a letter that looks similar; none of them is in the alphabet.
 _LOOK_ALIKES = str.maketrans({"2": "Z", "5": "S", "6": "G", "8": "B", "U": "V", "Y": "V"})
-# So long the record stays, so that a late poll hears that the code has expired, and not that there is none.
+# How long the record stays after its end, so that a late poll is told that the code has expired, not that it is unknown.
 _REMEMBERED = timedelta(minutes=15)
 # Seconds by which each poll that comes too early makes the interval longer (RFC 8628, 3.5).
 SLOWER = 5
-# How often a change is tried again that another one was before.
+# How often a change is tried if other changes come first.
 _TRIES = 5
 
 
 class State(StrEnum):
-    """How a request stands; a used one is approved, and its code claimed."""
+    """The state of a request; a request whose tokens were issued stays approved, and its code is claimed."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -65,9 +65,9 @@ class DeviceRequest:
     """A device that asked for access.
 
     Attributes:
-        record: as it is kept.
-        client_id: whose device it is.
-        expires_at: until when it can be answered, and the answer be fetched.
+        record: the stored record.
+        client_id: the client that runs on the device.
+        expires_at: until when a person can answer, and the device can fetch the answer.
     """
 
     record: Kept
@@ -76,18 +76,18 @@ class DeviceRequest:
 
     @classmethod
     def of(cls, record: Kept) -> DeviceRequest:
-        """The request that this record keeps."""
+        """The request in this record."""
         ends = datetime.fromtimestamp(record.details["ends"], UTC)
         return cls(record=record, client_id=record.client_id or "", expires_at=ends)
 
     @property
     def state(self) -> State:
-        """Whether it waits for a person, or how one answered."""
+        """Whether it waits for an answer, or which answer a person gave."""
         return State(self.record.details["state"])
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Those that policies allowed when the device asked."""
+        """The scopes that policies allowed when the device asked."""
         return tuple(self.record.details["scopes"])
 
     @property
@@ -97,30 +97,30 @@ class DeviceRequest:
 
     @property
     def source(self) -> str:
-        """The network address that it asked from."""
+        """The network address from which the device asked."""
         return str(self.record.details["source"])
 
     @property
     def parameters(self) -> Parameters:
-        """What it sent, without what proves its client."""
+        """The parameters that the device sent, without credentials."""
         return Parameters.parse(self.record.details["sent"])
 
     @property
     def code_details(self) -> Mapping[str, Any]:
-        """What is kept with the code, such as the key that it is bound to."""
+        """The details that are kept with the code, such as the key to which it is bound."""
         found: Mapping[str, Any] = self.record.details["kept"]
         return found
 
     def is_over(self, engine: Engine) -> bool:
-        """Whether nothing can come of it any more: it has expired, or was asked before the database was restored."""
+        """Whether it cannot be used any more: it has expired, or is from before the database was restored."""
         return self.expires_at <= engine.now or not of_this_generation(engine, self.record.created_at)
 
     def polled(self, now: datetime) -> tuple[DeviceRequest, bool]:
-        """The request after a poll now, and whether that came too early."""
+        """The request after a poll at this time, and whether the poll came too early."""
         details = self.record.details
         last, interval = details.get("polled_at"), details["interval"]
-        # Of two polls at once the later one may have been written first. A poll further in the future was before the clock
-        # was set back, and nobody knows how long ago that was.
+        # Of two simultaneous polls the later one may have been written first. A poll further in the future was made before
+        # the clock was set back, so its age is not known.
         too_early = last is not None and abs(now.timestamp() - last) < interval
         return self._with(
             polled_at=now.timestamp(), interval=interval + SLOWER if too_early else interval
@@ -128,16 +128,16 @@ class DeviceRequest:
 
     @property
     def person_id(self) -> str | None:
-        """Who typed its code first; nobody else sees or answers it (T118)."""
+        """The person who typed its code first; nobody else can see or answer it (T118)."""
         found: str | None = self.record.details.get("person")
         return found
 
     def seen_by(self, user_id: str) -> DeviceRequest:
-        """The request once this user typed its code."""
+        """The request after this user typed its code."""
         return self._with(person=user_id)
 
     def answered(self, state: State) -> DeviceRequest:
-        """The request once it was answered so."""
+        """The request after this answer."""
         return self._with(state=state)
 
     def _with(self, **details: Any) -> DeviceRequest:
@@ -155,7 +155,7 @@ def keep(
     resources: tuple[str, ...],
     kept: Mapping[str, Any],
 ) -> tuple[str, str]:
-    """Keep a new request; its device code, and its user code as people are shown it."""
+    """Store a new request. Returns its device code, and its user code in the form that people see."""
     device_code, ends = new_credential(PREFIX), engine.now + timedelta(seconds=rules.lifetime)
     name = digest(KIND, device_code)
     user_code = _new_user_code(engine, client, name, ends)
@@ -182,7 +182,7 @@ def keep(
 
 
 def find_by_device_code(engine: Engine, device_code: str) -> DeviceRequest | None:
-    """The request of this device code; None for a text that is none, or that is not kept any more."""
+    """The request with this device code; None if the text is not a device code, or the request is not stored any more."""
     if not well_formed(PREFIX, device_code):
         return None
     record = engine.stores.kept.find(KIND, digest(KIND, device_code))
@@ -190,7 +190,7 @@ def find_by_device_code(engine: Engine, device_code: str) -> DeviceRequest | Non
 
 
 def find_by_user_code(engine: Engine, typed: str) -> DeviceRequest | None:
-    """The request whose code a person typed, however they wrote it."""
+    """The request whose code a person typed, in any spelling."""
     user_code = read_user_code(typed)
     if user_code is None:
         return None
@@ -200,7 +200,7 @@ def find_by_user_code(engine: Engine, typed: str) -> DeviceRequest | None:
 
 
 def show_to(engine: Engine, request: DeviceRequest, user_id: str) -> DeviceRequest | None:
-    """The request as it is shown to this person, if nobody else typed its code before; else None."""
+    """The request, which from now on only this person can see; None if somebody else typed its code before."""
     return _changed(
         engine,
         request,
@@ -210,7 +210,7 @@ def show_to(engine: Engine, request: DeviceRequest, user_id: str) -> DeviceReque
 
 
 def answer_once(engine: Engine, request: DeviceRequest, state: State) -> bool:
-    """Let a pending request stand so from now on; False when it was answered before."""
+    """Store the answer to a pending request. Returns False if it was answered before."""
     answered = _changed(
         engine,
         request,
@@ -227,7 +227,7 @@ def _changed(
     *,
     unless: Callable[[DeviceRequest], bool],
 ) -> DeviceRequest | None:
-    """The request after this change, also if a poll changes it at the same time; None if it cannot be changed so."""
+    """The request after this change, even if a poll changes it at the same time; None if the change is not possible."""
     found: DeviceRequest | None = request
     for _ in range(_TRIES):
         if found is None or unless(found):
@@ -241,9 +241,9 @@ def _changed(
 
 
 def read_user_code(typed: str) -> str | None:
-    """The code that somebody meant: in any case, with any spaces and hyphens, and with what looks like a letter of it.
+    """The code that a person typed: upper or lower case, with spaces and hyphens, or with similar characters.
 
-    None if it cannot be one.
+    None if the text cannot be a code.
     """
     letters = [each for each in unicodedata.normalize("NFKC", typed[:100]).upper() if each.isalnum()]
     code = "".join(letters).translate(_LOOK_ALIKES)
@@ -251,7 +251,7 @@ def read_user_code(typed: str) -> str | None:
 
 
 def shown(user_code: str) -> str:
-    """A code as people are shown it: in two halves."""
+    """A code in the form that people see: two halves with a hyphen."""
     return f"{user_code[: LENGTH // 2]}-{user_code[LENGTH // 2 :]}"
 
 

@@ -1,7 +1,7 @@
 """A page that is a real public client of this server, so that a newcomer can watch OAuth.
 
-All of OAuth happens in the browser (`static/playground.js`), through the same endpoints that any
-other client uses. The server side is one page and its files; it keeps no state and issues nothing.
+All steps happen in the browser (`static/playground.js`), through the same endpoints that every other
+client uses. The server side is one page and its files; it keeps no state and issues nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Playground:
 
     Attributes:
         client_id: a registered public client whose redirect URI is the address of the page.
-        scopes: what the page asks for unless the visitor types something else; if empty, it sends no
+        scopes: the scopes that the page asks for, unless the visitor types others; if empty, it sends no
             `scope`, and the server's default applies.
-        resource: the resource it asks a token for (RFC 8707); if empty, it sends no `resource`.
+        resource: the resource that the token is for (RFC 8707); if empty, it sends no `resource`.
     """
 
     development_only: ClassVar[bool] = True

@@ -53,16 +53,16 @@ class Upstream:
             "in their account"
         ),
         "identity-unusable": (
-            "the claims that username, groups_claim and attributes in the entry of the provider name must be there, and be "
-            "usable as such: the event says what is wrong"
+            "the ID token or UserInfo must have the claims that are named by username, groups_claim and attributes in the "
+            "entry of the provider, with usable values: the event says what is wrong"
         ),
-        "provider-answer-issuer": "the answer came with the name of another provider (RFC 9207): nobody is signed in by that",
+        "provider-answer-issuer": "the answer has the name of another provider (RFC 9207), so nobody is signed in",
         "provider-answer-malformed": "the provider must answer as OpenID Connect Core says, with one code and an ID token",
         "provider-attempt-expired": "",
         "provider-attempt-used": "",
         "provider-code-refused": (
-            "client_id, client_secret and auth_method in the entry must be those that are registered at the provider, and so "
-            "must be the address that ends with /callback"
+            "client_id, client_secret and auth_method in the entry, and the redirect URI, which ends with /callback, must be "
+            "those that are registered at the provider"
         ),
         "provider-configuration-refused": (
             "the document at the issuer of the entry and /.well-known/openid-configuration cannot be used: the event says why"
@@ -82,12 +82,12 @@ class Upstream:
             "the provider did not let the person sign in again, or does not say when they did: it must support prompt=login "
             "and max_age, and put auth_time into its ID tokens"
         ),
-        "provider-sign-in-time": "auth_time in the ID token must be a number of seconds since 1970 that is over",
+        "provider-sign-in-time": "auth_time in the ID token must be a number of seconds since 1970, and not in the future",
         "provider-signed-out": "",
         "provider-state-foreign": "",
         "provider-subject": "sub in the ID token must be 1 to 255 visible characters",
         "provider-token-algorithm": "alg of the ID token must be that of its key, and among algorithms in the entry",
-        "provider-token-audience": "aud of the ID token must be client_id in the entry, and nobody else",
+        "provider-token-audience": "aud of the ID token must be client_id in the entry, and no other client",
         "provider-token-expired": "the clock of this server or of the provider is wrong",
         "provider-token-header": "the header of the ID token must have alg, kid and typ only",
         "provider-token-issuer-not-trusted": "iss of the ID token must be issuer in the entry, character by character",

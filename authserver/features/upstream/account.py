@@ -55,7 +55,7 @@ NOTICES: Mapping[str, str] = {
     "identity-removed": _("That provider is removed. What you did after signing in through it has ended."),
     "nothing-changed": _("Nothing was changed."),
 }
-# How many seconds ago the person may have signed in who changes the ways to sign in.
+# How long ago a person may have signed in who changes the ways to sign in.
 RECENTLY = timedelta(minutes=15)
 
 

@@ -29,7 +29,7 @@ PURPOSE = "provider-attempt"
 KIND = "provider-attempt"
 # How long a person may take at the provider, for example to find a telephone or to set a new password.
 LIFETIME = timedelta(minutes=15)
-# How far the clocks of our processes may be apart (T150).
+# How much the clocks of our processes may differ (T150).
 _APART = timedelta(seconds=60)
 
 
@@ -106,8 +106,8 @@ def unseal(engine: Engine, state: str, browser: Browser, provider: str) -> Attem
     """The attempt of this `state`.
 
     Raises:
-        Foreign: it is none of this browser and this provider.
-        Over: it began too long ago, or has signed somebody in.
+        Foreign: it was not made for this browser and this provider.
+        Over: the attempt began too long ago, or has signed somebody in.
     """
     try:
         plaintext = engine.ring.open(from_text(state), purpose=PURPOSE)

@@ -65,7 +65,7 @@ class Endpoints:
 
 
 def _read_endpoints(reply: Reply) -> Endpoints:
-    """Raises ValueError."""
+    """The metadata in this document. Raises ValueError."""
     found: Mapping[str, Any] = read_json_object(reply.body)
     for name in (*_ADDRESSES, *((_USERINFO,) if _USERINFO in found else ())):
         address = found.get(name)
@@ -112,7 +112,7 @@ def endpoints_of(engine: Engine, provider: Provider) -> Endpoints:
         found = engine.fetcher.fetch(CONFIGURATION, provider.issuer.rstrip("/") + WELL_KNOWN).value
     except FetchFailed as failed:
         raise _not_usable("provider-unreachable", "provider-configuration-refused", failed) from None
-    # Compared character by character (OpenID Connect Discovery, 4.3): else another server could replace it.
+    # Compared character by character (OpenID Connect Discovery, 4.3); otherwise another server could take its place.
     if found.issuer != provider.issuer:
         raise NotUsable(
             "provider-issuer-differs",

@@ -45,7 +45,11 @@ LOGOUT = Route(
     Medium.JSON,
     operation=Operation(
         summary="A provider says that somebody has signed out there (OpenID Connect Back-Channel Logout, 2.5).",
-        form={"logout_token": Parameter(description="What the provider signed.", required=True, schema=TEXT)},
+        form={
+            "logout_token": Parameter(
+                description="The logout token of the provider.", required=True, schema=TEXT
+            )
+        },
         answer={},
         errors=(InvalidRequest,),
         limited=True,
@@ -56,7 +60,7 @@ EVENT = "http://schemas.openid.net/event/backchannel-logout"
 KIND = "provider-logout"
 # The reasons for which sessions ended, as events keep them.
 SIGNED_OUT_THERE, OFF = "signed-out-at-provider", "provider-off"
-# Identities of a provider that are read in one transaction.
+# How many identities of a provider are read in one transaction.
 PAGE = 200
 
 
@@ -92,10 +96,10 @@ def _read(engine: Engine, provider: Provider, text: str) -> Mapping[str, Any]:
         raise _invalid(refused.reason) from None
     except NotUsable as problem:
         raise TemporarilyUnavailable(
-            "The keys of the provider cannot be had now.", reason=problem.reason
+            "The keys of the provider cannot be fetched now.", reason=problem.reason
         ) from None
     events, jti, subject, session = (claims.get(name) for name in ("events", "jti", "sub", "sid"))
-    # An ID token is no logout token, and neither is any other statement about a person (Back-Channel Logout, 2.6).
+    # An ID token, or another JWT about a person, is not a logout token (Back-Channel Logout, 2.6).
     if not isinstance(events, dict) or not isinstance(events.get(EVENT), dict) or "nonce" in claims:
         raise _invalid("provider-logout-event")
     named = [each for each in (subject, session) if each is not None]

@@ -54,13 +54,13 @@ START = Route("provider_start", "/login/{provider}", ("GET",), refused=EventType
 CALLBACK = Route(
     "provider_callback", "/login/{provider}/callback", ("GET",), refused=EventType.SIGN_IN_REFUSED
 )
-# The path of the account page that lists them (`account.py`).
+# The name of the route of the account page that lists the providers (`account.py`).
 ACCOUNT = "account_identities"
-# Ten digits are three centuries.
+# A number of seconds; ten digits are about three centuries.
 _SECONDS = re.compile(r"[0-9]{1,10}")
 # The key of the verified answer: the database may make the server repeat the request, but a code works once.
 _REDEEMED = "authserver.provider_answer"
-# Seconds after which somebody may try again whose provider cannot be asked (RFC 9110, 10.2.3).
+# After how many seconds a person may try again if the provider does not answer (RFC 9110, 10.2.3).
 AWAY_FOR = 60
 
 
@@ -158,11 +158,11 @@ class Pages:
         ]
 
     def start(self, request: Request) -> Response:
-        """GET /login/{provider}: to the provider."""
+        """GET /login/{provider}: send the browser to the provider."""
         provider = self._provider(request)
         purpose = read_purpose(request, _read(request))
         if request.browser.user is not None and not purpose.must_sign_in:
-            # Signed in already, perhaps in another tab; and a link of another person must not change who is signed in.
+            # The person is signed in already, perhaps in another tab. A link of somebody else must not change that.
             return go_on(request, purpose)
         requester = requester_of(request, purpose)
         asked = requester.parameters if requester else Parameters.parse("")
@@ -216,7 +216,7 @@ class Pages:
         return with_query(endpoints.authorization, [(name, text) for name, text in sent.items() if text])
 
     def callback(self, request: Request) -> Response:
-        """GET /login/{provider}/callback: back from the provider, with a code or an error."""
+        """GET /login/{provider}/callback: the browser comes back from the provider, with a code or an error."""
         provider = self._provider(request)
         answer, engine = _read(request), request.engine
         attempt = self._attempt(request, provider, answer)
@@ -306,7 +306,7 @@ def _join(request: Request, provider: Provider, attempt: Attempt, vouched: Vouch
         user is None
         or session is None
         or user.user_id != attempt.joins
-        # The provider may have taken its time: whoever signed out everywhere meanwhile wants nothing to be added.
+        # The session must still exist: a person who signed out everywhere in the meantime wants nothing to be added.
         or not request.engine.stores.sessions.hold(session.digest)
     ):
         raise SignInFailed("provider-signed-out", SIGNED_OUT, provider, Purpose(return_page=ACCOUNT))

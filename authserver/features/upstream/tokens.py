@@ -29,7 +29,7 @@ from authserver.features.upstream.providers import BASIC, Provider
 
 MAXIMUM_ANSWER = 65_536
 MAXIMUM_SUBJECT = 255
-# By how much the clocks of providers may differ from ours (R-11, T150).
+# How much the clocks of providers may differ from ours (R-11, T150).
 SKEW = timedelta(seconds=30)
 # Reasons for which the key set is fetched again: it may have a new key, or another key under the same `kid`.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
@@ -156,7 +156,7 @@ def _userinfo(endpoints: Endpoints, engine: Engine, access_token: str, subject: 
         "Content-Type": "application/x-www-form-urlencoded",
     }
     claims = _object(_post(engine, endpoints.userinfo, "", headers), "provider-userinfo")
-    # Else the claims could be about another person (OIDC Core, 5.3.2).
+    # Otherwise the claims could be about another person (OIDC Core, 5.3.2).
     if claims.get("sub") != subject:
         raise Refused("provider-userinfo-subject")
     return claims

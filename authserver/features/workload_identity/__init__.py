@@ -49,7 +49,7 @@ class WorkloadIdentity:
     claims: ClassVar[frozenset[str]] = frozenset({"workload"})
     reasons: ClassVar[Mapping[str, str]] = {
         "workload-unknown": (
-            "no rule of the issuer is met: the event says which claims each rule missed; "
+            "the assertion meets no rule of the issuer: the event says which claims each rule missed; "
             "`authserver issuer show ISSUER` shows the rules"
         ),
         "workload-ambiguous": "the workload meets several rules: let it send the client_id of the one that it means",
