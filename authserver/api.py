@@ -88,7 +88,7 @@ For registrations: `expand_registration` adds members to those that a client sen
 and write its changes to its own registration, and `as_managed` notes that it changed itself; `AccessDenied` says that it
 may not, and `ChangedMeanwhile` that somebody else changed it. `read_object` reads the members that it sends, `is_secret_of`
 compares a secret among them, and `describe_registration` returns the registered ones.
-`verify_statement` verifies a software statement, and `TRUSTED_ALGORITHMS` are the algorithms of `TrustedKeys`;
+`verify_statement` verifies what a trusted issuer says of a program, and `TRUSTED_ALGORITHMS` are those of `TrustedKeys`;
 `is_same_algorithm` says whether two of these names mean the same algorithm.
 
 For endpoints (`config.add_endpoint` in `includeme`): a `Route` has the path of the endpoint, its kind of response

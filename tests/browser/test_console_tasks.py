@@ -121,7 +121,7 @@ def test_a_resource_is_added_changed_and_removed(admin: Page, watch) -> None:
     expect(admin.get_by_role("alert")).to_be_visible()
     admin.get_by_label("URI").fill("https://drawers.example/")
     admin.get_by_label("Name", exact=True).fill("Files")
-    admin.get_by_label("Every scope makes sense there").check()
+    admin.get_by_label("Its tokens may have every scope").check()
     admin.get_by_role("button", name="Add").click()
     admin.get_by_role("link", name="Edit https://drawers.example/").click()
     admin.get_by_label("Name", exact=True).fill("Files and folders")

@@ -382,7 +382,7 @@ def test_two_settings_that_contradict_each_other_stop_the_start(make_rules: Call
         "authserver.access_token_format@resources": "https://files.example = jwt",
     }
     with pytest.raises(
-        SettingsError, match=r"it is in authserver\.opaque_resources, too, which says otherwise"
+        SettingsError, match=r"it is in authserver\.opaque_resources, too, which contradicts this"
     ):
         make_rules(settings)
     settings["authserver.access_token_format@resources"] = "https://files.example = opaque"

@@ -301,7 +301,7 @@ def test_a_client_is_disabled_after_a_last_step_that_counts(server: Server, oper
     assert status(page).startswith(
         "This client is disabled. Ended: 3 grants, 3 refresh tokens, 1 remembered consent."
     )
-    assert "There is no live grant to it." in page.text
+    assert "It has no live grant." in page.text
     new = [row for row in server.rows("events") if row["client_id"] == "ending"]
     assert [row["type"] for row in new] == [EventType.CLIENT_DISABLED, EventType.GRANTS_REVOKED]
     assert json.loads(new[1]["details"])["grants"] == 3
@@ -349,7 +349,7 @@ def test_what_is_much_ends_in_parts(
         if "There may be more" not in status(page):
             break
     assert page.request.path == "/admin/clients/client"
-    assert "There is no live grant to it." in page.text
+    assert "It has no live grant." in page.text
 
 
 def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
@@ -358,7 +358,7 @@ def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
     """It is not kept here until an administrator does that; before, all that was granted to it can end."""
     agree(server, AT_ADDRESS, "ann", 2)
     page = page_of(operator, AT_ADDRESS)
-    assert "This client is not kept here" in page.text
+    assert "This client is not stored here" in page.text
     assert not page.html.find("button", string="Keep it as it is now")
     last_step = page.click("End everything")
     assert "The document at its address does not change" in last_step.text
@@ -377,7 +377,7 @@ def test_who_only_reads_is_shown_no_button(server: Server, reader: TestApp) -> N
     page = page_of(reader, "readable")
     assert {link.get_text(strip=True) for link in page.html.main.find_all(class_="button")} == {
         "All its events",
-        "What it was refused",
+        "Its refusals",
     }
 
 
@@ -818,7 +818,7 @@ def test_an_initial_access_token_is_made_used_and_revoked(
     again = form_with(last_step, "initial_token").submit("confirm", expect_errors=True)
     assert alert(again) == "This token is revoked already."
     shown = page_of(admin, client_id)
-    assert "policy" in shown.html.find(string="Let in by").parent.find_next("dd").get_text()
+    assert "policy" in shown.html.find(string="Registered with").parent.find_next("dd").get_text()
     events = [row for row in server.rows("events") if row["type"] == EventType.INITIAL_TOKEN_ADDED]
     assert all(row["actor"].startswith("user:") for row in events)
 

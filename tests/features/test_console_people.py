@@ -335,7 +335,7 @@ def test_groups_and_attributes_are_edited_as_they_were_seen(server: Server, ada:
     assert (details["groups_added"], details["groups_removed"]) == (["support"], ["sales"])
     form["groups"] = "staff"
     again = form.submit(expect_errors=True)
-    assert "was changed by somebody else meanwhile" in alert(again)
+    assert "after this form was shown" in alert(again)
     assert stored(server, user).groups == ("staff", "support")
     typed = form_with(again, "groups")
     assert typed["groups"].value == "staff"
@@ -545,7 +545,7 @@ def test_an_account_elsewhere_is_removed(server: Server, browsers: dict[str, Tes
         )["href"]
     )
     assert "1 session" in text_of(asked) and "2 grants" in text_of(asked)
-    assert "There is no other way in" not in text_of(asked)
+    assert "There is no other way to sign in" not in text_of(asked)
     number = len(server.rows("events"))
     done = form_with(asked, "csrf_token").submit(name="confirm", value="yes").follow()
     assert f"{user.username} cannot sign in with that account at {issuer} any more." in done.text.replace(
@@ -559,7 +559,7 @@ def test_an_account_elsewhere_is_removed(server: Server, browsers: dict[str, Tes
     # The page that was asked for is of something that is gone; the last one is said to be the last.
     assert oscar.get(asked.request.url, expect_errors=True).status_int == 404
     last = oscar.get(oscar.get(person(user)).html.find("a", string="Remove")["href"])
-    assert "There is no other way in" in text_of(last)
+    assert "There is no other way to sign in" in text_of(last)
     again = forge(
         oscar,
         last,
@@ -660,7 +660,7 @@ def test_a_grant_is_shown_without_a_token_and_revoked(server: Server, browsers: 
         [cell.get_text(strip=True) for cell in row.select("td")[:2]] for row in page.html.select("tbody tr")
     ]
     assert sorted(kinds) == [["code", "used"], ["refresh", "usable"]]
-    assert "JWT access tokens are not kept: the newest one works until" in text
+    assert "JWT access tokens are not stored: the newest one works until" in text
     for token in server.rows("tokens"):
         assert token["digest"].hex() not in page.text
     assert not any(each in page.text for each in (code, issued["access_token"], issued["refresh_token"]))
@@ -671,7 +671,7 @@ def test_a_grant_is_shown_without_a_token_and_revoked(server: Server, browsers: 
         "1 grant",
         "1 refresh token",
         "1 remembered consent",
-        "A JWT access token cannot be called back",
+        "A JWT access token cannot be revoked",
     ):
         assert said in text_of(asked)
     form = form_with(asked, "csrf_token")
@@ -786,7 +786,7 @@ def test_much_ends_in_parts_that_go_on(
     counted = []
     while True:
         counted.append(re.findall(r"(\d+) grants", text_of(page)))
-        onward = page.html.find("a", string="go on counting")
+        onward = page.html.find("a", string="continue to count")
         if onward is None:
             break
         page = oscar.get(onward["href"])
@@ -846,8 +846,8 @@ def test_a_place_to_go_on_from_is_for_one_act_and_one_session(
         ("kind=resource&name=not+a+uri", "resource"),
         ("kind=resource&name=https://nowhere.example/", "there is no such resource"),
         ("kind=scope&name=nothing", "there is no such scope"),
-        ("kind=planet&name=earth", "say what it is"),
-        ("name=earth", "say what it is"),
+        ("kind=planet&name=earth", "choose a kind"),
+        ("name=earth", "choose a kind"),
         ("kind=scope&name=profile&disable=yes", "a scope cannot be disabled"),
         ("kind=client&name=x&from_clients=yes", "clients are registered for scopes"),
         ("kind=user&name=a&name=b", "name occurs more than once"),

@@ -376,7 +376,7 @@ def test_shadow_differences_are_shown_with_their_events(migrated_sqlite_file: Pa
         grant_types=("client_credentials",), scopes=("files.read", "files.write")
     )
     browser = signed_in(server, "rita")
-    assert "No shadow plugin would have decided otherwise" in words(browser.get("/admin/policies/shadow"))
+    assert "No shadow plugin would have decided differently" in words(browser.get("/admin/policies/shadow"))
     for scope in ("files.read", "files.write", "files.write"):
         assert server.token(client, secret, grant_type="client_credentials", scope=scope).status_int == 200
     shadow = server.application.parts.policies.shadow

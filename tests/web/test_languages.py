@@ -475,7 +475,7 @@ def test_a_language_that_does_not_exist_stops_the_start() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("klingonisch.po", "", "its name is no language, such as it.po or pt-BR.po"),
+        ("klingonisch.po", "", "its name must be that of a language, such as it.po or pt-BR.po"),
         ("it.po", "", "the language is not among authserver.languages; add it there, or remove the file"),
         (
             "de.po",

@@ -62,6 +62,9 @@ def comes_back(value: Any) -> bool:
 
 def _check_depth(text: str) -> None:
     """Count brackets before the decoder recurses into them."""
+    if text.count("{") + text.count("[") <= MAXIMUM_DEPTH:
+        # Not even all of them, one in another, are too deep.
+        return
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(text):
         if found[1]:
