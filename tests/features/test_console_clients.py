@@ -359,7 +359,7 @@ def test_a_client_that_is_known_by_its_address_is_shown_kept_and_ended(
     agree(server, AT_ADDRESS, "ann", 2)
     page = page_of(operator, AT_ADDRESS)
     assert "This client is not stored here" in page.text
-    assert not page.html.find("button", string="Keep it as it is now")
+    assert not page.html.find("button", string="Store it as it is now")
     last_step = page.click("End everything")
     assert "The document at its address does not change" in last_step.text
     page = form_with(last_step, "client_id").submit("confirm").follow()
