@@ -5,7 +5,7 @@ subject, so from its commit on nothing new is issued; requests that were issuing
 (`tokens.issuing`), so the act waits for them and then finds what they issued. An act can be run again after an
 interruption.
 
-A JWT is not kept, so it cannot be called back: who introspects it is told that it is not valid, and everybody else accepts
+A JWT is not kept, so it cannot be revoked: who introspects it is told that it is not valid, and everybody else accepts
 it until it expires.
 """
 

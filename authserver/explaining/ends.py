@@ -25,6 +25,6 @@ def jwt_sentence(ended: Ended, *, dry_run: bool = False) -> str:
     number = f"{'at least ' if ended.has_more_jwts else ''}{ended.jwts:,}"
     now = ", if this is done now" if dry_run else ""
     return (
-        f"JWT access tokens cannot be called back: {number} may be valid. An API that does not introspect accepts one until it "
+        f"JWT access tokens cannot be revoked: {number} may be valid. An API that does not introspect accepts one until it "
         f"expires, by the present settings {at_the_latest}{now}."
     )

@@ -174,7 +174,7 @@ def test_until_when_jwts_are_accepted_is_said(run, used: Configuration) -> None:
         )
     result = run("end", "client", "playground", "--dry-run")
     text = " ".join(result.stdout.split())
-    assert "JWT access tokens cannot be called back: 1 may be valid." in text
+    assert "JWT access tokens cannot be revoked: 1 may be valid." in text
     assert "at the latest, if this is done now." in text
     done = told(run, "end", "client", "playground")
     left = datetime.fromisoformat(done["jwts_until"]) - datetime.now(UTC)

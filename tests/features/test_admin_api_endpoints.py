@@ -199,7 +199,7 @@ def test_what_a_disabled_client_may_do_ends_with_it(admin: Administrator, grante
     """L-08."""
     ended = admin.post(f"/clients/{granted['client_id']}/disable", status=200)["ended"]
     assert (ended["grants"], ended["consents"], ended["refresh_tokens"]) == (1, 1, 1)
-    # It was issued just now, and cannot be called back.
+    # It was issued just now, and cannot be revoked.
     assert (ended["jwts"], ended["jwts_until"] is None) == (1, False)
     assert admin.get(f"/grants/{granted['grant_id']}")["revoked_reason"] == "client-disabled"
 
