@@ -53,17 +53,6 @@ def hold(engine: Engine, issuer: str) -> TrustedIssuer | None:
     return None if stored is None else from_setting(stored)
 
 
-def hold_enabled(engine: Engine, issuer: str) -> bool:
-    """Keep it from being disabled until the transaction has ended; False when it is. One without an entry is not."""
-    listed = engine.listed_issuers.get(issuer)
-    if listed is not None:
-        return listed.is_enabled
-    stored = (
-        engine.stores.stored_settings.hold(DeclaredKind.ISSUER, issuer) if may_be_issuer(issuer) else None
-    )
-    return stored is None or stored.value.get("is_enabled", True)
-
-
 def all_issuers(engine: Engine) -> Sequence[TrustedIssuer]:
     """All issuers, those of the INI first; an issuer in both has the entry of the INI."""
     stored = [

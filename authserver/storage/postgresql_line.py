@@ -175,11 +175,11 @@ class PostgresqlForm:
 
     def again(self, result: PGresult, answer: Answer) -> Answer:
         """The same answer for somebody else: values that can be changed are made anew."""
-        rows: list[Sequence[Any]] = [list(row) for row in answer]
+        rows = [list(row) for row in answer]
         for number, row in enumerate(rows):
             for place, decode in self._mutable:
                 value = result.get_value(number, place)
-                row[place] = None if value is None else decode(value)  # type: ignore[index]  # it is a list
+                row[place] = None if value is None else decode(value)
         return Answer(rows, answer.rowcount)
 
 

@@ -91,6 +91,8 @@ def test_the_largest_integers_are_read() -> None:
 
 def test_sixteen_levels_are_read() -> None:
     assert strict_json.loads(b"[" * 16 + b"]" * 16)
+    # However many stand side by side.
+    assert len(strict_json.loads(b"[" + b"[]," * 40 + b"[]]")) == 41
 
 
 def test_brackets_in_strings_are_no_levels() -> None:

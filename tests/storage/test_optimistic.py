@@ -281,7 +281,8 @@ def test_what_is_given_is_of_this_transaction_alone(ours: Database) -> None:
         with ours.begin(optimistic=True) as stores:
             setting = stores.stored_settings.find(ISSUER.kind, ISSUER.name)
             assert setting == ISSUER
-            dict.update(setting.value, profile="another")  # type: ignore[arg-type]  # it is a dict underneath
+            assert isinstance(setting.value, dict)
+            setting.value["profile"] = "another"
 
 
 @pytest.mark.postgresql

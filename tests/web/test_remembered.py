@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from authserver.engine.clients.secrets import rotate_secret
 from authserver.engine.ending import Act, Subject, end_at_once
-from authserver.engine.records import EventType
+from authserver.engine.records import Client, EventType
 from authserver.testing.server import Server
 from authserver.testing.stories import assert_json_error
 
@@ -18,9 +17,7 @@ CREDENTIALS = {"grant_type": "client_credentials", "scope": "files.read"}
 
 
 @pytest.fixture
-def servers(
-    make_server: Callable[..., Server], postgresql_url: str
-) -> Iterator[tuple[Server, Server, Any, str]]:
+def servers(make_server: Callable[..., Server], postgresql_url: str) -> tuple[Server, Server, Client, str]:
     """Both, and a client with its secret that the first has answered."""
     ours = make_server(database_url=postgresql_url)
     other = make_server(database_url=postgresql_url)
@@ -32,7 +29,9 @@ def servers(
 
 
 @pytest.mark.postgresql
-def test_a_client_that_another_server_disables_is_refused_at_once(servers: Any) -> None:
+def test_a_client_that_another_server_disables_is_refused_at_once(
+    servers: tuple[Server, Server, Client, str],
+) -> None:
     """L-08, T164: and the event of the refusal is there once, although the request was repeated."""
     ours, other, client, secret = servers
     with other.begin() as engine:
@@ -45,7 +44,9 @@ def test_a_client_that_another_server_disables_is_refused_at_once(servers: Any) 
 
 
 @pytest.mark.postgresql
-def test_a_secret_that_another_server_makes_is_accepted_at_once(servers: Any) -> None:
+def test_a_secret_that_another_server_makes_is_accepted_at_once(
+    servers: tuple[Server, Server, Client, str],
+) -> None:
     """R-05: and the old one, which ends with it, is refused at once."""
     ours, other, client, secret = servers
     with other.begin() as engine:

@@ -401,7 +401,8 @@ def _hold_issuer(engine: Engine, grant: Grant) -> None:
         InvalidGrant: it was disabled meanwhile.
     """
     issuer = grant.details.get(VOUCHED_BY)
-    if isinstance(issuer, str) and not issuer_registry.hold_enabled(engine, issuer):
+    found = issuer_registry.hold(engine, issuer) if isinstance(issuer, str) else None
+    if found is not None and not found.is_enabled:
         raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
 
 
