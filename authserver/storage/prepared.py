@@ -54,6 +54,10 @@ class Answer:
         return self.first()
 
 
+# For those who do not read one.
+NO_ANSWER = Answer((), 0)
+
+
 class Form(Protocol):
     """A prepared statement as one driver takes it.
 
@@ -78,14 +82,16 @@ class Step:
         statement: what is run.
         form: the same, for the driver.
         parameters: its values, by name.
+        is_read: whether somebody reads its answer; else the line may leave it empty.
+        remembers: whether the connection may remember its rows.
         instead: another text, which a listener of SQLAlchemy's events put in place of the statement.
         failed: whether the driver raises about this one.
-        remembers: whether the connection may remember its rows.
     """
 
     statement: Prepared
     form: Any
     parameters: Row
+    is_read: bool = True
     remembers: bool = False
     instead: str | None = None
     failed: bool = False

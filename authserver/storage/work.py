@@ -28,6 +28,7 @@ from authserver.engine.timeline import SpanKind, note, wants_spans
 from authserver.storage.failures import StorageChanged, StorageSlow, failure_of
 from authserver.storage.prepared import (
     LINE,
+    NO_ANSWER,
     Answer,
     Line,
     PerDialect,
@@ -85,8 +86,8 @@ class Work:
         "_deferred",
         "_expected",
         "_foreseen",
+        "_is_optimistic",
         "_is_over",
-        "_optimistic",
         "_pending",
         "_recalled",
         "_writes",
@@ -96,7 +97,8 @@ class Work:
         self, connect: Callable[[], Connection], around: Around | None = None, *, optimistic: bool = False
     ) -> None:
         self._connect = connect
-        self._optimistic = optimistic
+        # Of one that may be, it is found out with its connection.
+        self._is_optimistic = None if optimistic else False
         self._around = around
         self._connection: Connection | None = None
         self._writes = False
@@ -119,7 +121,9 @@ class Work:
         If one fails, StorageChanged is raised later and the transaction is rolled back. The request is repeated by
         transactions that are not optimistic, and so learn what is in the way. On SQLite a statement is no round trip.
         """
-        return self._optimistic and self.dialect == "postgresql"
+        if self._is_optimistic is None:
+            self._is_optimistic = self.dialect == "postgresql"
+        return self._is_optimistic
 
     @property
     def dialect(self) -> str:
@@ -305,7 +309,8 @@ class Work:
         self._pending += deferred
 
     def _begin(self) -> None:
-        self._forget()
+        if self._foreseen or self._expected:
+            self._forget()
         if self._is_over:
             raise _ended()
         if not self._writes:
@@ -353,7 +358,7 @@ class Work:
             pending.append((statement, parameters))
             foreseen, self._foreseen = self._foreseen, []
         if not pending:
-            return _NO_ANSWER
+            return NO_ANSWER
         connection = self._connected()
         began = time.perf_counter_ns()
         steps: list[Step] = []
@@ -361,9 +366,16 @@ class Work:
             line: Line = connection.info[LINE]
             # What a transaction has written itself is not certain before it has committed.
             remembers = self._around is None and not self._writes
+            first_read = len(pending) - (statement is not None)
             steps += [
-                Step(each, line.form(each, row), row, remembers and isinstance(each, Remembered))
-                for each, row in (*pending, *foreseen)
+                Step(
+                    each,
+                    line.form(each, row),
+                    row,
+                    is_read=place >= first_read,
+                    remembers=remembers and isinstance(each, Remembered),
+                )
+                for place, (each, row) in enumerate((*pending, *foreseen))
             ]
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
@@ -405,9 +417,6 @@ class Work:
             finally:
                 note(SpanKind.CONNECTION, "connection", began, NOTHING)
         return self._connection
-
-
-_NO_ANSWER = Answer([], 0)
 
 
 def _ended() -> sa.exc.InvalidRequestError:
