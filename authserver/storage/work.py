@@ -16,7 +16,6 @@ from sqlalchemy import (
     Table,
     TextClause,
     bindparam,
-    literal_column,
     text,
     update,
 )
@@ -30,6 +29,7 @@ from authserver.storage.prepared import (
     LINE,
     NO_ANSWER,
     Answer,
+    Expected,
     Line,
     PerDialect,
     Prepared,
@@ -37,7 +37,6 @@ from authserver.storage.prepared import (
     Remembered,
     Row,
     Step,
-    unless_none,
 )
 
 # SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
@@ -75,7 +74,12 @@ class Work:
     Args:
         connect: gives the connection; called at the first statement, and at the first one after a `rest`.
         around: the transaction around this one, if there is one.
-        optimistic: whether it is taken for granted that nobody else is in the way, until the end: see `is_optimistic`.
+        optimistic: see the attribute.
+
+    Attributes:
+        is_optimistic: whether it is taken for granted that nobody else is in the way. Statements that fail rather than do
+            nothing (`prepared.Expected`) are then to be sent `along`. If one fails, StorageChanged is raised later and
+            nothing is kept. The request is repeated by transactions that are not optimistic, and so learn what is in the way.
     """
 
     __slots__ = (
@@ -86,19 +90,19 @@ class Work:
         "_deferred",
         "_expected",
         "_foreseen",
-        "_is_optimistic",
         "_is_over",
         "_pending",
         "_recalled",
+        "_state",
         "_writes",
+        "is_optimistic",
     )
 
     def __init__(
         self, connect: Callable[[], Connection], around: Around | None = None, *, optimistic: bool = False
     ) -> None:
         self._connect = connect
-        # Of one that may be, it is found out with its connection.
-        self._is_optimistic = None if optimistic else False
+        self.is_optimistic = optimistic
         self._around = around
         self._connection: Connection | None = None
         self._writes = False
@@ -111,19 +115,9 @@ class Work:
         # Reads that were announced, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
-        # What this transaction has read of what connections remember.
+        # What this transaction has read of what connections remember, and the state of the database before (`Line.state`).
         self._recalled: dict[tuple[Any, ...], Recalled] = {}
-
-    @property
-    def is_optimistic(self) -> bool:
-        """Whether statements that fail rather than change nothing are to be sent `along`, without waiting for the answer.
-
-        If one fails, StorageChanged is raised later and the transaction is rolled back. The request is repeated by
-        transactions that are not optimistic, and so learn what is in the way. On SQLite a statement is no round trip.
-        """
-        if self._is_optimistic is None:
-            self._is_optimistic = self.dialect == "postgresql"
-        return self._is_optimistic
+        self._state: object = None
 
     @property
     def dialect(self) -> str:
@@ -139,7 +133,7 @@ class Work:
         return self._run(statement, parameters)
 
     def recall(self, statement: Remembered, parameters: Row) -> Answer:
-        """As `read`; an optimistic transaction takes rows that its connection remembers.
+        """As `read`; an optimistic transaction takes rows that its connection remembers, and remembers them for `lock`.
 
         That they have not changed is checked together with the next statement, or at the end.
         """
@@ -151,26 +145,37 @@ class Work:
             if recalled := line.recall(statement, parameters):
                 self._pending.append((statement.check, recalled.seen))
             else:
-                answer = self.read(statement, parameters)
-                recalled = Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
+                if not self._recalled:
+                    self._state = line.state()
+                recalled = line.recalled(statement, parameters, self.read(statement, parameters))
             # What is not there is looked for again: nothing would find out that somebody else has added it.
             if recalled.answer.all():
                 self._recalled[key] = recalled
         return recalled.answer
 
     def lock(self, statement: Remembered, key: Row) -> Sequence[Any] | None:
-        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same; it fails otherwise.
+        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same.
 
         Returns:
-            The row; None, and nothing is locked, if there was none.
+            The row, and the transaction fails later if it is another one by now. None, and nothing is locked, if there was
+            none, or if it may have changed.
         """
         recalled = self._recalled.get(statement.key_of(key))
         if recalled is None or (row := recalled.answer.first()) is None:
             return None
+        if self._state is not None:
+            return row if self._is_unchanged() else None
         if (check := (statement.check, recalled.seen)) in self._pending:
             self._pending.remove(check)
         self.along(statement.lock, recalled.seen)
         return row
+
+    def _is_unchanged(self) -> bool:
+        """Whether the whole database is as it was at the first `recall`, and stays so: only this transaction writes now."""
+        self._begin()
+        self._send()
+        line: Line = self._connected().info[LINE]
+        return self._state == line.state()
 
     def outdate(self, statement: Remembered, parameters: Row) -> None:
         """Let the connection forget what it remembers of these rows: this transaction changes them."""
@@ -459,13 +464,15 @@ def insert_new(table: Table) -> PerDialect:
     }
 
 
-def insert_or_fail(table: Table) -> Executable:
-    """An INSERT for PostgreSQL that fails when a unique constraint is violated, as `unless_none` does."""
+def insert_expected(table: Table) -> Expected:
+    """The same as a statement that fails instead."""
     row = {column.name: bindparam(column.name, type_=column.type) for column in table.columns}
-    inserted: Any = (
-        postgresql.insert(table).values(row).on_conflict_do_nothing().returning(literal_column("1"))
+    return Expected(
+        {
+            "sqlite": sqlite.insert(table).values(row).on_conflict_do_nothing(),
+            "postgresql": postgresql.insert(table).values(row).on_conflict_do_nothing(),
+        }
     )
-    return unless_none(inserted.cte("inserted"))
 
 
 def change(table: Table, *names: str) -> Executable:

@@ -180,8 +180,6 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         now=engine.now,
     )
     # From here on no plugin is asked.
-    for use in (*order.uses, *(binding.uses if binding else ())):
-        once.claim(engine, client, use)
     # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires. What it does
     # not hold is whose word the grant hangs on.
     hangs = order.hangs_on or VOUCHED_BY in order.grant.details
@@ -191,6 +189,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         [each.grant_id for each in (order.grant, *order.hangs_on)]
     ):
         raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
+    for use in (*order.uses, *(binding.uses if binding else ())):
+        once.claim(engine, client, use)
     refresh_token = _spend(engine, client, order, binding)
     if kept:
         engine.stores.tokens.add(kept)
