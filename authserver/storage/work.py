@@ -79,7 +79,7 @@ class Work:
     Attributes:
         is_optimistic: whether it is taken for granted that nobody else is in the way. Statements that fail rather than do
             nothing (`prepared.Expected`) are then to be sent `along`. If one fails, StorageChanged is raised later and
-            nothing is kept. The request is repeated by transactions that are not optimistic, and so learn what is in the way.
+            nothing is kept. The request is repeated without that, and so learns what is in the way.
     """
 
     __slots__ = (
