@@ -670,6 +670,17 @@ def _about_a_token(draw: Draw, path: str) -> Message:
     return Message(method="POST", path=path, form=(*proven, ("token", token), *extra), headers=headers)
 
 
+def _userinfo(draw: Draw, path: str) -> Message:
+    """Whatever there is as a bearer token."""
+    token = _one(draw, *TOKENS, *CODES[:2], *DEVICE_CODES[:2], *IDENTITIES[:1], *WORKLOADS[:1])
+    scheme = _one(draw, "Bearer ", "Bearer ", "DPoP ")
+    headers: tuple[tuple[str, Value], ...] = (("Authorization", Known(token, scheme)),)
+    if scheme == "DPoP ":
+        headers = (*headers, ("DPoP", Known(_one(draw, *PROOFS))))
+    later = _one(draw, *[0] * 12, *LATER)
+    return Message(method=_one(draw, "GET", "POST"), path=path, headers=headers, later=later)
+
+
 def _pushed(draw: Draw, path: str) -> Message:
     name = _somebody(draw)
     proven, headers = _proves(draw, name)
@@ -817,11 +828,12 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "registration": _manage,
     "revoke": _about_a_token,
     "token": _token,
+    "userinfo": _userinfo,
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
     "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
-    "token": 24,
+    "token": 24, "userinfo": 2,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------

@@ -982,7 +982,8 @@ class World:
                     told = self.documented.get(operation, set())
                     assert body["error"] in told, (operation, body)
                     self.told[*operation, body["error"]] += 1
-            assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
+            challenged = answer.status_int == 401 or body.get("error") == "insufficient_scope"
+            assert challenged == ("WWW-Authenticate" in answer.headers)
 
     def _assert_target(self, answer: Response, written: Written) -> None:
         """A redirect leads to a page of ours, or to a registered redirect URI with what belongs there."""
@@ -1052,17 +1053,17 @@ class World:
         ).fetchone()
         assert found is not None
         assert found["client_id"] == token["client_id"]
-        if token["kind"] != "refresh":
-            # A refresh token of a grant that was narrowed goes on for what is left of it.
-            assert {*_texts(token["scopes"])} <= {*_texts(found["scopes"])}
+        # A refresh token goes on for what is left of its grant and its client, and is compared with both when it is used.
+        scopes = {*_texts(token["scopes"])} if token["kind"] != "refresh" else set()
+        assert scopes <= {*_texts(found["scopes"])}
         assert found["revoked_at"] is None
         client = self._client(token["client_id"])
         if client is None:
             assert token["client_id"] in self.documents.redirect_uris()
-            assert {*_texts(token["scopes"])} <= {*OF_DOCUMENTS}
+            assert scopes <= {*OF_DOCUMENTS}
         else:
             assert client["disabled_at"] is None
-            assert {*_texts(token["scopes"])} <= {*_texts(client["scopes"])}
+            assert scopes <= {*_texts(client["scopes"])}
             if found["user_id"] is None or client["first_party"] or "vouched_by" in found["details"]:
                 return
         if found["parent_id"] is not None:
