@@ -116,16 +116,18 @@ class Parser(HTTPRequestParser):
 
     Attributes:
         arrived: when it was complete, by the monotonic clock.
+        is_last: whether nothing had come behind it by then.
         ready: its answer, if that is there already.
     """
 
     arrived = 0.0
+    is_last = False
     ready: Ready | None = None
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.completed:
-            self.arrived = time.monotonic()
+            self.arrived, self.is_last = time.monotonic(), consumed == len(data)
         if self.error:
             # Or waitress would ask for the body of a request that it has refused.
             self.expect_continue = False
@@ -293,15 +295,10 @@ class Channel(HTTPChannel):
         done: bool = super().received(data)
         if self.request is not self._reading:
             self._reading, self._began = self.request, time.monotonic()
-        while self._is_next_ready:
+        # Another thread may remove the first one meanwhile.
+        if any(request.ready for request in self.requests[:1]):
             self.service()
         return done
-
-    @property
-    def _is_next_ready(self) -> bool:
-        """Whether this thread is to answer the next request."""
-        # A thread that answers an earlier one may remove it meanwhile.
-        return any(request.ready for request in self.requests[:1])
 
     def refuse(self) -> None:
         """Refuse the request that has arrived, at once and in this thread; and close a connection that is one too many."""
@@ -418,8 +415,8 @@ class Listener:
     def add_task(self, channel: Channel) -> None:
         """Have a thread answer the request that has arrived here, unless it is answered or better refused at once."""
         request = channel.requests[0]
-        if self._has_answer(channel, request):
-            # The channel sends it when it has read all that came with the request.
+        if self._is_ready(channel, request):
+            # The channel sends the answer as soon as it may.
             return
         source = self._source_of(channel, request)
         is_refused = (
@@ -434,15 +431,14 @@ class Listener:
         else:
             super().add_task(channel)  # type: ignore[misc]  # likewise
 
-    def _has_answer(self, channel: Channel, request: Parser) -> bool:
-        """Whether this is the thread that waits for connections, and knows the answer.
+    def _is_ready(self, channel: Channel, request: Parser) -> bool:
+        """Whether this thread, which waits for connections, knows the answer, and need wait for nothing to send it.
 
-        It must wait for nothing else, so what the client has not taken of an earlier answer is left to other threads.
+        Requests in a row are left to other threads, so that nobody keeps this one busy.
         """
-        if self.at_once is None or get_ident() != self.thread:
-            return False
+        came_alone = request is channel.request and request.is_last
         is_free = not (channel.total_outbufs_len or channel.close_when_flushed or channel.is_one_too_many)
-        if is_free and not request.error and request.command == "GET":
+        if self.at_once and came_alone and is_free and not request.error and request.command == "GET":
             request.ready = self.at_once(Task(channel, request).get_environment())
         return request.ready is not None
 
