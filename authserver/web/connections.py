@@ -365,7 +365,12 @@ def _postponed(is_head: bool, is_last: bool) -> bytes:
 
 
 class Listener:
-    """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'."""
+    """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'.
+
+    Attributes:
+        at_once: see `listen`.
+        thread: the one that waits for connections, as soon as there is one.
+    """
 
     channel_class = Channel
     active_channels: dict[int, Channel]
@@ -415,7 +420,7 @@ class Listener:
     def add_task(self, channel: Channel) -> None:
         """Have a thread answer the request that has arrived here, unless it is answered or better refused at once."""
         request = channel.requests[0]
-        if self._is_ready(channel, request):
+        if self._finds_answer(channel, request):
             # The channel sends the answer as soon as it may.
             return
         source = self._source_of(channel, request)
@@ -431,7 +436,7 @@ class Listener:
         else:
             super().add_task(channel)  # type: ignore[misc]  # likewise
 
-    def _is_ready(self, channel: Channel, request: Parser) -> bool:
+    def _finds_answer(self, channel: Channel, request: Parser) -> bool:
         """Whether this thread, which waits for connections, knows the answer, and need wait for nothing to send it.
 
         Requests in a row are left to other threads, so that nobody keeps this one busy.

@@ -66,7 +66,9 @@ class Served:
 
 
 @contextmanager
-def serving(server: Server, *, at_once: bool = True, send_buffer: int = 0) -> Iterator[Served]:
+def serving(
+    server: Server, *, at_once: bool = True, send_buffer: int = 0, per_address: int = 0
+) -> Iterator[Served]:
     release = threading.Event()
     found: list[bool] = []
     in_thread: list[str] = []
@@ -86,7 +88,7 @@ def serving(server: Server, *, at_once: bool = True, send_buffer: int = 0) -> It
     listener = socket.create_server(("127.0.0.1", 0))
     if send_buffer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    bounds = Bounds(connections_per_address=0, request_time_limit=20, trusts=lambda peer: False)
+    bounds = Bounds(connections_per_address=per_address, request_time_limit=20, trusts=lambda peer: False)
     settings = Adjustments(
         threads=1,
         sockets=[listener],
@@ -223,6 +225,21 @@ def test_documents_are_sent_while_all_threads_are_busy(
         served.release.set()
         assert first.recv(12) == b"HTTP/1.1 404"
         assert second.recv(12) == b"HTTP/1.1 200"
+
+
+def test_an_address_that_awaits_as_many_answers_as_it_may_gets_no_document(server: Server) -> None:
+    """T111: one connection more gets 503, whatever it asks for, and is closed."""
+    with serving(server, per_address=1) as served:
+        keep(served)
+        with served.connect() as first:
+            first.sendall(request(HELD))
+            while not served.in_thread:
+                time.sleep(0.01)
+            answer = served.ask(request())
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nConnection: close\r\n" in answer
+            served.release.set()
+            assert first.recv(12) == b"HTTP/1.1 404"
+        assert not any(served.at_once)
 
 
 def test_who_reads_slowly_holds_up_nobody(server: Server) -> None:
