@@ -46,6 +46,11 @@ def print_json_line(value: object, file: TextIO | None = None) -> None:
     file.write(f"{_escaped(text)}\n")
 
 
+def print_toml(text: str) -> None:
+    """Print a TOML document on stdout; it is in UTF-8, whatever the encoding of the terminal is."""
+    click.echo(safe(text.rstrip("\n")).encode())
+
+
 def print_rows(
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
