@@ -626,9 +626,9 @@ def test_grants_are_found_by_client_person_and_state(server: Server, browsers: d
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("after=nonsense", "'nonsense' is no cursor"),
-        ("after=20261130T100000.000000Z_", "is no cursor"),
-        ("after=99991330T100000.000000Z_grant", "is no cursor"),
+        ("after=nonsense", "'nonsense' is not a cursor"),
+        ("after=20261130T100000.000000Z_", "is not a cursor"),
+        ("after=99991330T100000.000000Z_grant", "is not a cursor"),
         ("user=nobody-at-all", "there is no such person"),
         ("user=", ""),
         ("client=a&client=b", "client occurs more than once"),
