@@ -121,7 +121,7 @@ def remove_all(
             else:
                 places[kind] = batch.next
             yield kind, batch
-            if batch.removed or batch.along:
+            if batch.removed or batch.dependents:
                 pause(max(PAUSE, 2 * took))
 
 
@@ -227,7 +227,7 @@ class Caretaker:
         before = cutoffs(self._settings, now)
         batches = remove_all(self._storage, self._ring, before, self._ended.wait, self._places)
         for number, (kind, batch) in enumerate(batches, start=1):
-            rows = Counter({kind: batch.removed + batch.along})
+            rows = Counter({kind: batch.removed + batch.dependents})
             removed += rows
             self.removed += rows
             if number >= BATCHES or self._ended.is_set():

@@ -280,7 +280,7 @@ def test_clean_up_by_age_and_kind_leaves_a_proof(database_url: str) -> None:
     run(storage, "DELETE FROM events WHERE event_id = :one", one=left[EventType.CLIENT_CHANGED].event_id)
     broken = proof()
     assert broken.whole is False
-    assert "before its time was over" in broken.finding.problem
+    assert "before it had expired" in broken.finding.problem
     server.close()
 
 

@@ -364,7 +364,7 @@ def _key_members(source: str) -> dict[str, str]:
     except OSError as error:
         raise click.ClickException(f"--jwks {source}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.ClickException(f"--jwks {source}: this is no JWK Set: it is no UTF-8") from None
+        raise click.ClickException(f"--jwks {source}: this is no JWK Set: it is not UTF-8") from None
 
 
 def _option(text: str) -> tuple[str, Any]:

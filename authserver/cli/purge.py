@@ -44,7 +44,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
         now, ring = datetime.now(UTC), application.parts.ring
         before = upkeep.cutoffs(application.parts.settings, now)
         removed: Counter[Disposable] = Counter()
-        along: Counter[Disposable] = Counter()
+        dependents: Counter[Disposable] = Counter()
         left = upkeep.backlog(application.storage, before, MAXIMUM_COUNTED)
         with _stopped_by_interrupt() as stopped:
             if not dry_run:
@@ -53,13 +53,18 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
                     task = bar.add_task("Removing", total=_total(left))
                     for kind, batch in _until_nothing_is_left(application.storage, ring, before, stopped):
                         removed[kind] += batch.removed
-                        along[kind] += batch.along
+                        dependents[kind] += batch.dependents
                         bar.advance(task, batch.removed)
                 while removed.keys() & upkeep.EVENTS and remove_old(application.storage, ring):
                     pass
             left = upkeep.backlog(application.storage, before, MAXIMUM_COUNTED)
     rows = [
-        {"kind": str(kind), "removed": removed[kind], "removed_with_them": along[kind], "left": left[kind]}
+        {
+            "kind": str(kind),
+            "removed": removed[kind],
+            "removed_with_them": dependents[kind],
+            "left": left[kind],
+        }
         for kind in before
     ]
     if as_json:
@@ -95,7 +100,7 @@ def _until_nothing_is_left(
         removed = 0
         try:
             for kind, batch in upkeep.remove_all(storage, ring, before, stopped.wait):
-                removed += batch.removed + batch.along
+                removed += batch.removed + batch.dependents
                 yield kind, batch
                 if stopped.is_set():
                     return

@@ -16,7 +16,7 @@ from authserver.engine.questions import ResourceQuestion, ScopeQuestion
 from authserver.engine.records import Client, FoundToken, User
 from authserver.limits import MAXIMUM_RESOURCES
 
-# Where this scope exists, it decides whether a client gets refresh tokens.
+# If this scope exists, it decides whether a client gets refresh tokens.
 OFFLINE_ACCESS = "offline_access"
 
 
@@ -34,7 +34,7 @@ def allowed_scopes(
     requested: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """The scopes that policies and floor let through, in the order requested.
+    """The scopes that policies and floor allow, in the order of the request.
 
     Raises:
         InvalidScope: a policy refuses, nobody allows, or nothing is left.
@@ -87,7 +87,7 @@ def allowed_resources(engine: Engine, client: Client, requested: Sequence[str]) 
 
 
 def _ask_about(engine: Engine, client: Client, resource: str | None) -> Ruling[str]:
-    """Whether the client may ask for this resource; a value that is allowed is the same one, as it is registered."""
+    """The ruling on whether the client may ask for this resource; an allowed value names the same resource."""
     ruling = engine.ask(
         ResourceQuestion(client=client, resource=resource, registered=engine.resources.find(resource))
     )
@@ -101,14 +101,14 @@ def _ask_about(engine: Engine, client: Client, resource: str | None) -> Ruling[s
 
 
 def _registered(client: Client, resource: str | None, value: str) -> str:
-    """The resource as it is registered, if the client may ask for it, however that was spelt then."""
+    """The resource as it is registered now, if the client may ask for it, even if its spelling has changed."""
     if client.resources and uris.resource_form(value) not in map(uris.resource_form, client.resources):
         raise _refused_target(resource, reason="resource-not-registered")
     return value
 
 
 def _refused_target(resource: str | None, *, reason: str) -> InvalidTarget:
-    """What the client is told: where it named no resource, that it must."""
+    """The refusal; a client that named no resource is told that it must name one."""
     if resource is None:
         return InvalidTarget(
             "The request names no resource: the parameter resource is required.", reason=reason
@@ -117,7 +117,7 @@ def _refused_target(resource: str | None, *, reason: str) -> InvalidTarget:
 
 
 def _is_same_resource(value: str, requested: str) -> bool:
-    """A policy may spell the resource as the operator does, but not put another one in its place (E-15)."""
+    """A policy may return the operator's spelling of the resource, but not another resource (E-15)."""
     try:
         return uris.canonical_resource(value) == requested
     except InvalidTarget:
@@ -125,7 +125,7 @@ def _is_same_resource(value: str, requested: str) -> bool:
 
 
 def still_registered(client: Client, granted: tuple[str, ...]) -> tuple[str, ...]:
-    """The granted scopes that the client is still registered for; others were taken from it since (T041).
+    """The granted scopes for which the client is still registered; others were removed from it since then (T041).
 
     Raises:
         InvalidScope: none is left.
@@ -161,18 +161,18 @@ def narrower_resources(requested: Sequence[str], granted: tuple[str, ...]) -> tu
 def remaining_resources(
     engine: Engine, client: Client, found: FoundToken, narrowed: tuple[str, ...], *, named: bool
 ) -> tuple[str, ...]:
-    """Those of the granted resources that may be used still, as they are registered now (I-16, I-17, T041).
+    """The granted resources that may still be used, as they are registered now (I-16, I-17, T041).
 
-    A resource is gone when its grant has lost it, or when no policy knows it any more.
+    A resource does not count any more when its grant has lost it, or when no policy knows it.
 
     Args:
         found: the code or refresh token.
         narrowed: those of its resources that the request is for (`narrower_resources`).
-        named: whether the request names them; others that are gone are left out.
+        named: whether the request names them; otherwise those that do not count any more are left out.
 
     Raises:
         InvalidGrant: none of the granted ones exists any more; the user must authorize again.
-        InvalidTarget: one that is named is gone, or a policy refuses one now.
+        InvalidTarget: one that is named does not count any more, or a policy refuses one now.
     """
     of_grant = set(map(uris.resource_form, found.grant.resources))
     remaining: dict[str, str] = {}

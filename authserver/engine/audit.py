@@ -1,7 +1,7 @@
-"""Searching in the events: who did what to whom, and why something was refused.
+"""Searches the events: who did what to whom, and why something was refused.
 
-Commands call this, and so may pages and an API: what is wrong with a search is a sentence here (`BadSearch`), lists are
-pages of limited length, and a place in a list is a text (`cursor_of`).
+Commands, pages and an API call this. An impossible search is refused with a sentence (`BadSearch`), lists are pages of
+limited length, and a place in a list is a text (`cursor_of`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from authserver.engine.upkeep_records import Place
 # How many events a page has at most (T146), and how many an export reads at a time.
 MAXIMUM_PAGE = 100
 BATCH = 500
-# The age after which no older event is stored any more: requests have ended, and so have the minutes of `engine.floods`,
-# also if the database could not be written at their end.
+# After this time no event of an earlier time is stored any more: requests have ended, and so have the minutes of
+# `engine.floods`, even if the database could not be written when they ended.
 SETTLED = timedelta(minutes=5)
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-# Filters that need a time when they are the only ones.
+# Filters that need a time if no other filter is given.
 _WIDE = frozenset({"actor", "source", "request_id"})
 
 
@@ -59,11 +59,11 @@ def search(stored: Events, wanted: EventFilter, *, after: str | None = None, lim
     wide = " and ".join(name for name in wanted.texts if name in of_all)
     if wide and wanted.texts.keys() <= of_all and wanted.since is None and not wanted.types:
         raise BadSearch(
-            f"to search by {wide} alone, every event of a time is read: say since when, or name "
+            f"to search by {wide} alone, every event of a time is read: give the time since when, or name "
             "a client, a user, a grant or an event type as well"
         )
     try:
-        # One more than is shown tells whether there is another page.
+        # One more than is shown, to know whether there is another page.
         found = stored.search(wanted, after=_after(after), limit=limit + 1)
     except StorageUnavailable as error:
         if not wide or wanted.texts.keys() - of_all:
@@ -102,7 +102,7 @@ def _all(stored: Events, wanted: EventFilter, place: Place | None) -> Iterator[E
 
 
 def cursor_of(event: Event) -> str:
-    """The place of an event in the order of time, as a text without a character that a shell or a URL would change."""
+    """The place of an event in the order of time, as a text that neither a shell nor a URL changes."""
     return cursor_at(event.at, event.event_id)
 
 
@@ -120,17 +120,15 @@ def place_of(cursor: str) -> Place:
     except ValueError:
         at = None
     if at is None or not event_id:
-        raise BadSearch(
-            f"{cursor!r} is no cursor: take the one that the page before ended with, as it is written there"
-        )
+        raise BadSearch(f"{cursor!r} is not a cursor: copy the one at the end of the previous page")
     return at, event_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """The events that a reader has not taken yet: their number, with deleted ones, and the time of the first.
+    """The events that a reader has not read yet: their number, including deleted ones, and the time of the first.
 
-    `set_aside` is the number of events that it never accepted and that do not block the others.
+    `set_aside` is the number of events that it never accepted and that no longer hold up the others.
     """
 
     reader: str
@@ -201,7 +199,7 @@ def refused_types(named: frozenset[EventType]) -> frozenset[EventType]:
     refused = named & REFUSALS or (frozenset() if named else REFUSALS)
     if not refused:
         raise BadSearch(
-            f"{', '.join(sorted(named))} says of no request that it was refused: leave out either the type or `refused`"
+            f"{', '.join(sorted(named))} is no type of refusals: leave out either the type or `refused`"
         )
     return refused
 
@@ -211,7 +209,7 @@ def source_of(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise BadSearch(f"{text!r} is no network address, such as 192.0.2.7 or 2001:db8::7") from None
+        raise BadSearch(f"{text!r} is not a network address such as 192.0.2.7 or 2001:db8::7") from None
 
 
 def _after(cursor: str | None) -> Place | None:
@@ -226,6 +224,6 @@ def _check(wanted: EventFilter) -> None:
 
 
 def _check_text(name: str, value: str) -> None:
-    """Raises BadSearch for characters that a database does not compare."""
+    """Raises BadSearch for characters that a database cannot compare."""
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadSearch(f"{name}: no event has such characters in it")
+        raise BadSearch(f"{name}: no event contains such characters")

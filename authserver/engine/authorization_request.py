@@ -1,6 +1,6 @@
-"""An authorization request: how it is read, and checked against client and policies (OAuth 2.1, 4.1.1).
+"""Reads an authorization request, and checks it against client and policies (OAuth 2.1, 4.1.1).
 
-What happens with a request that is in order, page after page, is in `engine.authorize`.
+`engine.authorize` processes an accepted request, page after page.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SUBJECT = re.compile(r"[!-~]{1,255}")
 # The name of a level of sign-in: printable, and without a space, because requests name several (RFC 9470, 4).
 _LEVEL = re.compile(rf"[!-~]{{1,{MAXIMUM_LEVEL}}}")
 
-# The parameters that a request must have itself: nothing else can imply them.
+# The parameters that a request must have itself, because no plugin can imply them.
 CORE_PARAMETERS = frozenset(
     {
         "client_id",
@@ -66,13 +66,14 @@ class Expanded:
     """An authorization request as expanded by a plugin (hook `expand_authorization_request`).
 
     Attributes:
-        parameters: what counts, in place of all that was sent.
-        request_id: the id under which the request is answered once, for one that can be sent more often.
-        sendable_until: until when it can be sent.
-        bound: the key that its client proved when it sent this in advance, as a `cnf`; the code is bound to it.
-        refusal: sent to the client instead of an answer, once its redirect URI is accepted.
-        reference: the few parameters that travel from page to page in place of these, where the plugin keeps these.
-            On each page it is asked to expand the reference, with an engine whose `now` is when the request was sent.
+        parameters: those that count, in place of all that were sent.
+        request_id: the id under which the request is answered only once, if it can be sent several times.
+        sendable_until: the time until which it can be sent.
+        bound: the key, as a `cnf`, that its client proved when it sent the request in advance; the code is bound to it.
+        refusal: sent to the client instead of an answer, when its redirect URI has been accepted.
+        reference: the few parameters that travel from page to page in place of these, if the plugin stores these. On
+            each page it is asked to expand the reference, with an engine whose `now` is the time at which the request
+            was sent.
     """
 
     parameters: Parameters
@@ -90,7 +91,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
         bound: the key that the client proved, as a `cnf`, if any.
 
     Raises:
-        OAuthError: what the authorization endpoint would say, on a page or to the client.
+        OAuthError: as the authorization endpoint would refuse it, on a page or to the client.
     """
     client, _ = _target(engine, parameters)
     read_state(parameters)
@@ -100,7 +101,7 @@ def check_request(engine: Engine, parameters: Parameters, bound: Mapping[str, An
 
 
 def expand(engine: Engine, parameters: Parameters) -> Expanded:
-    """The request that the parameters refer to: the first plugin that expands it decides, and each may refuse."""
+    """The request to which the parameters refer: the first plugin that expands it decides, and each may refuse."""
     engine.journal.note_languages(parameters)
     try:
         found = engine.contributions("expand_authorization_request", engine=engine, parameters=parameters)
@@ -114,7 +115,7 @@ def expand(engine: Engine, parameters: Parameters) -> Expanded:
 
 
 def carried(expanded: Expanded, maximum: int) -> Expanded:
-    """The request as it travels on. If it cannot be carried, only the parameters that its refusal needs."""
+    """The request as it travels from page to page; if it is too long, only the parameters that its refusal needs."""
     parameters = expanded.parameters
     try:
         parameters.refuse_unreadable()
@@ -138,7 +139,7 @@ def _can_return_state(parameters: Parameters) -> bool:
 
 
 def accept_target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
-    """The client and the redirect URI, or a page."""
+    """The client and the redirect URI. Raises PageError."""
     try:
         return _target(engine, parameters)
     except (ServerError, TooManyRequests):
@@ -166,7 +167,7 @@ def _target(engine: Engine, parameters: Parameters) -> tuple[Client, str]:
 
 
 def accept_redirect_uri(engine: Engine, client: Client, redirect_uri: str) -> None:
-    """Judge where the answer would go: the floor first, then the policies.
+    """Check the redirect URI: the floor first, then the policies.
 
     Raises:
         InvalidRequest: it is not acceptable, or not registered for this client.
@@ -193,7 +194,7 @@ def required_sign_in(
     """The decision of the policies about the sign-in.
 
     Args:
-        parameters: none of them is repeated.
+        parameters: those of the request; none of them is repeated.
         is_fresh: whether this user signed in since the request began.
 
     Raises:
@@ -221,7 +222,7 @@ def required_sign_in(
             "This is not allowed here.", reason=ruling.reason, code=ruling.error_code, silent=silent
         )
     sign_in = _strictest(said)
-    # A sign-in since the request began is always enough; otherwise a policy could ask for sign-ins without end.
+    # A sign-in since the request began is always enough; otherwise a policy could ask for one sign-in after another.
     return replace(sign_in, step=AuthenticationStep.GO_ON) if is_fresh else sign_in
 
 
@@ -233,13 +234,15 @@ def _said(engine: Engine, ruling: Ruling[AuthenticationStep | SignIn]) -> list[S
             continue
         value = answer.value
         sign_in = value if isinstance(value, SignIn) else SignIn(step=value)
-        # A step that is a mere text would be taken for no step: then the request would go on.
+        # A step that is only a text would be ignored, and the request would continue.
         if not isinstance(sign_in.step, AuthenticationStep) or not all(
             isinstance(flag, bool) for flag in (sign_in.silent, sign_in.asks)
         ):
-            raise engine.wrong_value(ruling, "no step, or neither silent nor not")
+            raise engine.wrong_value(
+                ruling, "its step is no AuthenticationStep, or silent or asks is no bool"
+            )
         if len(sign_in.why) > MAXIMUM_WHY or (sign_in.acr is not None and not _LEVEL.fullmatch(sign_in.acr)):
-            raise engine.wrong_value(ruling, "a long sentence, or no name of a level")
+            raise engine.wrong_value(ruling, "a sentence that is too long, or a malformed name of a level")
         found.append(sign_in)
     return found
 
@@ -259,7 +262,7 @@ def _strictest(said: Sequence[SignIn]) -> SignIn:
 def read_details(
     engine: Engine, client: Client, parameters: Parameters, user: User | None, bound: Mapping[str, Any]
 ) -> tuple[str | None, tuple[str, ...], tuple[str, ...], Mapping[str, Any]]:
-    """The code challenge, if needed, the scopes and resources that may be granted, what plugins keep. Raises OAuthError."""
+    """The code challenge, if needed; the allowed scopes and resources; the details that plugins add. Raises OAuthError."""
     _refuse_request_objects(parameters)
     _check_response(engine, client, parameters)
     code_challenge = parameters.get("code_challenge")
@@ -277,10 +280,10 @@ def read_details(
 
 
 def _needs_no_challenge(engine: Engine, client: Client, parameters: Parameters) -> bool:
-    """Whether a plugin keeps something with the code that protects it as PKCE does (OAuth 2.1, 7.5.1), or waives that.
+    """Whether a plugin protects the code in another way than PKCE (OAuth 2.1, 7.5.1), or waives the protection.
 
-    Nothing replaces PKCE for a public client, with whose code anybody could get tokens; nor beside a lone
-    `code_challenge_method`.
+    Nothing replaces PKCE for a public client, because anybody could get tokens with its code; and nothing does in a
+    request that has a `code_challenge_method`.
     """
     accepted = engine.pkce_waivers
     if not client.is_public:
@@ -292,13 +295,13 @@ def _needs_no_challenge(engine: Engine, client: Client, parameters: Parameters) 
 
 
 def mode_of(engine: Engine, parameters: Parameters, redirect_uri: str) -> str:
-    """The response mode in which the client gets its answer: the one that it asks for, if that can be used."""
+    """The response mode of the answer: the one that the client asks for, if it can be used."""
     asked = next(iter(parameters.all("response_mode")), QUERY)
     return asked if asked in engine.response_modes and uris.is_web(redirect_uri) else QUERY
 
 
 def complete(engine: Engine, client: Client, parameters: Parameters) -> Parameters:
-    """The request with what it implies (hook `implied_parameters`); what it says itself counts first."""
+    """The request with the parameters that it implies (hook `implied_parameters`); its own parameters take precedence."""
     if not engine.policies.serves("implied_parameters"):
         return parameters
     implied = engine.gather("implied_parameters", client=client, parameters=parameters)
@@ -316,7 +319,7 @@ def kept_with_grant(
     acr: str | None,
     scopes: tuple[str, ...],
 ) -> Mapping[str, Any]:
-    """The details that plugins keep with the grant (hook `grant_details`). Raises OAuthError."""
+    """The details that plugins add to the grant (hook `grant_details`). Raises OAuthError."""
     kept = engine.gather(
         "grant_details",
         engine=engine,
@@ -341,7 +344,7 @@ def _refuse_request_objects(parameters: Parameters) -> None:
 
 
 def read_state(parameters: Parameters) -> str | None:
-    """The state, which comes back as it was sent. Raises InvalidRequest when it cannot (OAuth 2.1, A.5)."""
+    """The state, which is returned as it was sent. Raises InvalidRequest if that is not possible (OAuth 2.1, A.5)."""
     state = parameters.get("state")
     if state is not None and not re.fullmatch(r"[\x20-\x7e]*", state):
         raise InvalidRequest("state holds characters outside %x20-7E.", reason="state-malformed")
@@ -363,5 +366,6 @@ def _check_response(engine: Engine, client: Client, parameters: Parameters) -> N
     redirect_uri = parameters.get("redirect_uri") or next(iter(client.redirect_uris), "")
     if mode in engine.response_modes and not uris.is_web(redirect_uri):
         raise InvalidRequest(
-            "An application with a scheme of its own gets addresses alone.", reason="response-mode"
+            "An application with a private-use scheme gets only addresses, and no form.",
+            reason="response-mode",
         )

@@ -3,11 +3,11 @@
 The pending request, or the reference to one that a plugin keeps, travels sealed in the URL (`engine.pending`), and is
 checked again at every step; nothing about a stranger is stored before someone signs in.
 
-Order of checks (T001): client, redirect URI: until here every refusal is a page. Then everything else,
-which is redirected, but only for someone who is signed in (OAuth 2.1, 7.13.2).
+Order of checks (T001): first the client and the redirect URI; until then every refusal is a page. Then everything else;
+these refusals are redirected, but only for a person who is signed in (OAuth 2.1, 7.13.2).
 
-How a request is read and checked is in `engine.authorization_request`; what a person lets a client have, and when they are
-asked, in `engine.consent`.
+`engine.authorization_request` reads and checks a request; `engine.consent` has the rules about what a person allows a
+client, and when the person is asked.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ from authserver.limits import MAXIMUM_USERNAME
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requester:
-    """Who asks in a pending request, where the answer would go, and why somebody must sign in again, if a policy said.
+    """The client of a pending request, where the answer would go, and why a person must sign in again, if a policy says so.
 
     `hint` is the user name that the client expects (`login_hint`; OIDC Core, 3.1.2.1): anybody may have written it.
     `parameters` are all that it asks for.
@@ -111,7 +111,7 @@ class More:
     Attributes:
         held: those of its scopes that they agreed to before.
         stays: whether the page lists these without asking for them again, because this client would get them without a
-            page. For any other client the user is asked for all of it: anybody may have sent the request.
+            page. For any other client the user is asked for all scopes, because anybody may have sent the request.
     """
 
     held: tuple[str, ...]
@@ -122,9 +122,9 @@ class More:
 class AskConsent:
     """The user must be asked whether they agree.
 
-    `scopes` are (name, sentence) pairs; `more` says that they are more than the user agreed to before. `changed` names
-    what the client says of itself in another way than when the user agreed before (E-20), at the time `agreed_at`;
-    `problem` says why the page comes back: `nothing-ticked`, `not-confirmed` or `shown-to-another`.
+    `scopes` are (name, sentence) pairs; `more` is set if they are more than the user agreed to before. `changed` names
+    the members of the client's own description that have changed since the user agreed (E-20), at the time `agreed_at`.
+    `problem` says why the page is shown again: `nothing-ticked`, `not-confirmed` or `shown-to-another`.
     """
 
     sealed_request: str = field(repr=False)
@@ -151,9 +151,9 @@ Outcome = AskLogin | AskConsent | Redirect
 
 
 class FormOutOfDate(PageError):
-    """An answer to a page that was not shown to the user who is signed in now (E-03, E-04); they are asked instead.
+    """An answer to a page that was not shown to the user who is signed in now (E-03, E-04); that user is asked instead.
 
-    Also to a page that showed the client as it was before an operator changed it.
+    Also an answer to a page that showed the client as it was before an operator changed it.
     """
 
     status = 403
@@ -190,7 +190,7 @@ def begin(engine: Engine, parameters: Parameters, browser: Browser) -> Outcome:
     expanded = expand(engine, parameters)
     if expanded.reference is None:
         expanded = carried(expanded, engine.settings.maximum_request)
-    # However often it is sent, it expires at one time: until then its answer is remembered.
+    # However often it is sent, it expires at the same time; its answer is remembered until then.
     begins = max(engine.now, expanded.sendable_until or engine.now)
     lifetime = timedelta(seconds=engine.settings.request_lifetime)
     pending = Pending(
@@ -230,7 +230,7 @@ def answer(
     """Take the user's answer to the consent page; everything is checked again.
 
     Args:
-        form_token: of the page that was answered.
+        form_token: the token of the page that was answered.
         allowed: whether the user pressed Allow.
         scopes: the ticked scopes.
         confirmed: whether the user confirmed a client that registered itself (E-09).
@@ -255,7 +255,7 @@ def answer(
             return _same_again(engine, pending, agreement.client, browser, given)
         decline(engine, agreement)
         return Redirect(location=location, mode=checked.mode)
-    # A policy may refuse now what the user was asked.
+    # Meanwhile a policy may have begun to refuse it.
     _passes_unasked(engine, checked)
     chosen = agreement.narrowed(scopes)
     more = _for_more(engine, checked, _kept_consent(engine, checked))
@@ -284,9 +284,9 @@ def switch_user(engine: Engine, sealed_request: str, browser: Browser, *, form_t
 def _answered(
     engine: Engine, pending: Pending, browser: Browser, token: str, given: str
 ) -> Checked | AskLogin | Redirect:
-    """The checks for every answer: that its page was shown to this user, and that the request is still open.
+    """Check, for every answer, that its page was shown to this user, and that the request is still open.
 
-    The same answer once more is a `Redirect` (E-05); without a user it does not count.
+    A repeated answer leads to the same `Redirect` (E-05). Without a user an answer does not count.
     """
     client, redirect_uri = accept_target(engine, pending.parameters)
     user = browser.user
@@ -303,7 +303,7 @@ def _answered(
 
 
 def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> Requester:
-    """What the sign-in page may say about a pending request.
+    """The facts about a pending request that the sign-in page may show.
 
     Raises:
         PageError: as for `resume`.
@@ -323,9 +323,9 @@ def describe_pending(engine: Engine, sealed_request: str, browser: Browser) -> R
 
 
 def wants_sign_in_again(engine: Engine, sealed_request: str, browser: Browser) -> bool:
-    """Whether somebody must sign in for this pending request, although they may have done so before it.
+    """Whether the person must sign in for this pending request, even if they signed in before it.
 
-    False for a request that cannot go on: where it leads, a page says so.
+    False for a request that cannot continue: the next page says why.
     """
     try:
         pending = unseal(engine, sealed_request, browser)
@@ -458,7 +458,7 @@ def _redirected(
 ) -> RedirectError:
     """The error for the client; the user is asked first if the client registered itself (B-17).
 
-    Not if the request may show no page: B-16 exempts it, and the client has no user who could answer one.
+    A request that may show no page is exempt (B-16): it has no user who could answer one.
     """
     if isinstance(error, AuthenticationRefused):
         silent = silent or error.silent
@@ -514,7 +514,7 @@ def _ask_consent(
 
 
 def _kept_consent(engine: Engine, checked: Checked) -> Consent | None:
-    """The stored consent of this user to this client, whether it still counts or not."""
+    """The stored consent of this user to this client, even if it does not count any more."""
     return engine.stores.consents.find(checked.agreement.user.user_id, checked.agreement.client.client_id)
 
 
@@ -532,7 +532,7 @@ def _for_more(engine: Engine, checked: Checked, found: Consent | None) -> More |
 
 
 def _asked_about(client: Client) -> str:
-    """The parts of the client on the consent page as one text: if they change meanwhile, the page is shown again."""
+    """The facts about the client on the consent page, as one text: if they change meanwhile, the page is shown again."""
     return " ".join([*client.redirect_uris, client.name, *seen(client).values()])
 
 
@@ -542,7 +542,7 @@ def _approve(
     """Store what was agreed, and answer with a code.
 
     Args:
-        given: the answer of the user; None when a policy allowed without asking.
+        given: the user's answer; None when a policy allowed without asking.
     """
     agreement = checked.agreement
     assert browser.session is not None  # somebody is signed in

@@ -1,6 +1,7 @@
-"""Consent: what a user lets a client have, whether the user is asked, and what is remembered.
+"""Consent: what a user allows a client, whether the user is asked, and what is remembered.
 
-No rule here depends on how the client asked or how it gets its answer: any grant type may ask a user.
+No rule here depends on the endpoint at which the client asked, or on the way of its answer: any grant type may ask a
+user.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from authserver.engine.session_handles import session_handle
 from authserver.engine.tokens.widening import WIDENS
 
 _SEEN = "seen-member"
-# A client that says another thing of itself here could be somebody else.
+# If one of these members changes, the client could be another program.
 _IDENTIFYING = frozenset({"redirect_uris", "token_endpoint_auth_method", "jwks", "jwks_uri"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What the user is asked to let the client have, or has agreed to.
+    """The access that the user is asked for, or has agreed to.
 
     `scopes` and `resources` are those that policies and floor allow (`engine.asking`).
     """
@@ -54,7 +55,7 @@ class Agreement:
 
 
 def remembered(engine: Engine, client: Client, user_id: str) -> Consent | None:
-    """What this user last agreed to for this client; None too if the client changed so that the user must be asked again.
+    """The last consent of this user to this client; None without one, or if a change of the client requires another.
 
     The user agreed to a name and to destinations. A client with another name or one more redirect URI could be
     somebody else, whatever policies say (E-13, T089); one that is known by its address also with other keys.
@@ -68,9 +69,9 @@ def _counts(consent: Consent, client: Client) -> bool:
 
 
 def seen(client: Client) -> Mapping[str, str]:
-    """A digest of each thing that a client which is known by its address says of itself, by the name of the member.
+    """The digest of each member of the description of a client that is known by its address, by the name of the member.
 
-    An operator vouches for what other clients are; of them there is nothing.
+    Empty for all other clients, because an operator vouches for their descriptions.
     """
     if not client.is_known_by_address:
         return NOTHING
@@ -83,14 +84,14 @@ def seen(client: Client) -> Mapping[str, str]:
     return {name: _seen(strict_json.dumps(value).decode()) for name, value in said.items()}
 
 
-# Asked several times in a request, and the same in the next.
+# It is needed several times in a request, and is the same in the next one.
 @lru_cache(maxsize=1_000)
 def _seen(text: str) -> str:
     return digests.digest(_SEEN, text).hex()[:16]
 
 
 def changed_since(consent: Consent, client: Client) -> tuple[str, ...]:
-    """What a client says of itself in another way than when the user last agreed, as far as that is known (E-20)."""
+    """The members of a client's description that are known to have changed since the user last agreed (E-20)."""
     before, now = consent.seen, seen(client)
     if not before:
         return ()
@@ -101,7 +102,7 @@ def consents_already(engine: Engine, agreement: Agreement) -> bool:
     """Whether a policy allows without asking the user.
 
     Raises:
-        AccessDenied: a policy refuses, whatever the user would answer.
+        AccessDenied: a policy refuses, even if the user would agree.
         ServerError: a policy failed.
     """
     ruling = engine.ask(
@@ -134,11 +135,11 @@ def silent_approval_is_safe(client: Client, *, reaches_client_alone: bool) -> bo
 
 
 def stands_for_a_silent_request(engine: Engine, agreement: Agreement, *, reaches_client_alone: bool) -> bool:
-    """Whether a client that registered itself may be answered where no page may be shown (OIDC Core, 3.1.2.1; E-12).
+    """Whether a client that registered itself may be answered if no page may be shown (OIDC Core, 3.1.2.1; E-12).
 
-    Only if the user confirmed this very client before, for all of this: then nobody learns anything new. Nobody else can
-    use the answer, because the client proves itself for the code, and because the address is its own. Any other request
-    of such a client asks each time.
+    Only if the user confirmed this same client before, for everything in the request: then the client learns nothing
+        new. Nobody else can use the answer, because the client must authenticate to redeem the code, and because the
+        address is its own. For every other request of such a client the user is asked.
 
     Args:
         reaches_client_alone: as for `silent_approval_is_safe`.
@@ -160,9 +161,9 @@ def _proves_itself_later(client: Client) -> bool:
 
 
 def may_pass_in_silence(engine: Engine, client: Client) -> bool:
-    """Whether what a user agreed to may give this client access once more without a page, at an address of its own.
+    """Whether a remembered consent may give this client access again without a page, at an address of its own.
 
-    Of a client that registered itself only where a plugin makes requests silent (`silences`).
+    For a client that registered itself, only if a plugin makes requests silent (`silences`).
     """
     return silent_approval_is_safe(client, reaches_client_alone=True) or (
         _proves_itself_later(client) and bool(engine.policies.all_declared("silences"))
@@ -175,10 +176,10 @@ def sentences(engine: Engine, agreement: Agreement) -> tuple[tuple[str, str], ..
 
 
 def earlier_consent(found: Consent | None, agreement: Agreement) -> Consent | None:
-    """What the user agreed to before for the same resources; a request for other scopes is then one for more (P-14).
+    """The earlier consent of the user for the same resources; a request for other scopes is then one for more (P-14).
 
     Args:
-        found: what is kept of this user and client, if anything is, whether it still counts or not.
+        found: the stored consent of this user to this client, if there is one, even if it does not count any more.
     """
     if found is None or not _counts(found, agreement.client):
         return None
@@ -186,11 +187,11 @@ def earlier_consent(found: Consent | None, agreement: Agreement) -> Consent | No
 
 
 def problem_with(agreement: Agreement, *, confirmed: bool, unasked: Collection[str] = ()) -> str | None:
-    """Why this answer is not an agreement although the user allowed: `nothing-ticked` or `not-confirmed`; else None.
+    """Why this answer is no agreement although the user allowed: `nothing-ticked` or `not-confirmed`; else None.
 
     Args:
         confirmed: whether the user confirmed that they know a client that registered itself (E-09).
-        unasked: scopes that the page listed without asking for them: with these alone nothing is ticked.
+        unasked: scopes that the page listed without asking for them; they do not count as ticked.
     """
     if set(agreement.scopes) <= set(unasked):
         return "nothing-ticked"
@@ -222,14 +223,14 @@ def agree(
     acr: str | None = None,
     kept: Mapping[str, Any] = NOTHING,
 ) -> Grant:
-    """A grant of what was agreed; the caller stores it together with its code or tokens.
+    """A grant for what the user agreed to; the caller stores it together with its code or tokens.
 
     Args:
-        session: in which the user agreed; the grant keeps how and when they signed in (RFC 9068, 2.2.1).
+        session: the session in which the user agreed; the grant has how and when they signed in (RFC 9068, 2.2.1).
         asked: whether the user was asked; if so, what they agreed to is remembered. A grant of more than they agreed to
             before says so: it `widens` other grants of the same client (`tokens.widening`).
         acr: the level that the sign-in reached, if a policy says (RFC 9470).
-        kept: what plugins keep with the grant (hook `grant_details`).
+        kept: the details that plugins add to the grant (hook `grant_details`).
     """
     client, widens = agreement.client, asked and _remember(engine, agreement)
     return Grant(
@@ -259,9 +260,9 @@ def decline(engine: Engine, agreement: Agreement) -> None:
 
 
 def _remember(engine: Engine, agreement: Agreement) -> bool:
-    """Add this to what the user agreed to before, and say whether it is more than that.
+    """Add this to the remembered consent, and return whether it is more than that was.
 
-    If that does not count any more, or the resources have changed, it replaces that (E-13, T089).
+    If the remembered consent does not count any more, or the resources have changed, it is replaced (E-13, T089).
     """
     client, user_id = agreement.client, agreement.user.user_id
     before = earlier_consent(engine.stores.consents.find(user_id, client.client_id), agreement)

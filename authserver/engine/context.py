@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Where a request comes from, and how: all that a rule can use of it besides its parameters.
+    """The origin of a request: everything that a rule can use of a request besides its parameters.
 
     Attributes:
         endpoint: the name of the route; `command …` for a command, `server` for the server's own work.
@@ -67,7 +67,7 @@ class Caller:
         headers: by lower-case name, without those that carry credentials.
         authorization: the Authorization header, if any.
         url: of the endpoint, made from the issuer and never from the Host header; empty if there is none.
-        method: of HTTP; that of most endpoints which clients call.
+        method: the HTTP method; POST unless another one is given.
         request_id: in its answer, its lines of the log and its events; empty where no request is answered.
     """
 
@@ -92,10 +92,10 @@ class SingleUse:
     The check returns this; it is claimed when tokens are issued, after the last question to a plugin.
 
     Attributes:
-        purpose: what it is used for; the same text with two purposes is two different things.
+        purpose: its use; the same text with two purposes is two different things.
         text: identifies it among others of its purpose.
         since: the earliest time at which it could be used.
-        until: from then on it cannot be used anyway, and need not be remembered.
+        until: the time from which it cannot be used anyway, and need not be remembered.
         refusal: raised when it was used before, or when that cannot be known.
     """
 
@@ -108,11 +108,11 @@ class SingleUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherToken:
-    """A JWT for somebody else that a client gets in place of an access token; nothing of it is taken here.
+    """A JWT for another server that a client gets in place of an access token; this server does not accept it.
 
     Attributes:
-        typ: what its header says it is (RFC 8725, 3.11); never that of an access token.
-        claims: those beside `iss`, `iat`, `exp` and `jti`, and the `cnf` of a key that the client proved.
+        typ: the `typ` of its header (RFC 8725, 3.11); never that of an access token.
+        claims: all claims but `iss`, `iat`, `exp`, `jti`, and the `cnf` of a key that the client proved.
         lifetime: in seconds; it ends with its grant at the latest.
     """
 
@@ -126,22 +126,23 @@ class Issue:
     """The tokens that a grant type allows to issue; `engine.tokens.issuing` issues them.
 
     Attributes:
-        grant: what the tokens belong to; `is_new` when it is not stored yet.
+        grant: the grant to which the tokens belong; `is_new` when it is not stored yet.
         user: of the grant; None when the client acts on its own behalf.
         scopes: of the access token.
         resources: its audience, among the resources of the grant.
         refreshable: whether a refresh token is issued with it.
-        spends: the code or refresh token that is claimed for this, if any.
-        presented: the text of a refresh token that is spent; its successor is sealed under it.
+        spends: the code or refresh token that is used up for this, if any.
+        presented: the text of the refresh token in `spends`; its successor is sealed under it.
         keeps: a refresh token that its client continues to use; only its idle end changes.
         refresh_token: a successor that was already minted for `spends` and is sent again.
         bound: the key that the presented code or token is bound to, as a `cnf`; the client must prove that key.
-        bound_refusal: what is raised if it does not.
-        uses: what else is used up by this, each once.
-        hangs_on: the grants that this one is derived from, the nearest first (`engine.grants.deriving`). None of them
+        bound_refusal: the exception that is raised if it does not.
+        uses: further things of single use that this uses up.
+        derived_from: the grants that this one is derived from, the nearest first (`engine.grants.deriving`). None of them
             ends before the token is stored, nor does the grant itself.
-        joins: what ties `user` to an issuer that vouched for them for the first time, so that neither is stored yet.
-        other: what the client gets in place of an access token; None: an access token.
+        joins: the identity that joins `user` to an issuer that vouched for them for the first time; neither is stored
+            yet.
+        other: the JWT that the client gets in place of an access token; None: it gets an access token.
         noted: what the event says besides; nothing secret.
     """
 
@@ -158,7 +159,7 @@ class Issue:
     bound: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     bound_refusal: type[OAuthError] = InvalidGrant
     uses: tuple[SingleUse, ...] = ()
-    hangs_on: tuple[Grant, ...] = ()
+    derived_from: tuple[Grant, ...] = ()
     joins: JoinedIdentity | None = None
     other: OtherToken | None = None
     noted: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
@@ -172,7 +173,7 @@ class Binding:
         confirmation: the `cnf` of the access token (RFC 7800, 3.1), such as `{"x5t#S256": thumbprint}`. Its plugin
             declares in `confirmations` which members it makes, each with the type of a token that is bound so.
         binds_refresh: whether refresh tokens are bound to the key as well.
-        uses: what the proof uses up, each once.
+        uses: things of single use that the proof uses up.
     """
 
     confirmation: Mapping[str, Any]
@@ -186,12 +187,13 @@ class ClientProof:
 
     Attributes:
         prove: takes the engine, a client that is enabled and registered for the method, and its `Credentials`. Returns
-            what the proof uses up, each once. Raises InvalidClient if nothing is proven, and TemporarilyUnavailable if
-            that cannot be known now.
-        check: takes the metadata of a client that is to be registered for the method. Raises InvalidClientMetadata
-            if such a client could not prove anything.
-        stand_in: details of a client that nobody can be, of whom a proof is checked when it is for a client that there is
-            not: so that the time does not tell which clients there are (J-07). Empty if that is not worth it.
+            the things of single use that the proof uses up. Raises InvalidClient if nothing is proven, and
+            TemporarilyUnavailable if that cannot be known now.
+        check: takes the metadata of a client that asks to be registered for the method. Raises InvalidClientMetadata if
+            such a client could not prove anything.
+        stand_in: details of an invented client that nobody can be. A proof for an unknown client is checked against it,
+            so that the time does not reveal which clients exist (J-07). Empty if the difference in time is too small to
+            notice.
     """
 
     prove: Callable[[Engine, Client, Credentials], tuple[SingleUse, ...]]
@@ -204,17 +206,17 @@ class Vouched:
     """The content of a verified assertion, as its profile reads it (`AssertionProfile.accept`).
 
     Attributes:
-        user: whom it is about; None if that is nobody here, which refuses it, unless it is `of_client`.
-        of_client: whether it is about the client itself and no person.
-        joins: what ties `user` to the issuer, if neither is stored yet: both are when the token is issued.
-        scopes, resources: the most that comes of it; None: it does not say.
-        expires_at: nothing that comes of it ends later; None: it says only who somebody is.
+        user: the person it is about; None if that person is unknown here: then it is refused, unless it is `of_client`.
+        of_client: whether it is about the client itself, and about no person.
+        joins: the identity that joins `user` to the issuer, if neither is stored yet; both are stored with the token.
+        scopes, resources: the most that tokens for it may have; None: it sets no limit.
+        expires_at: the latest end of tokens for it; None: no limit, because it only says who somebody is.
         needs_resource: whether the request must name a resource.
-        details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`; and `subject`, what
-            its tokens call what the assertion is about.
+        details: of the new grant: how and when the person signed in, as `auth_time`, `acr` and `amr`; and `subject`,
+            the `sub` of its tokens.
         bound: the key that the client must prove, as a `cnf` (RFC 7800, 3.1); empty: none.
         is_single_use: whether it must have a `jti` and is accepted once.
-        noted: what the event says besides; nothing secret, and nothing of the assertion but names.
+        noted: further details of the event; nothing secret, and only names from the assertion.
     """
 
     user: User | None
@@ -232,25 +234,26 @@ class Vouched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssertionProfile:
-    """What the assertions of trusted issuers mean whose entries name this profile (hook `assertion_profiles`).
+    """The meaning of assertions: of those trusted issuers whose entries name this profile (hook `assertion_profiles`).
 
-    A profile is added by a plugin of one module that serves the hook with one of these: nothing else knows it. The server
-    finds the entry of the `iss`, holds what the entry says of keys, algorithms, times, audience, clients, scopes and
-    resources, and asks the profile what is special about it.
+    A plugin of one module adds a profile by serving the hook; no other module knows the profile. The server finds the
+    entry of the `iss`, and enforces the entry's rules on keys, algorithms, times, audience, clients, scopes and
+    resources. It asks the profile for everything else.
 
     Attributes:
-        typ: what the header of such an assertion says it is, without `application/` (RFC 8725, 3.11).
-        untyped: whether one of the type `JWT`, or of none, is one, too.
+        typ: the `typ` of the header of such an assertion, without `application/` (RFC 8725, 3.11).
+        untyped: whether `JWT` or no `typ` is accepted, too.
         accept: takes the engine, an enabled client, the entry, and the claims of an assertion of its issuer that was
-            verified and is for this server. Returns what it says. Raises InvalidGrant, or another OAuth error.
-        check: takes an entry that is to be kept. Raises ValueError, with a sentence, for `options` that it does not know,
-            and for an entry that could let nobody in or too many.
+            verified and is for this server. Returns its content. Raises InvalidGrant, or another OAuth error.
+        check: takes an entry before it is stored. Raises ValueError, with a sentence, for `options` that it does not
+            know, and for an entry that would accept nobody or too many.
         lets_in: takes the entry and a client that does not authenticate: whether it may present its assertions.
         names_client: takes the entry, such claims, and the `client_id` of a request that authenticates no client, if it has
             one. Returns the id of the client whose request it is, or raises an OAuth error. None: clients authenticate.
-        audience: takes the entry: what `aud` must be; empty: the issuer of this server.
-        exchanges: takes the entry: whether a client may exchange its assertions, too (RFC 8693, 2.1).
-        warnings: takes the entry: what operators should know of it, a sentence each, for start and `authserver lint`.
+        audience: takes the entry, and returns the required `aud`; empty: the issuer of this server.
+        exchanges: takes the entry, and returns whether a client may also exchange its assertions (RFC 8693, 2.1).
+        warnings: takes the entry, and returns sentences for operators, for the start of the server and `authserver
+            lint`.
         listed: issuers that the INI names in settings of the plugin, by their `iss`.
     """
 
@@ -268,14 +271,14 @@ class AssertionProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeableToken:
-    """A type of token that clients exchange, or get by an exchange (hook `exchangeable_tokens`; RFC 8693, 3).
+    """A type of token that clients can exchange, or get by an exchange (hook `exchangeable_tokens`; RFC 8693, 3).
 
     Attributes:
         read: takes the engine, the client that authenticated, and the text of a token. Returns a `Presented`, writes
-            nothing, and raises InvalidRequest for a text that is none, for one that this client may not exchange, and for
-            one that has ended. None: it is not exchanged.
+            nothing, and raises InvalidRequest for a text that is no such token, for one that this client may not
+            exchange, and for one that has ended. None: tokens of this type cannot be exchanged.
         make: takes the engine, the client, the parameters and the `Presented` that the client may exchange. Returns an
-            `Issue`, writes nothing, and raises an OAuth error. None: an exchange does not give it.
+            `Issue`, writes nothing, and raises an OAuth error. None: an exchange does not give tokens of this type.
     """
 
     read: Callable[[Engine, Client, str], Any] | None = None
@@ -287,8 +290,8 @@ class Welcome:
     """What a plugin adds for a client that registers itself (hook `registration_response`).
 
     Attributes:
-        members: of the response. Its plugin declares their names in `registration_members`.
-        private_details: that are kept of the client, and shown to nobody; JSON, under a name of the plugin's own.
+        members: members of the response. Its plugin declares their names in `registration_members`.
+        private_details: JSON that is stored with the client and shown to nobody, under the name of the plugin.
     """
 
     members: Mapping[str, Any] = field(repr=False)
@@ -312,8 +315,9 @@ class Journal:
     stranger can.
     `ui_locales` are the languages that the authorization request asks for, separated by spaces
     (OIDC Core, 3.1.2.1). `grant_type` is that of a token request, once it is known that this server offers it;
-    what is issued or refused says so. `events` are those written so far; observers get them after the commit. `claimed`
-    is what was counted for it and not given back (`engine.rates`). `letters` are sent after the commit.
+    the events of what is issued or refused have it. `events` are those written so far; observers get them after the
+    commit. `claimed` are the claims on limits that were counted for this request and not given back (`engine.rates`).
+    `letters` are sent after the commit.
     """
 
     decisions: list[Ruling[Any]] = field(default_factory=list)
@@ -330,12 +334,12 @@ class Journal:
     letters: list[Letter] = field(default_factory=list)
 
     def acts(self, client: Client) -> None:
-        """The client has proven who it is, or holds what was issued to it: from now on it is the actor."""
+        """The client has proven who it is, or has presented what was issued to it: from now on it is the actor."""
         self.actor = f"client:{client.client_id}"
         self.is_anybody = client.is_self_registered
 
     def note_languages(self, parameters: Parameters) -> None:
-        """Keep which languages these parameters of an authorization request ask for, if any."""
+        """Store the languages that these parameters of an authorization request ask for, if any."""
         self.ui_locales = next(iter(parameters.all("ui_locales")), self.ui_locales)
 
 
@@ -370,7 +374,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _RestingFetcher:
-    """A fetcher that lets the stores of a request rest while it waits for somebody."""
+    """A fetcher that lets the stores of a request rest while it waits."""
 
     fetcher: Fetcher
     rest: Callable[[], None]
@@ -409,8 +413,8 @@ _values_of = attrgetter(*_PARTS)
 class Engine(Parts):
     """The parts, and what belongs to one request. `now` is the only clock of a rule.
 
-    `scopes` are those that there are, with their sentences for the consent page. `restored_at` is when the database was
-    restored from a backup, if ever: uses shortly before that may be missing.
+    `scopes` are all scopes of this server, with their sentences for the consent page. `restored_at` is when the
+    database was restored from a backup, if ever: what was used shortly before that may be missing.
     """
 
     stores: Stores
@@ -510,7 +514,7 @@ class Engine(Parts):
         if not self.policies.serves("find_client") or not _may_be_client_id(client_id):
             return None
         found = self.contributions("find_client", engine=self, client_id=client_id)
-        # There is no row here in which its use could be noted.
+        # Such a client has no row here in which its use could be noted.
         return next(
             (replace(each, last_used_at=self.now) for each in found if each.client_id == client_id), None
         )
@@ -524,8 +528,8 @@ class Engine(Parts):
     def token_form(self, client: Client, resources: Sequence[str]) -> tuple[AccessTokenFormat, timedelta]:
         """Format and lifetime of an access token of this client for these resources.
 
-        What is set for the client counts before what its resources say. Of several resources the shortest lifetime
-        counts, and the token is opaque if it must be for one of them.
+        The setting of the client takes precedence over those of its resources. Of several resources the shortest
+        lifetime counts, and the token is opaque if it must be for one of them.
         """
         return self.token_form_of(client.client_id, resources)
 

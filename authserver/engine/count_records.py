@@ -45,7 +45,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Total:
-    """The sum of the `Count`s of some spans."""
+    """The sum of the `Count`s of one or several spans."""
 
     client_id: str = ""
     type: EventType

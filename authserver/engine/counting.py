@@ -1,7 +1,7 @@
-"""Counts what happened, hour by hour: each event is counted once, when it has been stored.
+"""Counts events, hour by hour: each event is counted once, after it was stored.
 
-An event is counted in its hour, its day and its month of UTC, for all clients together and for its own client. So a year
-is read from some hundred rows, however many events there were, and when events are deleted their counts stay.
+An event is counted in its hour, its day and its month of UTC, for all clients together and for its own client. So a
+year is read from some hundred rows, however many events there were, and the counts remain when events are deleted.
 `engine.statistics` reads them.
 """
 
@@ -43,7 +43,7 @@ _OF_NO_CLIENT = frozenset({EventType.CLIENT_REGISTERED})
 
 
 class What(NamedTuple):
-    """What is counted together in one hour, day or month. `client_id` is empty for no client."""
+    """The events that are counted together in one hour, day or month. `client_id` is empty for no client."""
 
     type: EventType
     client_id: str
@@ -72,10 +72,11 @@ def end_of(step: Step, at: datetime) -> datetime:
 
 
 def counted(event: Event) -> Iterator[tuple[What, int]]:
-    """What an event counts as, and how often.
+    """The key under which an event counts, and how often it counts.
 
-    A refusal that others were counted with stands for all of them (`engine.floods`), and an event that ends grants, such as
-    a change of a password, also for the end of each. One of a type that this version does not know is not counted.
+    A refusal with which others were counted counts for all of them (`engine.floods`), and an event that ends grants,
+    such as a change of a password, also counts for the end of each. An event of a type that this version does not know
+    is not counted.
     """
     if not isinstance(event.type, EventType):
         return
@@ -101,7 +102,7 @@ def counted(event: Event) -> Iterator[tuple[What, int]]:
 
 def add(stores: Stores, events: Iterable[Event], now: datetime) -> None:
     """Add these events to the counts. Raises StorageUnavailable."""
-    # Hour by hour first: events that come together are of few hours.
+    # First in memory, because events that come together are from few hours.
     hours: Counter[tuple[datetime, What]] = Counter()
     for event in events:
         hour = begin_of(Step.HOUR, event.at)
@@ -128,7 +129,7 @@ class Counting:
     _told_at: float = field(default_factory=time.monotonic)
 
     def take(self, events: Sequence[tuple[int, Event]]) -> None:
-        """Wait as long as the batch before took, while there are many: an old trail is counted in the background."""
+        """While there are many events, wait as long as the last batch took: an old trail is counted in the background."""
         if len(events) == self.batch:
             time.sleep(self._pause)
 
@@ -153,7 +154,7 @@ class Rebuilt:
 
 
 def whole_day_after(deleted_until: datetime | None) -> datetime | None:
-    """The first day of which no event may have been deleted, or be deleted soon; None where none ever is."""
+    """The first day of which no event may have been deleted, or be deleted soon; None if events are never deleted."""
     return None if deleted_until is None else end_of(Step.DAY, deleted_until) + DAY
 
 
@@ -167,10 +168,11 @@ def rebuild_counts(
 ) -> Iterator[Rebuilt]:
     """Recount the stored events, day by day; each day is replaced as a whole, in one transaction.
 
-    Servers may go on: what they count meanwhile is counted once. Days before those that are named stay as they are.
+    Servers may run meanwhile: each event is counted once. Earlier days than those that are named do not change.
 
     Args:
-        since: from this time on all events are still stored: the first day that begins then or later. None: always.
+        since: all events from this time on are still stored; the first day that begins then or later is recounted.
+            None: all events are stored.
         refusals_since: the same for refusals, which are deleted sooner.
         hours_since: the same for the counts of hours, which are deleted sooner, too.
 
@@ -182,7 +184,7 @@ def rebuild_counts(
     first = begin_of(Step.DAY, oldest[0].at if oldest else now)
     if since is not None:
         first = max(first, _whole_day(since))
-    # An event that another machine stored may be of tomorrow.
+    # An event that another machine stored may have a time of tomorrow.
     last = begin_of(Step.DAY, now) + DAY
     day = first
     while day <= last:
@@ -199,7 +201,7 @@ def rebuild_counts(
 
 
 def _whole_day(at: datetime) -> datetime:
-    """The beginning of the first day that begins then or later."""
+    """The beginning of the first day that begins at this time or later."""
     begin = begin_of(Step.DAY, at)
     return begin if begin == at else begin + DAY
 
@@ -233,10 +235,10 @@ class _Day:
         return self._events
 
     def _replace(self, position: int, now: datetime) -> int | None:
-        """Store what was counted up to this position, unless more events count by now: then take the next of them.
+        """Store the counts up to this position, unless more events were counted meanwhile: then take the next of those.
 
         Returns:
-            the position up to which events are taken; None when all that count are stored.
+            the position up to which events are taken; None if all counted events are stored.
         """
         with self._storage.begin() as stores:
             reached = _reached(stores)
@@ -292,7 +294,7 @@ def _reached(stores: Stores) -> int:
 
 
 def _holds(stores: Stores, position: int) -> bool:
-    """Whether this is how far events count; then nobody else counts any before the end of this transaction."""
+    """Whether events are counted up to this number; if so, nobody else counts any before the end of this transaction."""
     return stores.event_positions.move(READER, position, position)
 
 
@@ -321,7 +323,7 @@ def _counts(stores: Stores, tally: Tally, now: datetime) -> Sequence[Count]:
 
 
 def _with_room(stores: Stores, tally: Tally, now: datetime) -> Tally:
-    """Those for which there is room: all of clients of operators, and of others as many as there may be."""
+    """The counts for which there is room: those of all clients of operators, and of a limited number of others."""
     named = sorted({what.client_id for _, _, what in tally})
     operators = {
         client.client_id
@@ -347,7 +349,7 @@ def _with_room(stores: Stores, tally: Tally, now: datetime) -> Tally:
 
 
 def _chosen(present: Sequence[str], sums: Counter[str]) -> frozenset[str]:
-    """Those that are counted already, and of the others those with the most, while there is room."""
+    """The clients that are counted already, and then those with the highest counts, while there is room."""
     others = sorted(sums.keys() - set(present), key=lambda client_id: (-sums[client_id], client_id))
     return frozenset([*present, *others[: MAXIMUM_STRANGERS - len(present)]])
 

@@ -30,11 +30,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """When somebody who was refused may come again.
+    """The time after which a caller who was refused may try again.
 
     Attributes:
         seconds: from now, 1 to 31 days.
-        leaves_event: whether the refusal is kept in the event table; False for all but the first of a flood.
+        leaves_event: whether the refusal is stored in the event table; False for all but the first of a flood.
     """
 
     seconds: int
@@ -48,9 +48,9 @@ class Decision(Generic[T_co]):
     Attributes:
         verdict: ALLOW, NARROW or DENY.
         reason: a short stable identifier such as `loopback-port`; it reaches operators, never clients.
-        value: what is allowed, or the most that is allowed; its type depends on the hook. None in a deny.
-        error_code: of a deny, sent to the client if the hook takes such codes; None: the usual code.
-        wait: of a deny, if the hook takes one; None: not said.
+        value: the allowed value, or the ceiling of a narrowing; its type depends on the hook. None in a deny.
+        error_code: for a deny: the code that is sent to the client, if the hook takes such codes; None: the usual code.
+        wait: for a deny: when the client may try again, if the hook takes that; None: not stated.
     """
 
     verdict: Verdict
@@ -80,12 +80,12 @@ def deny(reason: str, error_code: str | None = None, *, wait: Wait | None = None
 
 
 def labelled(plugin: str, variant: str) -> str:
-    """The plugin, and whom its settings are for, if not for all: `scopes_default (client notes)`."""
+    """The plugin, and the client or resource of its settings, if they are not for all: `scopes_default (client notes)`."""
     return f"{plugin} ({variant})" if variant else plugin
 
 
-# Answers and rulings are made for every question. Nobody but the engine has them, so they need not be frozen, which would
-# make them four times as slow to make.
+# Answers and rulings are made for every question. Only the engine has them, so they need not be frozen; to make frozen
+# values takes four times as long.
 @dataclass(slots=True)
 class Answer:
     """The answer of one plugin to one question.
@@ -93,8 +93,8 @@ class Answer:
     Attributes:
         microseconds: how long it took.
         value, error_code, wait: those of its decision, if it made one.
-        variant: for which client or resource the settings are that it answered by, in words; "" for all.
-        fault: what the plugin did wrong, in words for its author; "" unless it FAILED. It is not recorded.
+        variant: the client or resource of the settings that it used, in words; "" for the settings for all.
+        fault: the mistake of the plugin, in words for its author; "" unless it FAILED. It is not recorded.
     """
 
     plugin: str
@@ -109,11 +109,11 @@ class Answer:
 
     @property
     def by(self) -> str:
-        """Who answered; see `labelled`."""
+        """The plugin that answered; see `labelled`."""
         return labelled(self.plugin, self.variant)
 
     def as_record(self) -> dict[str, Any]:
-        """The answer as it is kept, without its value."""
+        """The answer as it is recorded, without its value."""
         record: dict[str, Any] = {
             "plugin": self.plugin,
             "verdict": self.verdict,
@@ -125,16 +125,16 @@ class Answer:
 
 @dataclass(slots=True)
 class Ruling(Generic[T_co]):
-    """The joint answer to one question, with everything that led to it.
+    """The joint answer to one question, with all answers that led to it.
 
     Attributes:
-        question: what was asked.
+        question: the question.
         verdict: ALLOW, DENY, SILENT, or FAILED when a plugin raised or answered with the wrong type.
         reason: the reason of the answer that decided.
         decided_by: the plugin whose answer decided (`Answer.by`), or "" when nobody answered.
         value: the value of the first allow, after every narrowing; None if nothing was allowed.
         answers: what each plugin answered, in the order of the INI.
-        error_code, wait: those of the deny that decided, if it has them.
+        error_code, wait: those of the deciding deny, if it has them.
     """
 
     question: Question[T_co] = field(repr=False)
@@ -163,14 +163,14 @@ class Ruling(Generic[T_co]):
 
     @property
     def allowed_value(self) -> T_co:
-        """The value, where the question was allowed. Raises ValueError where it was not."""
+        """The value, if the question was allowed. Raises ValueError if it was not."""
         if not self.allowed:
             raise ValueError(f"{self.hook} was not allowed, so there is no value")
         return self.value  # type: ignore[return-value]  # an allow carries a value of this type
 
     @property
     def effect(self) -> tuple[Verdict, Any]:
-        """The verdict with what it gives: the value of an allow, the error code of a refusal."""
+        """The verdict, with the value of an allow or the error code of a refusal."""
         return self.verdict, self.value if self.allowed else self.error_code
 
     @property
@@ -179,7 +179,7 @@ class Ruling(Generic[T_co]):
         return outcome_of(self.effect[1])
 
     def as_record(self) -> dict[str, Any]:
-        """The ruling as it is kept in the event table, where `slot` is the hook."""
+        """The ruling as it is stored in the event table, where `slot` is the hook."""
         return {
             "slot": self.hook,
             "facts": _masked(self.question.facts()),
@@ -220,9 +220,9 @@ def _masked(value: Any) -> Any:
 
 
 def outcome_of(value: Any) -> Any:
-    """The recorded part of a value: scopes, also those of client metadata, or one word such as a resource.
+    """The recorded part of a value: scopes, including those of client metadata, or one word such as a resource.
 
-    Others may be personal.
+    Other values may be personal data, so they are not recorded.
     """
     if value is None or isinstance(value, str):
         return value
@@ -233,7 +233,7 @@ def outcome_of(value: Any) -> Any:
 
 
 def combine(question: Question[T], given: Iterable[Answer]) -> Ruling[T]:
-    """The ruling that several answers come to; their order matters among equals only."""
+    """The ruling that follows from several answers; their order matters only among equals."""
     answers = tuple(given)
     if all([answer.verdict is Verdict.SILENT for answer in answers]):
         return Ruling(question, Verdict.SILENT, "nobody-answered", "", None, answers)

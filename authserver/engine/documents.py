@@ -1,7 +1,7 @@
-"""What is fetched from other servers: kinds of documents, what is said about one, and why one could not be had.
+"""Documents of other servers: their kinds, the result of a fetch, and the causes of failures.
 
-A stranger may name the URL: that of a key set, of a client's own document, of a sector's redirect URIs. So the engine
-sees values only; `authserver.fetching` has the connections and the guards.
+A stranger may choose the URL of a key set, of a client's own document, or of a sector's redirect URIs. Therefore the
+engine sees only values; `authserver.fetching` has the connections and their protection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class FetchProblem(StrEnum):
-    """Why there is no answer. These are for operators, in events and logs; what a stranger is told names none."""
+    """Why there is no answer, for operators, in events and logs; a stranger never learns it."""
 
     URL_REFUSED = "url-refused"
     ADDRESS_REFUSED = "address-refused"
@@ -37,7 +37,7 @@ class FetchProblem(StrEnum):
     BUSY = "busy"
 
 
-# Says nothing about the document: it may be as it was (draft-ietf-oauth-client-id-metadata-document, 5.2).
+# Says nothing about the document, which may be unchanged (draft-ietf-oauth-client-id-metadata-document, 5.2).
 _NOTHING_SAID = frozenset(
     {
         FetchProblem.NAME_UNKNOWN,
@@ -59,8 +59,8 @@ class FetchFailed(Exception):
         problem: the cause.
         detail: a sentence for operators, with addresses and host names; never for the caller that named the URL.
         status: the HTTP status, if one came.
-        seconds_to_wait: until another attempt may be made, as far as that is known.
-        was_permanent: whether the failure after which this attempt waits was permanent.
+        seconds_to_wait: seconds until another attempt may be made, if known.
+        was_permanent: whether the earlier failure, because of which there was no attempt now, was permanent.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FetchFailed(Exception):
     def says_nothing(self) -> bool:
         """Whether the failure says nothing about the document, so that the last good one may serve.
 
-        So after a timeout, a failed connection, 404, 408, 429 and 5xx.
+        That is so after a timeout, a failed connection, 404, 408, 429 and 5xx.
         """
         passing = self.status is not None and (self.status in (404, 408, 429) or 500 <= self.status < 600)
         return self.problem in _NOTHING_SAID or (self.problem is FetchProblem.STATUS_REFUSED and passing)
@@ -92,7 +92,8 @@ class FetchFailed(Exception):
     def is_temporary(self) -> bool:
         """Whether the same request may succeed a little later, so that 503 is a fitting answer.
 
-        A name that does not exist is told from an address that is refused by nobody: both are permanent (T127).
+        A name that does not exist and an address that is not allowed are both permanent, so that nobody can distinguish
+        them (T127).
         """
         permanent = self.was_permanent or self.problem is FetchProblem.NAME_UNKNOWN or self.status == 404
         return self.says_nothing and not permanent
@@ -105,13 +106,13 @@ class FetchFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What another server answered.
+    """The answer of another server.
 
     Attributes:
-        url: that was asked for.
-        status: of HTTP.
+        url: the requested URL.
+        status: the HTTP status.
         headers: by lower-case name; several of one name are joined by a comma.
-        body: at most as long as was asked for; empty unless the status is 2xx.
+        body: at most as long as the caller allows; empty unless the status is 2xx.
     """
 
     url: str = ""
@@ -127,24 +128,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentKind(Generic[T]):
-    """A kind of document, how it is read, and how long what was read may be used. A constant of its module.
+    """A kind of document: how it is read, and how long the result may be used. A constant of its module.
 
-    Documents of two kinds are two documents, even at one URL.
+    Documents of two kinds are two documents, even with the same URL.
 
     Attributes:
-        name: what log lines call it, such as "key set".
-        read: makes a value that cannot be changed of a reply with status 200. Raises ValueError for a bad document.
+        name: its name in log lines, such as "key set".
+        read: makes an immutable value from a reply with status 200. Raises ValueError for a bad document.
         accept: the Accept header.
-        maximum: bytes of the longest.
-        minimum_age: seconds for which it is used although its server says less; not if that says `no-store` or
-            `private`.
+        maximum: bytes of the longest document.
+        minimum_age: seconds for which it is used even if its server says less, except with `no-store` or `private`.
         default_age: seconds for which it is used if its server says nothing.
-        maximum_age: seconds after which it is fetched again although its server says more.
+        maximum_age: seconds after which it is fetched again even if its server says more.
         last_good_for: seconds after its end for which it is used when the next fetch fails in a way that says nothing
             about it (`FetchFailed.says_nothing`); 0 for never. With `no-store` or `private` it ends at once, so it is
             fetched each time and remembered for such a failure only.
-        gone: the HTTP statuses that say that there is no such document any more, so that the last good one ends.
-        refetch_pause: seconds before it is fetched again although it is fresh (`Fetcher.fetch`, `again`).
+        gone: the HTTP statuses that say that the document does not exist any more, so that the last good one ends.
+        refetch_pause: seconds before it is fetched again even if it is fresh (`Fetcher.fetch`, `again`).
     """
 
     name: str
@@ -161,12 +161,12 @@ class DocumentKind(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document(Generic[T_co]):
-    """What was read.
+    """A document that was read.
 
     Attributes:
-        value: what `DocumentKind.read` made of it.
+        value: the value that `DocumentKind.read` made.
         age: seconds since its server said that it is current.
-        is_last_good: whether it has ended, and serves because there is no newer one.
+        is_last_good: whether it has expired, and is used because a newer one could not be fetched.
     """
 
     value: T_co

@@ -1,12 +1,11 @@
 """End everything of a user, client, resource, scope or issuer in one act, and count what ended (L-08).
 
-Where there is much, an act works in batches, each in a transaction of its own. The first one disables or removes the
-subject, so from its commit on nothing new is issued; requests that were issuing at that moment hold the subject
-(`tokens.issuing`), so the act waits for them and then finds what they issued. An act can be run again after an
-interruption.
+A large act works in batches, each in a separate transaction. The first one disables or removes the subject, so from its
+commit on nothing new is issued. Requests that are issuing at that moment hold the subject (`tokens.issuing`), so the
+act waits for them and then finds what they issued. An act can be run again after an interruption.
 
-A JWT is not kept, so it cannot be revoked: who introspects it is told that it is not valid, and everybody else accepts
-it until it expires.
+A JWT is not stored, so it cannot be revoked. Introspection answers that it is not valid any more; an API that verifies
+it alone accepts it until it expires.
 """
 
 from __future__ import annotations
@@ -46,14 +45,14 @@ from authserver.engine.resource_registry import TokenForm, described
 from authserver.engine.session_handles import session_handle
 from authserver.settings import AccessTokenFormat
 
-# At most this many grants, consents or clients are changed in one transaction, so that none takes long.
+# At most this many grants, consents or clients are changed in one transaction, so that no transaction takes long.
 BATCH = 1000
-# Events are read to count the JWTs that are valid: of a busy server not more than these.
+# Events are read to count the valid JWTs; on a busy server at most this many events are read.
 MAXIMUM_EVENTS = 10_000
-# The reasons for which a grant ended, as the grant and the event keep them.
+# The reasons for the end of a grant, as the grant and the event have them.
 ENDED = "ended-by-operator"
 SIGNED_OUT_EVERYWHERE = "signed-out-everywhere"
-# Why a session ended that nobody ended.
+# The reason for the end of a session that timed out.
 TIMED_OUT = "timed-out"
 # Before everything that is stored.
 LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -62,7 +61,7 @@ _Narrowed = TypeVar("_Narrowed", Grant, Consent)
 
 
 class SubjectKind(StrEnum):
-    """What everything can end of."""
+    """The kinds of subjects whose access can be ended."""
 
     USER = "user"
     CLIENT = "client"
@@ -78,7 +77,7 @@ class Subject:
     Attributes:
         identifier: the id of a user or client, the canonical form of a resource, the name of a scope, or what an issuer of
             assertions calls itself in `iss`.
-        name: what people call it.
+        name: its name for people.
     """
 
     kind: SubjectKind
@@ -97,7 +96,7 @@ class Subject:
 
     @classmethod
     def resource(cls, form: str, uri: str) -> Subject:
-        """The subject that is the resource of this canonical form, with its URI as it is written."""
+        """The subject that is the resource of this canonical form; the name is its URI as it is written."""
         return cls(kind=SubjectKind.RESOURCE, identifier=form, name=uri)
 
     @classmethod
@@ -112,7 +111,7 @@ class Subject:
 
     @property
     def owns_grants(self) -> bool:
-        """Whether grants belong to it, which an index finds; for other subjects all grants are searched."""
+        """Whether grants belong to it, so that an index finds them; for other subjects all grants are searched."""
         return self.kind in (SubjectKind.USER, SubjectKind.CLIENT)
 
     def without(self, record: _Narrowed) -> _Narrowed | None:
@@ -150,18 +149,18 @@ class Ended:
 
     Attributes:
         sessions: of the browsers in which a user is signed in.
-        password_links: with which the user could set a password.
-        grants: those that ended; with them all their codes and tokens.
-        narrowed_grants: those that keep other resources or scopes.
-        codes, refresh_tokens: of the grants that ended, those that could still be used.
-        access_tokens: the opaque ones, which are not valid any more from now on.
-        jwts: the JWTs that were issued so lately that they are valid still, by the present settings.
-        consents: those that are forgotten, so that the person is asked again.
-        narrowed_consents: those that are remembered for other resources or scopes.
-        registrations: the clients that are not registered for the scope any more.
+        password_links: the links with which the user could set a password.
+        grants: the grants that ended, with all their codes and tokens.
+        narrowed_grants: the grants that continue with other resources or scopes.
+        codes, refresh_tokens: those of the ended grants that could still be used.
+        access_tokens: the opaque ones; they are not valid from now on.
+        jwts: the JWTs that were issued so recently that they are still valid under the present settings.
+        consents: the consents that are deleted, so that the person is asked again.
+        narrowed_consents: the consents that continue for other resources or scopes.
+        registrations: the clients that were registered for the scope, and are not any more.
         jwts_until: when the last JWT expires at the latest, by the present settings; None if there is none.
         has_more_jwts: whether there may be more JWTs than were counted.
-        session_handles: what the sessions are called outside.
+        session_handles: the names of the sessions outside of this server.
     """
 
     sessions: int = 0
@@ -206,7 +205,7 @@ class Ended:
         )
 
 
-# What the numbers are called: of one, and of several.
+# The names of the numbers, for one and for several.
 _WORDS = {
     "sessions": ("session", "sessions"),
     "password_links": ("password link", "password links"),
@@ -229,10 +228,10 @@ class Act:
     Attributes:
         for_good: disable the user, client or issuer, or remove the resource, first. Without it, a new grant can be made
             at once.
-        registrations: take a scope from the clients that are registered for it, too.
-        because: the reason that the grants and the event keep; empty: what `subject` and `for_good` say.
-        event: what the act is recorded as; None: what `subject` and `for_good` say.
-        noted: what that event says besides.
+        registrations: also remove a scope from the clients that are registered for it.
+        because: the reason in the grants and the event; empty: the reason that follows from `subject` and `for_good`.
+        event: the type of the event; None: the type that follows from `subject` and `for_good`.
+        noted: further details of that event.
 
     Raises:
         ValueError: `for_good` of a scope, or `registrations` of another subject.
@@ -254,7 +253,7 @@ class Act:
 
     @property
     def reason(self) -> str:
-        """The reason that ended grants keep: `because`, or else one that follows from `subject` and `for_good`."""
+        """The reason that ended grants have: `because`, or else the one that follows from `subject` and `for_good`."""
         kind = self.subject.kind
         if self.because or not self.for_good:
             return self.because or (SIGNED_OUT_EVERYWHERE if kind is SubjectKind.USER else ENDED)
@@ -262,15 +261,15 @@ class Act:
 
 
 def reason_for_good(kind: SubjectKind) -> str:
-    """The reason that grants keep which end because their client is disabled, or their resource or scope removed."""
+    """The reason of grants that end because their client is disabled, or their resource or scope is removed."""
     return f"{kind}-{'removed' if kind in (SubjectKind.RESOURCE, SubjectKind.SCOPE) else 'disabled'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How far an act got: the next step, and where that step continues. The first stage has neither.
+    """The progress of an act: the next step, and the place where that step continues. The first stage has neither.
 
-    `after` is None, a text, or several; a time among them is in ISO 8601. So it can be kept as JSON.
+    `after` is None, a text, or several; a time among them is in ISO 8601. So it can be stored as JSON.
     """
 
     step: int = 0
@@ -297,10 +296,10 @@ def plan(begin: Begin, act: Act) -> Generator[Ended]:
 
 
 def end(begin: Begin, act: Act) -> Generator[Ended]:
-    """End it, a batch in each transaction; what ended in each.
+    """End it, a batch in each transaction. Yields what ended in each.
 
-    The event of disabling or removing is written at once; for a user it has what ended in the first batch. The rest is in
-    one event at the end, also if the work is interrupted.
+    The event of disabling or removing is written at once; for a user it contains what ended in the first batch. The
+    rest is in one event at the end, also if the work is interrupted.
     """
     for part in _end(begin, act, Stage()):
         yield part.ended
@@ -314,7 +313,7 @@ def plan_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: 
 def end_part(begin: Begin, act: Act, stage: Stage, *, seconds: float, batches: int = 1) -> Part:
     """End it, for about `seconds` seconds and at least `batches` batches.
 
-    Each part leaves the events of `end`.
+    Each part writes the events of `end`.
     """
     return _part(_end(begin, act, stage), seconds, batches)
 
@@ -345,7 +344,8 @@ def _end(begin: Begin, act: Act, stage: Stage) -> Generator[Part]:
 def take_away(engine: Engine, subject: Subject) -> bool:
     """Disable the client or remove the resource in the transaction of this engine; False if that was done before.
 
-    For an act in which more than one of them goes: `end`, which begins with this, ends what hangs on each afterwards.
+    For work that disables or removes several of them together. Call `end` for each afterwards: it ends what was
+    granted.
     """
     act = Act(subject=subject, for_good=True)
     ended, is_gone, was = _first(engine, act, dry_run=False)
@@ -355,12 +355,12 @@ def take_away(engine: Engine, subject: Subject) -> bool:
 
 
 def end_at_once(engine: Engine, act: Act) -> Ended:
-    """End it in the transaction of this engine; what ended. For what is not much, or must not be seen half done."""
+    """End it in the transaction of this engine, and return what ended. For small acts, or atomic ones."""
     return sum(end(lambda: nullcontext(engine), act), Ended())
 
 
 def told_sessions(engine: Engine, user_id: str) -> Sequence[Session]:
-    """The sessions of a user whose end is told: the live ones, and those that timed out, unless their end tells nobody."""
+    """The sessions of a user to record as ended: the live ones, and those that timed out if applications are told."""
     if engine.settings.session_timeout_delay:
         return engine.stores.sessions.list(user_id, LONG_AGO, LONG_AGO)
     since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
@@ -368,7 +368,7 @@ def told_sessions(engine: Engine, user_id: str) -> Sequence[Session]:
 
 
 def record_timed_out(stores: Stores, sessions: Iterable[Session], now: datetime) -> None:
-    """Record, in the transaction that deletes them, that these ended by themselves, so that applications are told."""
+    """Record, in the transaction that deletes them, that these sessions timed out, so that applications are told."""
     handles: dict[str, list[str]] = {}
     for session in sessions:
         handles.setdefault(session.user_id, []).append(session_handle(session))
@@ -396,12 +396,12 @@ def end_through(
     session: str | None = None,
     dry_run: bool = False,
 ) -> Ended:
-    """End what somebody did here after they had signed in through another server.
+    """End the sessions and grants of a person who had signed in through another server.
 
     Args:
         issuer: that server.
-        access: whether what they agreed to in such sessions ends as well, as long ago as it may be.
-        session: what that server calls the one session there of which those here end; None: all.
+        access: whether the grants that they gave in such sessions end too, however old these are.
+        session: the id of one session at that server; only the sessions here that came from it end. None: all.
         dry_run: only count.
     """
     stores = engine.stores
@@ -413,7 +413,7 @@ def end_through(
         and through["issuer"] == issuer
         and session in (None, through.get("session"))
     ]
-    # First the sessions: this waits for an answer to the consent page that is being stored, and then ends that, too.
+    # First the sessions: this waits while an answer to a consent page is being stored, so the grant is found below.
     for each in () if dry_run else sessions:
         stores.sessions.end(each.digest)
     grants = list(_grants_through(engine, user_id, issuer)) if access else []
@@ -445,7 +445,7 @@ def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = No
     """How long a JWT of the subject can be valid under the present settings; None if it has none.
 
     Args:
-        resource: what is known of it, where it is the subject.
+        resource: the resource, if it is the subject and is known.
     """
     settings = engine.settings
     token_format = (resource and resource.token_format) or settings.access_token_format
@@ -472,7 +472,7 @@ def longest_jwt(engine: Engine, subject: Subject, resource: Resource | None = No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Page:
-    """What ended of a page, how much it has, and where the next one begins: None after the last one."""
+    """What ended in one page, how many records the page has, and where the next one begins; None after the last page."""
 
     ended: Ended = Ended()
     size: int = 0
@@ -483,7 +483,8 @@ def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[P
     """The first step, and then pages of grants, of consents and of clients."""
     steps = [_grants, _consents, _registrations]
     if act.for_good and act.subject.kind is not SubjectKind.USER:
-        # A token request locks its grant before its client. So a transaction that disables a client must not lock grants.
+        # A token request locks its grant before its client. Therefore a transaction that disables a client must not
+        # lock grants.
         steps.insert(0, _no_page)
     if act.subject.kind is SubjectKind.ISSUER:
         steps.insert(0, _sessions)
@@ -504,12 +505,12 @@ def _work(begin: Begin, act: Act, stage: Stage, *, dry_run: bool) -> Generator[P
 
 
 def _sessions(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
-    """A page of the people of an issuer, whose sessions end that came through it."""
+    """A page of the people of an issuer: their sessions that came through it end."""
     subject = act.subject
     found = engine.stores.identities.page(subject.identifier, after=after or "", limit=BATCH)
     ended = Ended()
     for identity in found:
-        # Each person has an event of their own, by which applications are told.
+        # Each person has a separate event, from which applications are told.
         theirs = end_through(
             engine, identity.user_id, subject.identifier, act.reason, access=False, dry_run=dry_run
         )
@@ -523,10 +524,10 @@ def _no_page(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
 
 
 def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Mapping[str, object]]:
-    """What is done once, before the first grant: nothing new is issued from here on, or not in these sessions.
+    """The work that is done once, before the first grant. From here on nothing new is issued, or not in these sessions.
 
     Returns:
-        what ended, whether the subject was disabled or removed just now, and what the event says of it, as it was.
+        what ended, whether the subject was disabled or removed just now, and the members that it had, for the event.
     """
     subject, stores = act.subject, engine.stores
     # Looked up before it is removed: its JWTs are counted by its format and lifetime.
@@ -535,12 +536,12 @@ def _first(engine: Engine, act: Act, *, dry_run: bool) -> tuple[Ended, bool, Map
     told: Sequence[Session] = ()
     consents = links = 0
     if subject.kind is SubjectKind.USER and act.event is None:
-        # An act of its own event is part of another: of a new password, with which links are worth nothing, or of enabling.
+        # An act with an event of its own is part of other work: a new password, which makes links useless, or enabling.
         links = end_links(engine, subject.identifier, dry_run=dry_run)
     is_gone = act.for_good and not dry_run and _take_away(engine, subject)
     if subject.kind is SubjectKind.USER:
-        # First the sessions, and then the consents: this waits for an answer to the consent page that is being stored, and
-        # then ends that, too.
+        # First the sessions, and then the consents: this waits while an answer to a consent page is being stored, so
+        # that consent is deleted, too.
         since = engine.now - timedelta(seconds=engine.settings.session_idle_lifetime)
         told = told_sessions(engine, subject.identifier)
         sessions = [each for each in told if each.expires_at > engine.now and each.last_seen_at >= since]
@@ -578,7 +579,7 @@ def _take_away(engine: Engine, subject: Subject) -> bool:
 
 
 def _disable_issuer(engine: Engine, issuer: str) -> bool:
-    """Accept nothing of this issuer any more; False if that was so before, or only the INI names it."""
+    """Accept nothing of this issuer any more; False if it was disabled before, or only the INI names it."""
     found = issuer_registry.hold(engine, issuer)
     if found is None or not found.is_stored or not found.is_enabled:
         return False
@@ -588,7 +589,7 @@ def _disable_issuer(engine: Engine, issuer: str) -> bool:
 
 
 def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
-    """A page of grants: those that are the subject's, or the next ones of all."""
+    """A page of grants: the subject's own, or the next ones of all grants."""
     subject, stores = act.subject, engine.stores
     found: Sequence[Grant]
     if subject.owns_grants:
@@ -609,13 +610,14 @@ def _grants(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
 
 
 def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bool) -> Ended:
-    """End or narrow these live grants, as far as they have to do with the subject."""
+    """End or narrow these live grants, as far as they involve the subject."""
     subject, stores = act.subject, engine.stores
     without = {grant.grant_id: subject.without(grant) for grant in found}
     whole = [grant for grant in found if without[grant.grant_id] is None]
     partly = [grant for grant in found if without[grant.grant_id] not in (None, grant)]
     ids = [grant.grant_id for grant in whole]
-    # What hangs on them ends with them, also what would not end by itself; all that hangs on a user's is the user's.
+    # Grants that were derived from them end with them, even if the subject is not in these. All grants that were
+    # derived from a user's grants are of the same user.
     derives = bool(ids) and subject.kind is not SubjectKind.USER
     along = [
         each.grant_id
@@ -627,7 +629,7 @@ def _end_grants(engine: Engine, act: Act, found: Sequence[Grant], *, dry_run: bo
     grants = len(ids) + len(along)
     if ids and not dry_run:
         grants = stores.grants.revoke_some(ids, engine.now, act.reason) + len(along)
-    # Tokens of grants that are narrowed end as far as they are for the resource or have the scope.
+    # Tokens of narrowed grants end if they are for the resource or have the scope.
     kept = stores.tokens.access_tokens([grant.grant_id for grant in partly], engine.now) if partly else ()
     parts = sum(
         (Ended(narrowed_grants=1) if dry_run else _narrow(engine, act, grant) for grant in partly), Ended()
@@ -658,7 +660,7 @@ def _narrow(engine: Engine, act: Act, grant: Grant) -> Ended:
 
 
 def _consents(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
-    """A page of consents: those to the client, or the next ones of all. Those of a user have ended already."""
+    """A page of consents: those to the client, or the next ones of all. Those of a user were deleted in the first step."""
     subject, consents = act.subject, engine.stores.consents
     if subject.kind is SubjectKind.CLIENT:
         if dry_run:
@@ -696,7 +698,7 @@ def _narrow_consent(engine: Engine, subject: Subject, consent: Consent) -> bool:
 
 
 def _registrations(engine: Engine, act: Act, after: Any, *, dry_run: bool) -> _Page:
-    """A page of clients, of which those that are registered for the scope lose it."""
+    """A page of clients: those that are registered for the scope lose it."""
     subject, clients = act.subject, engine.stores.clients
     if subject.kind is not SubjectKind.SCOPE or not act.registrations:
         return _Page()
@@ -727,7 +729,7 @@ def _take_scope(engine: Engine, client: Client, subject: Subject) -> bool:
 
 
 def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
-    """How many JWTs of the subject may be valid, counted from the events of the last minutes."""
+    """The number of JWTs of the subject that may be valid, counted from the events since the oldest could be issued."""
     longest = longest_jwt(engine, subject, resource)
     if longest is None or subject.kind is SubjectKind.ISSUER:
         return Ended()
@@ -754,13 +756,14 @@ def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
             break
         place = (page[-1].at, page[-1].event_id)
     has_more = looked_at >= MAXIMUM_EVENTS
-    # A grant of a user is stored before its first token is sent. A client's own JWT is not: one may be issued just now.
+    # A grant of a user is stored before its first token is sent. For a client's own JWT none is stored: one may be
+    # issued just now.
     none = not count and not has_more and subject.kind is SubjectKind.USER
     return Ended(jwts=count, jwts_until=None if none else engine.now + longest, has_more_jwts=has_more)
 
 
 def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
-    """How many JWTs of grants that an issuer of assertions made possible: each grant has one access token."""
+    """The number of JWTs that were issued for assertions of an issuer: each such grant has one access token."""
     kept = engine.stores.tokens.access_tokens([grant.grant_id for grant in grants], engine.now)
     opaque = {token.grant_id for token in kept}
     ends = [grant.expires_at for grant in grants if grant.grant_id not in opaque]
@@ -770,7 +773,7 @@ def _vouched(engine: Engine, grants: Sequence[Grant]) -> Ended:
 def _record(
     engine: Engine, act: Act, ended: Ended, type: EventType | None, was: Mapping[str, object] = NOTHING
 ) -> None:
-    """Write what ended, and what it was; without a type, the event is about what ended alone."""
+    """Record what ended, and the members that the subject had; without a type, the event is only about what ended."""
     subject = act.subject
     details: dict[str, object] = {**ended.counts, **(act.noted if type else NOTHING)}
     match subject.kind:

@@ -1,9 +1,9 @@
 """Refusals: exceptions that end a request, with a text for the client and a reason for the operator.
 
 `description` is short fixed text for the client (RFC 6749, 5.2: %x20-21, %x23-5B, %x5D-7E);
-`reason` is a stable identifier for the log and the event table. A refusal leaves no writes of the
-request behind; what must outlive it (the revocation of a replayed grant, a counted failure) is named
-on it and done, with the refusal's own event, in a short transaction after the request's was rolled back.
+`reason` is a stable identifier for the log and the event table. All writes of a refused request are rolled back. A
+consequence that must remain (the revocation of a replayed grant, a counted failure) is a member of the refusal. It is
+carried out, with the event of the refusal, in a short transaction after the rollback.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from authserver.engine.records import NOTHING, Kept, Token
 
-# What a client gets that asked for no page, where one would be needed, or for somebody who is not signed in (OIDC Core,
+# The error codes for a client that asked for no page, if a page would be needed or nobody is signed in (OIDC Core,
 # 3.1.2.6).
 SILENT_CODES = frozenset(
     {"account_selection_required", "consent_required", "interaction_required", "login_required"}
@@ -28,14 +28,14 @@ class Refusal(Exception):
     Args:
         description: for the client.
         reason: for operators; defaults to the error code.
-        revoke_grant: id of a grant that is revoked although the request is refused.
-        failed_token: a code for which a wrong proof was shown, to be counted.
+        revoke_grant: the id of a grant that is revoked although the request is refused.
+        failed_token: a code with which a wrong proof was presented; the failure is counted.
 
     Attributes:
-        facts: what was refused, by name, for operators; names that this server knows, and never anything secret.
-        kept_change: a small record as it was read, and as it is to be kept although the request is refused, such as one
-            that counts how often it was asked for.
-        leaves_event: False for what happens all day and is no refusal to anybody, such as a client that asks too early.
+        facts: what was refused, by name, for operators; only names that this server knows, and nothing secret.
+        kept_change: a small record as it was read, and as it is stored although the request is refused, such as one that
+            counts how often it was asked for.
+        leaves_event: False for a refusal that is normal and frequent, such as the answer to a client that polls too early.
     """
 
     leaves_event: bool = True
@@ -62,7 +62,7 @@ class SignInRefused(Refusal):
 
 
 class PasswordRefused(Refusal):
-    """A password was not changed; `field` (`current_password`, `new_password`, `repeated`) is what to type again."""
+    """A password was not changed; `field` is the one to correct (`current_password`, `new_password`, `repeated`)."""
 
     def __init__(self, description: str, *, reason: str, field: str) -> None:
         super().__init__(description, reason=reason)
@@ -80,7 +80,7 @@ class OAuthError(Refusal):
     """An error with a code of the protocol. How it is delivered depends on the endpoint.
 
     Attributes:
-        members: of an answer in JSON, besides; what the client needs to do better.
+        members: further members of the JSON answer, which tell the client how to do it right.
     """
 
     code: str
@@ -199,7 +199,7 @@ class AuthenticationRefused(AccessDenied):
 
 
 class ServerError(OAuthError):
-    """Something here failed, a policy plugin for instance: nothing is issued (R-14)."""
+    """Something in this server failed, such as a policy plugin: nothing is issued (R-14)."""
 
     code = "server_error"
     status = 500
@@ -208,7 +208,7 @@ class ServerError(OAuthError):
 class TemporarilyUnavailable(OAuthError):
     """The server cannot answer now; trying again later may help.
 
-    `retry_after` is in seconds; 0 if nobody knows how long.
+    `retry_after` is in seconds; 0 if the time is not known.
     """
 
     code = "temporarily_unavailable"
@@ -220,7 +220,7 @@ class TemporarilyUnavailable(OAuthError):
 
 
 class TooBusy(TemporarilyUnavailable):
-    """Too many do this at the same time: try again. It leaves no event, because many are refused at once."""
+    """Too many requests do this at the same time: try again. It leaves no event, because many are refused at once."""
 
     def __init__(self) -> None:
         super().__init__("The server is busy. Try again in a moment.", reason="too-busy")
@@ -269,7 +269,7 @@ class InvalidToken(OAuthError):
 
 
 class InsufficientScope(OAuthError):
-    """A bearer token is valid, and has not the scope that is needed (RFC 6750, 3.1)."""
+    """A bearer token is valid, but lacks the required scope (RFC 6750, 3.1)."""
 
     code = "insufficient_scope"
     status = 403
@@ -291,7 +291,7 @@ class PageError(Refusal):
     def __init__(self, cause: OAuthError, *, advises: bool = False) -> None:
         super().__init__(cause.description, reason=cause.reason, revoke_grant=cause.revoke_grant)
         self.facts = cause.facts
-        # No client authenticates here: that there is none is a mistake in the request (OAuth 2.1, 4.1.2.1).
+        # No client authenticates here, so an unknown client is a mistake in the request (OAuth 2.1, 4.1.2.1).
         self.code = InvalidRequest.code if isinstance(cause, InvalidClient) else cause.code
         self.advises = advises
 

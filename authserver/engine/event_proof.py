@@ -33,7 +33,7 @@ _UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueErr
 LATE = timedelta(minutes=5)
 _HEAD = re.compile(r"([0-9]{1,18})-([0-9a-f]{64})")
 
-RESTORE = "Compare with an earlier backup or export (`authserver audit export`), and find out who can write the database"
+RESTORE = "Compare with an earlier backup or export (`authserver audit export`), and find out who can write to the database"
 
 
 class BadHead(ValueError):
@@ -62,7 +62,7 @@ class Proof:
     """The result of a verification.
 
     Attributes:
-        whole: True if nothing is wrong, False if something is, None if it cannot be known.
+        whole: True if nothing is wrong, False if something is, None if that cannot be determined.
         finding: the record that is wrong or cannot be verified; None if `whole` is True.
         seals, events, deleted: the numbers of checked seals, of their events that exist, and of their events that were
             deleted because they had expired.
@@ -104,7 +104,7 @@ def verify(
         now: the time of the clock; events that are older than a minute or two must be sealed.
         since: begin with the first seal that was made from this time on.
         head: a head that was noted before; its seal must still be in the chain.
-        told: called now and then with the number of checked events, and with their total.
+        told: called from time to time with the number of checked events and their total.
 
     Raises:
         BadHead: `head` is malformed.
@@ -124,7 +124,7 @@ class _Wrong(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """The marks that this server has made, and those of which that cannot be known."""
+    """The marks that this server has made, and those that cannot be verified."""
 
     ours: Sequence[DeletionMark]
     doubtful: Sequence[DeletionMark]
@@ -286,7 +286,7 @@ class _Walk:
         elif is_deletable(entry, marks.doubtful):
             self._doubt = self._doubt or name
         else:
-            raise _Wrong(name, f"was deleted before its time was over: it was sealed as {_told_of(entry)}")
+            raise _Wrong(name, f"was deleted before it had expired: it was sealed as {_told_of(entry)}")
 
     def _check_end(self, position: int) -> None:
         """Check that the chain reaches to the last sealed event, and count the events after it."""
@@ -353,7 +353,7 @@ class _Walk:
             )
             return Finding(record=f"seal {unproven.number}", problem=problem, advice=put_back)
         if self._doubt is not None:
-            problem = f"is missing; that its time was over is noted with key {self._missing_key}, which is not in the key ring"
+            problem = f"is missing; the note that it had expired has a code of key {self._missing_key}, which is not in the key ring"
             return Finding(record=self._doubt, problem=problem, advice=put_back)
         if self._apart is not None:
             problem = "begins a chain of its own: the code of the seal before it could not be checked when it was made"
@@ -363,7 +363,7 @@ class _Walk:
             )
             return Finding(record=f"seal {self._apart.number}", problem=problem, advice=advice)
         if self._too_old is not None:
-            problem = "was deleted, because the time of all its events was over"
+            problem = "was deleted, because all its events had expired"
             advice = "Note the present head, and compare with one that is newer than the oldest event."
             return Finding(record=f"seal {self._too_old}", problem=problem, advice=advice)
         if self._before is None and self._found.is_late(self._now):

@@ -1,4 +1,4 @@
-"""The events in the order in which they were stored, for readers that must not miss one.
+"""The events in the order in which they were stored, for readers that must not miss any.
 
 An event gets its number before its transaction commits: of two events, the one with the higher number may become visible
 first. A reader that continued after it would never see the other. Therefore a reader stops at a missing number until that
@@ -42,7 +42,7 @@ class EventStream:
         Raises:
             StorageUnavailable: the storage did not answer.
         """
-        # In this order: what is settled was so before the events are read.
+        # In this order, because a number that is settled now was settled before the events are read.
         self._settle(stored)
         found = stored.following(number, limit=limit, decisions=self._decisions)
         last = number

@@ -1,8 +1,8 @@
-"""How much of an event is kept: what strangers can cause to be stored is bounded in bytes.
+"""Cuts events to a limit in bytes, because strangers can cause events to be stored.
 
-What is too long is cut: lists to their first items, texts to their beginning. What was cut, and how long it was, is named
-beside the facts and never among them, where a stranger could write it: in `cut` of a decision, and in `cut` of the details
-of the event, by the path of the value. So nobody mistakes a part for the whole.
+Long values are cut: lists to their first items, texts to their beginning. The path and the length of each cut value are
+in `cut` of the decision, or in `cut` of the details of the event, and never among the facts, where a stranger could
+write them. So nobody mistakes a part for the whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STRANGER = "stranger"
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """How much stays: characters of a text, items of a list, decisions; and whether answers that said nothing do."""
+    """What is left: how many characters of a text, items of a list and decisions; and whether silent answers are left."""
 
     characters: int
     items: int
@@ -37,7 +37,7 @@ class _Step:
     silent_answers: bool = True
 
 
-# What explains an outcome stays longest: the decision that refused, with the facts that are short anyway.
+# The explanation of the outcome is cut last: the decision that refused, with its short facts.
 _STEPS = (
     _Step(200, 10, 6),
     _Step(200, 10, 6, silent_answers=False),
@@ -49,7 +49,7 @@ _STEPS = (
     _Step(40, 2, 1, silent_answers=False),
     _Step(20, 1, 1, silent_answers=False),
 )
-# Of the details: sentences, names and numbers of ours, which are short.
+# Details that this server wrote: sentences, names and numbers, which are short.
 _OURS = ("endpoint", "method", "error", "description", "exception", "grant_type", "slot", "dropped")
 
 
@@ -63,29 +63,29 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 def size(event: Event) -> int:
-    """The bytes of what an event says beside its columns of limited length: its decisions and details as JSON."""
+    """The size in bytes of the unlimited columns of an event: its decisions and details as JSON."""
     return len(_encode(event.decisions)) + len(_encode(event.details))
 
 
 def limit_of(event: Event, *, by_anybody: bool = False) -> int | None:
-    """How many bytes the decisions and details of an event may have; None if nobody from outside causes it.
+    """The maximum size in bytes of the decisions and details of an event; None if nobody from outside can cause it.
 
     Args:
-        by_anybody: whether its actor, although authenticated, is what every stranger can make: a client that
-            registered itself.
+        by_anybody: whether its actor, although authenticated, is a client that registered itself, as every stranger
+            can.
     """
     if event.type is EventType.POLICY_DIFFERED:
         return MAXIMUM_DIFFERENCE_EVENT
     if event.type.is_refusal:
         is_known = event.actor != STRANGER and not by_anybody
         return MAXIMUM_KNOWN_REFUSAL_EVENT if is_known else MAXIMUM_STRANGER_REFUSAL_EVENT
-    # What a grant is about, a person or an operator has allowed.
+    # The content of a grant was allowed by a person or an operator.
     is_anybodys = event.actor == STRANGER or (by_anybody and event.grant_id is None)
     return MAXIMUM_STRANGER_EVENT if is_anybodys else None
 
 
 def bounded(event: Event, *, by_anybody: bool = False) -> Event:
-    """The event, cut as little as its limit demands; itself when it is within it. See `limit_of`."""
+    """The event, cut only as far as its limit requires; unchanged if it is within the limit. See `limit_of`."""
     limit = limit_of(event, by_anybody=by_anybody)
     if limit is None or size(event) <= limit:
         return event
@@ -97,12 +97,12 @@ def bounded(event: Event, *, by_anybody: bool = False) -> Event:
 
 
 def is_whole(decision: Mapping[str, Any]) -> bool:
-    """Whether a recorded decision has all that was asked, and all that came out."""
+    """Whether a recorded decision has its whole question and its whole outcome."""
     return set(decision.get(CUT, ())) <= {"answers"}
 
 
 def cut_facts(cut: Iterable[str]) -> frozenset[str]:
-    """The names of the facts that are not whole, of the paths in a `cut`."""
+    """The names of the facts that are not whole, from the paths in a `cut`."""
     paths = (path.split(".") for path in cut)
     return frozenset(path[1] for path in paths if path[0] == "facts" and len(path) > 1)
 
@@ -128,7 +128,7 @@ def _cut(event: Event, step: _Step) -> Event:
 
 
 def _bare(event: Event) -> Event:
-    """What is left when nothing else helps: how it was decided, without what was asked."""
+    """The shortest form: the decision without its question."""
     kept, others = _parted(event, 1)
     details = {name: value for name, value in event.details.items() if name in _OURS}
     return replace(
@@ -148,7 +148,7 @@ def _bare(event: Event) -> Event:
 
 
 def _parted(event: Event, number: int) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
-    """The decisions that stay, and what is noted of those that are left out. A difference is between two decisions."""
+    """The decisions that are left, and the note of those that are left out. A difference is between two decisions."""
     if event.type is EventType.POLICY_DIFFERED:
         number = max(number, 2)
     places = _by_weight(event.decisions)[:number]
@@ -160,7 +160,7 @@ def _parted(event: Event, number: int) -> tuple[list[Mapping[str, Any]], Mapping
 
 
 def _by_weight(decisions: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The places of the decisions, those first by which the outcome is explained: the last, then refusals."""
+    """The indexes of the decisions, first those that explain the outcome: the last one, then refusals."""
     last = len(decisions) - 1
     return sorted(
         range(len(decisions)),
@@ -186,17 +186,17 @@ def _cut_decision(decision: Mapping[str, Any], step: _Step) -> Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Cutter:
-    """Cuts values, and notes how long they were.
+    """Cuts values, and notes their lengths.
 
     Attributes:
-        cut: by the path of each value that was cut, how long it was in words.
+        cut: by the path of each value that was cut, its length in words.
     """
 
     step: _Step
     cut: dict[str, str] = field(default_factory=dict)
 
     def value(self, path: str, value: Any) -> Any:
-        """What stays of a value. Mappings down to the members of client metadata have names of ours, and keep them."""
+        """The value after the cut. Names of mappings, down to members of client metadata, are ours, and are not cut."""
         if isinstance(value, Mapping):
             if path.count(".") < 2:
                 return {name: self.value(f"{path}.{name}", member) for name, member in value.items()}

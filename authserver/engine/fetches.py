@@ -15,14 +15,14 @@ _NOT_TRIED = (FetchProblem.PACED, FetchProblem.BUSY)
 
 
 def fetch(engine: Engine, kind: DocumentKind[T], url: str, *, again: bool = False) -> Document[T]:
-    """The document at a URL that the caller of this request chose. One that cannot be had counts as that of the caller.
+    """The document at a URL that the caller of this request chose. A failure counts against the caller.
 
     Args:
         again: whether a fresh one is fetched again, if the kind allows that by now (`Fetcher.fetch`).
 
     Raises:
-        FetchFailed: there is none.
-        TooManyRequests: too many that this source named could not be had.
+        FetchFailed: it could not be fetched.
+        TooManyRequests: too many documents that this source named could not be fetched.
     """
     kept = None if again else engine.fetcher.cached(kind, url)
     if kept is not None:

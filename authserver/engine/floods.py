@@ -1,8 +1,8 @@
 """Counts frequent refusals of strangers instead of storing each, so that a flood leaves few events.
 
 In each minute the first refusals of a kind are stored. Of those that follow, the first is held, and the others are
-counted with it; when the minute is over, it is stored with their number. All of them share its id, which their answers and
-pages show. The log has a line for each.
+counted with it; at the end of the minute, it is stored with their number. All of them share its id, which their answers
+and pages show. The log has a line for each.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from authserver.engine.records import Event, EventType
 WINDOW = 60.0
 # Seconds until the next attempt after the database could not be written.
 RETRY = 30.0
-# In each minute: how many times as many are stored of all kinds together as of one.
+# The limit for all kinds together in each minute, as a multiple of the limit for one kind.
 TOGETHER = 10
-# How many events are held at a time, beside one for each type.
+# How many events are held at a time, in addition to one for each type.
 MAXIMUM_KINDS = 100
 # How many source addresses are counted separately for each kind.
 MAXIMUM_SOURCES = 200
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """Refusals that are counted together. `client_id` and `user_id` say whom they were about, if that is known."""
+    """Refusals that are counted together. `client_id` and `user_id` are their client and user, if known."""
 
     type: EventType
     reason: str
@@ -71,7 +71,7 @@ class Floods:
     Args:
         storage: where the events are stored.
         stored: how many of a kind are stored in each minute.
-        tell: is told of each event that was stored.
+        tell: called with each event that was stored.
         clock: seconds that never go back.
 
     Attributes:
@@ -104,8 +104,8 @@ class Floods:
 
         Args:
             source: the address that it came from.
-            event: makes its event, which is within its limit; called if it is held for others.
-            stores_first: False if none of the kind is to be stored by itself.
+            event: makes its event, within its limit in bytes; called if the event is held for others.
+        stores_first: False if no refusal of the kind is stored by itself.
 
         Returns:
             the id of the event that it is counted with; None if its own event is to be stored.

@@ -1,4 +1,4 @@
-"""The introspection endpoint (RFC 7662): what a token allows, for callers that may ask; others learn nothing."""
+"""The introspection endpoint (RFC 7662): tells callers that may ask what a token allows; others learn nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Introspection:
 
     Attributes:
         caller_id: the client that asked.
-        members: what it gets (RFC 7662, 2.2).
+        members: the members of the answer (RFC 7662, 2.2).
     """
 
     caller_id: str
@@ -40,7 +40,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
     """Answer an introspection request.
 
     Args:
-        parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
+        parameters: the form body; a `token_type_hint` is ignored, because it is not needed.
 
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
@@ -142,7 +142,7 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
 def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
     """Whether the client that the token was issued to may still use it (M-04, R-09).
 
-    A client that is kept elsewhere is not gone because that place does not answer.
+    A client of a plugin still exists if its plugin cannot find it now.
     """
     try:
         owner = caller if issued.client_id == caller.client_id else engine.find_client(issued.client_id)
@@ -154,7 +154,7 @@ def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
 
 
 def described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
-    """RFC 7662, 2.2, in the words of the token's own claims; no name or address of a person (M-05)."""
+    """The members of RFC 7662, 2.2, as in the token's own claims; no name or address of a person (M-05)."""
     audience = issued.audience
     described: dict[str, Any] = {
         "active": True,
@@ -175,7 +175,8 @@ def described(engine: Engine, issued: Issued) -> Mapping[str, Any]:
     if issued.confirmation:
         described["cnf"] = dict(issued.confirmation)
     for name in ("acr", "auth_time", ACTOR):
-        # When and how the person signed in, for an API that asks for more (RFC 9470, 6.2); and who acts (RFC 8693, 4.1).
+        # When and how the person signed in, for an API that may require more (RFC 9470, 6.2); and who acts (RFC 8693,
+        # 4.1).
         if name in issued.grant.details:
             described[name] = issued.grant.details[name]
     return described

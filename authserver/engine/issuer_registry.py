@@ -43,7 +43,7 @@ def find(engine: Engine, issuer: str) -> TrustedIssuer | None:
 
 
 def hold(engine: Engine, issuer: str) -> TrustedIssuer | None:
-    """The same, locked until the transaction has ended."""
+    """As `find`, and locked until the transaction has ended."""
     listed = engine.listed_issuers.get(issuer)
     if listed is not None:
         return listed

@@ -95,7 +95,7 @@ def check(
 
 
 def check_listed(engine: Engine, issuer: TrustedIssuer) -> None:
-    """Raises BadIssuer where an issuer of the INI names what is not there; the rest was checked at start."""
+    """Raises BadIssuer if an issuer of the INI names something that does not exist; the rest was checked at start."""
     _check_clients(engine, issuer, NOTHING)
     _check_resources(engine, issuer, ())
 
@@ -103,15 +103,15 @@ def check_listed(engine: Engine, issuer: TrustedIssuer) -> None:
 def check_entry(
     issuer: TrustedIssuer, profiles: Mapping[str, AssertionProfile], scopes: Collection[str]
 ) -> None:
-    """What can be said of an entry without the store. Raises BadIssuer.
+    """The checks of an entry that do not need the store. Raises BadIssuer.
 
     Args:
-        scopes: those that there are.
+        scopes: all scopes of this server.
     """
     name = issuer.issuer
     if not issuer_registry.may_be_issuer(name) or not name.isascii() or " " in name:
         raise BadIssuer(
-            f"an issuer is what stands in `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
+            f"an issuer is the `iss` of its assertions: up to {MAXIMUM_URI} ASCII characters without spaces",
             "issuer",
         )
     _check_keys(issuer)
@@ -126,7 +126,9 @@ def check_entry(
             raise BadIssuer(f"{scope}: no such scope; {did_you_mean(scope, scopes, '')}", "scopes")
     for member in ("clients", "resources", "scopes"):
         if getattr(issuer, member) == ():
-            raise BadIssuer(f"with no {member} nothing could come of it; disable it instead", member)
+            raise BadIssuer(
+                f"without any {member} its assertions could give nothing; disable it instead", member
+            )
     _check_profile(profiles, issuer)
 
 
@@ -154,7 +156,7 @@ def _of_entry(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile) 
     if issuer.clients is None:
         yield "clients: it names none, so each client that is registered for the grant type may present its assertions"
     if issuer.resources is None:
-        yield "resources: it names none, so what comes of it may be for every resource that policies allow"
+        yield "resources: it names none, so its assertions may give tokens for every resource that policies allow"
 
 
 def described(issuer: TrustedIssuer) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Messages to people by mail: a letter has the facts, and a mail the text (hook `send_mail`).
+"""Messages to people by mail: a letter has the facts, a mail has the text (hook `send_mail`).
 
 A rule writes a letter into the journal of its request. It is sent only after the transaction is committed: no mail is
 about something that did not happen, and no request waits for a mail server.
@@ -34,7 +34,7 @@ class NoMail(ValueError):
 class MailFailed(Exception):
     """A mail was not sent; the message is a sentence for operators, without anything of the mail.
 
-    `is_final` says that the mail server refuses it, so that trying again is of no use.
+    `is_final`: the mail server refuses it for good, so another attempt would not help.
     """
 
     def __init__(self, message: str, *, is_final: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The server metadata (RFC 8414), made of what is really switched on."""
+"""The server metadata (RFC 8414), made from the features that are switched on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
         raise MetadataCollision(f"an endpoint is called {min(taken)} in the metadata, which the core sets")
     members |= endpoints
     if "introspection_endpoint" in endpoints:
-        # Of signed answers (RFC 9701, 7).
+        # The algorithms of signed introspection answers (RFC 9701, 7).
         members["introspection_signing_alg_values_supported"] = [parts.settings.signing_algorithm]
     owners = dict.fromkeys(members, "the core")
     for plugin, added in parts.policies.contribute("server_metadata", issuer=issuer):
@@ -61,12 +61,12 @@ def server_metadata(parts: Parts, endpoints: Mapping[str, str]) -> dict[str, Any
 
 
 def scopes_supported(parts: Parts, scopes: Iterable[str]) -> list[str]:
-    """The names of the scopes that anybody may know of."""
+    """The names of the scopes that are published."""
     return [name for name in scopes if name not in parts.settings.hidden_scopes]
 
 
 def _auth_of_other_endpoints(members: Mapping[str, Any]) -> dict[str, list[str]]:
-    """How clients authenticate at revocation and introspection: as for tokens, but nobody would infer it (A-13)."""
+    """The authentication methods at revocation and introspection; clients do not infer them from others (A-13)."""
     methods, algorithms = members.get(AUTH_METHODS, []), members.get(AUTH_ALGORITHMS, [])
     added = {
         "revocation_endpoint_auth_methods_supported": methods,
@@ -93,7 +93,7 @@ def auth_methods(policies: Policies, issuer: str) -> tuple[str, ...]:
 def joined(
     what: str, own: Mapping[str, Any], policies: Policies, hook: str, *, reserved: Iterable[str] = ()
 ) -> Mapping[str, Any]:
-    """The core's own names and what plugins add to them at a contributing hook; none of them may be `reserved`.
+    """The names of the core, and those that plugins add at a contributing hook; none of these may be `reserved`.
 
     Raises:
         MetadataCollision: a name is there already.

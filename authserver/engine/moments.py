@@ -1,4 +1,4 @@
-"""How long and since when, as people write it: `90s`, `15m`, `24h`, `7d`, `2w`; `2026-11-30T10:42`."""
+"""Durations and times as people write them: `90s`, `15m`, `24h`, `7d`, `2w`; `2026-11-30T10:42`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def length_of(text: str) -> timedelta | None:
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """So long ago, as `7d`, `12h`, `30m`; or a time in ISO 8601, in UTC unless it has an offset. Raises BadMoment."""
+    """A time as its age (`7d`, `12h`, `30m`), or in ISO 8601, in UTC unless it has an offset. Raises BadMoment."""
     try:
         if (length := length_of(text)) is not None:
             return now - length

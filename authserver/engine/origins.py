@@ -1,4 +1,4 @@
-"""Programs of which web origins may read the answers of endpoints that clients call (CORS)."""
+"""Decides which web origins may read the answers of endpoints that clients call (CORS)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from authserver.engine.errors import AccessDenied, TooManyRequests
 from authserver.engine.questions import Counted, OriginQuestion, RateStep
 from authserver.limits import MAXIMUM_ORIGINS
 
-# As long as browsers keep the answer to a preflight.
+# Seconds: as long as browsers cache the answer to a preflight.
 REMEMBERED = timedelta(hours=1)
 # For operators alone, so it is not translated.
 _HIDDEN = "No script of this origin can read the answer."
 
 
 class KnownOrigins:
-    """Origins of clients that were looked up lately; safe between threads.
+    """Origins of clients that were looked up recently; safe between threads.
 
-    They only count for a source whose origins are not looked up any more, because it asked with too many unknown ones: so
-    a flood from an address does not stop the pages of its neighbours there.
+    They are only used for a source whose origins are not looked up any more, because it sent too many unknown ones. So
+    a flood from an address does not stop the pages of other people at the same address.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class KnownOrigins:
         self._lock = threading.Lock()
 
     def note(self, origin: str, now: datetime, *, known: bool) -> None:
-        """Remember what was found."""
+        """Remember the result of a look-up."""
         with self._lock:
             self._known.pop(origin, None)
             if known:
@@ -48,8 +48,8 @@ class KnownOrigins:
 def may_read(engine: Engine, origin: str, known: KnownOrigins) -> bool:
     """Whether programs of this origin may read the answer to the request of this engine.
 
-    Strangers may send any origin, so each source has a limit on those that are refused; beyond it none of its origins
-    is looked up.
+    Strangers may send any origin, so each source has a limit on refused origins; beyond it, none of its origins is
+    looked up.
 
     Raises:
         ServerError: a policy failed.
@@ -68,7 +68,7 @@ def may_read(engine: Engine, origin: str, known: KnownOrigins) -> bool:
 
 
 def require_readable(engine: Engine, origin: str) -> None:
-    """The same for operators, who want to know why and are not limited.
+    """As `may_read`, for operators, who want to know the reason and are not limited.
 
     Raises:
         AccessDenied: they may not.
@@ -87,7 +87,7 @@ def _asked(engine: Engine, origin: str, registered: bool) -> Ruling[None]:
 
 
 def _is_of_the_web(origin: str) -> bool:
-    """Whether it is http or https: no redirect URI that is registered has the origin of another scheme."""
+    """Whether it is http or https: no registered redirect URI has an origin of another scheme."""
     return uris.origin(origin) is not None
 
 

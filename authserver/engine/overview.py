@@ -1,6 +1,6 @@
 """The figures of the console's first page: what needs attention, and how many clients, users and grants there are.
 
-Every number is bounded, so that the page costs the same however much there is.
+Every number is bounded, so that the page costs the same on a large server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAXIMUM_ENDING = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much there is; a number of MAXIMUM_COUNTED + 1 means more than MAXIMUM_COUNTED."""
+    """The number of records of each kind; MAXIMUM_COUNTED + 1 means more than MAXIMUM_COUNTED."""
 
     clients: int
     users: int
@@ -36,10 +36,11 @@ class Size:
 class Refused:
     """Refusals by their reason, since midnight and on the day before, both in UTC.
 
-    An event that stands for others counts as all of them (`engine.floods`).
+    An event with which others were counted counts for all of them (`engine.floods`).
 
     Attributes:
-        since: where counting begins: the midnight before yesterday, or the oldest of the newest events that were read.
+        since: the beginning of the counted time: the midnight before yesterday, or the time of the oldest event that
+            was read.
         is_whole: whether all events of both days were read.
     """
 
@@ -73,7 +74,7 @@ def ending_secrets(engine: Engine) -> Sequence[Client]:
 
 
 def refusals(engine: Engine) -> Refused:
-    """What was refused today and yesterday."""
+    """The refusals of today and yesterday."""
     midnight = engine.now.replace(hour=0, minute=0, second=0, microsecond=0)
     since = midnight - timedelta(days=1)
     found = engine.stores.events.search(EventFilter(types=REFUSALS, since=since), limit=MAXIMUM_EVENTS_READ)
@@ -97,7 +98,7 @@ def keys(engine: Engine) -> tuple[SigningKey | None, Sequence[SigningKey]]:
 
 
 def others(details: Mapping[str, object]) -> int:
-    """How many others an event stands for."""
+    """The number of other events that were counted with this one."""
     more = details.get("more")
     count = more.get("count", 0) if isinstance(more, Mapping) else 0
     return count if isinstance(count, int) else 0

@@ -1,7 +1,7 @@
-"""The parameters of a request, read once and strictly, so that all readers see the same values.
+"""The parameters of a request, read once and strictly, so that all parts of the server see the same values.
 
-What is refused here is refused before the client is known; descriptions therefore never repeat
-what was sent, except for a parameter name of plain lower-case letters.
+Refusals here happen before the client is known; therefore descriptions never repeat what was sent, except for a
+parameter name of plain lower-case letters.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Parameters:
     ) -> Self:
         """Read application/x-www-form-urlencoded text: a raw query string or a request body.
 
-        Only `&` separates: with `;` as well, a proxy and we would read different parameters. Bytes must be UTF-8,
-        before and after percent-decoding.
+        Only `&` separates: if `;` did, too, a proxy and this server could read different parameters. Bytes must be
+        UTF-8, before and after percent-decoding.
 
         Args:
             maximum: characters of a name or value.
@@ -71,13 +71,13 @@ class Parameters:
     ) -> Self:
         """As `parse`, but a value that cannot be read is an error only when its parameter is read.
 
-        So an answer that needs other parameters alone can be made, and `refuse_unreadable` comes after that.
+        So an answer that needs only other parameters can be made; `refuse_unreadable` is called after that.
 
         Raises:
             InvalidRequest: a name cannot be read, or there are too many.
         """
         try:
-            # It fails on the lone surrogates that a decoded string may hold.
+            # It fails for lone surrogates, which a decoded string may contain.
             text = encoded if isinstance(encoded, bytes) else encoded.encode()
         except UnicodeEncodeError:
             raise InvalidRequest("the parameters are not valid UTF-8") from None
@@ -169,7 +169,7 @@ class Parameters:
         return type(self)(pairs, values, frozenset(filter(holds, self._repeated)), unreadable)
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Names and values as sent, in order, without what cannot be read."""
+        """Names and values as sent, in order, without unreadable ones."""
         return self._pairs
 
     def names(self) -> frozenset[str]:
@@ -177,7 +177,7 @@ class Parameters:
         return frozenset(self._unreadable).union(name for name, _ in self._pairs)
 
     def encoded(self) -> str:
-        """Text that `parse` reads as these very parameters, without what cannot be read."""
+        """Text that `parse` reads as the same parameters, without unreadable ones."""
         return urlencode(self._pairs)
 
     def __contains__(self, name: str) -> bool:

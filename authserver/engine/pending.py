@@ -1,4 +1,4 @@
-"""An authorization request on its way from page to page: sealed in the address, bound to the browser, answered once.
+"""Pending authorization requests: sealed in the address from page to page, bound to the browser, answered once.
 
 Each request has a handle of its own, and its browser a mark: a cookie named after the handle, which this server
 alone can make. So several requests can wait in one browser, and none depends on who signs in meanwhile.
@@ -23,15 +23,15 @@ from authserver.limits import MAXIMUM_BODY
 PURPOSE = "authorization-request"
 MARK_PURPOSE = "request-mark"
 FORM_PURPOSE = "request-form"
-# How far the clocks of our processes may be apart.
+# The difference that the clocks of our processes may have.
 _APART = timedelta(seconds=60)
-# How long the same answer, sent again by a double click or over a slow line, leads to the same place.
+# How long a repeated answer, as after a double click or on a slow line, leads to the same place.
 ANSWERED_AGAIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Browser:
-    """What a browser shows: its session, who is signed in to it, and the requests that began in it.
+    """What a browser sends: its session, with the person who is signed in, and the marks of requests that began in it.
 
     `session` and `user` are None when nobody is signed in, though an ended session may have left its id.
     `marks` are by handle, as they were sent: `is_marked` says which of them this server has made.
@@ -45,18 +45,18 @@ class Browser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """An authorization request on its way.
+    """A pending authorization request.
 
     Attributes:
-        handle: under which its browser is marked.
-        request_id: under which it is answered once; the same however often a plugin expands it.
-        asked_at: when it began, to the microsecond: a sign-in counts as made for it only if it is not older.
+        handle: the name of the mark in its browser.
+        request_id: the id under which it is answered once; the same however often a plugin expands it.
+        asked_at: when it began, to the microsecond; a sign-in counts for it only if it is not older.
         bound: the key that its client proved, as a `cnf`; the code is bound to it.
         as_sent: whether the browser sent these very parameters, and can send them again.
-        sign_in_again: whether only a sign-in that was made for it will do; `why`, if a policy said so, and `user_id` of
-            whom that was asked.
-        anew_at: when it started again, because another person signed in than was asked to; None: it did not.
-        reference: what travels in place of the parameters, where a plugin keeps them (`Expanded`).
+        sign_in_again: whether a sign-in since it began is required; `why`, if a policy gave one, and the `user_id` of
+            the person who was asked to.
+        restarted_at: when it started again because another person signed in than the one who was asked; else None.
+        reference: the parameters that travel in place of its own, if a plugin stores those (`Expanded`).
     """
 
     handle: str
@@ -70,24 +70,24 @@ class Pending:
     sign_in_again: bool = False
     why: str = ""
     user_id: str | None = None
-    anew_at: float | None = None
+    restarted_at: float | None = None
     reference: Parameters | None = None
 
     def began_before(self, session: Session | None, now: datetime) -> bool:
-        """Whether somebody has signed in to this session since the request began.
+        """Whether a person has signed in to this session since the request began.
 
-        Not if that is in the future: the clock was set back, and nobody knows how long ago it was (T150).
+        False if the sign-in is in the future: the clock was set back, so its age is unknown (T150).
         """
         if session is None or session.authenticated_at > now + _APART:
             return False
-        began_at = self.asked_at if self.anew_at is None else self.anew_at
+        began_at = self.asked_at if self.restarted_at is None else self.restarted_at
         return session.authenticated_at.timestamp() >= began_at
 
     def for_user(self, user: User | None, now: datetime) -> Pending:
         """The request for this user: it starts again if another user was asked to sign in again."""
         if user is None or self.user_id in (None, user.user_id):
             return self
-        return replace(self, user_id=user.user_id, anew_at=now.timestamp())
+        return replace(self, user_id=user.user_id, restarted_at=now.timestamp())
 
 
 class ForeignRequest(PageError):
@@ -97,7 +97,7 @@ class ForeignRequest(PageError):
 
 
 class RequestExpired(PageError):
-    """It has expired; `parameters` start it again, unless they cannot be sent again."""
+    """The pending request has expired; `parameters` start it again, unless they cannot be sent again."""
 
     def __init__(self, parameters: Parameters | None) -> None:
         super().__init__(InvalidRequest("This request has expired. Start again.", reason="request-expired"))
@@ -105,7 +105,7 @@ class RequestExpired(PageError):
 
 
 class RequestAnswered(PageError):
-    """It was answered before (E-05.a)."""
+    """The pending request was answered before (E-05.a)."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(InvalidRequest("This request was answered already.", reason="request-answered"))
@@ -123,10 +123,10 @@ def is_marked(engine: Engine, browser: Browser, handle: str) -> bool:
 
 
 def form_token(engine: Engine, handle: str, user: User | None = None, about: str = "") -> str:
-    """The token of a form that was shown for this request, to this user or to nobody who is signed in (E-03, E-04).
+    """The token of a form that was shown for this request to this user, or while nobody was signed in (E-03, E-04).
 
     Args:
-        about: what the form showed that may change before it is answered.
+        about: the content of the form that may change before it is answered.
     """
     mac = engine.ring.mac(_shown(handle, user, about).encode(), purpose=FORM_PURPOSE)
     return f"{handle}.{to_text(mac)}"
@@ -135,7 +135,7 @@ def form_token(engine: Engine, handle: str, user: User | None = None, about: str
 def form_handle(
     engine: Engine, browser: Browser, token: str, user: User | None = None, about: str = ""
 ) -> str | None:
-    """The handle of the request whose form carried this token; None unless this browser and user were shown this."""
+    """The handle of the request whose form had this token; None unless this browser and user were shown this form."""
     handle, _, mac = token.partition(".")
     shown = _shown(handle, user, about)
     is_ours = is_marked(engine, browser, handle) and _is_mac(engine, shown, mac, FORM_PURPOSE)
@@ -158,7 +158,7 @@ def seal(engine: Engine, pending: Pending) -> str:
             pending.sign_in_again,
             pending.why,
             pending.user_id,
-            pending.anew_at,
+            pending.restarted_at,
             pending.reference is not None,
         ]
     )
@@ -166,11 +166,11 @@ def seal(engine: Engine, pending: Pending) -> str:
 
 
 def unseal(engine: Engine, sealed_request: str, browser: Browser) -> Pending:
-    """Read a sealed request back; of one that travels as a reference, this is all its parameters.
+    """Read a sealed request back; if it travels as a reference, the reference is its only parameters.
 
     Raises:
         ForeignRequest: it was altered, or did not begin in this browser (T091).
-        RequestExpired: or it was asked before the database was restored (T149).
+        RequestExpired: also if it began before the database was restored (T149).
     """
     pending = _opened(engine, sealed_request)
     if pending is None or not is_marked(engine, browser, pending.handle):
@@ -199,9 +199,9 @@ def answer_once(
     """Mark the request as answered, before anything else is written; False when it was answered before (E-05).
 
     Args:
-        given: the answer, as it must be for `earlier_answer` to lead to the same place.
-        location: where it leads. It is kept sealed under the id of the session, which is stored nowhere.
-        code: the code in it.
+        given: the answer; `earlier_answer` needs the same one to lead to the same place.
+        location: the address to which it leads. It is stored sealed under the id of the session, which is stored nowhere.
+        code: the code in that address.
     """
     assert browser.session_id is not None  # somebody is signed in
     return first_use(
@@ -221,10 +221,10 @@ def answer_once(
 def earlier_answer(
     engine: Engine, pending: Pending, client: Client, browser: Browser, given: str | None = None
 ) -> str | None:
-    """Where this session was sent a moment ago, with this answer or with any; None when the request is not answered.
+    """Where this session was sent a moment ago by this answer, or by any if `given` is None; None without an answer.
 
     Raises:
-        RequestAnswered: another answer, another session or another time.
+        RequestAnswered: with another answer, in another session, or too long ago.
     """
     mark = earlier_use(engine, "request", pending.request_id)
     if mark is None:
@@ -236,7 +236,7 @@ def earlier_answer(
 
 
 def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | None) -> str | None:
-    # In both directions: when the clock was set back, the real age is unknown (T150).
+    # In both directions, because the real age is unknown if the clock was set back (T150).
     if browser.user is None or abs(engine.now - mark.created_at) > ANSWERED_AGAIN:
         return None
     try:
@@ -248,7 +248,7 @@ def _answer_again(engine: Engine, mark: Kept, browser: Browser, given: str | Non
         return None
     if mark.details["code"] is not None:
         code = engine.stores.tokens.find(TokenKind.CODE, from_text(mark.details["code"]))
-        # A code that was used is not sent again: a second use would revoke its tokens (RFC 9700, 2.1.1).
+        # A used code is not sent again, because a second use would revoke its tokens (RFC 9700, 2.1.1).
         if code is None or code.token.claimed_at is not None:
             return None
     return str(location)
@@ -271,7 +271,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         sign_in_again,
         why,
         user_id,
-        anew_at,
+        restarted_at,
         is_reference,
     ) = strict_json.loads(plaintext, limit=MAXIMUM_BODY)
     parameters = Parameters.parse(encoded, maximum=MAXIMUM_BODY)
@@ -288,7 +288,7 @@ def _opened(engine: Engine, sealed_request: str) -> Pending | None:
         sign_in_again=sign_in_again,
         why=why,
         user_id=user_id,
-        anew_at=anew_at,
+        restarted_at=restarted_at,
         reference=parameters if is_reference else None,
     )
 

@@ -53,14 +53,14 @@ class StorageUnavailable(Exception):
     """The storage is locked, not reachable or too slow: nothing was stored; trying again may help.
 
     Attributes:
-        has_passed: whether what was in the way is over, so that trying again at once is right.
+        has_passed: whether the obstacle has gone already, so that the caller should try again at once.
     """
 
     has_passed: ClassVar[bool] = False
 
 
 class AlreadyExists(Exception):
-    """A record with this identifier is already kept."""
+    """A record with this identifier is already stored."""
 
 
 class ContributionFailed(Exception):
@@ -74,10 +74,10 @@ class Clients(Protocol):
         """The client with the secrets that are live now, disabled or not; one statement."""
 
     def find_all(self, client_ids: Sequence[str], now: datetime) -> Sequence[Client]:
-        """Those of these clients that are kept here, oldest first; one statement."""
+        """Those of these clients that are stored here, oldest first; one statement."""
 
     def add(self, client: Client) -> None:
-        """Keep a new client and its secrets. Raises AlreadyExists."""
+        """Store a new client and its secrets. Raises AlreadyExists."""
 
     def list(self, now: datetime) -> Sequence[Client]:
         """All clients, oldest first."""
@@ -89,7 +89,7 @@ class Clients(Protocol):
         """How many there are, disabled or not, counted up to `limit`."""
 
     def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
-        """At most `limit` enabled clients with a live secret that ends until then, the first to end first."""
+        """At most `limit` enabled clients with a live secret that ends before that time, the earliest end first."""
 
     def search(
         self,
@@ -107,19 +107,20 @@ class Clients(Protocol):
         One statement, which may read all ids and names.
 
         Args:
-            registered_by: only those whom an operator registered, or that registered themselves.
-            enabled: only those that are enabled, or disabled.
-            never_used: only those that never got anything, and whose live secrets nobody used (`Client.last_use`).
+            registered_by: only the clients that an operator registered, or only those that registered themselves.
+            enabled: only enabled clients, or only disabled ones.
+            never_used: only clients that never got a code or token, and whose live secrets were never used
+                (`Client.last_use`).
         """
 
     def change(self, before: Client, after: Client) -> bool:
-        """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not kept here.
+        """Replace a client as it was read, but not its secrets; False when it was changed meanwhile, or is not stored here.
 
         `client_id` and `last_used_at` stay as they are.
         """
 
     def keep_logo(self, client_id: str, logo: Logo | None) -> None:
-        """Keep the logo of a client in place of the one before; with None it has none."""
+        """Store the logo of a client in place of the one before; with None it has none."""
 
     def find_logo(self, client_id: str, digest: str) -> Logo | None:
         """The logo of a client if it has this digest; one statement."""
@@ -128,13 +129,13 @@ class Clients(Protocol):
         """Disable it; False when it is unknown or was disabled before. Waits for those who `hold` it."""
 
     def hold(self, client_id: str) -> bool:
-        """Keep it from being disabled until this transaction has ended; False when it is kept here and disabled."""
+        """Protect it from being disabled until this transaction has ended; False when it is stored here and disabled."""
 
     def add_secret(self, client_id: str, secret: ClientSecret) -> None:
-        """Keep one more secret for a client, in place of itself if it was kept before."""
+        """Store one more secret for a client, in place of itself if it was stored before."""
 
     def change_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> bool:
-        """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not kept here."""
+        """Replace a secret as it was read; False when somebody changed it meanwhile, or it is not stored here."""
 
     def note_secret(self, client_id: str, before: ClientSecret, after: ClientSecret) -> None:
         """Like change_secret, but written at the end of the transaction; does nothing if the secret was changed."""
@@ -146,28 +147,29 @@ class Clients(Protocol):
         """Whether an enabled client registered a redirect URI of this web origin (loopback: any port)."""
 
     def touch(self, client_id: str, now: datetime) -> None:
-        """Note that it was used; written at the end of the transaction. Does nothing if it is not kept here."""
+        """Note that it was used; written at the end of the transaction. Does nothing if it is not stored here."""
 
     def note_first_use(self, client_id: str, now: datetime) -> bool:
-        """Note at once that it was used, so that `remove_never_used` leaves it; False when it is not kept here any more."""
+        """Note at once that it was used, so that `remove_never_used` spares it; False when it is not stored any more."""
 
     def hold_registrations(self) -> None:
-        """Let no other transaction get past this until the present one ends: what is counted then stays so."""
+        """Make other transactions wait here until the present one ends, so that counts of clients stay true until then."""
 
     def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
-        """At most `limit` clients that registered themselves until then and were never used, oldest first.
+        """At most `limit` clients that registered themselves before that time and were never used, oldest first.
 
-        Without those that an initial access token of the database let in, and without their secrets.
+        Clients that registered with an initial access token of the database are left out. No client comes with its
+        secrets.
 
         Args:
-            network: only those that registered from there (`Client.registered_from`).
+            network: only clients that registered from this network (`Client.registered_from`).
         """
 
     def count_never_used(self, *, network: str | None = None, limit: int) -> int:
-        """How many `never_used` would give of any age: also those that came while this request waited."""
+        """How many `never_used` would give, of any age, including those that were registered while this request waited."""
 
     def remove_never_used(self, client_id: str) -> bool:
-        """Delete a client that registered itself, and all that is its own; False if it is not there or was used."""
+        """Delete a client that registered itself, with all its rows; False if it does not exist or was used."""
 
     def count_of_policy(self, policy: str) -> int:
         """How many enabled clients were registered with initial access tokens of this policy."""
@@ -205,13 +207,13 @@ class InitialTokens(Protocol):
 
 
 class Declarations(Protocol):
-    """What was made because files declare it (`engine.declarations`)."""
+    """The marks of records that files declare (`engine.declarations`)."""
 
     def list(self) -> Sequence[Declaration]:
         """All of them, by kind and name."""
 
     def keep(self, declaration: Declaration) -> None:
-        """Keep it in place of the one of its kind and name, if there is one."""
+        """Store it in place of the one of its kind and name, if there is one."""
 
     def forget(self, kind: DeclaredKind, name: str) -> bool:
         """Delete it; False when it is unknown."""
@@ -224,13 +226,13 @@ class StoredSettings(Protocol):
         """The one of this kind and name; one statement."""
 
     def hold(self, kind: DeclaredKind, name: str) -> StoredSetting | None:
-        """The same, and keep it so until this transaction has ended."""
+        """The same, locked until this transaction has ended."""
 
     def list(self) -> Sequence[StoredSetting]:
         """All of them, by kind and name."""
 
     def keep(self, setting: StoredSetting) -> None:
-        """Keep it in place of the one of its kind and name, if there is one."""
+        """Store it in place of the one of its kind and name, if there is one."""
 
     def remove(self, kind: DeclaredKind, name: str) -> bool:
         """Delete it; False when it is unknown."""
@@ -261,7 +263,7 @@ class Resources(Protocol):
         """
 
     def hold(self, form: str) -> bool:
-        """Keep it from being removed until this transaction has ended; False when it is unknown."""
+        """Protect it from being removed until this transaction has ended; False when it is unknown."""
 
     def remove(self, form: str) -> bool:
         """Delete it; False when it is unknown."""
@@ -280,7 +282,7 @@ class Users(Protocol):
         """Raises AlreadyExists when the id or the name is taken."""
 
     def find_all(self, user_ids: Sequence[str]) -> Sequence[User]:
-        """Those of these users that are kept here; one statement."""
+        """Those of these users that are stored here; one statement."""
 
     def list(self) -> Sequence[User]:
         """All users, by name."""
@@ -302,7 +304,7 @@ class Users(Protocol):
         """Disable the user; False when unknown or disabled before. Waits for those who `hold_enabled` the user."""
 
     def hold_enabled(self, user_id: str) -> bool:
-        """Keep the user from being disabled until this transaction has ended; False when unknown or disabled."""
+        """Protect the user from being disabled until this transaction has ended; False when unknown or disabled."""
 
     def enable(self, user_id: str) -> bool:
         """Enable the user; False when unknown or not disabled."""
@@ -324,29 +326,29 @@ class Users(Protocol):
 
 
 class Identities(Protocol):
-    """What people are at other servers, through which they sign in (`engine.people.joining`)."""
+    """The identities of people at other servers through which they sign in (`engine.people.joining`)."""
 
     def find(self, issuer: str, subject: str) -> JoinedIdentity | None:
-        """Whose this is; one statement."""
+        """The identity, with the person to whom it is joined; one statement."""
 
     def of_user(self, user_id: str) -> Sequence[JoinedIdentity]:
-        """All that are joined to this person, by issuer and subject."""
+        """All identities of this person, by issuer and subject."""
 
     def page(self, issuer: str, *, after: str = "", limit: int) -> Sequence[JoinedIdentity]:
-        """The next `limit` of an issuer by subject, beginning after the subject `after`; one statement."""
+        """The next `limit` identities of an issuer by subject, beginning after the subject `after`; one statement."""
 
     def add(self, identity: JoinedIdentity) -> None:
-        """Raises AlreadyExists when it is joined to somebody."""
+        """Raises AlreadyExists when it is joined to a person."""
 
     def remove(self, issuer: str, subject: str) -> bool:
-        """False when it is joined to nobody."""
+        """Delete it; False when it is joined to nobody."""
 
 
 class Grants(Protocol):
     """What was agreed: every code and token belongs to a grant."""
 
     def add(self, grant: Grant) -> None:
-        """Keep a new grant. Raises AlreadyExists."""
+        """Store a new grant. Raises AlreadyExists."""
 
     def find(self, grant_id: str) -> Grant | None:
         """The grant of this id, live or not."""
@@ -355,7 +357,7 @@ class Grants(Protocol):
         """The grant with its user, live or not; one statement."""
 
     def foresee_with_user(self, grant_id: str) -> None:
-        """Say that this grant will be asked for with its user, so that it can be read along with something else.
+        """Announce that this grant will be read with its user, so that it can be read together with something else.
 
         A store may do nothing. What is written in between is seen in any case.
         """
@@ -364,12 +366,12 @@ class Grants(Protocol):
         """The live grants that were derived from these, at any distance, in no order; one statement."""
 
     def hold(self, grant_ids: Sequence[str]) -> bool:
-        """Keep these from being revoked until this transaction has ended; False when one is unknown or revoked."""
+        """Store these from being revoked until this transaction has ended; False when one is unknown or revoked."""
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
         """Revoke it, and with it all its codes and tokens; False when it was not live.
 
-        As with every revocation, what was derived from it is revoked with it, and is not counted.
+        As with every revocation, grants that were derived from it are revoked with it, and are not counted.
         """
 
     def list(
@@ -392,7 +394,7 @@ class Grants(Protocol):
         """Note that its client got tokens."""
 
     def widen(self, grant: Grant, scopes: tuple[str, ...]) -> bool:
-        """Let a live grant have these scopes (`Grant.wider`); False when it has ended, or has others meanwhile."""
+        """Give a live grant these scopes (`Grant.wider`); False when it has ended, or its scopes were changed meanwhile."""
 
     def count(self) -> int:
         """How many there are, live or not."""
@@ -414,17 +416,17 @@ class Grants(Protocol):
     def search(self, wanted: GrantFilter, *, after: Place | None = None, limit: int) -> Sequence[Grant]:
         """The next `limit` of these grants, newest first, beginning after a place: when one was made, and its id.
 
-        One statement. The work grows with `limit`, with the grants of the user where one is named, and with those that are
-        made later but do not fit.
+        One statement. The work grows with `limit`, with the grants of the user if one is named, and with the newer
+        grants that do not fit.
         """
 
     def revoke_some(self, grant_ids: Sequence[str], now: datetime, reason: str) -> int:
         """Revoke those of these grants that are not revoked, in one statement; how many they were."""
 
     def narrow(self, before: Grant, after: Grant) -> bool:
-        """Leave to a grant as it was read the resources and scopes that it has in `after`.
+        """Reduce a grant, as it was read, to the resources and scopes of `after`.
 
-        False when it is not live, or has others meanwhile.
+        False when it is not live, or these were changed meanwhile.
         """
 
 
@@ -432,16 +434,16 @@ class Tokens(Protocol):
     """Codes, access tokens and refresh tokens: their digests, and what is known of them."""
 
     def add(self, token: Token) -> None:
-        """Keep a new token; it may be stored together with what comes next.
+        """Store a new token; it may be stored together with what comes next.
 
-        Raises AlreadyExists: here, at the next use of any store, or at the end of the transaction; nothing of it is kept.
+        Raises AlreadyExists: here, at the next use of any store, or at the end of the transaction; nothing of it is stored.
         """
 
     def find(self, kind: TokenKind, digest: bytes) -> FoundToken | None:
         """The token with its grant and user, live or not; one statement."""
 
     def foresee(self, kind: TokenKind, digest: bytes) -> None:
-        """Say that this token will be asked for, so that it can be read along with something else.
+        """Announce that this token will be read, so that it can be read together with something else.
 
         A store may do nothing. What is written in between is seen in any case.
         """
@@ -468,25 +470,25 @@ class Tokens(Protocol):
         """The refresh tokens of this client for this user that can be used now, of the newest grants first."""
 
     def extend(self, token: Token, expires_at: datetime) -> bool:
-        """Let an unclaimed token end later; False when it was claimed or its grant is no longer live."""
+        """Give an unclaimed token a later end; False when it was claimed or its grant is no longer live."""
 
     def count_live(self, grant_ids: Sequence[str], now: datetime) -> Mapping[TokenKind, int]:
         """How many codes and tokens of these grants have neither been claimed nor expired, by kind; one statement."""
 
     def access_tokens(self, grant_ids: Sequence[str], now: datetime) -> Sequence[Token]:
-        """The access tokens of these grants that are kept and have not expired; one statement."""
+        """The access tokens of these grants that are stored and have not expired; one statement."""
 
     def newest(self, grant_id: str, *, limit: int) -> Sequence[Token]:
-        """The codes and tokens of a grant that are kept, usable or not, newest first; one statement."""
+        """The codes and tokens of a grant that are stored, usable or not, newest first; one statement."""
 
 
 class KeptRecords(Protocol):
-    """Small records with an end, of any kind (`engine.records.Kept`)."""
+    """Small records of any kind, each of which expires (`engine.records.Kept`)."""
 
     def add_once(self, record: Kept) -> bool:
-        """Keep it unless there is one of its kind and digest; False then. Safe between processes.
+        """Store it unless there is one of its kind and digest; False then. Safe between processes.
 
-        A transaction that is optimistic learns that later (`Storage.begin`): tell nobody outside before its end.
+        An optimistic transaction learns later that there is one (`Storage.begin`): before its end, tell nobody outside.
         """
 
     def find(self, kind: str, digest: bytes) -> Kept | None:
@@ -512,7 +514,7 @@ class Consents(Protocol):
         """What this user last agreed to for this client; None for nothing."""
 
     def remember(self, consent: Consent) -> None:
-        """Keep it in place of what this user agreed to for this client before."""
+        """Store it in place of what this user agreed to for this client before."""
 
     def list(self, *, user_id: str | None = None, client_id: str | None = None) -> Sequence[Consent]:
         """The consents, of one user or of all, to one client or to all, newest first."""
@@ -546,9 +548,9 @@ class Consents(Protocol):
         """
 
     def narrow(self, before: Consent, after: Consent | None) -> bool:
-        """Leave to a consent as it was read the resources and scopes that it has in `after`; delete it with None.
+        """Reduce a consent, as it was read, to the resources and scopes of `after`; with None, delete it.
 
-        False when it has others meanwhile, or is gone.
+        False when these were changed meanwhile, or it was deleted.
         """
 
 
@@ -556,7 +558,7 @@ class Events(Protocol):
     """The audit trail."""
 
     def add(self, event: Event) -> None:
-        """Keep it with the transaction. It is written last; a failure to write it fails the commit."""
+        """Store it with the transaction. It is written last; a failure to write it fails the commit."""
 
     def find(self, event_id: str) -> Event | None:
         """The event of this id; a refusal's id is the error id that the client got."""
@@ -599,7 +601,7 @@ class Events(Protocol):
 
 
 class EventPositions(Protocol):
-    """How far each reader of the events has got."""
+    """The position of each reader of the events."""
 
     def of(self, reader: str) -> int | None:
         """The number of the last event that this reader has taken; None before it began."""
@@ -608,20 +610,20 @@ class EventPositions(Protocol):
         """Every reader that has begun, by name, with that number."""
 
     def begin(self, reader: str, number: int) -> bool:
-        """Let a reader begin after this number; False if it has begun already."""
+        """Set the first position of a reader; False if it has begun already."""
 
     def move(self, reader: str, before: int, after: int) -> bool:
-        """Let a reader go on from one number to another; False if it is not at the first one any more."""
+        """Move a reader from one number to another; False if it is not at the first one any more."""
 
     def count_set_aside(self, reader: str, count: int) -> None:
-        """Count events that the reader never took, and that others did not wait for any longer."""
+        """Count events that the reader never accepted, and that were set aside so that the following ones need not wait."""
 
     def set_aside(self) -> Mapping[str, int]:
         """How many such events each reader has, by its name; readers without any are left out."""
 
 
 class Statistics(Protocol):
-    """How often what happened, and how much there was of what; rows of limited number instead of all events."""
+    """Counts of events and samples of totals, by hour, day and month: a limited number of rows, instead of all events."""
 
     def add(self, counts: Sequence[Count]) -> None:
         """Add these to what was counted before."""
@@ -660,13 +662,13 @@ class Statistics(Protocol):
         """At most `limit` clients with counts of their own in this hour, day or month that no operator registered."""
 
     def current(self, now: datetime, idle_since: datetime) -> Mapping[Gauge, int]:
-        """What there is now; sessions idle that were not seen since `idle_since`. It reads whole tables."""
+        """The present totals, without sessions that were last seen before `idle_since`. It reads whole tables."""
 
     def note_sample(self, step: Step, at: datetime, values: Mapping[Gauge, int]) -> None:
-        """Note what there was in this hour, day or month; the first that is noted stays."""
+        """Store the totals of this hour, day or month, unless they are stored already."""
 
     def samples(self, gauge: Gauge, span: Span) -> Sequence[tuple[datetime, int]]:
-        """What was noted of a gauge in each hour, day or month of a span, oldest first."""
+        """The stored values of a gauge in a span, one for each hour, day or month that has one, oldest first."""
 
 
 class EventSeals(Protocol):
@@ -704,7 +706,7 @@ class Sessions(Protocol):
     """The sign-ins of people in browsers, by the digest of the session id."""
 
     def add(self, session: Session) -> None:
-        """Keep a new session. Raises AlreadyExists."""
+        """Store a new session. Raises AlreadyExists."""
 
     def find(self, digest: bytes, now: datetime, idle_since: datetime) -> FoundSession | None:
         """The session if it has neither expired nor idled since before `idle_since`, and its user is enabled."""
@@ -732,7 +734,7 @@ class SigningKeys(Protocol):
     """The keys that sign tokens; their private parts are sealed."""
 
     def list(self) -> Sequence[SigningKey]:
-        """All keys there ever were, oldest first."""
+        """All keys that ever existed, oldest first."""
 
     def add(self, key: SigningKey) -> bool:
         """Store a new key unless its algorithm has one without a successor; False then (T113)."""
@@ -799,11 +801,11 @@ class Stores(Protocol):
 
     @property
     def declarations(self) -> Declarations:
-        """What was declared in files, as it was last applied."""
+        """The marks of records that files declare."""
 
     @property
     def stored_settings(self) -> StoredSettings:
-        """Scopes and limits that are kept in the store."""
+        """Scopes and limits that are in the store."""
 
     @property
     def resources(self) -> Resources:
@@ -815,7 +817,7 @@ class Stores(Protocol):
 
     @property
     def identities(self) -> Identities:
-        """What people are at other servers."""
+        """The identities of people at other servers."""
 
     @property
     def grants(self) -> Grants:
@@ -827,7 +829,7 @@ class Stores(Protocol):
 
     @property
     def kept(self) -> KeptRecords:
-        """Small records of features, each with an end."""
+        """Small records of features, each of which expires."""
 
     @property
     def consents(self) -> Consents:
@@ -839,7 +841,7 @@ class Stores(Protocol):
 
     @property
     def event_positions(self) -> EventPositions:
-        """How far each reader of the audit trail has read."""
+        """The position of each reader of the audit trail."""
 
     @property
     def statistics(self) -> Statistics:
@@ -876,23 +878,23 @@ class Stores(Protocol):
         """
 
     def rest(self) -> None:
-        """Let others have the connection until the next statement, while this request waits for something else.
+        """Give the connection back until the next statement, while this request waits for something else.
 
-        Nothing that was read is held meanwhile, as it never is. After the first write it does nothing.
+        Rows that were read are not locked in any case. After the first write this does nothing.
         """
 
 
 class Storage(Protocol):
-    """Where stores come from outside a web request's own transaction."""
+    """Opens transactions outside of a web request's own one."""
 
     def begin(self, *, optimistic: bool = False) -> AbstractContextManager[Stores]:
         """Stores in a short transaction of their own: committed at the end, rolled back on an exception.
 
         Args:
-            optimistic: whether it may be taken for granted that nobody else is in the way, so that a database need not be
-                asked step by step. The stores may then give what they have read before, say that something is held, added
-                or claimed, and check all of that later, at the end at the latest. If it turns out otherwise they raise a
-                StorageUnavailable, nothing is kept, and the caller begins again without this.
+            optimistic: whether to assume that no other transaction interferes, which saves round trips. The stores may
+                then return what they have read before, report that something is held, added or claimed, and verify all
+                of that later, at the end at the latest. If it was wrong they raise a StorageUnavailable, nothing is
+                stored, and the caller begins again without this.
         """
 
 
@@ -950,13 +952,14 @@ class Fetcher(Protocol):
         """The document at this URL, fetched or from the cache.
 
         Args:
-            again: fetch it although it is fresh, because something was not found in it; not more often than its kind
+            again: fetch it even if it is fresh, because something was not found in it; not more often than its kind
                 allows.
-            ahead: fetch it although it is fresh, if it will not be in so many seconds. Meanwhile it serves others.
-            before: called before this waits for somebody. That of an engine lets the stores rest then; leave it out.
+            ahead: fetch it even if it is fresh, if it will not be fresh after so many seconds. Other callers use the
+                cached one meanwhile.
+            before: called before this waits. The fetcher of an engine lets the stores rest then, so leave it out there.
 
         Raises:
-            FetchFailed: it could not be fetched, and no last good one may serve.
+            FetchFailed: it could not be fetched, and no earlier copy may be used instead.
         """
 
     def cached(self, kind: DocumentKind[F], url: str) -> Document[F] | None:
@@ -990,20 +993,20 @@ class Generation(Protocol):
 
 
 class Offered(Protocol):
-    """The scopes that there are: those of the INI and of plugins, and those of the store, which each process follows."""
+    """The scopes that this server offers: those of the INI, of plugins, and of the store, which each process follows."""
 
     @property
     def listed_scopes(self) -> Mapping[str, str]:
         """Those of the INI and of plugins, with their sentences for the consent page."""
 
     def scopes(self) -> Mapping[str, str]:
-        """All of them, as far as this process knows; those of the INI first. It may ask the database."""
+        """All scopes, as far as this process knows; those of the INI first. It may ask the database."""
 
     def known_scopes(self) -> Mapping[str, str] | None:
         """The same without asking the database; None if it has to be asked first."""
 
     def take_over(self, stores: Stores) -> None:
-        """Take over what these stores have now: scopes, and limits, which the plugins that limit are told."""
+        """Use the scopes and limits of these stores from now on; the plugins that limit are told."""
 
 
 class Signer(Protocol):

@@ -1,8 +1,8 @@
-"""Text that others wrote: which of its characters are visible, and which hide or rearrange something (T094).
+"""Text of others: decides which of its characters are visible, and which hide or rearrange something (T094).
 
-Hidden are control, format and bidi characters, line breaks, private-use and unassigned characters, lone surrogates,
-and what Unicode shows as nothing, such as fillers. Joiners and selectors are seen where a script or an emoji needs
-them.
+Hidden are control, format and bidi characters, line breaks, private-use and unassigned characters, lone surrogates, and
+characters that Unicode displays as nothing, such as fillers. Joiners and selectors count as visible where a script or
+an emoji needs them.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _SEEN_OR_HIDDEN = regex.compile(rf"(?P<seen>{_SEEN})|(?P<hidden>.)", _FLAGS)
 
 
 def is_printable(text: str) -> bool:
-    """Whether everything in a text is seen."""
+    """Whether all characters of a text are visible."""
     return _ALL_SEEN.fullmatch(text) is not None
 
 
 def without_hidden(text: str) -> str:
-    """A text without what is hidden in it."""
+    """A text without its hidden characters."""
     return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or "", text))
 
 
@@ -56,8 +56,8 @@ def escaped(character: str) -> str:
 
 
 def made_visible(text: str, escape: Callable[[str], str] = escaped) -> str:
-    """A text with an escape for everything hidden in it: one line, safe for a terminal."""
+    """A text with an escape for each hidden character: one line, safe for a terminal."""
     if text.isascii() and text.isprintable():
-        # Most lines of the log; to look at each character costs as much as a signature.
+        # True for most lines of the log; to look at each character takes as long as a signature.
         return text
     return str(_SEEN_OR_HIDDEN.sub(lambda found: found["seen"] or escape(found["hidden"]), text))

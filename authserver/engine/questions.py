@@ -40,7 +40,7 @@ class CannotAskAgain(Exception):
 class Known:
     """The current records that recorded questions are about. Each record is read once.
 
-    A user has the groups and attributes that were recorded: they change more often than anything else.
+    A user gets the groups and attributes that were recorded, because these change more often than anything else.
 
     Each method raises CannotAskAgain when its record does not exist any more.
 
@@ -48,7 +48,7 @@ class Known:
         client: finds a client by its id, also the clients of plugins.
         user: finds a user by its id.
         consent: finds what a user last agreed to for a client, by the ids of both.
-        resource: finds what is known of a resource, with None of the default.
+        resource: finds a resource by its URI, or the default one with None; None if it is unknown.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Known:
         self._resource = cache(resource)
 
     def client(self, facts: Facts) -> Client:
-        """The client that was asked about, as it is now. Raises CannotAskAgain when it is gone."""
+        """The client of the question, as it is now. Raises CannotAskAgain if it does not exist any more."""
         client = self._client(facts["client_id"])
         if client is None:
             raise CannotAskAgain("the client does not exist any more")
         return client
 
     def user(self, facts: Facts) -> User:
-        """The user who was asked about, as they are now, with the groups and attributes of then if those were recorded.
+        """The user of the question, as they are now, but with the recorded groups and attributes, if there are any.
 
         Raises:
-            CannotAskAgain: the user is gone.
+            CannotAskAgain: the user does not exist any more.
         """
         user = self._user(facts["user_id"])
         if user is None:
@@ -85,7 +85,7 @@ class Known:
         return replace(user, groups=tuple(facts["groups"]), attributes=MappingProxyType(attributes))
 
     def consent(self, facts: Facts) -> Consent | None:
-        """None if nothing was remembered when the question was asked."""
+        """The consent that is remembered now; None if none was remembered when the question was asked."""
         if not facts["remembered"]:
             return None
         consent = self._consent(facts["user_id"], facts["client_id"])
@@ -94,11 +94,11 @@ class Known:
         return consent
 
     def resource(self, resource: str | None) -> Resource | None:
-        """None if nothing is known of it; with None, the default."""
+        """The resource, or the default one with None; None if it is unknown."""
         return self._resource(resource)
 
     def resources(self, resources: Iterable[str]) -> tuple[Resource, ...]:
-        """Those of these resources of which something is known."""
+        """Those of these resources that are known."""
         found = map(self._resource, resources)
         return tuple(resource for resource in found if resource is not None)
 
@@ -115,11 +115,11 @@ class Question(Generic[T_co]):
 
     @property
     def question(self) -> Self:
-        """All of it, for a plugin that takes the whole question as one argument."""
+        """The question itself, for a plugin that takes it as one argument."""
         return self
 
     def facts(self) -> Facts:
-        """What is recorded of it: plain JSON values without secrets."""
+        """The facts to record: plain JSON values without secrets."""
         raise NotImplementedError
 
     @classmethod
@@ -133,7 +133,7 @@ class Question(Generic[T_co]):
         raise NotImplementedError
 
     def excess(self, value: Any) -> str | None:
-        """What this value allows beyond what was asked for, in words; None if nothing.
+        """What this value allows beyond the request, in words; None if nothing.
 
         The engine removes or refuses it anyway; this is for the author of a policy (`testing.contract`).
         """
@@ -142,15 +142,16 @@ class Question(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """How a client presented itself, for `client_auth_decision`.
+    """The credentials of a client, for `client_auth_decision`.
 
     Attributes:
         method: `client_secret_basic`, `client_secret_post`, `client_assertion` or `none`.
-        client_id: as the request has it.
-        secret_matches: whether it sent a secret and that is a valid secret of this client.
-        is_proven: whether the method has a proof that the server checks (hook `client_proofs`), and it was right.
+        client_id: the client id of the request.
+        secret_matches: whether it sent a valid secret of this client.
+        is_proven: whether the method has a proof that the server checks (hook `client_proofs`), and the proof was
+            right.
         assertion: the client assertion as sent, if any.
-        assertion_type: what kind of assertion it says it is.
+        assertion_type: the `client_assertion_type` of the request.
         headers: the request's headers by lower-case name, without those that carry credentials.
     """
 
@@ -304,16 +305,16 @@ class AuthenticationStep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """What a policy says of the sign-in behind a request, where a step alone does not say it all.
+    """The answer of a policy about the sign-in of a request, if a step alone is not enough.
 
     Attributes:
         step: what the user must do next.
         why: for SIGN_IN_AGAIN, a sentence for the sign-in page; it is translated if the catalogues have it.
         acr: for GO_ON, the level that the sign-in reached (RFC 9470); it is kept with what the user agrees to, and is
             in each of its tokens.
-        silent: whether the user may see no page, and the client gets `consent_required` where one would ask them. Who is
-            not signed in sees the sign-in page all the same: deny with `login_required` instead.
-        asks: whether the user is asked for consent even if a policy would go on without.
+        silent: whether the user may see no page; where a page would ask them, the client gets `consent_required`. A
+            person who is not signed in sees the sign-in page nevertheless; to prevent that, deny with `login_required`.
+        asks: whether the user is asked for consent even if a policy would allow without asking.
     """
 
     step: AuthenticationStep = AuthenticationStep.GO_ON
@@ -325,7 +326,7 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthenticationQuestion(Question[AuthenticationStep | SignIn]):
-    """What an authorization request demands of the user's sign-in."""
+    """Which sign-in an authorization request requires."""
 
     hook: ClassVar[str] = "authentication_decision"
 
@@ -336,7 +337,7 @@ class AuthenticationQuestion(Question[AuthenticationStep | SignIn]):
     parameters: Parameters = field(repr=False)
 
     def facts(self) -> Facts:
-        # Anybody may send any parameters, also tokens and names: none is recorded.
+        # Anybody may send any parameters, also tokens and names; therefore none is recorded.
         return {
             "client_id": self.client.client_id,
             "user_id": self.user.user_id if self.user else None,
@@ -436,7 +437,7 @@ class LoginQuestion(Question[Identity]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentityQuestion(Question[Identity]):
-    """Which person here somebody is for whom another server vouches."""
+    """Which person here is the one for whom another server vouches."""
 
     hook: ClassVar[str] = "identity_decision"
 
@@ -446,7 +447,7 @@ class IdentityQuestion(Question[Identity]):
     user: User | None
 
     def facts(self) -> Facts:
-        # What the other server says of a person is personal, and may be anything: only the names are recorded.
+        # The claims of the other server are personal data, and may be anything: only their names are recorded.
         return {
             "provider": self.provider,
             "issuer": self.issuer,
@@ -456,7 +457,7 @@ class IdentityQuestion(Question[Identity]):
 
     @classmethod
     def again(cls, facts: Facts, known: Known) -> Self:
-        raise CannotAskAgain("what the other server says of a person is not kept")
+        raise CannotAskAgain("the claims of the other server are not recorded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -508,7 +509,7 @@ class RegistrationQuestion(Question[ClientMetadata]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntrospectedToken:
-    """What `introspection_decision` gets of a token: its facts, not its text.
+    """The facts about a token for `introspection_decision`, without its text.
 
     Attributes:
         client_id: the client that it was issued to.
@@ -568,11 +569,11 @@ class OriginQuestion(Question[None]):
 
 
 class Counted(StrEnum):
-    """What the engine asks `rate_decision` about.
+    """The acts about which the engine asks `rate_decision`.
 
-    Something that only honest callers can do is counted when it has succeeded, and its failures apart from it: so
-    nobody spends the allowance of somebody else. A sign-in is counted before its password is checked, because that
-    costs work and is a guess.
+    An act that only honest callers can do is counted when it has succeeded, and its failures are counted apart: so
+        nobody uses up the allowance of somebody else. A sign-in is counted before its password is checked, because the
+        check costs work, and the password may be a guess.
     """
 
     FAILED_CLIENT_AUTHENTICATION = "failed_client_authentication"
@@ -621,7 +622,7 @@ _MEANINGS: Mapping[Counted, str] = MappingProxyType(
 
 
 class RateStep(StrEnum):
-    """What is to be done with a limit.
+    """What to do with a limit.
 
     CLAIM counts once more, if no limit forbids it. CHECK only says whether one forbids it. GIVE_BACK takes back what
     was claimed by the same question; its answer does not matter.
@@ -634,7 +635,7 @@ class RateStep(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateQuestion(Question[None]):
-    """Whether somebody does something too often."""
+    """Whether a caller does something too often."""
 
     hook: ClassVar[str] = "rate_decision"
 
@@ -665,7 +666,7 @@ class RateQuestion(Question[None]):
 
 
 def _person(user: User | None) -> dict[str, Any]:
-    """What is recorded of a user that a policy may decide by."""
+    """The recorded facts about a user, by which a policy may decide."""
     if user is None:
         return {"user_id": None}
     attributes = {name: list(values) for name, values in user.attributes.items()}

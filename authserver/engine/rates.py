@@ -1,4 +1,4 @@
-"""How often somebody may do something: asks the policies (hook `rate_decision`)."""
+"""Limits how often a caller may do something: asks the policies (hook `rate_decision`)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """How much of a limit somebody has used, for operators.
+    """How much of a limit is used, for operators.
 
     Attributes:
         limit: its name.
-        who: whom it counts, in words, such as `client=notes source=192.0.2.1`; empty for everybody together.
-        used, allowed: how often; both.
-        seconds: until it begins again.
+        who: the callers that it counts, such as `client=notes source=192.0.2.1`; empty for all together.
+        used, allowed: how often it was done, and how often it may be done.
+        seconds: seconds until counting begins again.
     """
 
     limit: str
@@ -42,35 +42,35 @@ class Limiter(Protocol):
         """Whether all processes share the counts; else each knows its own, and a command asks it for them."""
 
     def table(self) -> Sequence[Mapping[str, Any]]:
-        """Each limit: its `limit`, which is its name, and more about it, by column."""
+        """Each limit, by column: its name as `limit`, and its other settings."""
 
     def usage(self) -> Sequence[Usage]:
-        """What is used, as far as this process knows. Raises ValueError."""
+        """The used limits, as far as this process knows. Raises ValueError."""
 
     def lift(self, limit: str, who: str | None) -> int:
         """Reset the counts of a limit for one key, or for all with None. Returns how many counts were reset.
 
         Raises:
-            ValueError: there is no such limit, or it cannot be lifted now; with a sentence.
+            ValueError: there is no such limit, or it cannot be lifted now; the message is a sentence.
         """
 
 
 class Adjustable(Limiter, Protocol):
-    """A limiter of which operators can change the rows without the INI (`engine.offered`)."""
+    """A limiter whose rows operators can change without the INI (`engine.offered`)."""
 
     def check_row(self, name: str, row: Mapping[str, Any]) -> None:
-        """Raises ValueError for a row that cannot be.
+        """Raises ValueError for an impossible row.
 
         Args:
             row: its `counted`, `key`, `count`, `seconds` and `store_down`, as in its table.
         """
 
     def adjust(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """From now on these rows count, by name: in place of those of the INI that have the same, and beside others."""
+        """From now on these rows count: in place of rows of the INI with the same name, and in addition to the others."""
 
 
 def adjustable(plugins: Iterable[object]) -> Sequence[Adjustable]:
-    """Those of the plugins whose limits can be shown and changed."""
+    """The plugins whose limits can be shown and changed."""
     return [
         cast(Adjustable, plugin)
         for plugin in limiters(plugins)
@@ -79,7 +79,7 @@ def adjustable(plugins: Iterable[object]) -> Sequence[Adjustable]:
 
 
 def limiters(plugins: Iterable[object]) -> Sequence[Limiter]:
-    """Those of the plugins whose limits can be shown."""
+    """The plugins whose limits can be shown."""
     names = ("is_shared", "table", "usage", "lift")
     return [cast(Limiter, plugin) for plugin in plugins if all(hasattr(plugin, name) for name in names)]
 
@@ -90,7 +90,7 @@ def table_of(found: Iterable[Limiter]) -> Sequence[Mapping[str, Any]]:
 
 
 def usage_of(found: Iterable[Limiter], *, everything: bool) -> Sequence[Usage]:
-    """What is used by half or more, or everything that is; the fullest first. Raises ValueError."""
+    """The limits that are used by half or more, or all that are used; the fullest first. Raises ValueError."""
     used = [
         item
         for limiter in found
@@ -103,12 +103,12 @@ def usage_of(found: Iterable[Limiter], *, everything: bool) -> Sequence[Usage]:
 def lift_of(found: Sequence[Limiter], limit: str, who: str | None) -> int:
     """Reset the counts of a limit for one key, or for all with None; how many they were. Raises ValueError."""
     named = [item for item in found if any(row["limit"] == limit for row in table_of([item]))]
-    # Any of them says how the limit may be spelt.
+    # If none of them has it, the first raises an error that names similar limits.
     return sum(_contained(item.lift, limit, who) for item in named or found)
 
 
 def lift(engine: Engine, found: Sequence[Limiter], limit: str, who: str | None) -> int:
-    """As `lift_of`, of this process, and recorded as the operator's act. Raises ValueError."""
+    """As `lift_of`, in this process, and recorded as an act of the operator. Raises ValueError."""
     lifted = lift_of(found, limit, who)
     record_lifted(engine, limit, who, lifted)
     return lifted
@@ -122,7 +122,7 @@ def record_lifted(engine: Engine, limit: str, who: str | None, lifted: int) -> N
 
 
 def _contained(function: Callable[..., T], *arguments: Any) -> T:
-    """What a plugin answers. Raises ValueError, also for what else it raises."""
+    """The answer of a plugin. Raises ValueError, in place of any exception of the plugin."""
     try:
         answer: T = contained(function, *arguments)
     except ValueError:
@@ -132,9 +132,9 @@ def _contained(function: Callable[..., T], *arguments: Any) -> T:
     return answer
 
 
-# The one client that all clients which registered themselves are; no client has such an id.
+# All clients that registered themselves count as this one client; no client has such an id.
 SELF_REGISTERED = "self-registered clients"
-# For a policy that does not say how long.
+# The wait in seconds if a policy names none.
 USUAL_WAIT = Wait(60)
 
 
@@ -148,13 +148,13 @@ def claim(
     device_id: str | None = None,
     grant_id: str | None = None,
 ) -> RateQuestion | None:
-    """Count something that the caller of this request does; with the step CHECK, only see whether they may do it.
+    """Count an act of the caller of this request; with the step CHECK, only check whether it is allowed.
 
     Returns:
-        what was asked, for `give_back`; None if no policy limits anything.
+        the question, for `give_back`; None if no policy limits anything.
 
     Raises:
-        TooManyRequests: they do it too often; nothing was counted.
+        TooManyRequests: the caller does it too often; nothing was counted.
         ServerError: a policy failed (R-14).
     """
     if not engine.policies.serves(RateQuestion.hook):
@@ -184,13 +184,13 @@ def claim(
 
 
 def give_back(engine: Engine, claimed: RateQuestion | None) -> None:
-    """Take off what was claimed, because it turned out well. A policy that fails to do so changes nothing."""
+    """Take back what was claimed, because the act succeeded. If a policy fails to do so, nothing changes."""
     if claimed is not None:
         engine.journal.claimed.remove(claimed)
         engine.policies.decide(replace(claimed, step=RateStep.GIVE_BACK))
 
 
 def begin_again(engine: Engine) -> None:
-    """Take off all that this request claimed, before it is repeated: it counts once."""
+    """Take back everything that this request claimed, before it is repeated, so that it counts once."""
     for claimed in tuple(engine.journal.claimed):
         give_back(engine, claimed)

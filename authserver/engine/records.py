@@ -16,27 +16,24 @@ from typing import Any
 from authserver.settings import AccessTokenFormat
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-# A client that got no code or token for so long is idle.
+# A client that got no code or token for this long is idle.
 IDLE_AFTER = timedelta(days=30)
 
 # Private details of a client that belong to the core; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
-_ADDED_SCOPES = "added_scopes"
-# Details of a grant: the issuer that named its user (VOUCHED_BY), the session in which its user agreed
-# (`engine.session_handles`), and the `sub` of its tokens if that is not the id of the user (SUBJECT).
+EDITED = "edited"
+MANAGED = "managed"
+# Details of a grant (see `Grant`).
 VOUCHED_BY = "vouched_by"
 SESSION = "session"
-# A detail of a session, and of a grant that its user gave in it: the server through which the person signed in, by its
-# issuer; in a session with further facts of that server.
+SUBJECT = "subject"
+_ADDED_SCOPES = "added_scopes"
+# A detail of a session, and of a grant that its user gave in it: the server through which the person signed in. In a
+# grant it is the issuer of that server; in a session a mapping with the issuer and further facts of that server.
 THROUGH = "through"
 # A detail of an event: the handles of the sessions that ended.
 ENDED_SESSIONS = "ended_sessions"
-SUBJECT = "subject"
-EDITED = "edited"
-MANAGED = "managed"
-
-
-# The beginnings of client ids that are the addresses of documents about the clients.
+# The schemes of client ids that are addresses: each leads to a document about its client.
 ADDRESSES = ("https:", "http:")
 
 
@@ -85,9 +82,9 @@ class Client:
     `logo` is the digest of the logo that an operator gave it (`Logo`).
 
     `last_used_at` is when it last got a code or token, to the day; None: never. Of a client that registered itself,
-    `registered_from` is the network that the request came from (`engine.sources`), `initial_token` the id of the initial
-    access token that let it in, and `registration_policy` the policy of that token.
-    `private_details` are facts that the server and its features keep for themselves; they are shown to nobody.
+    `registered_from` is the network that the request came from (`engine.sources`), `initial_token` the id of the
+    initial access token with which it registered, and `registration_policy` the policy of that token. `private_details`
+    are facts that the server and its features keep for themselves; they are shown to nobody.
     """
 
     client_id: str
@@ -130,7 +127,7 @@ class Client:
 
     @property
     def is_known_by_address(self) -> bool:
-        """Whether its id is the address of its document: all its installations share that id."""
+        """Whether its id is the address of its document; then all its installations share that id."""
         return is_address(self.client_id)
 
     @property
@@ -183,8 +180,8 @@ class InitialAccessToken:
 
     `policy` is the name of the registration policy that limits its clients. It registers at most `uses` clients, any
     number with None; `used` is the number so far. `made_by` is who made it, as `Event.actor`.
-    `clients` is how many enabled clients the tokens of its policy have registered, counted when it is presented; it is
-    not stored.
+    `clients` is the number of enabled clients that the tokens of its policy have registered; it is counted when the
+    token is presented, and not stored.
     """
 
     token_id: str
@@ -214,7 +211,8 @@ class InitialAccessToken:
 class Logo:
     """The logo that an operator gave a client, as pages show it: an SVG or PNG file.
 
-    `digest` is of the file, in hexadecimal digits: another file has another address.
+    `digest` is the digest of the file in hexadecimal digits; it is part of the address, so another file has another
+    address.
     """
 
     digest: str
@@ -307,7 +305,7 @@ class JoinedIdentity:
 
 # A detail of a grant: its user agreed on another device than the one that got the tokens.
 ON_ANOTHER_DEVICE = "on_another_device"
-# The reason for which the grants of a client end when it gives up its credential: else a stolen refresh token could be
+# The reason for the end of a client's grants when it gives up its credential: otherwise a stolen refresh token could be
 # used without that credential.
 MADE_PUBLIC = "client-made-public"
 # A detail of a grant: its client had a credential. A client whose id is its address may give that up without notice.
@@ -318,16 +316,24 @@ AUTHENTICATES = "authenticates"
 class Grant:
     """The access that was agreed to. Every code and token belongs to a grant; when it is revoked, none of them is valid.
 
-    `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
-    rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
-    until a second time. `details` carries `auth_time`, `amr`, the `session` in which its user agreed, and
-    features' facts; `subject` is what its tokens call the user, if that is not `user_id`; of a grant that its user
-    did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
-    user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
-    after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the
-    subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which
-    it ends; None: from none.
+    Attributes:
+        user_id: None when the client acts on its own behalf.
+        expires_at: the end, which no rotation moves (OAuth 2.1, 4.3.3).
+        last_used_at: when its client last got tokens, to the minute; None until it got tokens a second time.
+        parent_id: the grant from which it was derived, and with which it ends (`grants.deriving`); None: from none.
+        details: facts of features, and these of the core:
+
+            - `auth_time`, `amr`, `acr`: when and how the user signed in, and the level of that.
+            - `session`: the handle of the session in which the user agreed (`engine.session_handles`).
+            - `through`: the issuer of the server through which the user had signed in to that session.
+            - `subject`: the `sub` of its tokens, if that is not `user_id`.
+            - `grant_type`: the grant type that made it, if its user did not agree to it here.
+            - `vouched_by`: who named the user, such as an issuer of assertions.
+            - `widens`: whether the user agreed to more than before (`tokens.widening`).
+            - `added_scopes`: those of its scopes that were agreed to after it was made.
+            - `authenticates`: whether its client, which is known by its address, had a credential of its own.
+            - `on_another_device`: whether the user agreed on another device than the one that got the tokens.
+            - `act`: who acts for the subject (RFC 8693, 4.1).
     """
 
     grant_id: str
@@ -395,8 +401,8 @@ class Token:
 
     `claimed_at` says when a single-use one was used. A rotated refresh token keeps the digest of
     its successor, and the successor itself sealed under a key that only the presented token gives.
-    `failures` counts wrong proofs for a code. A code's `details` carry `redirect_uri` and
-    `code_challenge`; `cnf` in anyone's `details` is the key that it is bound to (RFC 7800, 3.1).
+    `failures` counts wrong proofs for a code. The `details` of a code have `redirect_uri` and `code_challenge`; in the
+    `details` of any token `cnf` is the key that it is bound to (RFC 7800, 3.1).
     """
 
     kind: TokenKind
@@ -416,11 +422,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A small record with an end, such as a replay mark; a new kind needs no migration.
+    """A small record that expires, such as a replay mark; a new kind needs no migration.
 
     `kind` is the name that its feature gives it, and `digest` identifies it among others of its kind. `client_id` and
     `grant_id` are those that it belongs to, if any; it is deleted with its grant. `claimed_at` says when a single-use
-    one was used. `details` are stored readable: what only the server may read must be sealed in them, with kind and
+    one was used. `details` are stored readable: a value that only the server may read must be sealed, with kind and
     digest as context (`engine.crypto.sealing`).
     """
 
@@ -444,9 +450,10 @@ class FoundToken:
 
     @property
     def refreshable_scopes(self) -> tuple[str, ...]:
-        """The scopes that a refresh token can give: its own, and those that were added to its grant since (I-19).
+        """The scopes that a refresh token can give: its own, and those that were added to its grant later (I-19).
 
-        A refresh token without all scopes of its grant gets no added ones: a grant type made it narrower on purpose.
+        A refresh token that lacks an original scope of its grant gets no added ones: a grant type made it narrower on
+            purpose.
         """
         added = self.grant.added_scopes
         # Without scopes that an operator has removed from the grant.
@@ -466,10 +473,10 @@ class FoundGrant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What a user last agreed to for one client; when any part grows, the user is asked again.
+    """What a user last agreed to for one client; the user is asked again when a request goes beyond it.
 
-    `client_name` is the name of the client at that time, empty where it is not known. `seen` has a digest of each thing
-    that a client which is known by its address said of itself then, by the name of the member.
+    `client_name` is the name of the client at that time, empty if it is not known. `seen` is for a client that is known
+    by its address: by the name of each member of its metadata, a digest of the value at that time.
     """
 
     user_id: str
@@ -482,7 +489,7 @@ class Consent:
     seen: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
     def is_for(self, client: Client) -> bool:
-        """Whether the user agreed to this client as it is now: under this name, and with each of its redirect URIs."""
+        """Whether the user agreed to this client as it is now: with this name, and with each of its redirect URIs."""
         return self.client_name == client.name and set(client.redirect_uris) <= set(self.redirect_uris)
 
 
@@ -546,7 +553,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RingKey:
-    """A key of the key ring that was used here: its id, and a fingerprint by which another key under it is noticed."""
+    """A key of the key ring that was used here: its id, and a fingerprint that reveals another key under the same id."""
 
     key_id: str
     fingerprint: bytes
@@ -617,7 +624,7 @@ class EventType(StrEnum):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether a request ended here without what it asked for. What a person refused is a decision of theirs."""
+        """Whether a request was refused or failed. The refusal of a person does not count: it is that person's decision."""
         return self in REFUSALS
 
 
@@ -633,11 +640,11 @@ REFUSALS = frozenset(
     }
 )
 
-# Most events of a busy server: each code and each token.
+# The most frequent events of a busy server: one for each code and each token.
 ISSUANCES = frozenset({EventType.CODE_ISSUED, EventType.TOKEN_ISSUED})
 
 
-# Where of an event stands what cannot be read back.
+# The key in an event for a value that cannot be read back.
 UNREADABLE = "unreadable"
 
 
@@ -664,11 +671,11 @@ class Event:
     personal data.
     `request_id` is the request that it happened in, empty where there was none.
     `client_id`, `user_id` and `grant_id` say whom and what it was about. `decisions` are `Ruling.as_record()`
-    mappings; `details` are small facts such as the grant type. What people outside can cause is cut to a limit, and
-    `cut` in both says what is not whole (`engine.evidence`). `more` in the details of a refusal says how many of its kind
-    were counted with it instead of being stored (`engine.floods`).
-    What cannot be read back, because somebody wrote it by hand, stands as it is stored under `UNREADABLE`, in the details
-    or in a decision; a time that cannot be read is `datetime.min`.
+    mappings; `details` are small facts such as the grant type. Both are cut to a limit in events that people outside
+    can cause, and `cut` in them says which values are not whole (`engine.evidence`). `more` in the details of a refusal
+    says how many of its kind were counted with it instead of being stored (`engine.floods`). A value that cannot be
+    read back, because somebody wrote it by hand, is shown as it is stored under `UNREADABLE`, in the details or in a
+    decision; a time that cannot be read is `datetime.min`.
     """
 
     event_id: str
@@ -707,7 +714,7 @@ class EventFilter:
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """What members of an event must be, by their names: times and types aside."""
+        """The required values of an event's members, by their names, except for times and types."""
         names = ("event_id", "request_id", "client_id", "user_id", "grant_id", "actor", "source", "reason")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

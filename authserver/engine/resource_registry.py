@@ -1,7 +1,7 @@
-"""The resources that tokens may be for (RFC 8707): what the INI or the store says of each.
+"""The resources that tokens may be for (RFC 8707), from the INI and the store.
 
-What the INI says counts: a resource that it names is not looked up. So a server whose resources are in the INI reads
-nothing more from its database, and `authserver lint` lists what is in both.
+The INI takes precedence: a resource that it names is not looked up. So a server whose resources are all in the INI
+reads nothing more from its database; `authserver lint` lists the resources that are in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from authserver.settings import AccessTokenFormat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenForm:
-    """Format and lifetime of access tokens, in seconds; None: not said here."""
+    """The format of access tokens, and their lifetime in seconds; None: not set here."""
 
     token_format: AccessTokenFormat | None = None
     token_lifetime: int | None = None
@@ -39,7 +39,7 @@ class Registry:
         self._found: dict[str | None, Resource | None] = {}
 
     def find(self, resource: str | None) -> Resource | None:
-        """What is known of a resource, however its URI is spelt; with None, of the default. None: nothing."""
+        """The resource of this URI in any spelling, or with None the default one. None if there is none."""
         form = None if resource is None else uris.resource_form(resource)
         if form is not None and form in self._listed:
             return self._listed[form]
@@ -48,11 +48,11 @@ class Registry:
         return self._found[form]
 
     def look_again(self) -> None:
-        """Look everything up again, because this request has changed a resource."""
+        """Forget what was looked up, because this request has changed a resource."""
         self._found.clear()
 
     def of(self, resources: Iterable[str]) -> tuple[Resource, ...]:
-        """What is known of these resources, without those of which nothing is."""
+        """Those of these resources that are known."""
         found = map(self.find, resources)
         return tuple(resource for resource in found if resource is not None)
 
@@ -62,7 +62,7 @@ class Registry:
         return (*self._listed.values(), *stored)
 
     def page(self, *, after: str = "", limit: int) -> tuple[Resource, ...]:
-        """The next ones in the order of `all`, beginning after the one of this canonical form."""
+        """The next resources in the order of `all`, beginning after the one of this canonical form."""
         listed = list(self._listed.values())
         if after in self._listed:
             listed = listed[list(self._listed).index(after) + 1 :]
@@ -76,19 +76,19 @@ class Registry:
         return tuple(found[:limit])
 
     def in_both(self) -> tuple[Resource, ...]:
-        """The resources of the INI that are in the store, too, where they do not count."""
+        """The resources of the INI that are also in the store, where they have no effect."""
         forms = {resource.form for resource in self._stored.list()}
         return tuple(resource for form, resource in self._listed.items() if form in forms)
 
     def _default(self) -> Resource | None:
         listed = next((resource for resource in self._listed.values() if resource.is_default), None)
         default = listed or self._stored.default()
-        # In the store it does not count if the INI names it.
+        # A resource of the store has no effect if the INI names it.
         return self._listed.get(default.form, default) if default else None
 
 
 def described(resource: Resource) -> dict[str, object]:
-    """What an event says of it."""
+    """Its members in events."""
     return {
         "resource": resource.uri,
         "name": resource.name,

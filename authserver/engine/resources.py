@@ -1,4 +1,4 @@
-"""The resources that operators register: added and changed. `ending` removes one with everything that hangs on it."""
+"""Adds and changes the resources that operators register. `ending` removes one, and ends its grants."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from authserver.engine.resource_registry import described
 from authserver.limits import MAXIMUM_CLIENT_NAME
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME
 
-# Seconds; the greatest lifetime is that of all access tokens.
+# Seconds; the greatest lifetime is the same as that of all access tokens.
 MINIMUM_LIFETIME = 10
 
 
 class BadResource(Exception):
-    """What keeps a resource from being registered so, as a sentence.
+    """A resource cannot be registered with these values; the message says why.
 
     Attributes:
-        member: of `Resource`, that is not right; "" where it is none of them.
+        member: the wrong member of `Resource`; "" if it is no single one.
     """
 
     def __init__(self, sentence: str, member: str = "") -> None:
@@ -45,7 +45,7 @@ def add(engine: Engine, resource: Resource) -> None:
 
 
 def change(engine: Engine, before: Resource, after: Resource) -> None:
-    """Change a registered resource, which `before` is as it was read. Raises BadResource."""
+    """Change a registered resource; `before` is the resource as it was read. Raises BadResource."""
     check(engine, after)
     if not engine.stores.resources.change(before, after):
         raise BadResource(f"{before.uri}: it was changed or removed meanwhile; nothing was changed here")
@@ -61,11 +61,11 @@ def check(
     clients: Mapping[str, Client | None] = NOTHING,
     freed: Collection[str] = (),
 ) -> None:
-    """Raises BadResource for what cannot be registered so.
+    """Raises BadResource for values that are not allowed.
 
     Args:
-        clients: what clients will be when the resource is registered, by id, where that is not what they are now.
-        freed: the canonical forms of resources that will not be the default any more.
+        clients: by id, clients that will be added or changed before the resource is registered.
+        freed: the canonical forms of resources that will lose the default before.
     """
     listed = engine.listed_resources.get(resource.form)
     if listed is not None:

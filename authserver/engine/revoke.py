@@ -15,7 +15,7 @@ from authserver.engine.tokens import once
 from authserver.engine.tokens.issued import Issued, find_issued
 
 _REVOKED = "token-revoked"
-# Credentials of this server that are not revoked here.
+# Prefixes of credentials of this server that cannot be revoked here.
 _UNSUPPORTED = (digests.CODE, digests.SECRET, digests.SESSION, digests.INITIAL, digests.LINK)
 
 
@@ -26,7 +26,7 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
     for all of these (RFC 7009, 2.2; T074).
 
     Args:
-        parameters: the form body; a `token_type_hint` is not needed, so it is not looked at.
+        parameters: the form body; a `token_type_hint` is ignored, because it is not needed.
 
     Raises:
         InvalidRequest: `token` is missing, or something is repeated or malformed.
@@ -39,7 +39,7 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
     if any(digests.well_formed(prefix, text) for prefix in _UNSUPPORTED):
         raise UnsupportedTokenType("Only access tokens and refresh tokens can be revoked.")
     issued = find_issued(engine, text)
-    # Nothing more is asked of a plugin.
+    # From here on no plugin is asked.
     for use in proven.uses:
         once.claim(engine, client, use)
     if issued is None:
@@ -57,9 +57,9 @@ def revoke(engine: Engine, parameters: Parameters) -> None:
 
 
 def _counts(engine: Engine, issued: Issued) -> bool:
-    """An expired access token ends nothing.
+    """Whether this token ends its grant: an expired access token does not.
 
-    A refresh token does, a used one too: its client may have lost the next one.
+    A refresh token does, even a used one, because its client may have lost the next one.
     """
     return issued.kind is TokenKind.REFRESH or engine.now < issued.expires_at
 
@@ -72,7 +72,7 @@ def _revoke_grant(engine: Engine, issued: Issued) -> bool:
     if issued.is_stored:
         return grants.revoke(grant.grant_id, engine.now, _REVOKED)
     try:
-        # A grant that is stored nowhere but in this JWT is stored from now on, as revoked.
+        # A grant that is only in this JWT is stored now, as revoked.
         grants.add(replace(grant, revoked_at=engine.now, revoked_reason=_REVOKED))
     except AlreadyExists:
         return False

@@ -1,4 +1,4 @@
-"""What sessions are called outside: in grants, events and ID tokens (`sid`), and on the pages of people's accounts."""
+"""The names of sessions in grants, events and ID tokens (`sid`), and on the account pages."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from authserver.engine.crypto import digests
 from authserver.engine.records import Session
 
 _KIND = "session-handle"
-# Among the details of a session: what it is called, if its person signed in again during another one.
+# A detail of a session: its name, if its person signed in again during an earlier session.
 HANDLE = "handle"
 
 
 def session_handle(session: Session) -> str:
-    """What names a session without revealing its stored digest."""
+    """The name of a session, which does not reveal its stored digest."""
     kept: str | None = session.details.get(HANDLE)
     return kept or handle_of(session.digest)
 
 
 def handle_of(digest: bytes) -> str:
-    """What the session of this digest is called unless it says so itself, also if it has ended."""
+    """The name of the session of this digest unless its details have another one; also for an ended session."""
     return digests.digest(_KIND, digest.hex()).hex()[:32]

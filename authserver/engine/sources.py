@@ -1,4 +1,4 @@
-"""What counts as one source of requests."""
+"""Decides which addresses count as one source of requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ipaddress import IPv6Address, ip_address
 
 @lru_cache(maxsize=4_096)
 def network_of(source: str) -> str | None:
-    """What counts as one source: an IPv4 address, or the /64 of an IPv6 address, which one household has (T102)."""
+    """The source of an address: an IPv4 address itself, or the /64 of an IPv6 address, which one household has (T102)."""
     if not source:
         return None
     try:
         address = ip_address(source.partition("%")[0])
     except ValueError:
-        # A socket in the file system.
+        # A Unix socket has no address.
         return source
     if not isinstance(address, IPv6Address):
         return str(address)

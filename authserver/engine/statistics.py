@@ -1,7 +1,7 @@
-"""How much happened: issued, refreshed, refused and so on, by client, grant type, reason and time.
+"""The numbers of issued, refreshed and refused tokens and so on, by client, grant type, reason and time.
 
-Commands, pages and an API call this. It reads what `engine.counting` has counted. What is wrong with a question is a
-sentence (`BadSearch`), and every answer is of limited length. Times are whole hours, days and months of UTC.
+Commands, pages and an API call this. It reads what `engine.counting` has counted. An impossible question is refused
+with a sentence (`BadSearch`), and every answer has a limited length. Times are whole hours, days and months of UTC.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from authserver.engine.records import REFUSALS, EventType
 from authserver.settings import Settings
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-# The longest time of which the hours are looked at one by one; of longer times whole days are counted.
+# The longest time that is counted by the hour; longer times are counted by whole days.
 HOURS_OF = 7 * DAY
-# The longest time that is looked at.
+# The longest time of a question.
 MAXIMUM_TIME = 3660 * DAY
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 # How many rows an answer has at most, and how many points a series.
@@ -35,9 +35,9 @@ REFRESH = "refresh_token"
 class Measure(StrEnum):
     """What is counted.
 
-    ISSUED are access tokens for anything but a refresh token, REFRESHED those for a refresh token. REFUSED are requests of
-    clients and strangers that were refused; sign-ins and changes of a password have their own, and so have failures of the
-    server (FAILED). GRANTS_REVOKED are grants, also where one act ended many.
+    ISSUED are access tokens for anything but a refresh token, REFRESHED those for a refresh token. REFUSED are refused
+    requests of clients and strangers; sign-ins, changes of a password and failures of the server (FAILED) are counted
+    apart. GRANTS_REVOKED counts each grant, also if one act ended many.
     """
 
     CODES = "codes"
@@ -92,7 +92,7 @@ _OF_A_GRANT_TYPE = frozenset({EventType.TOKEN_ISSUED, EventType.TOKEN_REFUSED})
 
 
 class By(StrEnum):
-    """What the rows of `totals` are."""
+    """What each row of `totals` is about."""
 
     CLIENT = "client"
     GRANT_TYPE = "grant-type"
@@ -103,7 +103,7 @@ class By(StrEnum):
 
     @property
     def step(self) -> Step | None:
-        """The time that each row is of, if it is one."""
+        """The length of the time that each row is about, if it is a time."""
         return _STEPS.get(self)
 
 
@@ -114,10 +114,10 @@ Counts = Mapping[Measure, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TotalsRow:
-    """One row: what it is of, and how much of what was counted there.
+    """One row: what it is about, and the count of each measure.
 
-    `key` is a client id, a grant type, a reason or, in ISO 8601, the beginning of a time. It is empty for the rest: clients
-    without counts of their own and what belongs to no client, or a grant type or reason that is not known.
+    `key` is a client id, a grant type, a reason or, in ISO 8601, the beginning of a time. It is empty for the rest: for
+    clients without separate counts and events without a client, or for an unknown grant type or reason.
     """
 
     key: str
@@ -132,7 +132,7 @@ class TotalsRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """An answer: the time that it is about, in whole hours or days, the sums of that time, and the rows if any were wanted.
+    """An answer: its time in whole hours or days, the sums of that time, and the rows, if any were asked for.
 
     `more` says whether there are more rows than these.
     """
@@ -156,7 +156,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedFor:
-    """How often requests were refused, or grants revoked, for one reason."""
+    """The number of refused requests, or of revoked grants, for one reason."""
 
     type: EventType
     reason: str
@@ -165,7 +165,7 @@ class RefusedFor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountingProgress:
-    """How far events are counted. `waiting` is how many are not, about; `since` when the first of them happened."""
+    """The progress of counting. About `waiting` events are not counted yet; `since` is the time of the first of them."""
 
     waiting: int = 0
     since: datetime | None = None
@@ -190,18 +190,18 @@ def totals(
     order: Measure | None = None,
     limit: int = 20,
 ) -> Totals:
-    """What happened in a time, and in rows by something, the highest first; rows of times are in their order.
+    """The sums of a time, and rows by something, the highest first; rows of times are in the order of time.
 
     The hour (in longer times, or where hours are not kept, the day) in which `since` and `until` lie counts as a whole.
 
     Args:
-        client_id: of this client alone.
-        grant_type: of token requests for this grant type alone.
-        order: what clients are ordered by; None for all measures together.
+        client_id: only events of this client.
+        grant_type: only token requests for this grant type.
+        order: the measure by which clients are ordered; None for all measures together.
         limit: the most rows, 1 to MAXIMUM_ROWS; rows of times are not cut.
 
     Raises:
-        BadSearch: a time that is empty, too long, or too long for such rows.
+        BadSearch: a time that is empty, or too long in all or for such rows.
         StorageUnavailable: the storage did not answer.
     """
     if not 1 <= limit <= MAXIMUM_ROWS:
@@ -256,10 +256,10 @@ def series(
     client_id: str | None = None,
     grant_type: str | None = None,
 ) -> Series:
-    """How much of a measure there was in each hour, day or month of a time, for a chart.
+    """The values of a measure for each hour, day or month of a time, for a chart.
 
     Raises:
-        BadSearch: a time that is empty, too long for such steps, or of which hours are no longer kept.
+        BadSearch: a time that is empty, too long for such steps, or so long ago that its hours are deleted.
         StorageUnavailable: the storage did not answer.
     """
     _check_id(client_id)
@@ -303,7 +303,7 @@ def refusal_reasons(
 
 
 def counting_progress(engine: Engine) -> CountingProgress:
-    """How far events are counted; usually to within some seconds."""
+    """The progress of counting; usually it is some seconds behind."""
     stores = engine.stores
     position = stores.event_positions.of(READER) or 0
     following = stores.events.following(position, limit=1)
@@ -313,7 +313,7 @@ def counting_progress(engine: Engine) -> CountingProgress:
 
 
 def current_figures(engine: Engine) -> Figures:
-    """What there is now. It counts whole tables: pages show `latest_figures` instead. Raises StorageUnavailable."""
+    """The present totals. This reads whole tables: pages show `latest_figures` instead. Raises StorageUnavailable."""
     return Figures(at=engine.now, values=_current(engine.stores, engine.settings, engine.now))
 
 
@@ -330,7 +330,7 @@ def latest_figures(engine: Engine) -> Figures | None:
 
 
 def take_sample(stores: Stores, settings: Settings, now: datetime) -> None:
-    """Note what there is now, once in each hour, day and month. Raises StorageUnavailable."""
+    """Store the present totals, once in each hour, day and month. Raises StorageUnavailable."""
     hour = begin_of(Step.HOUR, now)
     if stores.statistics.samples(Gauge.PEOPLE, Span(step=Step.HOUR, since=hour, until=hour + HOUR)):
         return
@@ -409,7 +409,7 @@ def _counts(sums: Counter[Measure]) -> Counts:
 
 
 def usual_since(until: datetime, by: By | None) -> datetime:
-    """Where a time begins of which only the end is said: by hour a day, by month a year, else 30 days."""
+    """The default beginning of a time with this end: a day before it by hour, a year before it by month, else 30 days."""
     return before(until, _USUAL.get(by, 30 * DAY))
 
 

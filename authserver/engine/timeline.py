@@ -1,9 +1,8 @@
-"""What is known of the request that the running thread works on: its ids, what was done for it, and how long that took.
+"""The record of the request on which the present thread works: its ids, the work for it, and the time that it took.
 
-One is made for each request, before anything else looks at it, and ends with its answer. The lines of the log and the
-events take their ids from it, and plugins that observe requests get it when it is complete (hook `observe_request`). A
-thread that works for a request, such as one that a plugin is called in, has that of the request
-(`contextvars.copy_context`).
+A timeline is made for each request, before anything else, and ends with its answer. Log lines and events take their ids
+from it, and plugins that observe requests get it when it is complete (hook `observe_request`). Another thread that
+works for a request, such as the thread of a plugin, has the timeline of the request (`contextvars.copy_context`).
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-# Of one request: a request that does more is still answered, and only counts what is left out.
+# The most spans of one request; further ones are only counted.
 MAXIMUM_SPANS = 500
 
 
 def new_request_id() -> str:
-    """128 random bits in 32 hexadecimal digits: a trace id, too (W3C Trace Context, 3.2.2.3)."""
+    """128 random bits in 32 hexadecimal digits, which are also a trace id (W3C Trace Context, 3.2.2.3)."""
     return secrets.token_hex(16)
 
 
@@ -37,10 +36,10 @@ class SpanKind(StrEnum):
 
 
 class FactsLater(Mapping[str, Any]):
-    """Facts that are made when somebody reads them: most observers read few.
+    """Facts that are computed when an observer reads them: most observers read few.
 
     Args:
-        make: makes them.
+        make: computes them.
     """
 
     __slots__ = ("_made", "_make")
@@ -72,14 +71,14 @@ class Span:
     """A piece of work for a request.
 
     Attributes:
-        kind: what it is.
-        name: of the hook of a decision, of the operation of a statement, of the kind of a fetched document.
+        kind: the kind of work.
+        name: the hook of a decision, the operation of a statement, the kind of a fetched document.
         began: nanoseconds of `time.perf_counter_ns`.
         nanoseconds: how long it took.
-        facts: more about it, by name: texts and numbers, or tuples of them; never a secret and nothing of a person.
-            Of a decision `verdict`, `reason`, `decided_by` and, of each plugin that answered, `answers` with its name,
-            verdict, reason and microseconds; of a statement its `text`, without values; of a fetch `host` and `outcome`; of
-            a password check `outcome`.
+        facts: more about it, by name: texts and numbers, or tuples of them; no secrets and no personal data. A decision
+            has `verdict`, `reason`, `decided_by` and `answers`, with the name, verdict, reason and microseconds of each
+            plugin that answered. A statement has its `text`, without values; a fetch has `host` and `outcome`; a
+            password check has `outcome`.
     """
 
     kind: SpanKind
@@ -95,22 +94,22 @@ class Timeline:
 
     Attributes:
         request_id: in its answer, its lines of the log and its events.
-        trace_id: of the trace that it is part of: 32 hexadecimal digits. That of the caller, if its trace is continued.
+        trace_id: the id of its trace, 32 hexadecimal digits; that of the caller, if its trace is continued.
         parent_id: the span of the caller in that trace, 16 hexadecimal digits; "" if no trace is continued.
         is_sampled: whether the caller records that trace; False if no trace is continued.
         began: nanoseconds of `time.perf_counter_ns`.
         began_at: the same moment, in nanoseconds since 1970.
-        spans: the work for it that is over, if a plugin wants to know it, in the order in which it ended; else None.
+        spans: the finished work for it, in the order in which it ended; None if no plugin wants it.
         spans_left_out: how many more there were than `MAXIMUM_SPANS`.
         endpoint: the name of its route; "" for a path that is not in the route table.
-        path: of that route.
-        method: "other" for one that no endpoint has.
-        status: of its answer; 0 until there is one.
+        path: the path of that route.
+        method: the HTTP method; "other" if no endpoint has it.
+        status: the status of its answer; 0 until there is one.
         nanoseconds: from its beginning to its answer.
-        client_id: of the client that it names, if there is such a client.
-        error: the error code of the protocol that it was refused with; "" for none.
+        client_id: the client that it names, if that client exists.
+        error: the error code of its refusal; "" for none.
         reason: why it was refused or failed; "" for none.
-        error_id: of its refusal or failure; "" for none.
+        error_id: the error id of its refusal or failure; "" for none.
     """
 
     request_id: str = field(default_factory=new_request_id)
@@ -135,7 +134,7 @@ class Timeline:
         self.trace_id = self.trace_id or self.request_id
 
     def add(self, span: Span) -> None:
-        """Keep it, unless spans are not wanted, or there are too many."""
+        """Add a span, unless spans are not wanted, or there are too many."""
         if self.spans is None:
             return
         if len(self.spans) < MAXIMUM_SPANS:
@@ -148,24 +147,24 @@ _current: ContextVar[Timeline | None] = ContextVar("timeline", default=None)
 
 
 def current() -> Timeline | None:
-    """That of the request which this thread works on; None outside of requests."""
+    """The timeline of the request on which this thread works; None outside of requests."""
     return _current.get()
 
 
 def request_id() -> str:
-    """The id of that request; "" outside of requests."""
+    """The id of the request on which this thread works; "" outside of requests."""
     timeline = _current.get()
     return timeline.request_id if timeline else ""
 
 
 def wants_spans() -> bool:
-    """Whether a plugin wants to know what is done for the request which this thread works on."""
+    """Whether a plugin wants the spans of the request on which this thread works."""
     timeline = _current.get()
     return timeline is not None and timeline.spans is not None
 
 
 def note(kind: SpanKind, name: str, began: int, facts: Mapping[str, Any]) -> None:
-    """Add a span that ends now to the request which this thread works on; see `Span`. Outside of requests: nothing."""
+    """Add a span that ends now to the request on which this thread works; see `Span`. Does nothing outside of requests."""
     timeline = _current.get()
     if timeline is not None and timeline.spans is not None:
         timeline.add(Span(kind, name, began, time.perf_counter_ns() - began, facts))

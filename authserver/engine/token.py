@@ -1,6 +1,6 @@
 """The token endpoint (OAuth 2.1, 3.2): authenticate, known, allowed, redeem, bind, issue.
 
-Nothing is written before `issuing.issue`: what a grant type or a binding uses up, it returns (`SingleUse`).
+Nothing is written before `issuing.issue`: grant types and bindings return the things that they use up (`SingleUse`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from authserver.engine.tokens.issuing import AlreadyClaimed, TokenResponse
 
 log = logging.getLogger(__name__)
 
-# Parameters with a credential of this server.
+# The parameters that have a credential of this server.
 _PRESENTED = (
     ("code", TokenKind.CODE, digests.CODE),
     ("refresh_token", TokenKind.REFRESH, digests.REFRESH),
@@ -47,8 +47,9 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
 
     Raises:
         OAuthError: any error of OAuth 2.1, 3.2.4; nothing is issued then.
-        TooManyRequests: the client, or the grant, gets tokens too often; or it has shown too many that are refused,
-            which counts apart, since anybody can do that in the name of a public client (R-20).
+        TooManyRequests: the client, or the grant, gets tokens too often; or the client has presented too many grants
+            that were refused. The latter is counted apart, because anybody can do that in the name of a public client
+            (R-20).
     """
     parameters.refuse_repeated(allowed=MAY_REPEAT_FOR_TOKENS)
     _foresee(engine, parameters)
@@ -57,7 +58,7 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
         proven = ProvenClient(client=named[0]) if named else proven_client(engine, parameters)
     except InvalidClient as refused:
         if refused.reason == NOBODY_NAMED:
-            # What is wrong with the request itself says more.
+            # A mistake in the request itself is the more useful refusal.
             offered_grant_type(engine, _requested_grant_type(parameters))
         raise
     client = proven.client
@@ -67,7 +68,8 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     try:
         order = _order(redeem, engine, proven, parameters)
     except InvalidGrant as refused:
-        # What must outlive the refusal, such as the revocation after a replay, is kept however often it comes.
+        # The consequences of a refusal, such as the revocation after a replay, are carried out however often it
+        # happens.
         if not (refused.revoke_grant or refused.failed_token):
             rates.claim(engine, Counted.FAILED_GRANT, client_id=client.client_id)
         raise
@@ -81,13 +83,13 @@ def exchange(engine: Engine, parameters: Parameters) -> TokenResponse:
     try:
         return issuing.issue(engine, client, order, binding)
     except AlreadyClaimed:
-        # Another request was first. Asked again, the grant sees the result: a replay, or a retry.
+        # Another request was first. The grant type, asked again, sees its result: a replay, or a retry.
         engine.stores.undo()
         return issuing.issue(engine, client, _order(redeem, engine, proven, parameters), binding)
 
 
 def _named_by_assertion(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem] | None:
-    """As `assertion.named_client`; what is refused counts for its source and its issuer (R-20)."""
+    """As `assertion.named_client`; refusals are counted for the source and the issuer (R-20)."""
     if parameters.get("grant_type") != assertion.GRANT_TYPE or assertion.GRANT_TYPE not in engine.grant_types:
         return None
     engine.journal.grant_type = assertion.GRANT_TYPE
@@ -99,7 +101,7 @@ def _named_by_assertion(engine: Engine, parameters: Parameters) -> tuple[Client,
 
 
 def _foresee(engine: Engine, parameters: Parameters) -> None:
-    """What is presented is read together with the client: they do not depend on each other."""
+    """The presented credential is read together with the client, because the two reads do not depend on each other."""
     for name, kind, prefix in _PRESENTED:
         text = parameters.get(name)
         if text is not None and digests.well_formed(prefix, text):
@@ -107,9 +109,9 @@ def _foresee(engine: Engine, parameters: Parameters) -> None:
 
 
 def authenticate(engine: Engine, parameters: Parameters) -> Client:
-    """The client that sent this request; what its proof uses up is claimed at once, so ask no plugin afterwards.
+    """The client that sent this request. Its proof is used up at once, so ask no plugin afterwards.
 
-    For endpoints of plugins. Raises what `proven_client` does, and InvalidClient for a proof that was used before.
+    For endpoints of plugins. Raises as `proven_client`, and InvalidClient for a proof that was used before.
     """
     proven = proven_client(engine, parameters)
     for use in proven.uses:
@@ -118,7 +120,7 @@ def authenticate(engine: Engine, parameters: Parameters) -> Client:
 
 
 def _order(redeem: Redeem, engine: Engine, proven: ProvenClient, parameters: Parameters) -> Issue:
-    """What the grant type says may be issued, with what the client's own proof uses up.
+    """The order of the grant type, to which the things of single use in the client's own proof are added.
 
     A new grant of a person has the grant type, so that the person sees in a list where the grant came from.
     """
@@ -143,11 +145,11 @@ def _order(redeem: Redeem, engine: Engine, proven: ProvenClient, parameters: Par
 def proven_key(
     engine: Engine, client: Client, parameters: Parameters, order: Issue | None = None
 ) -> Binding | None:
-    """The key that the client proves to have, if it proves one. Asked once a request: a proof is used up.
+    """The key that the client proves to have, if any. Call this once in a request, because a proof is used up.
 
     Args:
-        parameters: of this request.
-        order: what may be issued; None at an endpoint where nothing is.
+        parameters: the parameters of this request.
+        order: what may be issued; None at an endpoint that issues nothing.
 
     Raises:
         OAuthError: a plugin refuses the proof.

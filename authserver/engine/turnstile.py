@@ -1,4 +1,4 @@
-"""Lets few do at once what takes much work; a few more wait briefly, and everybody else is sent away."""
+"""Bounds how many threads do expensive work at the same time; a few more wait briefly, and all others are refused."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ WAIT_SECONDS = 1.0
 class Turnstile:
     """Bounds how many do something at once in this process.
 
-    As many again may wait for their turn: each holds a thread of the server meanwhile, and others of its threads must stay
-    free for everything else. Nobody has all places, nor, where there are several, all turns: one is left for somebody else.
+    The same number may wait for their turn: each of these blocks a thread of the server meanwhile, and other threads
+        must remain free for everything else. Nobody has all places or, if there are several, all turns: one is left for
+        somebody else.
 
     Args:
-        at_once: how many.
+        at_once: how many may do it at the same time.
 
     Attributes:
-        turned_away: how many were, since the start.
+        turned_away: how many were refused since the start.
     """
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
-        # Who has a place, and who of them has a turn; once for each.
+        # Who has a place, and who has a turn; one entry for each.
         self._places: list[str] = []
         self._turns: list[str] = []
         self._changed = threading.Condition()
@@ -44,10 +45,10 @@ class Turnstile:
 
     @contextmanager
     def turn(self, who: str) -> Iterator[None]:
-        """Have a turn. Raises TooBusy when too many wait already, or none became free within a second.
+        """Take a turn. Raises TooBusy if too many wait already, or no turn became free within a second.
 
         Args:
-            who: whom it is for, such as a network.
+            who: for whom it is, such as a network.
         """
         with self._changed:
             if not _is_free(self._places, 2 * self._at_once, who):

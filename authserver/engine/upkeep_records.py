@@ -47,12 +47,12 @@ class Batch:
 
     Attributes:
         removed: the number of deleted rows of the kind.
-        along: the number of deleted rows that depended on them.
+        dependents: the number of deleted rows that depended on them.
         next: the place at which the next batch begins; None at the end.
         sessions: the deleted sessions.
     """
 
     removed: int
-    along: int = 0
+    dependents: int = 0
     next: Place | None = None
     sessions: Sequence[Session] = ()

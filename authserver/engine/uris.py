@@ -1,8 +1,8 @@
-"""URIs: which may be registered, when two are the same, and how they are changed.
+"""URIs: which of them may be registered, when two of them are equal, and how parameters are added.
 
-The text decides, never the result of a parser: parsers drop and change characters, each differently.
-So a URI passes a narrow ASCII grammar of RFC 3986 first, which browsers and Python read in the same way, and
-is then compared code point by code point.
+The text decides, never the result of a parser, because each parser drops and changes characters in another way. A URI
+must match a narrow ASCII grammar of RFC 3986, which browsers and Python read in the same way. Then it is compared code
+point by code point.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from authserver.limits import MAXIMUM_ORIGIN, MAXIMUM_URI
 from authserver.settings import LOOPBACK_HOSTS
 
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-# What we add to a redirect URI; there already, it would occur twice (OAuth 2.1, 4.1.2).
+# The parameters that this server adds to a redirect URI, which must not have them already (OAuth 2.1, 4.1.2).
 _RESPONSE_PARAMETERS = frozenset(
     {"code", "state", "iss", "error", "error_description", "error_uri", "response", "id_token"}
 )
@@ -30,12 +30,12 @@ _NEVER_PRIVATE_USE = frozenset(
 )  # fmt: skip
 
 _PORT = r"[1-9][0-9]{0,4}"
-# The grammar's characters less three: browsers rewrite `'`, some parsers cut a path at `;` (a query may
-# have it), and `*` must not look like a wildcard.
+# The characters of the grammar without three: browsers rewrite `'`, some parsers cut a path at `;` (a query may have
+# it), and `*` must not look like a wildcard.
 _CHARACTER = r"(?:[A-Za-z0-9._~!$&()+,=:@-]|%[0-9A-Fa-f]{2})"
 _PATH_AND_QUERY = rf"((?:/{_CHARACTER}*)*)(?:\?((?:{_CHARACTER}|[/?;])+))?"
 _WEB = re.compile(rf"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::({_PORT}))?{_PATH_AND_QUERY}")
-# With one slash, or with two and whatever the application has in the place of a host.
+# With one slash, or with two and any text of the application in the place of a host.
 _PRIVATE_USE = re.compile(
     rf"([a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*):(?:(?=/(?!/))|//[A-Za-z0-9._-]+(?::{_PORT})?){_PATH_AND_QUERY}"
 )
@@ -47,7 +47,7 @@ _NOT_ALLOWED = re.compile(r"[^\x21-\x7E]|[\\\"'<>^`{|}]|%(?![0-9A-Fa-f]{2})")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _USERINFO = re.compile(r"[^/?#]*//[^/?#]*@")
 _DOT_SEGMENT = re.compile(r"/\.{1,2}(?:/|$)")
-# Encoded dot, slash, backslash, percent (so: double encoding) or control character.
+# An encoded dot, slash, backslash, percent sign (that is double encoding) or control character.
 _DISGUISED = re.compile(r"%(?:[01][0-9A-F]|7F|2[5EF]|5C)", re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -104,8 +104,8 @@ def redirect_uri_problem(
 
     Allowed are https, http to a loopback host, and a private-use scheme with a period (RFC 8252, 7). Without
     a period the owner of a scheme is unknown: then the complete URI must be one of `private_use`, which the
-    operator allows. A `web` application is held to https on a host that is not loopback (OIDC
-    Registration, 2); `native` and None are not.
+    operator allows. A `web` application must have https and a host that is not loopback (OIDC Registration, 2);
+    `native` and None need not.
     """
     if problem := malformed(uri):
         return problem
@@ -140,7 +140,7 @@ def fitting_application_type(redirect_uris: Iterable[str]) -> str:
 
 
 def same_loopback_redirect_uri(registered: str, requested: str, hosts: Collection[str]) -> bool:
-    """Whether they are equal but for the port of a loopback host in `hosts` (RFC 8252, 7.3).
+    """Whether they are equal except for the port of a loopback host in `hosts` (RFC 8252, 7.3).
 
     Only http; the host is the registered one literally: localhost is not 127.0.0.1.
     """
@@ -194,9 +194,9 @@ def origin(uri: str) -> str | None:
 
 
 def form_target(uri: str) -> str:
-    """What lets a form be sent to the origin of an http or https URI, and nowhere else (CSP 3, 2.3.1); 'none' for others.
+    """The source expression that allows a form only the origin of an http or https URI (CSP 3, 2.3.1); else 'none'.
 
-    Unlike an origin of ours it has the port of a loopback host: browsers compare that, too.
+    Unlike `origin` it has the port of a loopback host, because browsers compare that, too.
     """
     web = _web(uri)
     if web is None:
@@ -255,7 +255,7 @@ def canonical_resource(uri: str) -> str:
 
 
 def resource_form(text: str) -> str:
-    """The canonical form of a resource; the text itself if it is none, such as what a plugin's grant type is for."""
+    """The canonical form of a resource; the text itself if it is not a resource, as for a grant type of a plugin."""
     try:
         return canonical_resource(text)
     except InvalidTarget:
@@ -272,7 +272,7 @@ def with_query(uri: str, parameters: Iterable[tuple[str, str]]) -> str:
 
 
 def without_response(location: str) -> tuple[str, dict[str, str]]:
-    """The redirect URI, and the response that `with_query` added to it: no redirect URI has such parameters itself."""
+    """The redirect URI, and the response that `with_query` added to it; no redirect URI has such parameters itself."""
     uri, _, query = location.partition("?")
     own, response = [], {}
     for pair in query.split("&"):
@@ -298,7 +298,7 @@ def link_problem(uri: str) -> str | None:
 def fetched_problem(uri: str) -> str | None:
     """Why this cannot be the address of a document that a client names, as a fixed sentence, or None when it can.
 
-    http is for loopback hosts; whether anything is fetched from there, `authserver.fetch_loopback` says.
+    http is only for loopback hosts; `authserver.fetch_loopback` decides whether anything is fetched from them.
     """
     is_local = uri.startswith("http:") and is_loopback(uri)
     return link_problem(f"https:{uri[5:]}" if is_local else uri)
@@ -359,7 +359,7 @@ def _is_host(host: str) -> bool:
             return False
         return address.ipv4_mapped is None and str(address) == host[1:-1]
     labels = host.split(".")
-    if _NUMBER.fullmatch(labels[-1]):  # browsers read this as an IPv4 address, of whatever spelling
+    if _NUMBER.fullmatch(labels[-1]):  # browsers read this as an IPv4 address in some spelling
         try:
             return str(ipaddress.IPv4Address(host)) == host
         except ValueError:

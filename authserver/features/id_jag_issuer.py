@@ -229,7 +229,7 @@ class IdJagIssuer:
             scopes=scopes,
             resources=(rule.issuer,),
             is_new=is_new,
-            hangs_on=parent.chain,
+            derived_from=parent.chain,
             other=OtherToken(
                 typ=TYPE,
                 claims=self._claims(rule, user, parent.details, resources, scopes),

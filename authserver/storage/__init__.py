@@ -1,1 +1,1 @@
-"""Where records are kept: SQLAlchemy Core over SQLite or PostgreSQL. Engine records go in and come out."""
+"""Stores the records of the engine, with SQLAlchemy Core over SQLite or PostgreSQL."""

@@ -1,4 +1,4 @@
-"""People and their signed-in browsers."""
+"""People, and their sessions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PAGE_OF_USERS = _LIST_USERS.where(users.c.username > bindparam("after")).limit(
     bindparam("limit", type_=sa.Integer, literal_execute=True)
 )
 _PAGE_OF_USERS_THAT_BEGIN = _PAGE_OF_USERS.where(
-    # The first finds the place in the index, the second says the same for every collation.
+    # The first condition finds the place in the index; the second one is correct with every collation.
     users.c.username >= bindparam("prefix"),
     sa.func.substr(users.c.username, 1, bindparam("size", type_=sa.Integer)) == bindparam("prefix"),
 )
@@ -38,7 +38,7 @@ _DISABLE_USER = (
     .values(disabled_at=bindparam("now"))
 )
 _COUNT_USERS = select(sa.func.count()).select_from(
-    # In the order of an index and by it, so that no more of the table is read.
+    # In the order of an index, so that the index is used and no more of the table is read.
     select(users.c.user_id)
     .where(users.c.user_id > "")
     .order_by(users.c.user_id)
@@ -47,7 +47,7 @@ _COUNT_USERS = select(sa.func.count()).select_from(
 )
 _ENABLE_USER = (
     sa.update(users)
-    # Written so that PostgreSQL does not read the index of all who are disabled, to find one by their id.
+    # In this form PostgreSQL does not read the index of all disabled users to find one by id.
     .where(users.c.user_id == bindparam("id"), sa.case((users.c.disabled_at.is_(None), 0), else_=1) == 1)
     .values(disabled_at=None)
 )
@@ -126,7 +126,7 @@ class SqlUsers:
 
     def __init__(self, work: Work) -> None:
         self._work = work
-        # By which name each user was found.
+        # The name by which each user was found.
         self._names: dict[str, str] = {}
 
     def find(self, user_id: str) -> User | None:
@@ -134,7 +134,7 @@ class SqlUsers:
         return _USER.record(row) if row else None
 
     def find_by_name(self, username: str) -> User | None:
-        if "\0" in username:  # which PostgreSQL would not even compare
+        if "\0" in username:  # which PostgreSQL refuses to compare
             return None
         row = self._work.recall(_FIND_USER_BY_NAME, {"username": username}).one_or_none()
         if row is None:
@@ -155,7 +155,7 @@ class SqlUsers:
     def page(
         self, *, after: str = "", prefix: str = "", disabled: bool = False, limit: int
     ) -> Sequence[User]:
-        if "\0" in prefix:  # which PostgreSQL would not even compare
+        if "\0" in prefix:  # which PostgreSQL refuses to compare
             return []
         statement = _PAGE_OF_USERS_THAT_BEGIN if prefix else _PAGE_OF_USERS
         if disabled:
@@ -186,7 +186,7 @@ class SqlUsers:
             "new_attributes": user.attributes,
         }
         if instead_of is not None:
-            # Compared as records: somebody may have written an equal JSON text in another way.
+            # Compared as records, because an equal JSON text may have another spelling in the database.
             if not self._work.hold(_HOLD_USER_TO_CHANGE, {"user_id": user.user_id}):
                 return False
             if _kept(self.find(user.user_id)) != _kept(instead_of):
@@ -240,5 +240,5 @@ class SqlSessions:
 
 
 def _kept(user: User | None) -> tuple[object, ...]:
-    """What `SqlUsers.change` replaces; empty for nobody."""
+    """The members that `SqlUsers.change` replaces; empty without a user."""
     return (user.display_name, user.groups, user.attributes) if user else ()

@@ -139,14 +139,14 @@ _REVOKE_SOME = (
 )
 _LIVE = grants.c.revoked_at.is_(None), grants.c.expires_at > bindparam("now")
 _FIND_DERIVED = select(*_GRANT.columns).where(grants.c.grant_id.in_(_derived(_CHILDREN)), *_LIVE)
-# The oldest first: all who lock several grants do it in this order.
+# The oldest first, because all transactions that lock several grants do it in this order.
 _HOLD_GRANTS = (
     select(grants.c.grant_id)
     .where(grants.c.grant_id.in_(bindparam("ids", expanding=True)), grants.c.revoked_at.is_(None))
     .order_by(grants.c.created_at, grants.c.grant_id)
     .with_for_update(read=True)
 )
-# Of most tokens nothing else is behind them than one grant.
+# Most tokens depend on only one grant.
 _HOLD_THIS_GRANT = (
     select(grants.c.grant_id)
     .where(grants.c.grant_id == bindparam("id"), grants.c.revoked_at.is_(None))
@@ -162,7 +162,7 @@ _REDEEMED = ~sa.exists().where(
 _LIST_GRANTS = (
     select(*_GRANT.columns).where(*_LIVE, _REDEEMED).order_by(grants.c.created_at.desc(), grants.c.grant_id)
 )
-# Among those of a person, which are few: no index can be used, or SQLite would look through all grants to the client.
+# The grants of one person are few. No index may be used for the client, or SQLite would read all grants to the client.
 _ALSO_TO_CLIENT = grants.c.client_id + "" == bindparam("to_client")
 _SEARCH_GRANTS = (
     select(*_GRANT.columns)
@@ -284,8 +284,8 @@ _THIS_UNCLAIMED = (
     & tokens.c.claimed_at.is_(None)
 )
 _OF_LIVE_GRANT = sa.exists().where(grants.c.grant_id == tokens.c.grant_id, grants.c.revoked_at.is_(None))
-# The row count is the answer: of two transactions the second one waits for the first and then finds
-# the condition no longer true, under read committed isolation too (R-07).
+# The row count is the answer. Of two transactions the second one waits for the first, and then finds the condition
+# false, even under read committed isolation (R-07).
 _CLAIM_THIS = (
     sa.update(tokens)
     .where(_THIS_UNCLAIMED, _OF_LIVE_GRANT)
@@ -376,7 +376,7 @@ class SqlConsents:
 def _consents_of(
     statement: sa.Select[Any], user_id: str | None, client_id: str | None
 ) -> tuple[sa.Select[Any], dict[str, Any]]:
-    """The statement about the consents of one user or of all, to one client or to all, and its parameters for that."""
+    """The statement, narrowed to the consents of one user or of all, to one client or to all; and its parameters."""
     parameters: dict[str, Any] = {}
     if user_id is not None:
         statement, parameters = statement.where(_CONSENT_OF_USER), {"user_id": user_id}
@@ -428,9 +428,9 @@ class SqlGrants:
         return self._work.count_held(_HOLD_GRANTS, {"ids": list(grant_ids)}) == len(set(grant_ids))
 
     def revoke(self, grant_id: str, now: datetime, reason: str) -> bool:
-        """One row changes; its codes and tokens are dead because they are only ever read with it."""
+        """Only one row changes: its codes and tokens are invalid, because they are always read together with it."""
         done = self._work.write(_REVOKE_GRANT, {"id": grant_id, "now": now, "reason": reason}) == 1
-        # Afterwards: a transaction that derives a grant holds this one (`hold`), so its grant is stored by now.
+        # After that: a transaction that derives a grant holds this one (`hold`), so the derived grant is stored now.
         self._work.write(_REVOKE_DERIVED, {"ids": [grant_id], "now": now, "reason": reason})
         return done
 
@@ -521,7 +521,7 @@ class SqlGrants:
 def _between(
     statement: sa.Select[Any], user_id: str | None, client_id: str | None
 ) -> tuple[sa.Select[Any], dict[str, Any]]:
-    """A statement about grants, narrowed to those of a person, to a client or both; and its parameters so far."""
+    """The statement, narrowed to the grants of a person, to a client, or both; and its parameters so far."""
     parameters: dict[str, Any] = {}
     if user_id is not None:
         statement, parameters["of_user"] = statement.where(_OF_USER), user_id

@@ -55,8 +55,8 @@ _FIND = Remembered(
     key_share=True,
 )
 _FIND_ALL = _WITH_SECRETS.where(clients.c.client_id.in_(bindparam("client_ids", expanding=True)))
-# Under another name, or SQLAlchemy would correlate it with the table outside. The limit is written into the statement:
-# PostgreSQL plans for a tenth of the table if it does not know it.
+# The table has another name here, or SQLAlchemy would correlate it with the outer one. The limit is written into the
+# statement: PostgreSQL plans for a tenth of the table if it does not know it.
 _NEXT_IDS = (
     select(_NEXT.c.client_id)
     .where(_NEXT.c.client_id > bindparam("after"))
@@ -64,7 +64,7 @@ _NEXT_IDS = (
     .limit(bindparam("limit", type_=sa.Integer, literal_execute=True))
 )
 _COUNT = select(sa.func.count()).select_from(
-    # In the order of an index and by it, so that no more of the table is read.
+    # In the order of an index, so that the index is used and no more of the table is read.
     select(clients.c.client_id)
     .where(clients.c.client_id > "")
     .order_by(clients.c.client_id)
@@ -88,7 +88,7 @@ _PAGE = _IN_ORDER.where(clients.c.client_id.in_(_NEXT_IDS))
 _HAS_TEXT = sa.or_(
     *(column.ilike(bindparam("pattern"), escape="\\") for column in (_NEXT.c.client_id, _NEXT.c.name))
 )
-# What has a meaning in a pattern of LIKE.
+# The characters that have a meaning in a pattern of LIKE.
 _SPECIAL = re.compile(r"[%_\\]")
 _WAS_NEVER_USED = (
     _NEXT.c.last_used_at.is_(None),
@@ -104,7 +104,7 @@ _THIS = clients.c.client_id == bindparam("this")
 # Two changes of one client wait for each other; requests with its secrets do not wait.
 _HOLD = select(clients.c.client_id).where(_THIS).with_for_update(key_share=True)
 _READ = select(*_CLIENT.columns).where(_THIS)
-# They are noted by requests at any time, and that is no change.
+# Requests note these at any time, so a difference does not count as a change.
 _KEEPS = ("client_id", "last_used_at")
 _CHANGE = (
     sa.update(clients)
@@ -115,16 +115,17 @@ _TOUCH = Prepared(sa.update(clients).where(_THIS).values(last_used_at=bindparam(
 # One name for all registrations: they are few, and each is short.
 _REGISTRATIONS = 7591
 _HOLD_REGISTRATIONS: PerDialect = {
-    # SQLite has one writer at a time, and holding begins a transaction that writes.
+    # On SQLite, holding begins a transaction that writes, and there is only one at a time.
     "sqlite": select(sa.literal(1)),
     "postgresql": select(sa.literal(1)).select_from(sa.func.pg_advisory_xact_lock(_REGISTRATIONS)),
 }
 _WITHOUT_TOKEN = (spelt_out(NEVER_USED), clients.c.initial_token.is_(None))
 _FROM_THERE = (*_WITHOUT_TOKEN, clients.c.registered_from == bindparam("network"))
 _LIMIT = bindparam("limit", type_=sa.Integer)
-# Without a time, the index of all networks would not be searched but read.
+# Without a time, the whole index of all networks would be read instead of searched.
 _EVER = datetime.fromtimestamp(0, UTC)
-# Of all networks, and of one; in the order of an index also where only their number matters, so that it is used.
+# For all networks, and for one. In the order of an index, even if only their number is needed, so that the index is
+# used.
 _NEVER_USED, _NEVER_USED_FROM_THERE = (
     select(*_CLIENT.columns)
     .where(*which, clients.c.created_at <= bindparam("before", type_=UtcDateTime))
@@ -142,7 +143,7 @@ _COUNT_NEVER_USED, _COUNT_NEVER_USED_FROM_THERE = (
     )
     for which in (_WITHOUT_TOKEN, _FROM_THERE)
 )
-# Worded otherwise than the condition of the indexes: by its key alone is where it is to be found.
+# Written in another way than the condition of the indexes, so that it is found only by its key.
 _REMOVE_NEVER_USED = sa.delete(clients).where(
     _THIS, clients.c.registered_by != RegisteredBy.OPERATOR, clients.c.last_used_at.is_(None)
 )
@@ -185,7 +186,7 @@ _KNOWS_ORIGIN = Prepared(
     select(client_origins.c.origin)
     .join_from(client_origins, clients)
     .where(client_origins.c.origin == bindparam("origin"), clients.c.disabled_at.is_(None))
-    # In the order of the index: without it PostgreSQL looks for an origin that many share from end to end.
+    # In the order of the index: otherwise PostgreSQL reads the whole table for an origin that many clients share.
     .order_by(client_origins.c.client_id)
     .limit(1)
 )
@@ -200,7 +201,7 @@ class SqlClients:
         self._work = work
 
     def find(self, client_id: str, now: datetime) -> Client | None:
-        if "\0" in client_id:  # which PostgreSQL would not even compare
+        if "\0" in client_id:  # which PostgreSQL refuses to compare
             return None
         rows = self._work.recall(_FIND, {"client_id": client_id, "now": now}).all()
         return _client(rows) if rows else None
@@ -219,7 +220,7 @@ class SqlClients:
 
     def change(self, before: Client, after: Client) -> bool:
         this = {"this": before.client_id}
-        # Compared as records: the database may have written an equal JSON text in another way.
+        # Compared as records, because an equal JSON text may have another spelling in the database.
         if not self._work.hold(_HOLD, this):
             return False
         found = _CLIENT.record(self._work.read(_READ, this).one())
@@ -269,7 +270,7 @@ class SqlClients:
         after: str = "",
         limit: int,
     ) -> Sequence[Client]:
-        if "\0" in text + after:  # which PostgreSQL would not even compare
+        if "\0" in text + after:  # which PostgreSQL refuses to compare
             return []
         ids, parameters = _NEXT_IDS, {"after": after, "limit": limit, "now": now}
         if text:

@@ -1,4 +1,4 @@
-"""Column types: what a record's member looks like in a table."""
+"""Column types: the form of a record's members in tables."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _EVENT_TYPES = {type.value: type for type in EventType}
 
 
 def choice(kind: type[StrEnum]) -> Enum:
-    """A member of an enumeration, kept as its value in plain text."""
+    """A member of an enumeration, stored as its value in plain text."""
     return Enum(
         kind, native_enum=False, length=40, values_callable=lambda each: [item.value for item in each]
     )
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An instant. Naive values are refused; what comes back is always aware and UTC."""
+    """An instant. Naive values are refused; values that are read are aware and in UTC."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -48,7 +48,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class EventTime(UtcDateTime):
-    """The time of an event, which somebody may have changed by hand: what is no time is `datetime.min`."""
+    """The time of an event. Somebody may have changed it by hand: a value that is no time is read as `datetime.min`."""
 
     cache_ok = True
 
@@ -66,7 +66,7 @@ class EventTime(UtcDateTime):
 
 
 class EventText(TypeDecorator[str]):
-    """A text of an event, which somebody may have changed by hand to bytes: SQLite keeps anything in any column."""
+    """A text of an event. Somebody may have changed it by hand to bytes, because SQLite stores any type in any column."""
 
     impl = Text
     cache_ok = True
@@ -91,7 +91,7 @@ class EventTypeName(TypeDecorator[str]):
 
 
 class EventDetails(TypeDecorator[Mapping[str, Any]]):
-    """A JSON object of an event, which somebody may have changed by hand: what is none stands under `unreadable`."""
+    """A JSON object of an event. Somebody may have changed it by hand: other values are put under `unreadable`."""
 
     impl = Json
     cache_ok = True
@@ -112,11 +112,11 @@ class EventDetails(TypeDecorator[Mapping[str, Any]]):
         return process
 
     def fits(self, value: Any) -> bool:
-        """Whether what was read is of the type that the column promises."""
+        """Whether the value that was read is of the type of the column."""
         return isinstance(value, dict)
 
     def unreadable(self, value: Any) -> Any:
-        """A value of that type which holds what was read instead."""
+        """A value of that type, which contains the value that was read."""
         return {UNREADABLE: value if isinstance(value, str) else repr(value)}
 
 
@@ -154,7 +154,7 @@ class SpaceSeparated(TypeDecorator[tuple[str, ...]]):
 
 
 class Texts(TypeDecorator[tuple[str, ...]]):
-    """Texts of any characters, in their order."""
+    """Texts of any characters, in order."""
 
     impl = Json
     cache_ok = True
@@ -167,7 +167,7 @@ class Texts(TypeDecorator[tuple[str, ...]]):
 
 
 class TextsByName(TypeDecorator[Mapping[str, tuple[str, ...]]]):
-    """Some texts under each name; what comes back cannot be changed."""
+    """One or several texts under each name; the mapping that is read is immutable."""
 
     impl = Json
     cache_ok = True
@@ -186,10 +186,10 @@ class TextsByName(TypeDecorator[Mapping[str, tuple[str, ...]]]):
 
 
 def plain(value: Any) -> Any:
-    """What msgspec cannot encode itself: read-only mappings."""
+    """Encodes the values that msgspec cannot encode itself: read-only mappings."""
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
 
 # The text of a JSON value as it is stored, in UTF-8.

@@ -1,4 +1,4 @@
-"""The database: how it is opened, where transactions begin, and which of its errors are temporary."""
+"""Opens the database, begins transactions, and turns its temporary errors into StorageUnavailable."""
 
 from __future__ import annotations
 
@@ -42,22 +42,23 @@ _creating = threading.Lock()
 # Seconds. A thread that waits longer than this for the database answers 503 instead (T114).
 POOL_TIMEOUT = 2.0
 SQLITE_BUSY_TIMEOUT = 5.0
-# Alembic keeps there which migration the database is at.
+# The table in which Alembic stores the migration of the database.
 VERSION_TABLE = "alembic_version"
-# Under this name the pool notes that it has given somebody a connection before.
+# Under this name the pool notes that a connection was used before.
 _GIVEN = "authserver.given"
 # Bytes that must be free on the disk of a SQLite file when a server starts.
 MINIMUM_FREE = 4_000_000
-# In WAL mode only FULL keeps what was committed through a loss of power.
+# In WAL mode only FULL protects committed transactions against a loss of power.
 SQLITE_SYNCHRONOUS = "FULL"
 POSTGRESQL_CONNECT_TIMEOUT = 2
-# Beside statements and locks, what a process leaves that is frozen or whose machine is gone: a transaction that holds rows,
-# and a session of which PostgreSQL learns nothing more. The last four are for TCP, the last one in milliseconds.
+# Limits for statements and locks, and for what a frozen process or a lost machine leaves behind: a transaction that
+# holds rows, and a session from which PostgreSQL hears nothing more. The last four are for TCP; the last one is in
+# milliseconds.
 POSTGRESQL_OPTIONS = (
     "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=10s -c timezone=UTC"
     " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 -c tcp_user_timeout=25000"
 )
-# The same for this side, of libpq: a firewall may forget a connection, although new ones reach the server.
+# The same on this side, for libpq: a firewall may drop a connection although new ones reach the server.
 POSTGRESQL_KEEPALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 1,
@@ -67,25 +68,25 @@ POSTGRESQL_KEEPALIVE = {
 
 
 class Database:
-    """Where stores come from (`engine.ports.Storage`). One a process; safe between threads.
+    """Opens transactions with their stores (`engine.ports.Storage`). Each process has one; safe between threads.
 
     Args:
         url: `sqlite:///path` or `postgresql+psycopg://…`.
-        pool_size: connections kept, and at most used; the number of threads of the process is right.
-        any_text: whether texts that are no UTF-8 are read from the beginning; otherwise a connection of SQLite does from
-            the second time on that it meets one, because reading so takes longer.
+        pool_size: how many connections are kept, and used at most; the number of threads of the process is right.
+        any_text: whether texts that are not UTF-8 can be read from the beginning. Otherwise a connection of SQLite reads
+            them only after it has failed with one, because that way of reading takes longer.
     """
 
     def __init__(self, url: str, *, pool_size: int = 16, any_text: bool = False) -> None:
         self.engine = open_engine(url, pool_size=pool_size, any_text=any_text)
 
     def for_transaction(self, transaction_manager: TransactionManager) -> Stores:
-        """Stores that take part in the manager's current transaction, from their first write on."""
+        """Stores that join the manager's current transaction with their first write."""
         session = Session(self.engine)
 
         @cache
         def close_at_end() -> None:
-            # Until the first write nothing takes part that would give the connection back.
+            # Until the first write nothing has joined that would give the connection back.
             current = transaction_manager.get()
             current.addAfterCommitHook(lambda _: work.close())
             current.addAfterAbortHook(work.close)
@@ -111,7 +112,7 @@ class Database:
         except StorageUnavailable:
             raise
         except Exception:
-            # A refusal, which must not come from what has changed.
+            # A refusal must not follow from rows that have changed.
             work.confirm()
             raise
         finally:
@@ -137,10 +138,10 @@ class Database:
         return {"in_use": pool.checkedout(), "idle": pool.checkedin(), "limit": pool.size()}
 
     def check_file(self) -> None:
-        """Check that a file of SQLite is there, and has room to grow. Connecting would make an empty one.
+        """Check that a SQLite file exists and has room to grow. To connect would create an empty one.
 
         Raises:
-            SettingsError: it is not there, or the disk is almost full.
+            SettingsError: it does not exist, or the disk is almost full.
         """
         path = file_of(self.engine.url)
         if path is None:
@@ -167,7 +168,7 @@ class Database:
             connection.execute(sa.select(1)).one()
 
     def revision(self) -> str | None:
-        """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
+        """The present migration of the database; None if it is empty. Raises StorageUnavailable."""
         with self._connect() as connection:
             if not sa.inspect(connection).has_table(VERSION_TABLE):
                 return None
@@ -175,7 +176,7 @@ class Database:
             return connection.scalar(found)
 
     def migrations(self) -> Mapping[str, tuple[str | None, str]]:
-        """The migration before it, and its kind, of each migration that was run. Raises StorageUnavailable."""
+        """By each migration that was run, the migration before it and its kind. Raises StorageUnavailable."""
         columns = (migrations.c.revision, migrations.c.down_revision, migrations.c.kind)
         with self._connect() as connection:
             rows = connection.execute(sa.select(*columns)).all()
@@ -210,7 +211,7 @@ class _Joined:
         self._manager.get().addBeforeCommitHook(flush)
 
     def abandon(self) -> None:
-        # One that has not joined would not be missed at the end.
+        # If it has not joined, the end of the transaction would not fail without it.
         self.join()
         self._session.rollback()
 
@@ -232,7 +233,7 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
-            # LIFO lets connections above the usual load grow old unused, and keeps prepared statements hot.
+            # LIFO leaves the connections above the usual load unused, and reuses those that have prepared statements.
             pool_use_lifo=True,
             # `Line.reset` does that.
             pool_reset_on_return=None,
@@ -263,7 +264,7 @@ def open_engine(url: str | URL, *, pool_size: int = 16, any_text: bool = False) 
 
 
 def _timed(function: Callable[..., None]) -> Callable[..., None]:
-    """The same method of a dialect; its second argument is the text of a statement, in which no values are."""
+    """The same method of a dialect, timed. Its second argument is the text of a statement, which contains no values."""
 
     def execute(cursor: Any, statement: str, *more: Any) -> None:
         began = time.perf_counter_ns()
@@ -292,7 +293,7 @@ def _connect_args(url: URL) -> dict[str, Any]:
     # The options of the URL come last, so they win.
     options = f"{POSTGRESQL_OPTIONS} {url.query.get('options', '')}".strip()
     keepalive = {name: value for name, value in POSTGRESQL_KEEPALIVE.items() if name not in url.query}
-    # At each rollback the driver forgets all prepared statements of a connection, if it prepared one; ours would go, too.
+    # If the driver prepared a statement itself, each rollback would make it forget all prepared statements, also ours.
     return {
         **keepalive,
         "connect_timeout": POSTGRESQL_CONNECT_TIMEOUT,
@@ -302,13 +303,13 @@ def _connect_args(url: URL) -> dict[str, Any]:
 
 
 def _keep_private(engine: Engine) -> None:
-    """Make the file unreadable to other users; SQLite gives the files that it makes beside it the same mode."""
+    """Make the file unreadable for other users; SQLite gives its other files the same mode."""
     path = file_of(engine.url)
     if path is None:
         return
     for beside in ("", "-wal", "-shm", "-journal"):
         private_files.tighten(path.with_name(path.name + beside))
-    # An address may say with a mode, such as `ro`, that the file is not made.
+    # A mode in the address, such as `ro`, may prevent that the file is created.
     if "mode=" not in _address(engine.url).query:
         event.listen(engine, "do_connect", lambda *_: _create(path))
 
@@ -322,19 +323,20 @@ def file_of(url: URL) -> Path | None:
 
 
 def _address(url: URL) -> SplitResult:
-    """What SQLite opens: a path, or a URI with its options."""
+    """The address that SQLite opens: a path, or a URI with its options."""
     (name,), options = url.get_dialect()().create_connect_args(url)
     return urlsplit(name) if options.get("uri") else SplitResult("", "", quote(name), "", "")
 
 
 def _create(path: Path) -> None:
-    # The message of SQLite itself is better. The lock: closing a file ends the locks that other threads hold on it.
+    # If this fails, the message of SQLite is the better one. The lock is needed because closing a file ends the locks
+    # that other threads hold on it.
     with _creating, suppress(OSError):
         private_files.create(path)
 
 
 def _keep_lines(engine: Engine) -> None:
-    """With each connection its `Line`, as long as it lives: a server keeps statements prepared for a connection."""
+    """Give each connection its `Line` for as long as it lives, because prepared statements belong to a connection."""
     if engine.dialect.name == "sqlite":
         turns = Turns()
 
@@ -342,11 +344,11 @@ def _keep_lines(engine: Engine) -> None:
             return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)
 
         def leave(_connection: Any, record: Any) -> None:
-            # There is none after a reconnect that failed.
+            # After a failed reconnect there is no connection.
             if (line := record.info.get(LINE)) is not None:
                 line.leave()
 
-        # Also after a transaction whose end SQLAlchemy sends.
+        # This is called also if SQLAlchemy ends the transaction.
         event.listen(engine, "checkin", leave)
     else:
         # Its driver is an extra.
@@ -356,8 +358,9 @@ def _keep_lines(engine: Engine) -> None:
             return PostgresqlLine(connection, engine.dialect)
 
         def check(_connection: Any, record: Any, _proxy: Any) -> None:
-            # What is sent and committed in one round trip would be lost with it, and nobody would know whether it is. A new
-            # one is taken as it is: if it was lost, too, the pool would give up with an error that is not temporary.
+            # A request that is sent and committed in one round trip would be lost with the connection, and nobody would
+            # know whether it was committed. A new connection is not checked: if it was lost, too, the pool would fail
+            # with an error that is not temporary.
             was_given = record.info.get(_GIVEN)
             record.info[_GIVEN] = True
             if was_given and record.info[LINE].is_lost():

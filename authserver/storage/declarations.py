@@ -1,4 +1,4 @@
-"""What was made because files declare it."""
+"""The marks of records that files declare."""
 
 from __future__ import annotations
 

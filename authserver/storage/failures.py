@@ -24,11 +24,11 @@ _POSTGRESQL_TAKEN = "23505"
 _POSTGRESQL_UNAVAILABLE = ("08", "40", "53", "57", "58")
 # lock_not_available and query_canceled: lock_timeout and statement_timeout have passed.
 _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
-# Instead of an answer to COMMIT these say that nothing was committed: admin_shutdown, a session that an administrator has
-# ended; and invalid_sql_statement_name, after which `postgresql_line` closes the connection. What comes after an answer to
-# COMMIT has no code there, because the loss of the connection is raised.
+# In place of an answer to COMMIT these codes say that nothing was committed: admin_shutdown, when an administrator has
+# ended the session; and invalid_sql_statement_name, after which `postgresql_line` closes the connection. After an
+# answer to COMMIT there is no code, because the loss of the connection is raised.
 _POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
-# division_by_zero: what must have been there was not (`prepared.Expected`), because another transaction was first.
+# division_by_zero: a required row does not exist (`prepared.Expected`), because another transaction was first.
 _POSTGRESQL_CHANGED = "22012"
 _NO_UTF_8 = "Could not decode to UTF-8"
 
@@ -38,13 +38,13 @@ class StorageBusy(StorageUnavailable, TransientError):
 
 
 class StorageChanged(StorageBusy):
-    """Something is not as an optimistic transaction took for granted: nothing of it is kept, and a retry reads it anew."""
+    """An assumption of an optimistic transaction was wrong: nothing was stored, and a retry reads the rows again."""
 
     has_passed = True
 
 
 class StorageSlow(StorageUnavailable):
-    """A request waited for the database, or for a lock in it, as long as it may; a retry would wait again (T114)."""
+    """A request waited as long as it may for the database or a lock in it; a retry would wait again (T114)."""
 
 
 class StorageUncertain(StorageUnavailable):
@@ -62,11 +62,11 @@ def translate(context: ExceptionContext) -> BaseException | None:
     """A StorageUnavailable for a temporary error; any other error is left as it is. For SQLAlchemy's `handle_error`."""
     error, connection = context.original_exception, context.connection
     if not isinstance(error, Exception):
-        # Ctrl-C costs the connection, which SQLAlchemy therefore calls disconnected.
+        # Ctrl-C closes the connection, so SQLAlchemy reports it as disconnected.
         return None
     if _NO_UTF_8 in str(error) and connection is not None:
         return _unreadable(error, connection)
-    # Without a statement: of COMMIT, or of the ROLLBACK of what failed.
+    # An error without a statement comes from COMMIT, or from the ROLLBACK after a failure.
     is_commit = connection is not None and context.statement is None
     return _unavailable(error, is_lost=context.is_disconnect, is_commit=is_commit)
 
@@ -74,11 +74,11 @@ def translate(context: ExceptionContext) -> BaseException | None:
 def failure_of(
     error: BaseException, connection: Connection, failed: Step | None, *, is_commit: bool
 ) -> BaseException:
-    """What is raised for an error of prepared statements; a connection that is of no use any more is thrown away.
+    """The exception for an error of prepared statements; a connection that cannot be used any more is closed.
 
     Args:
-        failed: the one that the error is about, if it is known.
-        is_commit: whether what it is about may have been committed.
+        failed: the statement that failed, if known.
+        is_commit: whether the statements may have been committed.
     """
     driver, dialect = connection.connection.dbapi_connection, connection.dialect
     base: Any = dialect.loaded_dbapi.Error
@@ -99,7 +99,7 @@ def failure_of(
 
 
 def _unreadable(error: BaseException, connection: Connection) -> StorageBusy:
-    """It is temporary: the next attempt reads it."""
+    """The error is temporary, because the next attempt reads such texts."""
     driver: Any = connection.connection.dbapi_connection
     read_any_text(driver)
     return StorageBusy(str(error))
@@ -114,7 +114,7 @@ def _unavailable(error: BaseException, *, is_lost: bool, is_commit: bool) -> Sto
 
 
 def _is_taken(error: BaseException) -> bool:
-    """Whether there is a row with this key already."""
+    """Whether a row with this key exists already."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return code in _SQLITE_TAKEN or getattr(error, "sqlstate", None) == _POSTGRESQL_TAKEN
 
@@ -135,7 +135,7 @@ def _passing(error: BaseException) -> type[StorageUnavailable] | None:
         if state == _POSTGRESQL_CHANGED:
             return StorageChanged
         return StorageBusy if state.startswith(_POSTGRESQL_UNAVAILABLE) else None
-    # Without a code: PostgreSQL was never reached, or the connection was lost in the middle of a statement.
+    # An error without a code: PostgreSQL was not reached, or the connection was lost during a statement.
     if type(error).__module__.startswith(("psycopg", "authserver.storage.silence")):
         return _NEVER_REACHED.get(type(error).__name__)
     return None

@@ -1,4 +1,4 @@
-"""What people are at other servers."""
+"""The identities of people at other servers."""
 
 from __future__ import annotations
 

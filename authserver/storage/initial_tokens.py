@@ -36,7 +36,7 @@ _CLAIM = (
     )
     .values(used=initial_tokens.c.used + 1)
 )
-# How often it was used is not compared: that may change at any time.
+# The number of uses is not compared, because it may change at any time.
 _CHANGEABLE = ("policy", "note", "uses", "expires_at")
 _CHANGE = change(initial_tokens, "token_id", *_CHANGEABLE)
 _REVOKE = (

@@ -1,4 +1,4 @@
-"""Small records that expire, of any kind."""
+"""Small records of any kind, each of which expires."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server keeps about itself: events, its keys, and when it was restored from a backup."""
+"""The server's records about itself: events, keys, and when it was restored from a backup."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ _OF_TYPE = events.c.type.in_(bindparam("types", expanding=True))
 _IS_REFUSAL = spelt_out(REFUSED)
 _IS_RARE = spelt_out(RARE)
 _HAS_REASON = spelt_out(REASONED)
-# Few events have the same of one of these, and an index finds them in the order of their time.
+# Few events have the same value of one of these, and an index finds them in the order of time.
 _NARROW = frozenset({"event_id", "client_id", "user_id", "grant_id"})
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
 _END: Place = (datetime.max.replace(tzinfo=UTC), "")
@@ -183,7 +183,7 @@ class SqlEvents:
         return int(self._work.read(_LAST_NUMBER, {}).scalar_one())
 
     def _all(self, wanted: EventFilter, *, oldest_first: bool) -> Iterator[Event]:
-        """By keyset: each batch begins after the last event of the one before."""
+        """In batches, each of which begins after the last event of the previous one."""
         place: Place | None = None
         while True:
             batch = self.search(wanted, after=place, oldest_first=oldest_first, limit=BATCH)
@@ -327,7 +327,7 @@ def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tup
     if wanted.until is not None:
         parameters["until"] = wanted.until
         conditions.append(events.c.at < bindparam("until"))
-    # Written into the statement: of what it does not know, PostgreSQL expects a tenth of the table and an average type.
+    # Written into the statement: for an unknown value PostgreSQL expects a tenth of the table, and an average type.
     limit = bindparam("limit", type_=Integer, literal_execute=True)
 
     def ordered(statement: Any, columns: Any) -> Any:
@@ -352,7 +352,7 @@ def _search(wanted: EventFilter, after: Place | None, oldest_first: bool) -> tup
     ]
     if len(names) < 2 or _NARROW & wanted.texts.keys():
         return ordered(matching.where(or_(*of_type)) if names else matching, events.c), parameters
-    # The index gives those of one type in order, and not those of several together.
+    # The index has the events of one type in order, but not those of several types together.
     together = union_all(*(select(ordered(matching.where(each), events.c).subquery()) for each in of_type))
     return ordered(together, together.selected_columns), parameters
 

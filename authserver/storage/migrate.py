@@ -1,13 +1,13 @@
-"""Migrate a database to this version, while servers of this version and of the one before run.
+"""Migrates a database to this version, while servers of this version and of the previous one run.
 
-Each migration says in its file what it is (`kind`):
+Each migration has a `kind` in its file:
 
-- `expand` adds what the version before does not know and need not know, so that both can work;
-- `backfill` fills in what an earlier one added, in batches, and goes on where it stopped;
-- `contract` removes what no version that still runs uses.
+- `expand` adds something that the previous version does not know and does not need, so that both versions can work;
+- `backfill` fills in what an earlier migration added, in batches, and continues where it stopped;
+- `contract` removes something that no running version uses.
 
-A database that is ahead of this version by expands and backfills alone can be worked with: it is what `authserver db
-upgrade` of the next version leaves behind, while this one still serves.
+This version can work with a database that is ahead of it only by expands and backfills: `authserver db upgrade` of the
+next version makes it so while this version still serves.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ import authserver
 from authserver.storage.database import Database
 from authserver.storage.failures import StorageSlow
 
-# Alembic is imported where something is migrated: it takes a tenth of the time to start.
+# Alembic is imported only for a migration, because its import takes a tenth of the time to start.
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import Script, ScriptDirectory
 
 log = logging.getLogger(__name__)
 
-# On PostgreSQL a migration waits this long for a lock, because requests wait behind it, and then tries again later.
+# On PostgreSQL a migration waits only this long for a lock, because requests wait behind it; then it tries again later.
 LOCK_TIMEOUT = "1s"
 ATTEMPTS, PAUSE = 60, 1.0
-# Kinds of migrations after which the version before can still work.
+# Kinds of migrations after which the previous version can still work.
 KEEPS_WORKING = frozenset({"expand", "backfill"})
 KINDS = KEEPS_WORKING | {"contract"}
 BATCH = 1000
 
 
 class Schema(StrEnum):
-    """How the tables of a database stand to this version.
+    """The state of a database's tables, compared with this version.
 
     CURRENT and AHEAD can be worked with; BEHIND needs `authserver db upgrade`, and TOO_NEW a newer version.
     """
@@ -61,21 +61,21 @@ class Schema(StrEnum):
 
 
 class TooNew(Exception):
-    """The database was migrated by a newer version, which took away what this one needs."""
+    """The database was migrated by a newer version, which removed something that this one needs."""
 
 
 def upgrade(database_url: str, *, folder: Path | None = None) -> None:
-    """Run every migration that the database lacks. Safe to run twice, by several processes at once, and under load.
+    """Run every migration that the database lacks. Safe to run twice, in several processes at once, and under load.
 
     Each migration is committed by itself; those of an empty database together, as far as they can be. A
     migration that cannot get a lock tries again.
 
     Args:
-        folder: of the migrations, if not those of this version.
+        folder: the folder of the migrations, if not those of this version.
 
     Raises:
-        TooNew: the database is that of a newer version, which this one cannot work with. Nothing was changed.
-        StorageUnavailable: the database is away, or a lock could not be had for minutes. What was committed stays.
+        TooNew: the database belongs to a newer version, and this one cannot work with it. Nothing was changed.
+        StorageUnavailable: the database does not answer, or a lock was not free for minutes. Committed migrations remain.
     """
     config = _config(folder)
     config.attributes["database_url"] = database_url
@@ -87,7 +87,7 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
             case Schema.TOO_NEW:
                 raise TooNew(
                     f"the database is at migration {found}, and this version knows none after {newest}: use the version that "
-                    "migrated it, or restore a backup of before"
+                    "migrated it, or restore an earlier backup"
                 )
             case Schema.CURRENT | Schema.AHEAD:
                 return
@@ -100,14 +100,14 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
 
 
 def _steps(ahead: Sequence[Script]) -> Iterator[Script]:
-    """The migrations at which an upgrade commits: as few as possible, because no server uses an empty database yet."""
+    """The migrations after which an upgrade commits; few for an empty database, because no server uses it yet."""
     for script, after in zip_longest(ahead, ahead[1:]):
         if after is None or not (is_transactional(script) and is_transactional(after)):
             yield script
 
 
 def schema(database: Database) -> Schema:
-    """How a database stands to this version. Raises StorageUnavailable."""
+    """The state of a database, compared with this version. Raises StorageUnavailable."""
     return schema_of(database, database.revision(), head())
 
 
@@ -127,7 +127,7 @@ def schema_of(database: Database, found: str | None, newest: str, folder: Path |
 
 
 def current(database_url: str) -> str | None:
-    """The migration the database is at; None when it is empty. Raises StorageUnavailable."""
+    """The present migration of the database; None if it is empty. Raises StorageUnavailable."""
     database = Database(database_url)
     try:
         return database.revision()

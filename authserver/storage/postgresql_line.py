@@ -1,11 +1,11 @@
 """Prepared statements on PostgreSQL: several in one round trip, in the protocol's own pipeline and binary formats.
 
-This is the driver's own wrapper of libpq (`psycopg.pq`), without its cursors: their work in Python costs several times
-what PostgreSQL takes for a look-up by key. Everything else goes on using the driver's connection, which is idle and in
-its usual mode after each `run`.
+It uses the driver's own wrapper of libpq (`psycopg.pq`) without the driver's cursors, whose work in Python takes
+several times as long as a look-up by key takes in PostgreSQL. All other code uses the driver's connection, which is
+idle and in its usual mode after each `run`.
 
-In a pipeline the server skips what comes after a statement that failed, so a COMMIT can be sent along with the writes
-before it: either all of them were done when it runs, or it does not run.
+In a pipeline the server skips all statements after one that failed. Therefore a COMMIT can be sent together with the
+writes before it: it runs only if all of them have succeeded.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NOT_PREPARED = b"26000"
-# How many answers a connection remembers, and for how many seconds: long before PostgreSQL could count its transactions
-# round to a number that it had before.
+# How many answers a connection remembers, and for how many seconds. That time is much shorter than PostgreSQL needs
+# before a transaction number can occur again.
 _REMEMBERED = 256
 _REMEMBERED_SECONDS = 600
-# Bytes of one of them: strangers can register clients as large as a registration may be, and have them remembered.
+# The most bytes of one answer, because strangers can register clients of the largest allowed size, and have them
+# remembered.
 _REMEMBERED_BYTES = 8_192
 _FAILED = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 
@@ -69,7 +70,7 @@ def _decode_json(value: bytes) -> Any:
     return msgspec.json.decode(value[1:])
 
 
-# Types of SQLAlchemy, the particular ones first: object id of PostgreSQL's type, and its binary format both ways.
+# Types of SQLAlchemy, special ones first: the object id of PostgreSQL's type, and its encoder and decoder.
 _FORMATS: Sequence[tuple[type[TypeEngine[Any]], int, Callable[[Any], bytes], Decode]] = (
     (String, 25, str.encode, bytes.decode),
     (LargeBinary, 17, bytes, bytes),
@@ -85,17 +86,17 @@ def _format(kind: TypeEngine[Any], dialect: Dialect) -> tuple[int, Encode, Decod
     """The object id of a type, and how its values are written and read."""
     if isinstance(kind, TypeDecorator):
         object_id, encode, decode = _format(kind.load_dialect_impl(dialect), dialect)
-        # Those that a type does not have are not to be called.
+        # Functions that a type does not have are not called.
         if type(kind).process_bind_param is not TypeDecorator.process_bind_param:
             encode = _after(kind.process_bind_param, dialect, encode)
-        # And a time is one with a time zone already.
+        # A time already has a time zone.
         is_done = isinstance(kind, UtcDateTime)
         if type(kind).process_result_value is not TypeDecorator.process_result_value and not is_done:
             decode = _before(kind.process_result_value, dialect, decode)
         return object_id, encode, decode
     object_id, write, read = next(found[1:] for found in _FORMATS if isinstance(kind, found[0]))
     if isinstance(kind, Enum) and kind.enum_class is not None:
-        # Of texts, so that a member is written as its text (`columns.choice`).
+        # For texts, so that a member of an enumeration is written as its text (`columns.choice`).
         members = {member.value.encode(): member for member in kind.enum_class}
         read = members.__getitem__
     return object_id, write, read
@@ -143,7 +144,7 @@ class PostgresqlForm:
         self.object_ids = [object_id for object_id, _, _ in formats]
         self.formats = [Format.BINARY] * len(names)
         self._decoders = [(place, _format(kind, dialect)[2]) for place, kind in enumerate(written.columns)]
-        # JSON, unless its type makes something else of it.
+        # JSON, unless its type converts it to something else.
         self._mutable = [
             (place, decode)
             for (place, decode), kind in zip(self._decoders, written.columns, strict=True)
@@ -174,7 +175,7 @@ class PostgresqlForm:
         return Answer(rows, result.command_tuples or 0)
 
     def again(self, result: PGresult, answer: Answer) -> Answer:
-        """The same answer for somebody else: values that can be changed are made anew."""
+        """A copy of the answer for another caller: mutable values are decoded again."""
         rows = [list(row) for row in answer]
         for number, row in enumerate(rows):
             for place, decode in self._mutable:
@@ -185,12 +186,12 @@ class PostgresqlForm:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """What a connection remembers of rows.
+    """Rows that a connection remembers.
 
     Attributes:
-        result: as it came.
-        answer: what was read of it.
-        versions: of its rows.
+        result: the result of libpq.
+        answer: the answer that was read from it.
+        versions: the versions of its rows.
         at: when it came, in seconds of the monotonic clock.
     """
 
@@ -213,7 +214,7 @@ class PostgresqlLine:
         self._poll.register(self._libpq.socket, select.POLLIN)
         # The statements that the server has prepared on this connection.
         self._known: set[bytes] = set()
-        # The oldest is the first. They are of this connection, so that none is older than the server that answers.
+        # The oldest is the first. They belong to this connection, so none is older than the server that answers.
         self._remembered: dict[tuple[Any, ...], _Remembered] = {}
 
     def form(self, statement: Prepared, parameters: Row) -> PostgresqlForm:
@@ -231,7 +232,7 @@ class PostgresqlLine:
             (step.form, step.form.values(step.parameters)) for step in steps
         ]
         libpq = self._libpq
-        # The statement of each result that will come, and whether it is only prepared.
+        # The statement of each expected result, and whether it is only prepared.
         expected: list[tuple[Step, bool]] = []
         fresh: set[bytes] = set()
         try:
@@ -250,7 +251,7 @@ class PostgresqlLine:
             results = self._connection.wait(self._communicate())
             libpq.exit_pipeline_mode()
         except BaseException:
-            # Nobody knows what the server would still answer.
+            # It is unknown what the server would still answer.
             self._connection.close()
             raise
         answers = []
@@ -259,10 +260,11 @@ class PostgresqlLine:
         for (step, is_preparing), result in zip(expected, results, strict=True):
             if result.status in _FAILED:
                 step.failed = True
-                # If it is a check that failed, the rows must be read anew.
+                # If a check failed, the rows must be read again.
                 self._remembered.clear()
                 if result.error_field(DiagnosticField.SQLSTATE) == _NOT_PREPARED:
-                    # Somebody else forgot them, such as a proxy. A new connection knows that it has none.
+                    # Something else has deleted the prepared statements, such as a proxy. A new connection knows that
+                    # it has none.
                     self._connection.close()
                 raise errors.error_from_result(result, encoding="utf-8")
             if is_preparing:
@@ -294,7 +296,7 @@ class PostgresqlLine:
         assert isinstance(step.statement, Remembered)
         key = step.statement.key_of(step.parameters)
         self._remembered.pop(key, None)
-        # What is not there has no version.
+        # A row that does not exist has no version.
         if not result.ntuples or _size(result) > _REMEMBERED_BYTES:
             return
         versions = step.statement.versions_of(answer)
@@ -307,9 +309,9 @@ class PostgresqlLine:
             self._connection.rollback()
 
     def is_lost(self) -> bool:
-        """Whether the server has ended this connection, as far as this side was told; nothing is under way on it."""
+        """Whether this side has received the end of the connection from the server. No statement may be running."""
         try:
-            # The last thing that a server says comes before the end.
+            # The last message of a server comes before the end.
             while self._poll.poll(0):
                 self._libpq.consume_input()
         except psycopg.OperationalError:
@@ -317,7 +319,7 @@ class PostgresqlLine:
         return False
 
     def _communicate(self) -> Generator[Wait, Ready | int, list[PGresult]]:
-        """Send what is left to be sent; then one result for each statement, those included that the server skipped.
+        """Send the rest, and receive one result for each statement, including those that the server skipped.
 
         Waits as the driver's own generators do, so that `silence` watches this, too.
         """
@@ -332,7 +334,7 @@ class PostgresqlLine:
                     libpq.consume_input()
             result = libpq.get_result()
             if result is None:
-                # Between two results; but for ever once the connection is lost.
+                # None comes between two results, but for ever after the connection is lost.
                 if libpq.status == ConnStatus.BAD:
                     raise psycopg.OperationalError(libpq.get_error_message("utf-8"))
             elif result.status == ExecStatus.PIPELINE_SYNC:

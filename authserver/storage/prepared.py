@@ -1,8 +1,8 @@
 """Statements that nearly every request runs: compiled once, and sent to the driver directly.
 
-SQLAlchemy writes the statement and knows its types. What it does for each run of any statement (its cache of compiled
-statements, a context, a result, a description of each column) costs more than the database takes, so a `Prepared`
-statement goes to the driver itself: `sqlite_line` and `postgresql_line`.
+SQLAlchemy writes the statement and knows its types. Its work for each run of a statement (the cache of compiled
+statements, a context, a result, a description of each column) takes longer than the work of the database. Therefore a
+`Prepared` statement is sent to the driver directly, by `sqlite_line` and `postgresql_line`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 class Answer:
-    """What a prepared statement answered: its rows, and how many it changed. Named as SQLAlchemy's results are."""
+    """The answer to a prepared statement: its rows, and how many it changed. Names are as in SQLAlchemy's results."""
 
     __slots__ = ("_rows", "rowcount")
 
@@ -50,7 +50,7 @@ class Answer:
         return self._rows[0] if self._rows else None
 
     def one_or_none(self) -> Sequence[Any] | None:
-        """The row, of a statement that finds its row by a key."""
+        """The row of a statement that finds at most one row, by a key."""
         return self.first()
 
 
@@ -59,7 +59,7 @@ NO_ANSWER = Answer((), 0)
 
 
 class Form(Protocol):
-    """A prepared statement as one driver takes it.
+    """A prepared statement in the form for one driver.
 
     Attributes:
         text: as SQLAlchemy wrote it.
@@ -71,7 +71,7 @@ class Form(Protocol):
         """The values of one run, in the order of the driver's parameters."""
 
     def shown(self, parameters: Row) -> Any:
-        """The same as a driver takes them together with `text`."""
+        """The same values, in the form that a driver takes together with `text`."""
 
 
 @dataclass(slots=True)
@@ -79,13 +79,13 @@ class Step:
     """One run of a prepared statement.
 
     Attributes:
-        statement: what is run.
-        form: the same, for the driver.
+        statement: the statement.
+        form: its form for the driver.
         parameters: its values, by name.
-        is_read: whether somebody reads its answer; else the line may leave it empty.
+        is_read: whether its answer is needed; otherwise the line may leave it empty.
         remembers: whether the connection may remember its rows.
-        instead: another text, which a listener of SQLAlchemy's events put in place of the statement.
-        failed: whether the driver raises about this one.
+        instead: another text, with which a listener of SQLAlchemy's events replaced the statement.
+        failed: whether the driver raised an error about this run.
     """
 
     statement: Prepared
@@ -98,23 +98,23 @@ class Step:
 
 
 class Line(Protocol):
-    """A connection, as prepared statements use it; of one thread at a time."""
+    """A connection, as prepared statements use it; one thread uses it at a time."""
 
     def form(self, statement: Prepared, parameters: Row) -> Form:
-        """The statement as this driver takes it."""
+        """The form of the statement for this driver."""
 
     def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
         """Run these statements in order, up to the first that fails.
 
         Args:
-            announce: called with each before it is sent.
+            announce: called with each run before it is sent.
 
         Raises:
-            Exception: the driver's own, about the first that failed.
+            Exception: the driver's own, about the first one that failed.
         """
 
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
-        """The rows that an earlier `run` read and that this connection remembers; None where it does not."""
+        """The rows that this connection remembers from an earlier `run`; None without any."""
 
     def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
         """The rows that were read just now, as `recall` gives them."""
@@ -123,7 +123,7 @@ class Line(Protocol):
         """What differs as soon as anything in the database was changed, by others or here; None where that is unknown."""
 
     def forget(self, statement: Remembered, parameters: Row) -> None:
-        """Remember these rows no longer."""
+        """Do not remember these rows any longer."""
 
     def reset(self) -> None:
         """Roll back what was not committed; nothing is sent if there is no transaction."""
@@ -134,7 +134,7 @@ class Recalled:
     """Rows that were read before.
 
     Attributes:
-        answer: the rows, made anew: nobody else has their values.
+        answer: a copy of the rows: no other caller has these values.
         seen: the parameters of `Remembered.check` and `Remembered.lock`.
     """
 
@@ -143,11 +143,11 @@ class Recalled:
 
 
 class Prepared:
-    """A statement whose parameters are single values, always by the same names; a column that is NULL is read as None.
+    """A statement whose parameters are single values, always with the same names; NULL is read as None.
 
     Args:
         statement: one for every database, or one for each kind of database.
-        is_new: whether it inserts a row that is not there yet.
+        is_new: whether it inserts a new row.
     """
 
     __slots__ = ("_statements", "forms", "is_new", "number")
@@ -159,7 +159,7 @@ class Prepared:
         self.forms: dict[str, Any] = {}
 
     def compiled(self, dialect: Dialect, parameters: Row) -> Written:
-        """The statement in the words of this database, when run with such parameters."""
+        """The statement in the dialect of this database, for such parameters."""
         statements = self._statements
         statement = statements[dialect.name] if isinstance(statements, Mapping) else statements
         columns = statement.selected_columns if isinstance(statement, Select) else ()
@@ -196,18 +196,18 @@ class Expected(Prepared):
 class Remembered(Prepared):
     """A SELECT by a key whose rows a connection to PostgreSQL remembers, with a statement that fails if they have changed.
 
-    PostgreSQL notes with each row which transaction wrote it (`xmin`), so no change escapes, whoever made it and with
-    whatever statement. Rows that one transaction wrote differ in where they are (`ctid`).
+    PostgreSQL stores with each row the transaction that wrote it (`xmin`), so every change is noticed, with any
+    statement and by anybody. Rows that one transaction wrote differ in their place (`ctid`).
 
     Args:
         statement: the SELECT.
-        key: its parameters that say which rows are wanted.
-        tables: those it reads; that of the key is the first.
-        key_share: whether `lock` lets others change what is not part of a key.
+        key: the parameters that select the rows.
+        tables: the tables that it reads; the table of the key is the first.
+        key_share: whether others may change columns that are no part of a key in spite of `lock`.
 
     Attributes:
-        check: ends the transaction unless the rows are those with these versions: parameter `seen`.
-        lock: the same, and locks the row of the first table.
+        check: a statement that fails unless the rows have the versions in the parameter `seen`.
+        lock: the same, which also locks the row of the first table.
     """
 
     __slots__ = ("check", "key", "lock")
@@ -220,7 +220,7 @@ class Remembered(Prepared):
         tables: Sequence[Table],
         key_share: bool = False,
     ) -> None:
-        # Of an outer join: where there is no row of a table, it has no version.
+        # In an outer join, a table without a row has no version.
         versions = [
             sa.cast(sa.literal_column(f"{table.name}.{column}"), sa.Text)
             for table in tables
@@ -239,7 +239,7 @@ class Remembered(Prepared):
         return " ".join(sorted(row[-1] for row in answer))
 
     def key_of(self, parameters: Row) -> tuple[Any, ...]:
-        """What tells these rows from those of other parameters."""
+        """The key of these rows, which distinguishes them from those of other parameters."""
         return (self.number, *[parameters[name] for name in self.key])
 
 
@@ -248,7 +248,7 @@ VERSION = "version"
 
 
 def _unless_seen(versions: Select[Any]) -> Prepared:
-    """A statement that fails unless these are the versions that were seen (`Remembered.versions_of`)."""
+    """A statement that fails unless the rows have the versions that were seen (`Remembered.versions_of`)."""
     rows = versions.subquery()
     in_order: Any = aggregate_order_by(sa.literal_column("' '"), sa.collate(rows.c[VERSION], "C"))
     found = sa.func.string_agg(rows.c[VERSION], in_order, type_=sa.Text)
@@ -259,7 +259,7 @@ def _unless_seen(versions: Select[Any]) -> Prepared:
 def unless_none(rows: FromClause) -> Select[Any]:
     """A SELECT for PostgreSQL that fails if there are no such rows: a division by zero ends the transaction (`failures`).
 
-    It then does not run what was sent behind it, so nobody has to wait for the answer.
+    PostgreSQL then skips the statements that were sent after it, so nobody has to wait for the answer.
     """
     return sa.select(sa.literal_column("1 / count(*)", sa.BigInteger)).select_from(rows)
 
@@ -273,12 +273,12 @@ class Written:
         self.columns = columns
         self.order: Sequence[str] = compiled.positiontup or ()
         self.types = {name: bind.type for name, bind in compiled.binds.items()}
-        # Values that belong to the statement.
+        # Literal values of the statement.
         self.constants = {
             name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required
         }
 
     def binding(self, name: str, dialect: Dialect) -> Callable[[Any], Any] | None:
-        """What makes the driver's value of a parameter; None where it takes Python's."""
+        """The function that makes the driver's value of a parameter; None if the driver takes the value of Python."""
         process: Callable[[Any], Any] | None = self.types[name].dialect_impl(dialect).bind_processor(dialect)
         return process

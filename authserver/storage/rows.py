@@ -1,4 +1,4 @@
-"""Between rows and records: a column and the member it keeps have the same name."""
+"""Converts rows to records and back: a column and its member have the same name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Record = TypeVar("Record", bound="DataclassInstance")
 class Rows(Generic[Record]):
     """Records of one class as rows of one table.
 
-    `columns` are to be selected, in this order and together; `at` is where they begin in the row. Members in `without` are
-    not selected: they are what they are by default.
+    `columns` must be selected together and in this order; `at` is the index of the first of them in the row. Members in
+    `without` are not selected: they have their defaults.
     """
 
     def __init__(self, kind: type[Record], table: Table, *, at: int = 0, without: Sequence[str] = ()) -> None:
@@ -40,11 +40,11 @@ class Rows(Generic[Record]):
         self._others = [(item.name, getattr(kind, item.name).__set__, item.default) for item in others]
 
     def place(self, name: str) -> int:
-        """Where the member of this name is in a row."""
+        """The index in a row of the member of this name."""
         return self.start + self._names.index(name)
 
     def record(self, row: Sequence[Any], **others: Any) -> Record:
-        """The record of this row; `others` are members that are kept elsewhere."""
+        """The record of this row; `others` are members that are not in the row."""
         record = object.__new__(self.kind)
         for fill, value in zip(self._fill, row[self.start : self.end], strict=True):
             fill(record, value)
@@ -53,5 +53,5 @@ class Rows(Generic[Record]):
         return record
 
     def row(self, record: Record) -> dict[str, Any]:
-        """The row that keeps this record."""
+        """The row of this record."""
         return dict(zip(self._names, self._values(record), strict=True))

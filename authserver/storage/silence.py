@@ -1,8 +1,8 @@
-"""A PostgreSQL that does not answer, because it is frozen or the network drops all packets: no request waits long (T114).
+"""Ends the wait for a PostgreSQL that is frozen, or whose packets the network drops, so no request waits long (T114).
 
-Its own timeouts end a slow statement only while the server runs. After a time without an answer it is asked on another
-connection whether it runs. If it does, waiting goes on. If not, the statement is abandoned, and from then on one
-request a second tries to reach it and all others fail at once, so that no thread is blocked.
+The server's own timeouts end a slow statement only while the server runs. After some time without an answer, another
+connection checks whether it runs. If it does, waiting continues. If not, the statement is abandoned. From then on one
+request in each second tries to reach the server, and all others fail at once, so that no thread is blocked.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from sqlalchemy import Engine, event
 
 Result = TypeVar("Result")
 
-# Seconds of silence after which the server is asked whether it is there, and for which its answer is waited.
+# Seconds of silence after which another connection is tried, and for which its answer is awaited.
 PATIENCE, ANSWERS_WITHIN = 2.0, 0.7
 # Seconds between two attempts at a server that was silent.
 PAUSE = 1.0
-# The SSLRequest of PostgreSQL's protocol: any server answers with a byte, whatever it thinks of TLS.
+# The SSLRequest of PostgreSQL's protocol: every server answers with a byte, with or without TLS.
 _QUESTION = b"\0\0\0\x08\x04\xd2\x16\x2f"
 
 
@@ -39,8 +39,8 @@ class Silence:
         self._next_attempt: float | None = None
 
     def check(self) -> None:
-        """Raises ServerSilent, unless the server answered the last time, or it is time for the caller to try."""
-        # A thread that reads it just before it ends makes one attempt more.
+        """Raises ServerSilent unless the server answered the last time, or the caller is to try it now."""
+        # A thread that reads this just before the silence ends makes one more attempt.
         if self._next_attempt is not None:
             self._take_turn()
 
@@ -110,8 +110,8 @@ def watch(engine: Engine) -> None:
         try:
             connection = WatchedConnection.connect(*arguments, **options)
         except psycopg.errors.ConnectionTimeout as error:
-            # The driver's frames hold the connection, and this error holds them, until garbage is collected: it would stay
-            # open, and a server that wakes up would begin a session for it that nobody uses.
+            # This error holds the driver's frames, and these hold the connection, until garbage is collected. The
+            # connection would remain open, and a server that wakes up would begin a session that nobody uses.
             traceback.clear_frames(error.__traceback__)
             silence.begin()
             raise
@@ -136,7 +136,7 @@ def is_there(host: str, port: int) -> bool:
         with socket.create_connection((host, port), ANSWERS_WITHIN) as asked:
             return _answers(asked)
     except (TimeoutError, BlockingIOError):
-        # The latter is a Unix socket where as many wait to be accepted as there may be.
+        # The latter is a Unix socket whose queue of connections is full.
         return False
     except OSError:
         return True

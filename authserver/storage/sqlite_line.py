@@ -1,8 +1,9 @@
-"""Prepared statements on SQLite: through the driver's connection, which keeps them compiled.
+"""Prepared statements on SQLite, on the driver's connection, which caches compiled statements.
 
-SQLite has one writer at a time. Who finds another one sleeps a while and tries again, longer each time, and whoever comes
-just when the lock is free has it: under load some wait for a second and others never. So the threads of a process queue up
-(`turns`), and only the first of them tries. Cold statements come in between too, because `work` sends their BEGIN here.
+SQLite has one writer at a time. A connection that finds another writer sleeps and tries again, longer each time, and
+the one that comes just when the lock is free gets it: under load some wait for a second and others not at all.
+Therefore the threads of a process queue up (`turns`), and only the first of them tries. Statements that are not
+prepared wait in the same queue, because `work` sends their BEGIN here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class NothingDone(sqlite3.OperationalError):
 
 
 class SqliteForm:
-    """A statement with its parameters in order, and what makes Python's values of the driver's (`prepared.Form`)."""
+    """A statement with its parameters in order, and the functions that convert the driver's values (`prepared.Form`)."""
 
     __slots__ = ("_constants", "_parameters", "_readers", "is_expected", "text", "writes")
 
@@ -47,7 +48,7 @@ class SqliteForm:
     shown = values
 
     def read(self, row: Sequence[Any]) -> tuple[Any, ...]:
-        """A row of the driver, each value in Python's type."""
+        """A row of the driver, each value converted to Python's type."""
         return tuple(
             [
                 value if value is None or read is None else read(value)
@@ -60,8 +61,8 @@ class SqliteLine:
     """One connection to SQLite (`prepared.Line`).
 
     Args:
-        turns: of those who write to this file.
-        patience: seconds that somebody waits for a turn.
+        turns: the queue of the writers to this file.
+        patience: seconds for which a thread waits for its turn.
     """
 
     __slots__ = ("_connection", "_dialect", "_has_turn", "_patience", "_turns")
@@ -108,7 +109,7 @@ class SqliteLine:
         return answers
 
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
-        # To read them again is no round trip.
+        # Nothing is remembered, because to read rows again is no round trip.
         return None
 
     def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
@@ -128,7 +129,7 @@ class SqliteLine:
             self._connection.rollback()
 
     def leave(self) -> None:
-        """Let the next one write: the transaction is over, or the connection is given back."""
+        """Let the next thread write: the transaction has ended, or the connection is given back."""
         if self._has_turn:
             self._has_turn = False
             self._turns.leave()
@@ -137,7 +138,7 @@ class SqliteLine:
         if self._has_turn:
             return
         if not self._turns.take(self._patience):
-            # As SQLite itself says it at the end of its own time.
+            # The same message as SQLite's own after its timeout.
             late = sqlite3.OperationalError("database is locked")
             late.sqlite_errorcode = sqlite3.SQLITE_BUSY
             raise late
@@ -145,5 +146,5 @@ class SqliteLine:
 
 
 def read_any_text(connection: sqlite3.Connection) -> None:
-    """Read what is no UTF-8 as text with escapes. Somebody wrote it by hand, and it must not stop those who read."""
+    """Read texts that are not UTF-8 with escapes. Somebody wrote them by hand, and they must not make reads fail."""
     connection.text_factory = partial(str, encoding="utf-8", errors="backslashreplace")

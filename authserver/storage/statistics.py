@@ -1,4 +1,4 @@
-"""How often what happened, by hour, day and month, and how much there was of what."""
+"""Counts of events by hour, day and month, and samples of totals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _IS_CLIENT = event_counts.c.client_id != ""
 
 
 def _adding() -> PerDialect:
-    """An INSERT of a count, which is added to the one that is there."""
+    """An INSERT of a count, which is added to the existing one."""
     statements: dict[str, sa.Executable] = {}
     for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql)):
         insert = module.insert(event_counts)

@@ -1,8 +1,7 @@
 """The tables. Nothing but `authserver.storage` and the migrations sees them.
 
-`client_id` is a foreign key only where the row is about the client's own record: plugins may bring
-clients from elsewhere, which have grants, tokens and consents but no row in `clients`.
-Events refer to nothing, so that they outlive the records that they are about.
+`client_id` is a foreign key only if the row belongs to the client's own record: clients of plugins have grants, tokens
+and consents, but no row in `clients`. Events refer to nothing, so that they outlive the records that they are about.
 """
 
 from __future__ import annotations
@@ -108,7 +107,7 @@ class InitialTokenRow(Base):
 
 
 class DeclarationRow(Base):
-    """What was made because files declare it (`engine.setting_records.Declaration`)."""
+    """The mark of a record that files declare (`engine.setting_records.Declaration`)."""
 
     __tablename__ = "declarations"
 
@@ -132,7 +131,7 @@ class StoredSettingRow(Base):
 
 
 class ClientLogoRow(Base):
-    """The logos of clients, apart from them: each request reads its client, and few need the file."""
+    """The logos of clients, in a separate table, because each request reads its client, and few need the file."""
 
     __tablename__ = "client_logos"
 
@@ -202,7 +201,7 @@ class UserRow(Base):
 
 
 class IdentityRow(Base):
-    """What a person is at another server (`engine.records.JoinedIdentity`)."""
+    """The identity of a person at another server (`engine.records.JoinedIdentity`)."""
 
     __tablename__ = "identities"
 
@@ -254,7 +253,7 @@ class TokenRow(Base):
 
 
 class KeptRow(Base):
-    """Small records of any kind. A grant has few of them, so that they may go with it by the foreign key."""
+    """Small records of any kind. A grant has few of them, so the foreign key may delete them with it."""
 
     __tablename__ = "kept"
 
@@ -275,7 +274,7 @@ class ConsentRow(Base):
 
     user_id: Mapped[str] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
     client_id: Mapped[str] = mapped_column(primary_key=True)
-    # Of older consents to clients of plugins it is not known.
+    # It is not known for older consents to clients of plugins.
     client_name: Mapped[str] = mapped_column(server_default="")
     scopes: Mapped[tuple[str, ...]]
     resources: Mapped[tuple[str, ...]]
@@ -309,7 +308,7 @@ class EventRow(Base):
 
 
 class EventPositionRow(Base):
-    """How far a reader of the events has got: the number of the last one that it has taken, and how many it never took."""
+    """The position of a reader of the events: the number of the last one that it read, and how many it never accepted."""
 
     __tablename__ = "event_positions"
 
@@ -319,7 +318,7 @@ class EventPositionRow(Base):
 
 
 class EventCountRow(Base):
-    """How often something happened in an hour, day or month (`engine.count_records.Count`); client "" is all together."""
+    """The count of an event type in an hour, day or month (`engine.count_records.Count`); client "" is for all together."""
 
     __tablename__ = "event_counts"
 
@@ -333,7 +332,7 @@ class EventCountRow(Base):
 
 
 class GaugeSampleRow(Base):
-    """What there was of something in an hour, day or month (`engine.count_records.Gauge`)."""
+    """The sample of a total in an hour, day or month (`engine.count_records.Gauge`)."""
 
     __tablename__ = "gauge_samples"
 
@@ -362,7 +361,7 @@ class EventSealRow(Base):
 
 
 class EventDeletionRow(Base):
-    """Up to where events were deleted because their time was over (`engine.seal_records.DeletionMark`)."""
+    """The place up to which events were deleted because they had expired (`engine.seal_records.DeletionMark`)."""
 
     __tablename__ = "event_deletions"
 
@@ -421,7 +420,7 @@ class LeaseRow(Base):
 
 
 class GenerationRow(Base):
-    """When the database was restored from a backup: nothing that was issued before is valid any more."""
+    """When the database was restored from a backup: nothing that was issued before that is valid."""
 
     __tablename__ = "generations"
 
@@ -429,7 +428,7 @@ class GenerationRow(Base):
 
 
 class MigrationRow(Base):
-    """A migration that was run, from 0028 on: a version that does not know it sees here whether it can work with it."""
+    """A migration that was run, from 0028 on; a version that does not know it sees here whether it can work with it."""
 
     __tablename__ = "migrations"
 
@@ -484,10 +483,10 @@ _DISABLED = users.c.disabled_at.is_not(None)
 Index("ix_users_disabled_username", users.c.username, sqlite_where=_DISABLED, postgresql_where=_DISABLED)
 # They are listed newest first.
 Index(None, initial_tokens.c.created_at, initial_tokens.c.token_id)
-# By user and client together: one application may act for everybody, so each index that a planner may choose
-# must be fast.
+# By user and client together: one application may act for everybody, so each index that a planner may choose must be
+# fast.
 Index(None, grants.c.user_id, grants.c.client_id)
-# They are listed newest first: of a client, which may have very many, and all of them. A person has few.
+# They are listed newest first, those of a client, which may have very many, or all. A person has few.
 Index(None, grants.c.client_id, grants.c.created_at)
 # Few grants are derived from others.
 Index(
@@ -497,9 +496,9 @@ Index(
     postgresql_where=grants.c.parent_id.is_not(None),
 )
 Index(None, consents.c.client_id, consents.c.user_id)
-# Codes and refresh tokens stay as long as their grant, as evidence of reuse: only these are deleted by their
-# own end. Not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the two, and so
-# compile each such statement again whenever it gets another value.
+# Only access tokens are deleted by their own end; codes and refresh tokens remain as long as their grant, as evidence
+# of reuse. This is not written as `kind = 'access'`: tokens are looked up by `kind = ?`, and SQLite would compare the
+# two, and therefore compile each such statement again for another value.
 DISPOSABLE = tokens.c.kind.not_in(sorted(kind for kind in TokenKind if kind is not TokenKind.ACCESS))
 Index(
     "ix_tokens_access_expires_at",
@@ -507,19 +506,20 @@ Index(
     sqlite_where=DISPOSABLE,
     postgresql_where=DISPOSABLE,
 )
-# All of a time; those of one network address are chosen in the index, without reading the others.
+# All events of a time; those of one network address are found in the index, without reading the others.
 Index(None, events.c.at, events.c.source)
 # Refusals are deleted long before other events.
 REFUSED = events.c.type.in_(sorted(REFUSALS))
 Index("ix_events_refusals_at", events.c.at, sqlite_where=REFUSED, postgresql_where=REFUSED)
 ISSUED = events.c.type.in_(sorted(ISSUANCES))
 Index("ix_events_issuances_at", events.c.at, sqlite_where=ISSUED, postgresql_where=ISSUED)
-# By these events are searched for, newest first. Each event is written with what it is about, so there are no more. The
-# types of those that are issued all day are left out: the newest of them are found without it, and writing one costs less.
+# Events are searched by these columns, newest first. There are no more such indexes, because each of them makes writing
+# an event slower. The types of issuances are left out: their newest events are found without an index, and writing one
+# is faster.
 RARE = events.c.type.not_in(sorted(ISSUANCES))
 Index("ix_events_type_at", events.c.type, events.c.at, sqlite_where=RARE, postgresql_where=RARE)
 Index(None, events.c.client_id, events.c.at)
-# Most events are of something that was issued, and have no reason.
+# Most events are about issued codes and tokens, and have no reason.
 REASONED = events.c.reason != ""
 Index("ix_events_reason_at", events.c.reason, events.c.at, sqlite_where=REASONED, postgresql_where=REASONED)
 for _column in (events.c.user_id, events.c.grant_id):
@@ -531,7 +531,8 @@ for _column in (events.c.user_id, events.c.grant_id):
         sqlite_where=_known,
         postgresql_where=_known,
     )
-# All clients of a time, with what is added up; and what is deleted by its age, hours long before the others.
+# All clients of a time, with the columns that are added up; and the index for deletion by age, hours long before the
+# others.
 Index(
     "ix_event_counts_step_at",
     *(event_counts.c[name] for name in ("step", "at", "client_id", "type", "grant_type", "count")),
@@ -558,7 +559,7 @@ Index(
     sqlite_where=clients.c.registered_by == RegisteredBy.SELF,
     postgresql_where=clients.c.registered_by == RegisteredBy.SELF,
 )
-# The first to be given up, of one network and of all.
+# The order in which unused clients are deleted, for one network and for all.
 NEVER_USED = (clients.c.registered_by == RegisteredBy.SELF) & clients.c.last_used_at.is_(None)
 Index(
     "ix_clients_never_used_registered_from",

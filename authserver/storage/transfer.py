@@ -1,4 +1,4 @@
-"""Copy everything from one database to another, of any kind, and prove that it is the same."""
+"""Copies all rows from one database to another, of any kind, and proves that they are the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH = 1000
 # How a whole database is read as one snapshot, and how a copy is written in one transaction.
 _READ = {"sqlite": "BEGIN", "postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"}
 _WRITE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
-# Sets the number of the last event, which may have been deleted.
+# Sets the number of the last event, even if that was deleted.
 _LAST_NUMBER = {
     "sqlite": "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'",
     "postgresql": "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM events_number_seq",
@@ -35,12 +35,12 @@ Told = Callable[[str, int], None]
 
 
 class NotCopied(Exception):
-    """Why nothing was copied, or what of the copy is wrong; the message says what to do."""
+    """Nothing was copied; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """The content of a table, independent of order: how many rows, and the sum of their digests."""
+    """The content of a table, independent of its order: the number of rows, and the sum of their digests."""
 
     rows: int = 0
     digest: int = 0
@@ -73,9 +73,9 @@ def copy(source: Database, target: Database, told: Told = lambda table, rows: No
         How many rows each table has.
 
     Raises:
-        NotCopied: the target is not empty; it cannot hold a row; it gives back something else; or somebody wrote to the
-            source meanwhile. The target is as it was.
-        StorageUnavailable: one of them is away. The target is as it was.
+        NotCopied: the target is not empty, refuses a row, or returns another value; or somebody wrote to the source
+            meanwhile. The target did not change.
+        StorageUnavailable: one of them does not answer. The target did not change.
     """
     with _transaction(source, _READ) as reading, _transaction(target, _WRITE) as writing:
         for table in tables():
@@ -88,13 +88,13 @@ def copy(source: Database, target: Database, told: Told = lambda table, rows: No
         for table in tables():
             sums[table.name] = _copy_table(reading, writing, table, told)
             if _sum(writing, table) != sums[table.name]:
-                raise NotCopied(f"{table.name} reads otherwise in the target than in the source")
+                raise NotCopied(f"{table.name} has other content in the target than in the source")
         if last:
             writing.execute(sa.text(_GO_ON_AFTER[target.kind]), {"number": last})
         with source.engine.connect() as now:
             if _last_number(now) != last:
                 raise NotCopied(
-                    "somebody wrote to the source meanwhile, and that would be missing: stop all servers first"
+                    "somebody wrote to the source meanwhile, and this would be missing in the target: stop all servers first"
                 )
         writing.exec_driver_sql("COMMIT")
     return {name: sum_.rows for name, sum_ in sums.items()}
@@ -155,7 +155,7 @@ def _last_number(connection: Connection) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """The same for each kind of database."""
+    """The value in one form for each kind of database."""
     match value:
         case Enum():
             return value.value

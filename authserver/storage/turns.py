@@ -9,7 +9,7 @@ from collections import deque
 class Turns:
     """A queue of threads. A thread that leaves gives the turn to the one that has waited longest, never to a later one.
 
-    A lock of `threading` may be taken again by the thread that has just released it, any number of times.
+    With a lock of `threading`, the thread that has just released it may take it again, any number of times.
     """
 
     __slots__ = ("_guard", "_is_taken", "_waiting")

@@ -39,9 +39,9 @@ from authserver.storage.work import Work, spelt_out
 # How many grants or clients are read at once; their dependent rows are found by a list of their ids.
 PARENTS = 250
 
-# Long after many rows expired, the statistics of the planner still say that there are few; and while there are few
-# rows, it likes to read a whole table, or all of an index to sort it. Neither may happen here: requests need
-# the disk, too.
+# For a long time after many rows have expired, the statistics of the planner still say that there are few. For few
+# rows, the planner prefers to read a whole table, or to sort a whole index. Neither may happen here, because requests
+# need the disk, too.
 _BY_INDEX_ALONE = sa.text(
     "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 )
@@ -49,7 +49,7 @@ _BY_INDEX_ALONE = sa.text(
 Condition = ColumnElement[bool] | sa.TextClause
 
 _START: Place = (datetime.fromtimestamp(0, UTC), "")
-# How the rest of a statement refers to a row, whatever its key.
+# How the rest of a statement refers to a row, with any key.
 _IDENTITY: Mapping[str, ColumnElement[Any]] = {
     "sqlite": sa.literal_column("rowid"),
     "postgresql": sa.literal_column("ctid"),
@@ -108,7 +108,7 @@ _AGING: Mapping[Disposable, tuple[Column[Any], tuple[Condition, ...]]] = {
     Disposable.COUNTS: (event_counts.c.at, (spelt_out(LONG),)),
     Disposable.SAMPLES: (gauge_samples.c.at, ()),
 }
-# Whoever is told of their end needs to know whose they were.
+# Applications are told of their end, so the user of each session is needed.
 _SESSION = Rows(Session, sessions)
 _OF_SESSIONS = (Disposable.SESSIONS, Disposable.IDLE_SESSIONS)
 _REMOVE_AGED = {
@@ -251,33 +251,42 @@ class SqlUpkeep:
         parameters = {"before": before, "start": start[0], "limit": PARENTS}
         found = self._work.read(_ENDED_GRANTS, parameters).all()
         ids = [row.grant_id for row in found]
-        removed, along = self._remove_with(_REMOVE_TOKENS_OF_GRANTS, _REMOVE_GRANTS, ids, before, limit)
-        if along == limit:
-            return Batch(removed=0, along=along, next=start)
-        # If none could be deleted, all are locked: another attempt would find the same rows.
-        goes_on = len(found) == PARENTS and (removed or along)
-        return Batch(removed=removed, along=along, next=(found[-1].expires_at, "") if goes_on else None)
+        removed, dependents = self._remove_with(_REMOVE_TOKENS_OF_GRANTS, _REMOVE_GRANTS, ids, before, limit)
+        if dependents == limit:
+            return Batch(removed=0, dependents=dependents, next=start)
+        # If none could be deleted, all are locked, and another attempt would find the same rows.
+        goes_on = len(found) == PARENTS and (removed or dependents)
+        return Batch(
+            removed=removed, dependents=dependents, next=(found[-1].expires_at, "") if goes_on else None
+        )
 
     def _remove_clients(self, kind: Disposable, before: datetime, start: Place, limit: int) -> Batch:
         parameters = {"before": before, "start": start[0], "start_id": start[1], "limit": PARENTS}
         found = self._work.read(_NEXT_OLD_CLIENTS[kind], parameters).all()
         ids = [row.client_id for row in found if not row.is_used]
-        removed, along = self._remove_with(_REMOVE_CONSENTS_TO_CLIENTS, _REMOVE_CLIENTS, ids, before, limit)
-        if along == limit:
-            return Batch(removed=0, along=along, next=start)
+        removed, dependents = self._remove_with(
+            _REMOVE_CONSENTS_TO_CLIENTS, _REMOVE_CLIENTS, ids, before, limit
+        )
+        if dependents == limit:
+            return Batch(removed=0, dependents=dependents, next=start)
         last = (found[-1].created_at, found[-1].client_id) if len(found) == PARENTS else None
-        return Batch(removed=removed, along=along, next=last)
+        return Batch(removed=removed, dependents=dependents, next=last)
 
     def _remove_with(
-        self, dependants: PerDialect, parents: PerDialect, ids: Sequence[str], before: datetime, limit: int
+        self,
+        removal_of_dependents: PerDialect,
+        parents: PerDialect,
+        ids: Sequence[str],
+        before: datetime,
+        limit: int,
     ) -> tuple[int, int]:
         """Delete at most `limit` dependent rows of these rows; when none is left, the rows too."""
         if not ids:
             return 0, 0
-        along = len(self._work.take(dependants, {"ids": ids, "limit": limit}))
-        if along == limit:
-            return 0, along
-        return len(self._work.take(parents, {"ids": ids, "before": before, "limit": limit})), along
+        dependents = len(self._work.take(removal_of_dependents, {"ids": ids, "limit": limit}))
+        if dependents == limit:
+            return 0, dependents
+        return len(self._work.take(parents, {"ids": ids, "before": before, "limit": limit})), dependents
 
     def _plan_by_index(self) -> None:
         if self._work.dialect == "postgresql":

@@ -1,4 +1,4 @@
-"""One transaction's way to the database: read without a transaction, begin one at the first write."""
+"""Runs the statements of one transaction: reads without a transaction, and begins one at the first write."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from authserver.storage.prepared import (
     Step,
 )
 
-# SQLite lets a transaction that has read become a writer only if nobody wrote meanwhile, and refuses at
-# once otherwise, with or without a busy timeout (T110). A transaction that takes the write lock first waits for it.
+# In SQLite a transaction that has read can begin to write only if nobody wrote meanwhile; otherwise it fails at once,
+# with or without a busy timeout (T110). A transaction that takes the write lock first waits for it.
 _BEGIN = Prepared({"sqlite": text("BEGIN IMMEDIATE"), "postgresql": text("BEGIN")})
 _COMMIT = Prepared(text("COMMIT"))
 _ROLLBACK = Prepared(text("ROLLBACK"))
@@ -49,37 +49,38 @@ _log = logging.getLogger("sqlalchemy.engine.Engine")
 
 
 class Around(Protocol):
-    """A transaction that others take part in, too; it is not this work that commits it."""
+    """A transaction in which others take part, too; this work does not commit it."""
 
     def join(self) -> None:
-        """Take part in it, before the first write; harmless twice."""
+        """Take part in it, before the first write; may be called twice."""
 
     def before_commit(self, flush: Callable[[], None]) -> None:
-        """Call this just before it commits."""
+        """Call this function just before it commits."""
 
     def abandon(self) -> None:
-        """Make it fail at its end, and keep nothing."""
+        """Make it fail at its end, so that nothing is stored."""
 
     def release(self) -> None:
         """Give the connection back: before the first write, or at the end."""
 
 
 class Work:
-    """What one transaction does. Connects at the first statement, begins at the first write.
+    """The work of one transaction. It connects at the first statement, and begins at the first write.
 
     The connection is in the driver's autocommit mode, so reads open no transaction and hold no lock. `BEGIN` is sent
-    with the first write, and where no other transaction is around it, `COMMIT` with the last: in one round trip each,
-    if all statements that go together are `Prepared`. On PostgreSQL one round trip is a transaction without them.
+    with the first write and, if no other transaction is around it, `COMMIT` with the last one, each in the same round
+    trip if the statements are `Prepared`. On PostgreSQL one round trip is a transaction without them.
 
     Args:
-        connect: gives the connection; called at the first statement, and at the first one after a `rest`.
+        connect: opens a connection; called at the first statement, and at the first one after a `rest`.
         around: the transaction around this one, if there is one.
         optimistic: see the attribute.
 
     Attributes:
-        is_optimistic: whether it is taken for granted that nobody else is in the way. Statements that fail rather than do
-            nothing (`prepared.Expected`) are then to be sent `along`. If one fails, StorageChanged is raised later and
-            nothing is kept. The request is repeated without that, and so learns what is in the way.
+        is_optimistic: whether to assume until the end that no other transaction interferes. Statements that fail instead
+            of doing nothing (`prepared.Expected`) are then sent `along`, without an answer. If one fails, StorageChanged
+            is raised later and the transaction is rolled back. The request is then repeated in transactions that are not
+            optimistic, and that therefore see the cause.
     """
 
     __slots__ = (
@@ -107,21 +108,21 @@ class Work:
         self._connection: Connection | None = None
         self._writes = False
         self._is_over = False
-        # What has ended it, if it was too optimistic.
+        # The error that has ended it, if an assumption was wrong.
         self._changed: StorageChanged | None = None
-        # Statements that are sent with the next one, and statements that are run at the end.
+        # Statements to send with the next one, and statements to run at the end.
         self._pending: list[tuple[Prepared, Row]] = []
         self._deferred: list[tuple[Prepared, Row]] = []
-        # Reads that were announced, and rows that were read ahead.
+        # Announced reads, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
-        # What this transaction has read of what connections remember, and the state of the database before (`Line.state`).
+        # Remembered rows that this transaction has read, and the state of the database before the first (`Line.state`).
         self._recalled: dict[tuple[Any, ...], Recalled] = {}
         self._state: object = None
 
     @property
     def dialect(self) -> str:
-        """The kind of database, as SQLAlchemy calls it."""
+        """The kind of database, by SQLAlchemy's name."""
         return self._connected().dialect.name
 
     @overload
@@ -133,7 +134,7 @@ class Work:
         return self._run(statement, parameters)
 
     def recall(self, statement: Remembered, parameters: Row) -> Answer:
-        """As `read`; an optimistic transaction takes rows that its connection remembers, and remembers them for `lock`.
+        """As `read`; an optimistic transaction uses rows that its connection remembers, and remembers them for `lock`.
 
         That they have not changed is checked together with the next statement, or at the end.
         """
@@ -148,7 +149,7 @@ class Work:
                 if not self._recalled:
                     self._state = line.state()
                 recalled = line.recalled(statement, parameters, self.read(statement, parameters))
-            # What is not there is looked for again: nothing would find out that somebody else has added it.
+            # A missing row is looked up again, because nothing would notice that somebody else has added it.
             if recalled.answer.all():
                 self._recalled[key] = recalled
         return recalled.answer
@@ -178,14 +179,14 @@ class Work:
         return self._state == line.state()
 
     def outdate(self, statement: Remembered, parameters: Row) -> None:
-        """Let the connection forget what it remembers of these rows: this transaction changes them."""
+        """Make the connection forget these rows, because this transaction changes them."""
         line: Line = self._connected().info[LINE]
         line.forget(statement, parameters)
 
     def confirm(self) -> None:
-        """Check now what was taken for granted: what follows from it is going to be told.
+        """Check the assumptions now, because a result that follows from them is about to leave the server.
 
-        Raises StorageChanged, even if that was raised before and somebody has caught it.
+        Raises StorageChanged, even if that was raised and caught before.
         """
         if self._changed is not None:
             raise self._changed
@@ -193,44 +194,44 @@ class Work:
             self._send()
 
     def foresee(self, statement: Prepared, parameters: Row) -> None:
-        """Send this read with the next statement, for the caller that reads it later; a write in between drops it."""
+        """Send this read with the next statement, because a later caller needs it; a write in between cancels it."""
         self._foreseen.append((statement, parameters))
 
     def hold(self, statement: Executable | Prepared, parameters: Row) -> bool:
-        """Run a SELECT … FOR SHARE within the transaction; whether there is such a row.
+        """Run a SELECT … FOR SHARE within the transaction. Returns whether there is such a row.
 
-        SQLite has no locks of rows: there a transaction that writes waits for all others anyway.
+        SQLite has no row locks; there a transaction that writes waits for all others anyway.
         """
         return self._write(statement, parameters).first() is not None
 
     def held(self, statement: Executable | Prepared, parameters: Row) -> Sequence[Any] | None:
-        """As `hold`: the row, as it is when the lock was given; None if there is none."""
+        """As `hold`. Returns the row as it was when the lock was given; None if there is none."""
         return self._write(statement, parameters).first()
 
     def count_held(self, statement: Executable | Prepared, parameters: Row) -> int:
-        """As `hold`: how many rows there are."""
+        """As `hold`. Returns the number of rows."""
         return len(self._write(statement, parameters).all())
 
     def write(self, statement: Executable | Prepared, parameters: Row | Sequence[Row]) -> int:
-        """Run a statement that changes rows; how many it changed."""
+        """Run a statement that changes rows. Returns how many it changed."""
         return self._write(statement, parameters).rowcount
 
     def take(self, statements: PerDialect, parameters: Row) -> Sequence[Sequence[Any]]:
-        """Run a DELETE; what it returns of each deleted row."""
+        """Run a DELETE. Returns the columns that it returns of each deleted row."""
         return self._write(statements[self.dialect], parameters).all()
 
     def insert(self, statements: PerDialect | Prepared, row: Row) -> bool:
-        """Run a statement of `insert_new` or `insert_or_replace`; whether it inserted or replaced."""
+        """Run a statement of `insert_new` or `insert_or_replace`. Returns whether it inserted or replaced."""
         statement = statements if isinstance(statements, Prepared) else statements[self.dialect]
         return self._write(statement, row).rowcount == 1
 
     def add(self, statements: PerDialect | Prepared, row: Row) -> None:
-        """Insert a new row. Raises AlreadyExists, after which the transaction can still be used."""
+        """Insert a new row. Raises AlreadyExists; the transaction can still be used after that."""
         if not self.insert(statements, row):
             raise AlreadyExists
 
     def along(self, statement: Prepared, row: Row) -> None:
-        """Send a statement whose answer is not needed together with the next one or with COMMIT: no round trip of its own.
+        """Send a statement, whose answer is not needed, with the next one or with COMMIT: it costs no round trip.
 
         If it fails, the later call raises and the transaction is rolled back: AlreadyExists for a row that exists.
         """
@@ -241,19 +242,19 @@ class Work:
     def defer(self, statement: Prepared, row: Row) -> None:
         """Run a statement that changes rows at the very end, in the same transaction.
 
-        Where it is the only write, it is one statement in autocommit, a transaction by itself, without BEGIN and COMMIT.
+        If it is the only write, it is a transaction by itself, in autocommit, without BEGIN and COMMIT.
         """
         self._ask_for_end()
         self._deferred.append((statement, row))
 
     def flush(self) -> None:
-        """Run what was deferred."""
+        """Run the deferred statements."""
         self._end_deferring()
-        # Without BEGIN it is a transaction by itself.
+        # Without BEGIN a single statement is a transaction by itself.
         self._send(commits=not self._writes)
 
     def commit(self) -> None:
-        """Run what was deferred, and commit; only where no other transaction is around it."""
+        """Run the deferred statements, and commit; only if no other transaction is around it."""
         if self._is_over:
             raise self._changed or _ended()
         # Beside checks.
@@ -265,14 +266,14 @@ class Work:
         self._writes = False
 
     def _is_one_trip(self) -> bool:
-        """Whether all of it goes in one round trip, which PostgreSQL makes a transaction; BEGIN is left out then."""
+        """Whether everything fits into one round trip, which is a transaction on PostgreSQL; then BEGIN is left out."""
         if self._pending and (_BEGIN, NOTHING) in self._pending and self.dialect == "postgresql":
             self._pending.remove((_BEGIN, NOTHING))
             return True
         return False
 
     def undo(self) -> None:
-        """End the transaction and keep nothing written; what was deferred stays, and the next write begins another."""
+        """Roll the transaction back. Deferred statements remain, and the next write begins another transaction."""
         self._forget()
         self._recalled.clear()
         if self._writes:
@@ -280,7 +281,7 @@ class Work:
             self._writes = False
 
     def rest(self) -> None:
-        """Give the connection back until the next statement; does nothing after the first write, which holds locks."""
+        """Give the connection back until the next statement. Does nothing after the first write, because of its locks."""
         if self._connection is None or self._writes or self._is_over:
             return
         self._forget()
@@ -288,7 +289,7 @@ class Work:
         self._release()
 
     def close(self) -> None:
-        """Give the connection back at the end; what is not committed is rolled back."""
+        """Give the connection back at the end; uncommitted changes are rolled back."""
         self._is_over = True
         self._release()
 
@@ -298,12 +299,12 @@ class Work:
             (self._around.release if self._around else connection.close)()
 
     def _forget(self) -> None:
-        """Drop the rows that were read ahead: they may have changed."""
+        """Drop the rows that were read ahead, because they may have changed."""
         self._foreseen.clear()
         self._expected.clear()
 
     def _ask_for_end(self) -> None:
-        """Register with the transaction around this one for its end, unless that was done before."""
+        """Join the transaction around this one, to be called at its end, unless that was done before."""
         if self._around is not None and not (self._pending or self._deferred):
             self._around.before_commit(self.flush)
 
@@ -355,7 +356,7 @@ class Work:
         """Run pending statements, this one, and reads that were announced. Returns the answer to this one.
 
         Args:
-            commits: whether something is stored when the last of them has run.
+            commits: whether the last of them commits.
         """
         pending, self._pending = self._pending, []
         foreseen: list[tuple[Prepared, Row]] = []
@@ -369,7 +370,7 @@ class Work:
         steps: list[Step] = []
         try:
             line: Line = connection.info[LINE]
-            # What a transaction has written itself is not certain before it has committed.
+            # Rows that a transaction has written itself are not certain before it has committed.
             remembers = self._around is None and not self._writes
             first_read = len(pending) - (statement is not None)
             steps += [
@@ -385,7 +386,7 @@ class Work:
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
             failed = next((step for step in steps if step.failed), None)
-            # Where it is not known at which of them the connection was lost, it may have been at the last one.
+            # If it is not known at which statement the connection was lost, it may have been the last one.
             is_commit = commits and (failed is None or failed is steps[-1])
             raised = failure_of(error, connection, failed, is_commit=is_commit)
             self._give_up()
@@ -405,7 +406,7 @@ class Work:
     def _give_up(self) -> None:
         """End the transaction, so that no later commit looks like success.
 
-        PostgreSQL answers the COMMIT of a failed transaction with a silent rollback, and SQLite would keep half of it.
+        PostgreSQL answers the COMMIT of a failed transaction with a silent rollback, and SQLite would store half of it.
         """
         self._is_over = True
         (self._around.abandon if self._around else self.close)()
@@ -429,9 +430,9 @@ def _ended() -> sa.exc.InvalidRequestError:
 
 
 def _announcing(connection: Connection) -> Callable[[Step], None] | None:
-    """Tells the log of the engine, and those who listen to its statements and commits.
+    """Announces statements and commits to the log of SQLAlchemy's engine, and to its listeners.
 
-    The log never gets parameters, as `hide_parameters` has it. Listeners may replace the text of a statement.
+    The log never gets parameters, as with `hide_parameters`. Listeners may replace the text of a statement.
     """
     dispatch = connection.engine.dispatch
     is_logged = _log.isEnabledFor(logging.INFO)
@@ -478,7 +479,7 @@ def insert_expected(table: Table) -> Expected:
 def change(table: Table, *names: str) -> Executable:
     """An UPDATE of these columns of one row, unless one of them is no longer what it was; its row is `changed(…)`."""
     keys = [column.name for column in table.primary_key]
-    # By `=`, which never finds a NULL but finds by an index.
+    # With `=`, which can use an index; it never matches NULL.
     this = [table.columns[name] == bindparam(f"old_{name}") for name in keys]
     unchanged = [
         table.columns[name].is_not_distinct_from(bindparam(f"old_{name}", type_=table.columns[name].type))
@@ -496,7 +497,7 @@ def changed(before: Row, after: Row) -> Row:
 
 
 def spelt_out(condition: ColumnElement[bool]) -> TextClause:
-    """The condition of a partial index without parameters: only then can a planner use the index."""
+    """The condition of a partial index without parameters; only in this form a planner can use the index."""
     return text(str(condition.compile(compile_kwargs={"literal_binds": True})))
 
 

@@ -22,10 +22,10 @@ class MemoryUpkeep(InMemory):
         with self.lock:
             over = sorted(self._over(kind, before), key=lambda each: each[:2])
             sessions = dict(self.tables.sessions)
-            along = sum(remove() for _, _, remove in over[:limit])
+            dependents = sum(remove() for _, _, remove in over[:limit])
             last = over[:limit][-1][:2] if len(over) >= limit else None
             ended = [session for digest, session in sessions.items() if digest not in self.tables.sessions]
-            return Batch(removed=len(over[:limit]), along=along, next=last, sessions=ended)
+            return Batch(removed=len(over[:limit]), dependents=dependents, next=last, sessions=ended)
 
     def count(self, kind: Disposable, before: datetime, *, limit: int) -> int:
         return min(limit, sum(1 for _ in self._over(kind, before)))

@@ -44,7 +44,7 @@ def remove(
     while True:
         with storage.begin() as stores:
             batch = stores.upkeep.remove(kind, before, start, limit=limit)
-        batches.append((batch.removed, batch.along))
+        batches.append((batch.removed, batch.dependents))
         if batch.next is None:
             return batches
         assert len(batches) < 1000, "it goes on for ever"

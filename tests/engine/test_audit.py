@@ -33,7 +33,7 @@ def test_a_cursor_needs_no_quotes_in_a_shell_or_a_url() -> None:
 @given(st.text(max_size=50))
 def test_any_other_text_is_no_cursor(text: str) -> None:
     """T146: it is refused with a sentence, and never reaches the database as something else."""
-    with pytest.raises(BadSearch, match="is no cursor"):
+    with pytest.raises(BadSearch, match="is not a cursor"):
         place_of(text)
 
 
@@ -83,5 +83,5 @@ def test_a_reason_is_searched_for_alone(memory_stores: MemoryStores) -> None:
 
 def test_an_address_is_searched_for_as_events_have_it() -> None:
     assert audit.source_of("2001:DB8:0::7") == "2001:db8::7"
-    with pytest.raises(BadSearch, match="no network address"):
+    with pytest.raises(BadSearch, match="not a network address"):
         audit.source_of("localhost")

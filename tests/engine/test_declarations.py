@@ -215,7 +215,7 @@ PROBLEMS: list[tuple[Declared, tuple[Any, ...], str]] = [
     (
         declared({"a": a_form(secret=Reference(env="A"))}, secret="too short"),
         ("clients", "a", "secret"),
-        "what is at env:A can be no secret",
+        "the text at env:A cannot be a secret",
     ),
     (declared(resources={"api": DeclaredResource()}), ("resources", "api"), "expected an absolute URI"),
     (
@@ -477,7 +477,7 @@ def test_an_interrupted_end_is_brought_to_its_end_by_the_next_one(server: Applie
         apply(engine, declared(), PRUNE, plan)
     ((path, text),) = server.problems(declared(resources={API: DeclaredResource()}))
     assert path == ("resources", API)
-    assert "has not ended to the last" in text
+    assert "have not ended yet" in text
     again = server.plan(declared(), PRUNE)
     assert steps(again) == [("end", "resources", API)]
     server.apply(declared(), PRUNE)
@@ -836,7 +836,7 @@ def test_a_client_that_a_plugin_keeps_is_changed_there(tmp_path: Path) -> None:
     plugins = "client_secret_basic public_client clients_file"
     server = Applied(few_plugins(plugins, {"authserver.plugin.clients_file.file": str(file)}))
     assert server.problems(declared({"theirs": a_form()})) == [
-        (("clients", "theirs"), "a plugin keeps this client: change it there")
+        (("clients", "theirs"), "this client belongs to a plugin: change it there")
     ]
 
 
@@ -911,7 +911,7 @@ def test_an_issuer_that_goes_is_disabled_with_all_that_came_of_it(trusting: Appl
     assert steps(trusting.plan(none, PRUNE)) == [("end", "issuers", IDP)], "it was interrupted"
     ((path, text),) = trusting.problems(what)
     assert path == ("issuers", IDP)
-    assert "has not ended to the last" in text
+    assert "have not ended yet" in text
     trusting.apply(none, PRUNE)
     assert trusting.rules.stores.tables.stored_settings == {}
     assert trusting.plan(none, PRUNE).is_settled

@@ -209,7 +209,7 @@ def test_a_parent_that_is_not_kept_any_more_is_no_parent() -> None:
             lambda order: replace(order, grant=replace(order.grant, parent_id=None)),
             "grant-without-its-parent",
         ),
-        (lambda order: replace(order, hangs_on=()), "grant-without-its-parent"),
+        (lambda order: replace(order, derived_from=()), "grant-without-its-parent"),
         (
             lambda order: replace(
                 order, grant=replace(order.grant, expires_at=order.grant.expires_at + timedelta(days=9))
@@ -253,7 +253,7 @@ def test_a_parent_that_ends_while_its_child_is_issued_leaves_no_child() -> None:
     refused = chain.at("token", step)
     assert isinstance(refused, InvalidGrant)
     assert (refused.description, refused.reason) == (
-        "What this was derived from has ended.",
+        "The access behind this request has ended.",
         "parent-grant-revoked",
     )
 
@@ -387,7 +387,7 @@ def test_an_order_says_what_the_parent_and_the_caller_say() -> None:
         False,
     )
     assert (order.uses, order.bound, order.bound_refusal) == ((once,), {"jkt": "key"}, InvalidTarget)
-    assert (order.hangs_on, order.noted) == (parents, {"rule": "own"})
+    assert (order.derived_from, order.noted) == (parents, {"rule": "own"})
     assert order.spends is None
     assert order.keeps is None
 
@@ -396,7 +396,7 @@ def test_an_order_without_a_parent_of_this_server_hangs_on_nothing() -> None:
     """T163: an assertion says who somebody is; policies and the settings say the rest."""
     chain = Chain()
     order = order_of(chain, Parent(user=None))
-    assert (order.grant.user_id, order.grant.parent_id, order.hangs_on) == (None, None, ())
+    assert (order.grant.user_id, order.grant.parent_id, order.derived_from) == (None, None, ())
     assert order.grant.details == {"grant_type": "urn:example:test"}
     assert (order.bound_refusal, order.bound, order.uses, order.noted) == (InvalidGrant, {}, (), {})
     lifetime = order.grant.expires_at - order.grant.created_at

@@ -253,7 +253,7 @@ def test_a_client_of_a_plugin_is_changed_there(rules: Rules) -> None:
 
     with rules.begin() as engine:
         with_plugin = replace(engine, policies=PluginSet([("elsewhere", Elsewhere())]))
-        with pytest.raises(ClientUnchanged, match="elsewhere_1 is kept by a plugin"):
+        with pytest.raises(ClientUnchanged, match="elsewhere_1 belongs to a plugin"):
             edit(with_plugin, "elsewhere_1", ClientEdit(name="x"))
 
 

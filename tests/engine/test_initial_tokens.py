@@ -28,7 +28,7 @@ TOKENS = {
     "authserver.plugin.registration_token.tokens": "of-the-ini-0123456789abcdefABCDEF",
     "authserver.plugin.registration_token.policies": POLICIES,
 }
-UNUSABLE = "The initial access token can be used no more."
+UNUSABLE = "The initial access token cannot be used any more."
 
 Make = Callable[..., tuple[str, str]]
 

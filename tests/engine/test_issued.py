@@ -57,7 +57,7 @@ ACTIVE: dict[str, Issued] = {
 }
 INACTIVE: dict[str, Issued] = {
     "used": refresh(is_used=True),
-    "derived from what has ended": replace(ISSUED, hangs_on_ended=True),
+    "derived from what has ended": replace(ISSUED, has_ended_ancestor=True),
     "of a revoked grant": of_grant(revoked_at=NOW),
     "of a user who is gone": replace(ISSUED, user=None),
     "of a disabled user": replace(ISSUED, user=replace(ANN, disabled_at=NOW)),

@@ -194,9 +194,9 @@ def test_what_the_ini_says_counts(world: World) -> None:
 @pytest.mark.parametrize(
     ("members", "told"),
     [
-        ({"issuer": ""}, "what stands in `iss`"),
-        ({"issuer": "https://idp.example/\n"}, "what stands in `iss`"),
-        ({"issuer": "x" * 2049}, "what stands in `iss`"),
+        ({"issuer": ""}, "is the `iss` of its assertions"),
+        ({"issuer": "https://idp.example/\n"}, "is the `iss` of its assertions"),
+        ({"issuer": "x" * 2049}, "is the `iss` of its assertions"),
         ({"issuer": ISSUER}, "nothing that it signed itself"),
         ({"profile": "jwt_baerer"}, "no plugin here has this profile; did you mean jwt_bearer"),
         ({"jwks": "{}", "jwks_uri": "https://idp.example/jwks"}, "its keys, or the https address"),
@@ -209,7 +209,7 @@ def test_what_the_ini_says_counts(world: World) -> None:
         ({"lifetime": 9}, "lives 10 to 86400 seconds"),
         ({"lifetime": 86_401}, "lives 10 to 86400 seconds"),
         ({"skew": 301}, "may differ by 0 to 300 seconds"),
-        ({"clients": ()}, "with no clients nothing"),
+        ({"clients": ()}, "without any clients"),
         ({"clients": ("nobody",)}, "nobody: no such client"),
         ({"scopes": ("file.read",)}, "file.read: no such scope; did you mean files.read"),
         ({"resources": ("https://nowhere.example/",)}, "no such resource"),

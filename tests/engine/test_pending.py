@@ -93,7 +93,7 @@ def test_an_expired_request_gives_back_what_was_sent(make: Make, browser: Browse
     [
         {},
         {"sign_in_again": True, "asked_at": NOW.timestamp()},
-        {"sign_in_again": True, "why": "Éà", "user_id": "user_ada", "anew_at": NOW.timestamp() + 0.25},
+        {"sign_in_again": True, "why": "Éà", "user_id": "user_ada", "restarted_at": NOW.timestamp() + 0.25},
     ],
 )
 def test_a_request_comes_back_as_it_was_sealed(make: Make, browser: Browser, changes: dict) -> None:

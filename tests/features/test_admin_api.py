@@ -186,7 +186,7 @@ def test_anybody_else_gets_no_scope_of_the_api(make: Callable[..., Server]) -> N
     server.sign_in(browser)
     answer = browser.get(server.authorization_url(client, scope=READ, resource=API))
     assert "error=invalid_scope" in answer.location
-    assert server.events("authorization.refused")[-1]["reason"] == "admin-api-groups"
+    assert server.events("authorization.refused")[-1]["reason"] == "not-in-admin-groups"
 
 
 def test_without_groups_no_person_may(make: Callable[..., Server]) -> None:

@@ -399,15 +399,15 @@ def test_events_are_shown_page_by_page(server: Server, reader: TestApp) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("after=nonsense", "'nonsense' is no cursor"),
+        ("after=nonsense", "'nonsense' is not a cursor"),
         ("after=20261130T100000.000000Z_%00", "%00"),
         ("event=token.refuzed", "did you mean token.refused"),
         ("since=yesterday", "'yesterday' is neither like 7d, 12h or 30m nor a time in ISO 8601"),
         ("since=999999w", "is neither like 7d"),
         ("since=1d&until=2d", "the beginning of the time is not before its end"),
-        ("source=nowhere", "'nowhere' is no network address"),
+        ("source=nowhere", "'nowhere' is not a network address"),
         ("user=nobody-at-all", "there is no such person"),
-        ("actor=stranger", "say since when"),
+        ("actor=stranger", "give the time since when"),
         ("client=a&client=b", "client occurs more than once"),
     ],
 )

@@ -209,7 +209,7 @@ def test_a_person_is_shown_with_all_that_is_theirs(server: Server, browsers: dic
     for said in (user.user_id, "staff", "department sales", "Mail address r@people.example", "192.0.2.1"):
         assert said in text
     apps = page.html.find("h2", id="apps").parent.tbody.get_text(" ", strip=True)
-    assert re.search(r"Notes .* profile, files\.read Remembered besides: files\.write", apps)
+    assert re.search(r"Notes .* profile, files\.read Remembered, also for: files\.write", apps)
     assert apps.split()[-2] == "2"
     assert "1 in the last 7 days." in text and "password-wrong" in text
     assert "sign_in.succeeded" in text
@@ -626,9 +626,9 @@ def test_grants_are_found_by_client_person_and_state(server: Server, browsers: d
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("after=nonsense", "'nonsense' is no cursor"),
-        ("after=20261130T100000.000000Z_", "is no cursor"),
-        ("after=99991330T100000.000000Z_grant", "is no cursor"),
+        ("after=nonsense", "'nonsense' is not a cursor"),
+        ("after=20261130T100000.000000Z_", "is not a cursor"),
+        ("after=99991330T100000.000000Z_grant", "is not a cursor"),
         ("user=nobody-at-all", "there is no such person"),
         ("user=", ""),
         ("client=a&client=b", "client occurs more than once"),

@@ -75,7 +75,7 @@ def derived(engine: Engine, parents: tuple[Grant, ...]) -> Grant:
     nearest = parents[0]
     grant = replace(nearest, grant_id=new_identifier(), parent_id=nearest.grant_id)
     order: dict[str, Any] = {"scopes": ("read",), "resources": nearest.resources, "is_new": True}
-    issue(engine, client, Issue(grant=grant, user=ann, hangs_on=parents, **order))
+    issue(engine, client, Issue(grant=grant, user=ann, derived_from=parents, **order))
     return grant
 
 

@@ -20,8 +20,8 @@ from authserver.engine.questions import ClientAuthQuestion, Counted, Credentials
 from authserver.engine.records import Client, ClientSecret
 from authserver.settings import Secret
 
-# How a client of each known method presents its credentials. Clients of other methods have an assertion, a certificate
-# or something else of their own.
+# The form in which a client of each known method presents its credentials. Clients of other methods present an
+# assertion, a certificate or something else.
 PRESENTATION = {
     "none": "none",
     "client_secret_basic": "client_secret_basic",
@@ -36,7 +36,7 @@ _REFUSED = "Client authentication failed."
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """Credentials as read from the request, not compared with anything yet."""
+    """Credentials as read from the request, not verified yet."""
 
     method: str
     client_id: str

@@ -25,9 +25,9 @@ from authserver.limits import (
 
 LINKS = ("client_uri", "logo_uri", "tos_uri", "policy_uri")
 TEXTS = ("software_id", "software_version")
-# Of the core's members, those that are among the details of a client.
+# The core's members that are stored in the details of a client.
 _DETAILS = frozenset({*LINKS, *TEXTS, "contacts"})
-# What no plugin may add: these are the core's, or names under which it shows a client.
+# The members that no plugin may add, because the core has them, or shows a client with these names.
 CORE_MEMBERS = frozenset(
     {
         *_DETAILS,
@@ -140,7 +140,7 @@ def value_of(text: str) -> Any:
         return text
 
 
-# Neither of them gives a refresh token at first.
+# Neither of them gives a first refresh token.
 _WITHOUT_A_PERSON = {"refresh_token", "client_credentials"}
 
 
@@ -198,10 +198,12 @@ def check_metadata(engine: Engine, metadata: ClientMetadata, *, registered_by: R
 
 
 def problem_with_details(metadata: ClientMetadata) -> str | None:
-    """Why the details that a policy returned cannot be stored and shown beside the core's members; None if they can."""
+    """The reason why the details from a policy cannot be stored and shown beside the core's members; None if they can."""
     if taken := metadata.details.keys() & CORE_MEMBERS - _DETAILS:
         return f"details have {', '.join(sorted(taken))}, which the core says"
-    return None if strict_json.comes_back(dict(metadata.details)) else "details are no JSON that can be kept"
+    return (
+        None if strict_json.comes_back(dict(metadata.details)) else "details are no JSON that can be stored"
+    )
 
 
 def _check_redirect_uris(engine: Engine, metadata: ClientMetadata) -> None:

@@ -128,7 +128,7 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client |
         before: the client as it was read and shown; None for its present state.
 
     Raises:
-        ClientUnchanged: it is unknown, kept by a plugin or disabled, or the edit contradicts itself.
+        ClientUnchanged: it is unknown, disabled or a client of a plugin, or the edit contradicts itself.
         ChangedMeanwhile: somebody else changed it at the same time, or since it was read.
         InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
     """
@@ -284,7 +284,7 @@ def _editable(engine: Engine, client_id: str) -> Client:
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
         if engine.find_client(client_id) is not None:
-            raise ClientUnchanged(f"{client_id} is kept by a plugin: change it there")
+            raise ClientUnchanged(f"{client_id} belongs to a plugin: change it there")
         raise ClientUnchanged(f"{client_id}: no such client")
     if not client.is_enabled:
         raise ClientUnchanged(f"{client_id} is disabled for good")

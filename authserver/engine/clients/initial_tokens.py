@@ -235,4 +235,6 @@ def named(token: InitialAccessToken) -> dict[str, str]:
 
 
 def _unusable(why: str) -> InvalidToken:
-    return InvalidToken("The initial access token can be used no more.", reason=f"initial-access-token-{why}")
+    return InvalidToken(
+        "The initial access token cannot be used any more.", reason=f"initial-access-token-{why}"
+    )

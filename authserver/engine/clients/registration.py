@@ -54,7 +54,7 @@ REGISTRATION_POLICY_UNKNOWN = "registration-policy-unknown"
 ATTEMPTS = 5
 # A client id never looks like a user's, as both are subjects of tokens; an address would say where its metadata is.
 RESERVED_PREFIXES = ("user_", *ADDRESSES)
-MAXIMUM_CHOSEN_ID = 100  # characters of an id that an operator chooses
+MAXIMUM_CHOSEN_ID = 100  # the most characters of an id that an operator chooses
 
 
 def register(engine: Engine, body: bytes) -> Mapping[str, Any]:
@@ -211,7 +211,7 @@ def _not_allowed(ruling: Ruling[ClientMetadata], bearer: Secret | None, client: 
         # No policy would register it now (RFC 7592, 2.1).
         return AccessDenied("This client may not change its registration.", reason=ruling.reason)
     if ruling.reason == REGISTRATION_POLICY_UNKNOWN:
-        return InvalidToken("The initial access token can be used no more.", reason=ruling.reason)
+        return InvalidToken("The initial access token cannot be used any more.", reason=ruling.reason)
     if ruling.reason == INITIAL_ACCESS_TOKEN_REQUIRED:
         return InvalidToken(
             "An initial access token is required.", reason=ruling.reason, sent=bearer is not None

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PURPOSE = "client-secret"
 
-# A new one and the one that it replaces; further ones would be forgotten ones.
+# The most live secrets of a client: a new one and the one that it replaces. A third one would be a forgotten one.
 MAXIMUM_LIVE = 2
 # A token request costs one lookup and one event. Noting each use would double the writes, and requests of one client
 # would wait for each other.
@@ -37,7 +37,7 @@ class SecretsUnchanged(Exception):
 
 
 class TwoLiveSecrets(SecretsUnchanged):
-    """It has two live ones already, the older first in `live`."""
+    """The client has two live secrets already; in `live` the older is the first."""
 
     def __init__(self, client_id: str, live: Sequence[ClientSecret]) -> None:
         super().__init__(f"{client_id} has two live secrets already")
@@ -49,7 +49,7 @@ class LastSecret(SecretsUnchanged):
 
 
 def needs_secret(auth_method: str) -> bool:
-    """Whether a client with this authentication method has secrets that are kept here."""
+    """Whether a client with this authentication method has secrets that are stored here."""
     return auth_method.startswith("client_secret_")
 
 
@@ -95,7 +95,11 @@ def matching(engine: Engine, client: Client | None, client_id: str, text: str) -
         try:
             _, digest = engine.ring.keyed_digest(material, purpose=PURPOSE, key_id=secret.key_id)
         except Unsealable:
-            log.error("client %s: key %s, which its secret needs, left the ring", client_id, secret.key_id)
+            log.error(
+                "client %s: its secret needs key %s, which is not in the ring any more",
+                client_id,
+                secret.key_id,
+            )
             continue
         if digests.equal(digest, secret.digest):
             found = secret
@@ -132,11 +136,11 @@ def note_use(engine: Engine, client: Client, used: ClientSecret, text: str) -> N
 
 
 def client_with_secrets(engine: Engine, client_id: str) -> Client:
-    """A client that authenticates with secrets kept here, disabled or not. Raises SecretsUnchanged."""
+    """A client that authenticates with secrets stored here, disabled or not. Raises SecretsUnchanged."""
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
         if engine.find_client(client_id) is not None:
-            raise SecretsUnchanged(f"{client_id} is kept by a plugin, and so are its secrets, if it has any")
+            raise SecretsUnchanged(f"{client_id} belongs to a plugin, and so do its secrets, if it has any")
         raise SecretsUnchanged(f"{client_id}: no such client")
     if not needs_secret(client.auth_method):
         raise SecretsUnchanged(f"{client_id} has no secrets: it is registered for {client.auth_method}")
@@ -161,7 +165,7 @@ def rotate_secret(engine: Engine, client_id: str, overlap: timedelta, *, text: s
     """Give a client one more secret, and let those it has end after the overlap; an earlier end stays (R-05).
 
     Args:
-        overlap: how long the older secrets are still accepted; zero ends them at once.
+        overlap: the time for which the older secrets are still accepted; zero ends them at once.
         text: the new secret, if it was made elsewhere (`may_be_secret`). If the client has it already, its end is removed.
 
     Returns:
@@ -232,7 +236,7 @@ def end_secret(engine: Engine, client_id: str, named: str, *, last_too: bool = F
 
     Args:
         named: its `handle`.
-        last_too: whether to end even the last live one.
+        last_too: whether the last live secret may be ended, too.
 
     Raises:
         LastSecret: it is the last live one.

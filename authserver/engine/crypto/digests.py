@@ -32,7 +32,7 @@ PASSWORD_LANES = 1
 
 _CHECKSUM_LENGTH = 6
 _RANDOM_AND_CHECKSUM = re.compile(r"[A-Za-z0-9_-]{49}")
-# What `new_credential` makes, in part, too; with the prefix of a plugin, whole; or a JWS.
+# A text of `new_credential`, even a part of one; a whole one with the prefix of a plugin; or a JWS.
 _CREDENTIAL = re.compile(
     rf"({'|'.join(PREFIXES)})[A-Za-z0-9_-]+|(as_[a-z]+_)[A-Za-z0-9_-]{{43,}}"
     r"|(eyJ)[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
@@ -61,14 +61,14 @@ def well_formed(prefix: str, text: str) -> bool:
 
 
 def may_hold_credential(text: str) -> bool:
-    """Whether `masked` could find one: told quickly, because it is asked in each request."""
+    """Whether `masked` could find one. This is fast, because each request needs it."""
     return "as_" in text or "eyJ" in text
 
 
 def masked(text: str) -> str:
-    """The text, with dots in the place of what may be a credential of this server, wherever in it that is.
+    """The text, in which everything that may be a credential of this server is replaced by dots.
 
-    For what is recorded of a request: a client may have put a credential into the wrong parameter.
+    For records of a request, because a client may have put a credential into the wrong parameter.
     """
     if not may_hold_credential(text):
         return text
@@ -81,12 +81,12 @@ def new_identifier(prefix: str = "") -> str:
 
 
 def digest(kind: str, text: str) -> bytes:
-    """What is stored of a credential. The kind is part of it, so no kind passes for another."""
+    """The digest of a credential, to be stored. The kind is part of it, so no kind is accepted as another."""
     return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest()
 
 
 def equal(a: bytes | str, b: bytes | str) -> bool:
-    """Compare in constant time; never raises, whatever the text."""
+    """Compare in constant time; never raises, with any text."""
     return hmac.compare_digest(_as_bytes(a), _as_bytes(b))
 
 

@@ -1,4 +1,4 @@
-"""Signatures: making them, with keys prepared once so that a token costs little more; and checking those of others."""
+"""Makes signatures, with keys that are prepared once so that each token costs little; and verifies signatures of others."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from authserver.settings import SigningAlgorithm
 
 ALGORITHMS = tuple(algorithm.value for algorithm in SigningAlgorithm)
 RSA_SIZE = 2048  # bits of a new key
-RSA_SIZES = range(2048, 8193)  # bits; above, one signature costs more than a stranger may make us spend
+RSA_SIZES = range(
+    2048, 8193
+)  # bits; with more, verifying a signature costs more time than a stranger may cause
 
-# Nothing else is in a header we make, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
+# Our headers have nothing else, so `jwk`, `jku`, `x5u`, `x5c`, `b64` and `crit` never count.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid"})
 _PUBLIC_MEMBERS = ("kty", "crv", "x", "y", "n", "e")
 SECRET_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-# The key type and curve of each algorithm. Others may sign with all of them, we with `ALGORITHMS`.
+# The key type and curve of each algorithm. Others may sign with all of them, this server with `ALGORITHMS`.
 _KEYS: Mapping[str, tuple[type[ECKey | OKPKey | RSAKey], str | None]] = {
     "ES256": (ECKey, "P-256"),
     "ES384": (ECKey, "P-384"),
@@ -55,7 +57,7 @@ def new_signing_key(algorithm: str) -> tuple[str, dict[str, Any], dict[str, Any]
 
 
 class NotVerified(ValueError):
-    """No token that these keys signed. `reason` says why, to operators; it repeats nothing of the token."""
+    """This is not a token that these keys signed. `reason` says why, for operators; it repeats nothing of the token."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -74,7 +76,7 @@ class Jws:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A public key that somebody else gave, for one algorithm. `thumbprint` is of RFC 7638, one for each key."""
+    """A public key of somebody else, for one algorithm. `thumbprint` is that of RFC 7638, one for each key."""
 
     algorithm: str
     public: ECKey | OKPKey | RSAKey
@@ -133,7 +135,7 @@ def foreign_key(jwk: object, algorithm: str) -> ForeignKey:
         exact = kind.binding.convert_raw_key_to_dict(key.public_key, False)
     except (JoseError, LookupError, TypeError, ValueError, UnsupportedAlgorithm):
         raise ValueError("the key is broken") from None
-    # Leading zeros would give one key many thumbprints.
+    # With leading zeros one key would have many thumbprints.
     if {**exact, "kty": kind.key_type} != members:
         raise ValueError("the key must be in its canonical form")
     return ForeignKey(algorithm, key, key.thumbprint())
@@ -164,7 +166,8 @@ class KeySet:
         keys: (kid, algorithm, public JWK, private JWK or None, active); all are published and verify.
             Of the active ones of an algorithm the first signs. Raises ValueError when a kid occurs
             twice, an active key has no private part, or a key does not fit its algorithm.
-        algorithm: what signs unless a caller asks for another; by default that of the first active key.
+        algorithm: the algorithm of signatures unless a caller asks for another; by default that of the first active
+            key.
     """
 
     def __init__(
@@ -199,7 +202,7 @@ class KeySet:
 
     @property
     def algorithm(self) -> str:
-        """What signs by default; "" when no key is active."""
+        """The default algorithm of signatures; "" if no key is active."""
         return self._algorithm
 
     def jwks(self) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""Seals and signs values that we send out and get back, or that a copy of the database must not reveal.
+"""Seals and signs values that are sent out and come back, or that a copy of the database must not reveal.
 
-Each purpose has a key of its own, derived from the ring's, so that nothing sealed for one purpose
-opens for another. To rotate, a new key is put first; the older ones still open.
+Each purpose has a key of its own, derived from a key of the ring, so a value that was sealed for one purpose does not
+open for another. To rotate, put a new key first in the ring; the older ones still open.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONCE_LENGTH = 12
 
 
 class Unsealable(Exception):
-    """It cannot be opened: it was changed, was not sealed here, is for another purpose, or its key is unknown."""
+    """The value cannot be opened: it was changed, was not sealed here, is for another purpose, or its key is unknown."""
 
     def __init__(self) -> None:
         super().__init__("the sealed value cannot be opened")
@@ -61,9 +61,9 @@ class KeyRing:
         return hmac.digest(self._mac_key(key_id, "fingerprint"), key_id.encode("ascii"), "sha256")
 
     def seal(self, plaintext: bytes, *, purpose: str, context: str = "") -> bytes:
-        """Encrypt and authenticate; it opens only with the same purpose and context.
+        """The value, encrypted and authenticated; it opens only with the same purpose and context.
 
-        The context says where the value belongs, such as a table and row, and is not stored in it.
+        The context is the place of the value, such as a table and row; it is not stored in the sealed value.
         """
         header = _header(self._active)
         nonce = secrets.token_bytes(_NONCE_LENGTH)
@@ -71,7 +71,7 @@ class KeyRing:
         return header + nonce + cipher.encrypt(nonce, plaintext, header + context.encode())
 
     def open(self, sealed: bytes, *, purpose: str, context: str = "") -> bytes:
-        """What was sealed. Raises Unsealable."""
+        """The value that was sealed. Raises Unsealable."""
         end_of_id = 1 + sealed[0] if sealed else 0
         header, nonce = sealed[:end_of_id], sealed[end_of_id : end_of_id + _NONCE_LENGTH]
         try:
@@ -93,7 +93,7 @@ class KeyRing:
         return any(matches)
 
     def keyed_digest(self, text: str, *, purpose: str, key_id: str | None = None) -> tuple[str, bytes]:
-        """The id of the key used and the digest of a secret under it: worthless without the ring.
+        """The id of the key, and the digest of a secret under it, which is useless without the ring.
 
         Raises Unsealable when `key_id` is not in the ring.
         """
@@ -135,7 +135,7 @@ def seal_under(secret: str, plaintext: bytes) -> bytes:
 
 
 def open_under(secret: str, sealed: bytes) -> bytes:
-    """What was sealed under this secret. Raises Unsealable."""
+    """The value that was sealed under this secret. Raises Unsealable."""
     try:
         return _cipher_of(secret).decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], None)
     except (InvalidTag, ValueError):
@@ -148,7 +148,7 @@ def to_text(sealed: bytes) -> str:
 
 
 def from_text(text: str) -> bytes:
-    """The bytes of `to_text`. Raises Unsealable for any other spelling of them."""
+    """The bytes that `to_text` wrote. Raises Unsealable for any other spelling of them."""
     try:
         sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -167,6 +167,6 @@ def _cipher_of(secret: str) -> AESGCM:
 
 
 def _derive(key: bytes, purpose: str) -> bytes:
-    """A key for one purpose (RFC 5869). The input is uniformly random already, so there is no salt."""
+    """A key for one purpose (RFC 5869). It needs no salt, because its input is uniformly random."""
     info = f"authserver {purpose}".encode()
     return HKDF(algorithm=hashes.SHA256(), length=_KEY_LENGTH, salt=None, info=info).derive(key)

@@ -1,4 +1,4 @@
-"""The one reader for JSON from outside; it refuses everything that two readers could read differently."""
+"""Reads JSON from outside; it refuses everything that two readers could understand differently."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def loads(body: bytes, *, limit: int = MAXIMUM_JSON) -> Any:
         value = _DECODER.decode(text)
     except json.JSONDecodeError:
         raise ValueError("the JSON is malformed") from None
-    if "\\u" in text:  # only escapes can hold lone surrogates and NUL
+    if "\\u" in text:  # lone surrogates and NUL can only come from escapes
         _check_text(value)
     return value
 
@@ -53,7 +53,7 @@ def dumps(value: Any) -> bytes:
 
 
 def comes_back(value: Any) -> bool:
-    """Whether it is a JSON value that can be kept: it is written, and read again as it was."""
+    """Whether it is a JSON value that can be stored: written and read again, it is the same."""
     try:
         return bool(loads(dumps(value)) == value)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -63,7 +63,7 @@ def comes_back(value: Any) -> bool:
 def _check_depth(text: str) -> None:
     """Count brackets before the decoder recurses into them."""
     if text.count("{") + text.count("[") <= MAXIMUM_DEPTH:
-        # Not even all of them, one in another, are too deep.
+        # Even if all brackets were nested, it would not be too deep.
         return
     depth = 0
     for found in _STRING_OR_BRACKET.finditer(text):
@@ -83,7 +83,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    # The length first: converting thousands of digits takes quadratic time.
+    # The length is checked first, because converting thousands of digits takes quadratic time.
     if len(digits) > 20 or abs(number := int(digits)) > MAXIMUM_INTEGER:
         raise ValueError("the JSON holds a number that is too large")
     return number

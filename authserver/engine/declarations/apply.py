@@ -1,4 +1,4 @@
-"""Apply a plan: all of it in one transaction, by the rules that the single commands follow."""
+"""Applies a plan: as a whole in one transaction, and by the rules of the single commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from authserver.engine.records import NOTHING
 from authserver.engine.resources import BadResource
 from authserver.engine.setting_records import Declaration, DeclaredKind
 
-# Seconds. A request that began before its process knew of a removed scope has ended after these.
+# Seconds after which every request has ended that began before its process knew of a removed scope.
 _REQUEST_SECONDS = 2.0
 
 
@@ -37,14 +37,14 @@ def apply(
     *,
     plugins: Mapping[str, object] = NOTHING,
 ) -> None:
-    """Apply what is declared, in the transaction of this engine; `finish` does the work that takes several.
+    """Apply the declarations in the transaction of this engine; `finish` does the work that needs several transactions.
 
     Args:
-        shown: the plan as it was agreed to.
+        shown: the plan that the operator agreed to.
 
     Raises:
-        ChangedMeanwhile: it is another plan by now, or becomes one while it is written. The transaction must not be
-            committed then.
+        ChangedMeanwhile: the plan has changed since then, or a record changes while it is written. Then the transaction
+            must not be committed.
         ValueError: the plan has problems.
     """
     if shown.problems:
@@ -60,24 +60,25 @@ def apply(
         except (AlreadyExists, BadIssuer, BadResource, ChangedMeanwhile, SecretsUnchanged) as error:
             raise _changed(step.name) from error
         finally:
-            # The next step is about another record.
+            # The next step has another subject.
             engine.journal.client_id = None
 
 
 def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep) -> Generator[Ended]:
-    """End what was granted to the clients and for the resources and scopes of an applied plan that are gone (L-08).
+    """End the grants of clients, resources and scopes that an applied plan disabled or removed (L-08).
 
-    A batch in each transaction; what ended in each. It can be run again after an interruption: until it is done, each plan
-    that prunes has it as a step.
+    A batch in each transaction; yields what ended in each. It can be run again after an interruption: until it is done,
+    each plan that prunes has it as a step.
 
     Args:
-        wait: for some seconds, if a scope is gone: until then other processes may still grant it.
+        wait: waits for some seconds; called if a scope was removed, because other processes may still grant it until
+            then.
     """
     if any(step.kind is DeclaredKind.SCOPE for step in filter(_ends, plan.steps)):
         wait(offered.FOLLOW_SECONDS + _REQUEST_SECONDS)
     for step in filter(_ends, plan.steps):
         subject = _subject(step)
-        # Without `for_good`: if it was created again meanwhile it stays, and the grants from before end nevertheless.
+        # Without `for_good`: if it was created again meanwhile it remains, and the earlier grants end nevertheless.
         yield from ending.end(begin, _end_of(subject, ending.reason_for_good(subject.kind)))
         with begin() as engine:
             if step.kind is DeclaredKind.ISSUER:
@@ -87,7 +88,7 @@ def finish(begin: Begin, plan: Plan, wait: Callable[[float], None] = time.sleep)
 
 
 def ends_of(begin: Begin, plan: Plan) -> Sequence[Ended | None]:
-    """How much each step would end; None for a step that ends nothing. Nothing is written."""
+    """What each step would end; None for a step that ends nothing. Nothing is written."""
     return [
         sum(ending.plan(begin, _end_of(_subject(step))), Ended()) if _ends(step) else None
         for step in plan.steps
@@ -114,7 +115,7 @@ def _subject(step: Step) -> Subject:
 
 
 def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None:
-    """Carry out this step, and keep its mark or delete it."""
+    """Carry out this step, and store or delete its mark."""
     stores, mark = engine.stores, step.mark
     match step.kind, step.action:
         case DeclaredKind.CLIENT, Action.ADD | Action.CHANGE:
@@ -137,7 +138,7 @@ def _act(engine: Engine, declared: Declared, manner: Manner, step: Step) -> None
             if issuers.differences(step.before, step.after):
                 issuers.change(engine, step.before, step.after)
         case DeclaredKind.ISSUER, Action.REMOVE:
-            # Disabled it may be already, by hand.
+            # It may be disabled already, by hand.
             ending.take_away(engine, _subject(step))
             assert mark is not None  # or it would stay
             stores.declarations.keep(replace(mark, references=ENDING))
@@ -203,7 +204,7 @@ def _put_token(engine: Engine, step: Step) -> Declaration | None:
 
 
 def _different(plan: Plan, shown: Plan) -> str:
-    """The name of the first thing that differs from the plan that was shown."""
+    """The name of the first step that differs from the plan that was shown."""
     if plan.problems:
         return str(plan.problems[0].path[-1])
     return next(

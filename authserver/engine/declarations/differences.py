@@ -1,6 +1,6 @@
 """Compares declarations that only the INI can satisfy with the settings of the server.
 
-These are trusted issuers, scopes that the INI or a plugin names, and limits if no plugin takes them from the store.
+These are trusted issuers, scopes that the INI or a plugin names, and limits if no plugin reads them from the store.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Difference:
     """A setting that differs from its declaration, and what to write into the INI.
 
     Attributes:
-        kind, name: where it is said, such as `scopes` and the name of the scope.
-        was, declared: what the server has, None for nothing, and what it should have.
+        kind, name: the place of the declaration, such as `scopes` and the name of the scope.
+        was, declared: the present value, None without one, and the declared value.
         setting: the key in the INI.
-        line: what to write there; empty where words say it better, which are then in `setting`.
+        line: the line to write there; empty if `setting` says in words what to do.
     """
 
     kind: str
@@ -41,9 +41,9 @@ class Difference:
 
 
 def in_the_ini(engine: Engine, forms: Forms, plugins: Mapping[str, object]) -> Sequence[Difference]:
-    """Every setting of the INI that differs from its declaration; what is not declared is not compared.
+    """Every setting of the INI that differs from its declaration; a setting without a declaration is not compared.
 
-    Of the issuers that a plugin trusts all must be declared, if any is.
+    If any issuer of a plugin is declared, all its issuers must be.
     """
     return [
         *_scopes(engine, forms),

@@ -32,12 +32,12 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is there.
+    """The exported records.
 
     Attributes:
-        forms: as files declare it.
-        remarks: what a reader of the files has to know of a thing, a sentence each, by its path in the forms.
-        left_out: how many clients cannot be declared, or were not asked for, by why.
+        forms: the records, as files declare them.
+        remarks: facts for a reader of the files, a sentence each, by their path in the forms.
+        left_out: how many clients cannot be declared, or were not asked for, by the reason.
     """
 
     forms: Forms

@@ -1,6 +1,6 @@
-"""What a file of declarations can say: one form for each kind of thing.
+"""The content of a file of declarations: one form for each kind of record.
 
-Fields say their own meaning, so that the JSON Schema for editors, the documentation and the error messages read the same
+Each field has its meaning, so that the JSON Schema for editors, the documentation and the error messages have the same
 source. `authserver.declaring` reads them from TOML.
 """
 
@@ -18,7 +18,7 @@ from authserver.engine.setting_records import TrustedIssuer
 from authserver.engine.tokens.assertions import TRUSTED_ALGORITHMS
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, AccessTokenFormat
 
-# Seconds that an access token of a resource is valid for at least, if it is not valid for as long as others.
+# The least lifetime of the access tokens of a resource in seconds, if it differs from that of others.
 MINIMUM_LIFETIME = 10
 MAXIMUM_USES = 1_000_000
 Texts = tuple[str, ...]
@@ -45,14 +45,14 @@ class Reference:
         return bool(self.env) != bool(self.file)
 
     def as_written(self) -> dict[str, str]:
-        """The member that it has."""
+        """The member that is set."""
         members = {"env": self.env, "file": self.file}
         return {name: value for name, value in members.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredClient:
-    """An application that may ask for tokens, by its client id. What is left out has its default."""
+    """An application that may ask for tokens, by its client id. Members that are left out have their defaults."""
 
     client_name: Annotated[str, Meta(description="The name that the consent page shows.")]
     redirect_uris: Annotated[

@@ -15,22 +15,22 @@ from authserver.engine.setting_records import Declaration, DeclaredKind
 from authserver.settings import Secret
 
 DEFAULT_SET = "default"
-# Instead of references, what the mark has of a client that was disabled or a resource that was removed, while what was
-# granted to it or for it ends.
+# In the mark of a disabled client or a removed resource, this is in place of references while its grants are being
+# ended.
 ENDING: Mapping[str, Any] = {"ending": True}
 # A path in the forms, such as ("clients", "billing", "secret").
 Path = tuple[str | int, ...]
 
 
 class Action(StrEnum):
-    """What is done with a thing."""
+    """What a step does with a record."""
 
     ADD = "add"
     CHANGE = "change"
     REVOKE = "revoke"
     REMOVE = "remove"
     DISABLE = "disable"
-    # The client or resource is disabled or removed already; its grants end.
+    # The client or resource is disabled or removed already; its grants are ended.
     END = "end"
     # It was deleted already; only the mark that it was declared is deleted.
     FORGET = "forget"
@@ -38,10 +38,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What files declare, with the contents of what they refer to.
+    """The declarations of the files, with the contents of their references.
 
     Attributes:
-        forms: what they say.
+        forms: the declarations.
         secrets: the text at each reference to a secret, by its path in the forms.
         files: the content at each reference to a file, likewise.
     """
@@ -53,13 +53,13 @@ class Declared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
-    """How a declaration is applied.
+    """The way in which declarations are applied.
 
     Attributes:
         of_set: the name of the set of files; records of another set are not touched.
-        prune: whether to take away what the set made before and does not declare any more.
-        adopt: whether what is there already, and was not made by declarations, belongs to the set from now on.
-        overlap: how long a secret that is replaced is still accepted.
+        prune: whether to remove records that the set made before and does not declare any more.
+        adopt: whether existing records that no declaration made belong to the set from now on.
+        overlap: how long a replaced secret is still accepted.
     """
 
     of_set: str = DEFAULT_SET
@@ -73,15 +73,14 @@ class Step:
     """One difference between a declaration and the database.
 
     Attributes:
-        changes: each member that changes, with what it was and what it will be. Of a secret only where it is.
-        note: what an operator has to know about it, as a sentence; mostly empty.
-        before, after: the records; None where there is none. Of an initial access token that is to be made, `after` is what
-            is declared.
+        changes: each changed member, with its old and new value; for a secret only the place where it is.
+        note: a sentence for the operator; mostly empty.
+        before, after: the records; None if there is none. For a new initial access token, `after` is its declaration.
         replaced: an initial access token that is revoked with it.
-        metadata: that a new client is registered with.
-        secret: that the client or the initial access token comes to have.
-        logo: that the client comes to have.
-        mark: that is kept with it; None if the one before stays, or none is kept.
+        metadata: the metadata of a new client.
+        secret: the new secret of the client or initial access token.
+        logo: the new logo of the client.
+        mark: the new mark; None if the present one remains, or there is none.
     """
 
     kind: DeclaredKind
@@ -100,7 +99,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Why a declaration cannot be applied, and where in the files the reason is."""
+    """Why a declaration cannot be applied, and the place of the problem in the files."""
 
     path: Path
     text: str
@@ -111,11 +110,11 @@ class Plan:
     """All differences between the declarations and the database.
 
     Attributes:
-        steps: what would be done, in this order.
-        scopes: that there are when it is done, with their sentences.
-        elsewhere: what only the INI can settle.
-        problems: why it cannot be done; with one of them nothing is.
-        left: what the set made before and does not declare any more, and stays; empty with `prune`.
+        steps: the steps, in this order.
+        scopes: all scopes after it, with their sentences.
+        elsewhere: differences that can only be removed in the INI.
+        problems: the reasons why it cannot be applied; with any of them, nothing is applied.
+        left: records that the set made before and does not declare any more, and that remain; empty with `prune`.
     """
 
     steps: tuple[Step, ...]

@@ -1,7 +1,7 @@
 """Compares declarations with the database and checks them by the rules of registration; writes nothing.
 
-A plan is made twice: to show it, and again in the transaction that brings it about (`declarations.apply`). Both must be
-the same, or somebody changed something meanwhile.
+A plan is made twice: to show it, and again in the transaction that applies it (`declarations.apply`). If the two
+differ, somebody changed something meanwhile.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ from authserver.limits import MAXIMUM_CLIENT_SECRET
 from authserver.settings import Secret, scope_problems
 
 _GOING = (
-    "it was removed, and what was granted for it has not ended to the last: take it out, and let `authserver apply --prune` "
-    "go on with that first"
+    "it was removed, and some of its grants have not ended yet: take it out, and run `authserver apply --prune` first, "
+    "which ends them"
 )
 
 
@@ -75,7 +75,7 @@ class BadDeclaration(Exception):
 def plan_of(
     engine: Engine, declared: Declared, manner: Manner, *, plugins: Mapping[str, object] = NOTHING
 ) -> Plan:
-    """Compare what is declared with the database.
+    """Compare the declarations with the database.
 
     Args:
         plugins: by name, those that are loaded.
@@ -91,7 +91,7 @@ class _Planning:
     def __init__(
         self, engine: Engine, declared: Declared, manner: Manner, plugins: Mapping[str, object]
     ) -> None:
-        # Scopes and limits that other processes changed meanwhile count, too.
+        # This includes scopes and limits that other processes changed meanwhile.
         engine.offered.take_over(engine.stores)
         self.engine = replace(engine, scopes=engine.offered.scopes())
         self.forms = declared.forms
@@ -104,7 +104,7 @@ class _Planning:
         self.settings = {(each.kind, each.name): each for each in engine.stores.stored_settings.list()}
         self.steps: list[Step] = []
         self.problems: list[Problem] = []
-        # Clients and resources as they will be.
+        # The clients and resources as they would be after the plan.
         self.clients: dict[str, Client | None] = {}
         self.meant: set[tuple[DeclaredKind, str]] = set()
         self.left: list[tuple[DeclaredKind, str]] = []
@@ -159,14 +159,14 @@ class _Planning:
     # ---- Scopes and limits
 
     def _scopes(self) -> None:
-        """Compare scopes, and let everything else be compared with those that there will be."""
+        """Compare scopes; from then on everything else is compared with the scopes after the plan."""
         engine, kind = self.engine, DeclaredKind.SCOPE
         listed = engine.offered.listed_scopes
         known = {**engine.scopes}
         for name, sentence in sorted(self.forms.scopes.items()):
             with self._problems((kind, name)):
                 if name in listed:
-                    # The present value counts: `in_the_ini` compares it.
+                    # The present value takes precedence; `in_the_ini` compares it.
                     self.meant.add((kind, name))
                     continue
                 check_scope(engine, name, sentence)
@@ -215,7 +215,7 @@ class _Planning:
         engine, path = self.engine, (DeclaredKind.CLIENT, client_id)
         if is_address(client_id):
             raise BadDeclaration(
-                "a client that is known by its address is kept with `authserver client pin`, and not declared"
+                "a client that is known by its address cannot be declared: `authserver client pin` stores it"
             )
         mark = self._mark(*path)
         self.clients[client_id] = None
@@ -270,10 +270,10 @@ class _Planning:
         )
 
     def _client_before(self, client_id: str) -> Client | None:
-        """The client as it is, if there is one. Raises BadDeclaration if it cannot be declared."""
+        """The present client, if it exists. Raises BadDeclaration if it cannot be declared."""
         client = self.engine.stores.clients.find(client_id, self.engine.now)
         if client is None and self.engine.find_client_elsewhere(client_id) is not None:
-            raise BadDeclaration("a plugin keeps this client: change it there")
+            raise BadDeclaration("this client belongs to a plugin: change it there")
         if client is not None and not client.is_enabled:
             raise BadDeclaration(
                 "it is disabled for good: take it out of the file, or declare another client id"
@@ -355,7 +355,7 @@ class _Planning:
                     before=before,
                     after=after,
                 )
-        # The previous default loses that mark before another resource gets it.
+        # The previous default must lose that flag before another resource gets it.
         self.steps += sorted(found, key=lambda step: step.after.is_default)
 
     def _that_leave(self, kind: DeclaredKind) -> Sequence[str]:
@@ -379,7 +379,7 @@ class _Planning:
         if mark is not None and mark.references == ENDING:
             raise BadDeclaration(_GOING)
         keys = self.declared.files.get((kind, name, "jwks"), b"")
-        # Who disabled it by hand knows why.
+        # An operator who disabled it by hand had a reason.
         after = replace(form.as_entry(name, _text(keys)), is_enabled=before is None or before.is_enabled)
         gone = dict.fromkeys(self._that_leave(DeclaredKind.CLIENT))
         meant = {of_name for of_kind, of_name in self.meant if of_kind is DeclaredKind.RESOURCE}
@@ -467,7 +467,7 @@ class _Planning:
     # ---- Marks
 
     def _mark(self, kind: DeclaredKind, name: str) -> Declaration | None:
-        """The mark of this thing, if this set made it before. Raises BadDeclaration if another set did."""
+        """The mark of this record, if this set made it before. Raises BadDeclaration if another set did."""
         self.meant.add((kind, name))
         mark = self.marks.get((kind, name))
         if mark is not None and mark.of_set != self.manner.of_set:
@@ -490,11 +490,11 @@ class _Planning:
         before: Any,
         **more: Any,
     ) -> Sequence[Step]:
-        """The step that adds or changes something and keeps its mark; none if nothing is to be changed.
+        """The step that adds or changes something and stores its mark; none if nothing changes.
 
         Args:
-            mark: as it is.
-            target: what the mark is about, where it is not the name.
+            mark: the present mark.
+            target: the target of the mark, if it is not the name.
             more: further attributes of the step.
         """
         kept = self._kept(
@@ -524,7 +524,7 @@ class _Planning:
         adopt: bool,
         changes: dict[str, tuple[Any, Any]],
     ) -> Declaration | None:
-        """The mark to keep, which is noted among the changes if nothing else says it; None if the present one stays."""
+        """The mark to store, whose difference is added to `changes`; None if the present mark remains."""
         made = Declaration(
             kind=kind,
             name=name,
@@ -637,7 +637,7 @@ def _check_secret(metadata: ClientMetadata, form: DeclaredClient, secret: Secret
         )
     if not may_be_secret(secret.value):
         raise BadDeclaration(
-            f"what is at {form.secret} can be no secret: it must have {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} "
+            f"the text at {form.secret} cannot be a secret: it must have {MINIMUM_CLIENT_SECRET} to {MAXIMUM_CLIENT_SECRET} "
             "characters, and no prefix of another kind of credential",
             "secret",
         )
@@ -648,7 +648,7 @@ def _text(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise BadDeclaration("this is no JWK Set: it is no UTF-8", "jwks") from None
+        raise BadDeclaration("this is no JWK Set: it is not UTF-8", "jwks") from None
 
 
 def _references(**given: Reference | None) -> dict[str, Any]:

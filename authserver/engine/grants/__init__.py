@@ -1,4 +1,4 @@
-"""The grant types of the core. Each says what may be issued; `engine.tokens.issuing` issues."""
+"""The grant types of the core. Each returns an `Issue` with what may be issued; `engine.tokens.issuing` issues it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The JWT bearer grant (RFC 7523, 2.1): a client presents what a trusted issuer signed about a person, or about a program.
+"""The JWT bearer grant (RFC 7523, 2.1): a client presents an assertion of a trusted issuer about a person or a program.
 
 An assertion may also be exchanged (RFC 8693), if the entry of its issuer says so.
 
-Here is what all of them have in common: the entry of the issuer is found by `iss`, and what it says of keys, algorithms,
-times, clients, scopes and resources is held. What an assertion means is a matter of its profile, which a plugin adds
-(`AssertionProfile`). What comes of it is derived like every other grant (`engine.grants.deriving`).
+This module has the rules for all assertions: the entry of the issuer is found by `iss`, and its limits on keys,
+algorithms, times, clients, scopes and resources are enforced. The profile, which a plugin adds (`AssertionProfile`),
+gives an assertion its meaning. The grant is derived like every other one (`engine.grants.deriving`).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from authserver.engine.tokens.issuer_keys import keys_of
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _REFUSED = "The assertion is not valid."
-# A newer key set may have the key: another one, or another under the same name.
+# The reasons after which a newer key set may help: it may have the key, or another key with the same name.
 _KEY_MAY_BE_NEW = frozenset({"assertion-key-unknown", "assertion-signature"})
-# Seconds that a client waits for keys that cannot be fetched now, if nobody says how long.
+# Seconds after which a client may try again if keys cannot be fetched now, unless the failure names another time.
 _WAIT = 5
 
 
@@ -54,7 +54,7 @@ class Verified:
     Attributes:
         issuer: its entry.
         profile: that of the entry.
-        claims: what it says.
+        claims: its claims.
     """
 
     issuer: TrustedIssuer
@@ -63,7 +63,7 @@ class Verified:
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
-    """An access token without refresh token for whom the assertion names (JAG-01, JAG-08).
+    """An access token without refresh token, for the subject of the assertion (JAG-01, JAG-08).
 
     Raises:
         UnauthorizedClient: the client is public, and the issuer does not let it in.
@@ -79,10 +79,10 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
 
 
 def named_client(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem] | None:
-    """The client whose request this is because its assertion says so, and what redeems that; None: clients authenticate.
+    """The client that the assertion of this request names, and the function that redeems it; None: clients authenticate.
 
-    Only where a request authenticates no client, and the profile of its issuer names one (`AssertionProfile.names_client`).
-    A request that has not even a `client_id` is told nothing of which issuers are trusted.
+    Only if the request authenticates no client, and the profile of its issuer names one
+    (`AssertionProfile.names_client`). A request without a `client_id` does not learn which issuers are trusted.
 
     Raises:
         InvalidGrant: the assertion is not accepted.
@@ -124,9 +124,9 @@ def named_client(engine: Engine, parameters: Parameters) -> tuple[Client, Redeem
 def present(engine: Engine, client: Client, text: str) -> Presented:
     """An assertion that a client wants to exchange; the entry of its issuer must say that it may be (RFC 8693, 2.1).
 
-    What the entry says is the ceiling, and so are the claims `scope` and `exp`. A JWT may say which client alone exchanges
-    it (`may_act`), and which key that must prove (`cnf`). One that says who acts (`act`) is refused: whom another issuer
-    calls so is nobody here.
+    The entry sets the ceiling, and so do the claims `scope` and `exp`. A JWT may name the only client that may exchange
+    it (`may_act`), and the key that this client must prove (`cnf`). A JWT that says who acts (`act`) is refused,
+    because this server does not know the actors of another issuer.
 
     Raises:
         InvalidRequest: it is not accepted.
@@ -177,7 +177,7 @@ def _sole_actor(claims: Mapping[str, Any]) -> str | None:
 
 
 def _scopes_of(claims: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The most that a JWT says of scopes (RFC 8693, 4.2). Raises BadAssertion."""
+    """The ceiling for scopes that a JWT sets (RFC 8693, 4.2). Raises BadAssertion."""
     named = claims.get("scope")
     if named is None:
         return None
@@ -196,14 +196,14 @@ def _object(claims: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 def _in_common(*ceilings: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """What all of these have that say something; None if none does."""
+    """The intersection of those ceilings that are set; None if none is."""
     said = [each for each in ceilings if each is not None]
     return tuple(name for name in said[0] if all(name in each for each in said)) if said else None
 
 
 @contextmanager
 def _telling(facts: Mapping[str, str], refusal: type[OAuthError] = InvalidGrant) -> Iterator[None]:
-    """Make what is wrong with an assertion the refusal that its client gets, with these facts for operators."""
+    """Within this, a BadAssertion becomes the refusal that the client gets, with these facts for operators."""
     try:
         yield
     except (BadAssertion, NotLive) as bad:
@@ -251,7 +251,7 @@ def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> 
     """This assertion, if its issuer is trusted and it may be presented by this client.
 
     Args:
-        facts: what operators may know of it is added to these, as far as it is known.
+        facts: facts about the assertion for operators are added to these, as soon as they are known.
 
     Raises:
         BadAssertion: it is not accepted.
@@ -263,7 +263,7 @@ def verify(engine: Engine, client: Client, text: str, facts: dict[str, str]) -> 
     facts["issuer"], facts["profile"] = issuer.issuer, issuer.profile
     _check_enabled(issuer)
     _check_client(issuer, client)
-    # Where the assertion itself says whose it is, its client need prove nothing.
+    # If the assertion itself names its client, that client need not authenticate.
     if client.is_public and profile.names_client is None and not profile.lets_in(issuer, client):
         raise UnauthorizedClient("A public client cannot use this grant type.", reason="public-client")
     claims = _claims_of(engine, issuer, profile, jws, facts)
@@ -276,7 +276,7 @@ def _check_enabled(issuer: TrustedIssuer) -> None:
 
 
 def _check_client(issuer: TrustedIssuer, client: Client) -> None:
-    """That this client may present assertions of the issuer. Raises BadAssertion."""
+    """Raises BadAssertion unless this client may present assertions of the issuer."""
     if issuer.clients is not None and client.client_id not in issuer.clients:
         raise BadAssertion("issuer-client-not-allowed")
 
@@ -319,7 +319,7 @@ def named_issuer(engine: Engine, jws: Jws) -> tuple[TrustedIssuer, AssertionProf
 
 
 def told_of(engine: Engine, claims: Mapping[str, Any]) -> dict[str, str]:
-    """What operators may know of a verified assertion, so that they find it at its issuer (JAG-19).
+    """The facts about a verified assertion with which operators find it at its issuer (JAG-19).
 
     The subject is there as a keyed digest: it may be a mail address.
     """
@@ -334,7 +334,7 @@ def _claims(engine: Engine, issuer: TrustedIssuer, profile: AssertionProfile, jw
     except BadAssertion as bad:
         if bad.reason not in _KEY_MAY_BE_NEW or not issuer.jwks_uri:
             raise
-    # Once, and not more often than the kind allows: anybody can name a key that there is not (J-15).
+    # Once, and not more often than the kind allows, because anybody can name an unknown key (J-15).
     return _verified(engine, issuer, profile, jws, again=True)
 
 
@@ -375,13 +375,13 @@ def _uses(
 
 
 def _check_resources(issuer: TrustedIssuer, vouched: Vouched) -> None:
-    """That the assertion names no resource which this issuer cannot speak of. Raises BadAssertion."""
+    """Raises BadAssertion if the assertion names a resource that the entry of its issuer does not allow."""
     if vouched.resources is not None and not _are_of(issuer, vouched.resources):
         raise BadAssertion("issuer-resource-not-allowed")
 
 
 def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> tuple[str, ...]:
-    """For which resources the token is to be, where the assertion does not say it. Raises InvalidTarget."""
+    """The resources of the token, if the assertion names none. Raises InvalidTarget."""
     named = tuple(parameters.all("resource"))
     if vouched.needs_resource and not named:
         raise InvalidTarget(
@@ -393,7 +393,7 @@ def _wanted(parameters: Parameters, issuer: TrustedIssuer, vouched: Vouched) -> 
 
 
 def _within(order: Issue, issuer: TrustedIssuer) -> Issue:
-    """What is left of an order within the entry of the issuer. Raises InvalidTarget, InvalidScope."""
+    """The order, reduced to what the entry of the issuer allows. Raises InvalidTarget, InvalidScope."""
     if not _are_of(issuer, order.resources):
         raise InvalidTarget("The requested resource is not allowed.", reason="issuer-resource-not-allowed")
     if issuer.scopes is None:
@@ -419,7 +419,7 @@ def _refused(refusal: OAuthError, facts: Mapping[str, str]) -> OAuthError:
 
 
 def _without_keys(failure: FetchFailed, facts: Mapping[str, str], refusal: type[OAuthError]) -> OAuthError:
-    """The refusal when the keys of an issuer cannot be had."""
+    """The refusal when the keys of an issuer cannot be fetched."""
     refused: OAuthError
     if failure.is_temporary:
         refused = TemporarilyUnavailable(

@@ -13,7 +13,7 @@ from authserver.engine.questions import RedirectUriQuestion
 from authserver.engine.records import Client, FoundToken, Token, TokenKind
 
 _REFUSED = "The authorization code is not valid."
-# Wrong proofs for one code, after which it is used up: somebody is guessing (T035).
+# The number of wrong proofs after which a code is used up, because somebody guesses (T035).
 MAXIMUM_FAILURES = 5
 
 
@@ -70,8 +70,9 @@ def _find(engine: Engine, client: Client, code: str) -> FoundToken:
 def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
     """Raises InvalidGrant unless the verifier fits the code.
 
-    A code without a challenge takes none: else an attacker who left the challenge out would go unnoticed (RFC 9700,
-    4.8.2). It counts only as long as a plugin protects it in another way, or waives that.
+    For a code without a challenge a verifier is refused: otherwise nobody would notice an attacker who removed the
+        challenge (RFC 9700, 4.8.2). Such a code is accepted only while a plugin protects it in another way, or waives
+        the protection.
     """
     challenge = token.details.get("code_challenge")
     if challenge is None and (engine.pkce_replacements | engine.pkce_waivers) & token.details.keys():

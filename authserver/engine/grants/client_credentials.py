@@ -11,7 +11,7 @@ from authserver.engine.records import Client, Grant
 
 
 def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
-    """An access token without refresh token, its subject the client itself (H-02, H-04).
+    """An access token without refresh token; its subject is the client itself (H-02, H-04).
 
     Raises:
         UnauthorizedClient: as `refuse_public`.

@@ -1,12 +1,13 @@
-"""One rule for all grants that come from something else: bind to the client, check that it lives, never widen or extend.
+"""One rule for all grants that come from something else: bind to the client, check that it is live, never widen or extend.
 
-What such a grant comes from is its *parent*: a token that this server issued, an assertion that a trusted issuer signed,
-or what a person approved. Most of what went wrong elsewhere with such grants broke this rule in one place (T163 to T168).
-So it is here once, and each grant type says only what its parent is.
+The *parent* of such a grant is a token that this server issued, an assertion that a trusted issuer signed, or a grant
+that a person approved. Most faults of other servers with such grants broke this rule in one place (T163 to T168).
+Therefore it is implemented once, here, and each grant type says only what its parent is.
 
 - Bind: the grant belongs to the client that authenticated, and only a client that the parent names gets it.
-- Live: user, client, issuer and every grant behind the parent are live at this moment, and stay so until it is stored.
-- Never widen: scopes and resources of the parent are a ceiling; the policies of today are asked below it.
+- Live: user, client, issuer and every grant from which the parent was derived are live, and remain so until the grant
+  is stored.
+- Never widen: scopes and resources of the parent are a ceiling; below it the present policies are asked.
 - Never extend: it ends no later than the parent.
 
 A grant that is derived from another depends on it (`Grant.parent_id`): the end of one ends both.
@@ -50,7 +51,7 @@ Actor = Mapping[str, Any]
 
 
 class NotLive(Exception):
-    """Nothing can be derived from this parent: it has ended, or what it hangs on has.
+    """Nothing can be derived from this parent: it has ended, or something from which it was derived has.
 
     Attributes:
         reason: for operators.
@@ -63,17 +64,17 @@ class NotLive(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """What a grant is derived from; it was live when this was made.
+    """The source of a derived grant; it was live when this value was made.
 
     Attributes:
-        user: whose access it is; None for that of a client itself.
+        user: the person whose access it is; None for the access of a client itself.
         scopes, resources: the ceiling; None: whatever policies allow the client.
-        expires_at: no grant ends later; None: the parent says only who somebody is, such as an assertion.
-        grant: behind a token of this server; None for what others signed.
-        ancestors: the grants that this one was derived from, its parent first.
-        actor: who acts by it, the present one outermost; None: the subject or its client itself.
+        expires_at: the latest end of a derived grant; None: no limit, because the parent only says who somebody is.
+        grant: the grant of a token of this server; None for an assertion.
+        ancestors: the grants from which that grant was derived, its parent first.
+        actor: who acts for the subject, the present actor outermost; None: the subject or its client itself.
         details: of the new grant: how and when the person signed in, and who vouched for them.
-        joins: what ties the user to an issuer, if neither is stored yet.
+        joins: the identity that joins the user to an issuer, if neither is stored yet.
     """
 
     user: User | None
@@ -88,7 +89,7 @@ class Parent:
 
     @property
     def chain(self) -> tuple[Grant, ...]:
-        """All grants that what is derived hangs on, the nearest first."""
+        """All grants on which a derived grant depends, the nearest first."""
         return (self.grant, *self.ancestors) if self.grant else ()
 
 
@@ -97,15 +98,15 @@ class Presented:
     """A token that a client presents to get another one for it (RFC 8693, 2.1).
 
     Attributes:
-        parent: what it stands for.
-        name: of the token, for events; it gives nothing away.
-        client_id: of the client that got it; None if others issued it.
+        parent: the access that it gives.
+        name: the name of the token in events; it reveals nothing about its text.
+        client_id: the client that got it; None if others issued it.
         audience: the resources that it is for.
         bound: the key that a client must prove to use it, as a `cnf`; empty: none.
-        identifies: whether it says who somebody is to the client that got it, and is of no use anywhere else.
+        identifies: whether it says who somebody is to the client that got it, and cannot be used elsewhere.
         sole_actor: the only client that may exchange it (RFC 8693, 4.4); None: it does not say.
-        uses: what exchanging it uses up.
-        noted: what the event says besides; nothing secret.
+        uses: things of single use that the exchange uses up.
+        noted: further details of the event; nothing secret.
     """
 
     parent: Parent
@@ -120,14 +121,14 @@ class Presented:
 
 
 def of_token(engine: Engine, issued: Issued) -> Parent:
-    """The parent that a token of this server is.
+    """The parent, if a token of this server is presented.
 
     Raises:
-        NotLive: the token, its grant, one of those behind it, its user or one of their clients has ended.
+        NotLive: the token, its grant, one of the ancestors of that, its user or one of their clients has ended.
     """
     if not issued.is_active(engine.now):
         raise NotLive("subject-token-ended")
-    # Those behind its grant were looked at with it (`Issued.hangs_on_ended`).
+    # The ancestors of its grant were checked with it (`Issued.has_ended_ancestor`).
     problem = ancestry.problem_with(engine, [issued.grant])
     if problem:
         raise NotLive(problem)
@@ -142,14 +143,14 @@ def of_token(engine: Engine, issued: Issued) -> Parent:
 
 
 def of_grant(engine: Engine, grant: Grant, user: User | None, *, expires_at: datetime) -> Parent:
-    """The parent that something else of a grant is, such as what says who agreed to it: all that the grant allows.
+    """The parent, if something else of a grant is presented, such as an ID token: everything that the grant allows.
 
     Args:
         user: of the grant.
-        expires_at: when what is presented ends.
+        expires_at: the end of what is presented.
 
     Raises:
-        NotLive: it has ended, or the grant, one of those behind it, its user or one of their clients.
+        NotLive: it has ended, or the grant, one of its ancestors, its user or one of their clients has.
     """
     if expires_at <= engine.now:
         raise NotLive("subject-token-ended")
@@ -199,15 +200,15 @@ def of_assertion(
     expires_at: datetime | None = None,
     details: Mapping[str, Any] = NOTHING,
 ) -> Parent:
-    """The parent that an assertion of a trusted issuer is, whose signature and claims were verified.
+    """The parent, if an assertion of a trusted issuer is presented, whose signature and claims were verified.
 
     Args:
-        user: whom it names; None if that is nobody.
-        issuer: who signed it. What comes of it ends with `authserver end issuer`.
+        user: the person whom it names; None if that person is unknown here.
+        issuer: who signed it. `authserver end issuer` ends the grants that were derived from it.
         of_client: whether it says who the client is, and names no person.
-        joins: what ties the user to the issuer, if neither is stored yet.
-        scopes, resources, expires_at: what the assertion itself limits.
-        details: of the sign-in, as claims.
+        joins: the identity that joins the user to the issuer, if neither is stored yet.
+        scopes, resources, expires_at: the limits that the assertion itself sets.
+        details: facts about the sign-in, as claims.
 
     Raises:
         NotLive: the user is unknown or disabled.
@@ -246,15 +247,15 @@ def derive(
     """A new grant for this client, within what its parent allows.
 
     Args:
-        scopes, resources: that the client asks for; empty: all that the parent has.
-        actor: who acts by the new grant; None: nobody but the subject.
+        scopes, resources: those that the client asks for; empty: all of the parent.
+        actor: who acts for the subject with the new grant; None: nobody.
         refreshable: whether the client may get a refresh token, if it is registered for them.
-        uses: what this uses up.
+        uses: things of single use that this uses up.
         bound: the key that the client must prove, as a `cnf`; `bound_refusal` is raised if it does not.
-        noted: what the event says besides.
+        noted: further details of the event.
 
     Raises:
-        InvalidTarget: a resource beyond the parent's, or one that policies refuse.
+        InvalidTarget: a resource that the parent does not have, or that policies refuse.
         InvalidScope: nothing is left of the scopes.
     """
     named = resources or parent.resources or ()
@@ -289,17 +290,17 @@ def derive(
         uses=uses,
         bound=bound,
         bound_refusal=bound_refusal,
-        hangs_on=parent.chain,
+        derived_from=parent.chain,
         joins=parent.joins,
         noted=noted,
     )
 
 
 def check_approved(engine: Engine, found: FoundToken, *, refused: str) -> None:
-    """That what a person approved is live (T041).
+    """Check that a grant that a person approved, and its code, are live (T041).
 
     Args:
-        refused: what its client is told if it is not.
+        refused: the description for the client if they are not.
 
     Raises:
         InvalidGrant: code or grant have ended, or its user.
@@ -316,12 +317,12 @@ def check_approved(engine: Engine, found: FoundToken, *, refused: str) -> None:
 def redeem_approved(
     engine: Engine, client: Client, found: FoundToken, resources: Sequence[str], *, grant_type: str
 ) -> Issue:
-    """What a client gets for a code, whose grant a person approved: no more than that, and than policies allow today.
+    """The order for a code, whose grant a person approved: no more than that grant, and than the present policies allow.
 
-    The caller has checked that the code is this client's and was not used, and that it lives (`check_approved`).
+    The caller has checked that the code is this client's, was not used, and is live (`check_approved`).
 
     Args:
-        resources: that the token request names, if any.
+        resources: those that the token request names, if any.
 
     Raises:
         InvalidGrant: no resource of the grant exists any more.
@@ -371,7 +372,7 @@ def _scopes(
     requested: tuple[str, ...],
     resources: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """What request, parent and client have in common, and policies allow, such as those about resources."""
+    """The scopes that request, parent and client have in common, and that policies allow."""
     if parent.scopes is None:
         return allowed_scopes(engine, client, parent.user, grant_type, requested, resources)
     common = [scope for scope in requested or parent.scopes if scope in parent.scopes]

@@ -1,11 +1,11 @@
 """A client renews its access (OAuth 2.1, 4.3): rotation, retry and reuse as one state machine.
 
-A refresh token is *live* until it is used; then it is *rotated*, and knows its successor. A rotated one
-that comes back is a *retry* while its successor is unused and the window is open: the same successor
-goes out again. Anything else is *reuse*: somebody copied it, so the grant and all its tokens are revoked.
+A refresh token is *live* until it is used; then it is *rotated*, and knows its successor. If it is presented again
+while its successor is unused and the window is open, that is a *retry*: the same successor is sent again. Anything else
+is *reuse*: somebody copied it, so the grant and all its tokens are revoked.
 
-A client with a credential of its own may be registered to keep its refresh token instead (FAPI 2.0, 5.3.2.1):
-a live one then stays live. One that was rotated before stays rotated.
+A client with a credential of its own may be registered to keep its refresh token instead (FAPI 2.0, 5.3.2.1). Then a
+live token remains live; a token that was rotated earlier remains rotated.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from authserver.engine.records import (
 from authserver.engine.tokens.ancestry import why_ended
 
 _REFUSED = "The refresh token is not valid."
-# How far apart the clocks of our processes may be. A use that is further in the future was before the clock
-# was set back, and its age is unknown: the window must not be open again for an hour (T150).
+# The difference that the clocks of our processes may have. A use further in the future happened before the clock was
+# set back, so its age is unknown: the window must not be open again for an hour (T150).
 _APART = timedelta(seconds=60)
 
 
@@ -54,7 +54,8 @@ def redeem(engine: Engine, client: Client, parameters: Parameters) -> Issue:
     found = _find(engine, client, presented)
     token, grant = found.token, found.grant
     _check_live(engine, client, found)
-    # Before anything that a request asks for: it is reuse even if the rest of the request is wrong (I-06).
+    # This comes before everything that the request asks for: it is reuse even if the rest of the request is wrong
+    # (I-06).
     successor = _successor_again(engine, token, presented) if token.claimed_at else None
     granted = found.refreshable_scopes
     requested = requested_scopes(parameters) or still_registered(client, granted)
@@ -100,7 +101,7 @@ def _find(engine: Engine, client: Client, presented: str) -> FoundToken:
 
 
 def _check_live(engine: Engine, client: Client, found: FoundToken) -> None:
-    """Revocation and both lifetimes (I-12, I-13); revocation beats the retry window (T067).
+    """Check revocation and both lifetimes (I-12, I-13); after a revocation there is no retry, even in the window (T067).
 
     Raises:
         InvalidGrant: it is not live. It ends with its grant if only the client's own credential protected it, and the

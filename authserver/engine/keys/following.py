@@ -1,4 +1,4 @@
-"""The signing keys in use, which every process reads from the database again and again."""
+"""The signing keys in use, which every process reads from the database every few seconds."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class FollowedSigningKeys:
     Args:
         storage: where the keys are.
         ring: opens their private parts.
-        algorithm: of new tokens, as soon as a key of it is active.
-        clock: seconds since whenever, by which keys grow old.
+        algorithm: the algorithm of new tokens, as soon as a key of it is active.
+        clock: seconds of a clock that nobody sets, for the age of the keys that were read.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class FollowedSigningKeys:
         self._loaded: jose.KeySet | None = None
         self._made_of: object = None
         self._living: Sequence[SigningKey] = ()
-        # Opened once: when they are sealed again under a new key, this process need not have that key yet.
+        # Opened once, so that this process need not have the new key when they are sealed again.
         self._private: Mapping[str, dict[str, Any]] = {}
         self._aging_at = self._old_at = 0.0
 
@@ -60,7 +60,7 @@ class FollowedSigningKeys:
 
         Args:
             typ: the `typ` of its header, `at+jwt` for example.
-            algorithm: another one than that of access tokens; there is an active key of it.
+            algorithm: another algorithm than that of access tokens, with an active key.
         """
         return self._current().sign(claims, typ=typ, algorithm=algorithm)
 
@@ -78,7 +78,7 @@ class FollowedSigningKeys:
         return self._current().verify(token, typ=typ)
 
     def living(self) -> Sequence[SigningKey]:
-        """The keys that are not removed, as they were last read."""
+        """The keys that are not removed, as of the last reading."""
         return self._living
 
     def load(self) -> None:
@@ -93,7 +93,7 @@ class FollowedSigningKeys:
             raise SettingsError(problems)
 
     def _current(self) -> jose.KeySet:
-        """The loaded keys, read again in time; the loaded ones are used while the database cannot be reached."""
+        """The loaded keys, which are read again in time; they remain in use while the database cannot be reached."""
         if (known := self._known()) is not None:
             return known
         if self._lock.acquire(blocking=self._loaded is None or self._clock() >= self._old_at):
@@ -126,7 +126,7 @@ class FollowedSigningKeys:
         return self._loaded if is_known else None
 
     def _read(self) -> list[str]:
-        """Take over what the database holds now; which keys cannot sign although they should, and why."""
+        """Use the present keys of the database. Returns which keys cannot sign although they should, and why."""
         began, now = self._clock(), datetime.now(UTC)
         with self._storage.begin() as stores:
             found = stores.signing_keys.list()
@@ -161,7 +161,7 @@ class FollowedSigningKeys:
         now: datetime,
     ) -> jose.KeySet:
         usable = [key for key, _ in living if key.kid in private]
-        # None is active only when the clock was set back since the first one was made: it signs anyway (T150).
+        # No key is active only if the clock was set back after the first one was made: then that one signs (T150).
         first = min(usable, key=lambda key: key.activates_at, default=None)
         signs = signing_keys.signing_key(usable, self._algorithm, now) or first
         try:

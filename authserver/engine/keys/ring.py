@@ -1,4 +1,4 @@
-"""The key ring and what depends on it: whether each key is still the same, and who needs the older ones."""
+"""Checks the key ring: whether each key is still the same, and what needs the older keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from authserver.settings import SettingsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependents:
-    """What needs a key of the ring: how many sealed signing keys, and how many live client secrets."""
+    """How many sealed signing keys and live client secrets need a key of the ring."""
 
     signing_keys: int = 0
     client_secrets: int = 0
@@ -31,13 +31,13 @@ class Dependents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A key of the ring, or one that was in it, and what needs it.
+    """A present or former key of the ring, and what needs it.
 
     Attributes:
         seals: whether it is the first key of the ring, which seals and signs everything new.
         is_present: whether it is in the ring.
         first_used_at: None for one that was not used yet.
-        proves_events: whether the last seal of the events, or a mark of what was deleted of them, is proven by it.
+        proves_events: whether it proves the last seal of the events, or a mark of deleted ones.
     """
 
     key_id: str
@@ -78,7 +78,7 @@ def standings(engine: Engine) -> Sequence[Standing]:
 def dependents(stores: Stores, now: datetime) -> Mapping[str, Dependents]:
     """What depends on each key that anything depends on, by the id of the key.
 
-    What is sealed in kept records does not count: they expire soon, and are refused when they do not open.
+    Values that are sealed in small records do not count: these expire soon, and are refused if they do not open.
     """
     sealed = [sealed_by(key) for key in stores.signing_keys.list() if key.sealed_private_jwk is not None]
     secrets = stores.clients.count_secrets(now)
@@ -127,7 +127,7 @@ def check_known(engine: Engine) -> None:
     """
     ring, stores = engine.ring, engine.stores
     known = {key.key_id: key for key in stores.ring_keys.list()}
-    # In one order for all, so that processes which start at once do not wait for each other in a circle.
+    # All processes use one order, so that processes that start at the same time do not wait for each other in a circle.
     added = [_note(ring, stores, key_id, engine.now) for key_id in sorted({*ring.key_ids} - known.keys())]
     if not all(added):
         known = {key.key_id: key for key in stores.ring_keys.list()}
@@ -158,8 +158,8 @@ def outdated(stores: Stores, ring: KeyRing) -> list[SigningKey]:
 def reseal(storage: Storage, ring: KeyRing, kids: Iterable[str]) -> Iterator[str]:
     """Seal the private parts of these keys again, under the first key of the ring.
 
-    Each is a short transaction of its own, so it may be stopped at any time and run again. Yields once for each,
-    when it is stored: "", or what is wrong with one that does not open.
+    Each is changed in a separate short transaction, so this may be stopped at any time and run again. Yields for each
+    key, when it is stored: "", or the problem of a key that does not open.
     """
     for kid in kids:
         yield _reseal(storage, ring, kid)
@@ -177,7 +177,7 @@ def reseal_all(engine: Engine) -> Sequence[str]:
     """As `reseal`, of all keys and in this transaction, recorded as the operator's act.
 
     Returns:
-        what is wrong with those that do not open.
+        the problems of the keys that do not open.
 
     Raises:
         CannotChange: somebody else changed a key meanwhile.

@@ -21,18 +21,19 @@ from authserver.engine.records import EventType, KeyState, SigningKey
 from authserver.settings import MAXIMUM_ACCESS_TOKEN_LIFETIME, Settings
 
 PURPOSE = "signing-key"
-# Why a key was revoked, where nobody says.
+# The reason of a revocation if none is given.
 REVOKED_BY_OPERATOR = "operator"
 # Every process sees a change of keys within this many seconds.
 REFRESH_SECONDS = 10
-# By how much the clocks of our machines may differ, and what reading and answering take, in seconds.
+# Seconds for the difference between the clocks of our machines, and for reading and answering.
 MARGIN_SECONDS = 5
 MAXIMUM_TOKEN_LIFETIME = timedelta(seconds=MAXIMUM_ACCESS_TOKEN_LIFETIME)
-# From the moment a key retires. The longest life that the settings allow, not the one they have now: when it
-# is raised later, no token may outlive its key. Another process may sign until it reads the keys again.
+# How long a key is published after it retires. It follows from the longest token lifetime that the settings allow, not
+# from the present one: if that is raised later, no token may outlive its key. Another process may sign until it reads
+# the keys again.
 VERIFIES_AFTERWARDS = MAXIMUM_TOKEN_LIFETIME + timedelta(seconds=REFRESH_SECONDS + MARGIN_SECONDS)
 
-# Of a key id, which is typed in an emergency.
+# How many characters of a key id must be given, because it is typed in an emergency.
 SHORTEST_BEGINNING = 8
 
 # Why a key was made.
@@ -61,9 +62,9 @@ class Revocation:
 
     Attributes:
         revoked: the key, as it is now.
-        was: what it was until now.
+        was: its state until now.
         successor: the key that signs in its place at once; it is staged no longer, or new.
-        restored: the key that it was to replace, which goes on signing.
+        restored: the key that it would have replaced, which continues to sign.
     """
 
     revoked: SigningKey
@@ -74,14 +75,14 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prospect:
-    """What a revocation would mean.
+    """The effects of a revocation.
 
     Attributes:
         key: the key.
-        was: what it is until then.
+        was: its state until then.
         successor: the staged key that would sign in its place at once.
         makes_key: whether a new key would be made, because no staged one can.
-        restored: the key that it was to replace, which would go on signing.
+        restored: the key that it would have replaced, which would continue to sign.
     """
 
     key: SigningKey
@@ -92,7 +93,7 @@ class Prospect:
 
 
 def publication_time(settings: Settings) -> timedelta:
-    """How long a new key is published before it signs: all processes have it, and all caches of their answers end."""
+    """How long a new key is published before it signs: until all processes and all caches of their answers have it."""
     return timedelta(seconds=settings.jwks_maximum_age + REFRESH_SECONDS + MARGIN_SECONDS)
 
 
@@ -105,8 +106,9 @@ def signing_key(keys: Sequence[SigningKey], algorithm: str, now: datetime) -> Si
 def prepare(engine: Engine) -> None:
     """Make a key of each algorithm that is needed, unless there is one, however many processes start at once (T113).
 
-    The very first one of the configured algorithm signs at once. Where another algorithm signed so far, the key is staged
-    as in a rotation. What plugins sign with signs at once: nobody has verified anything of theirs before.
+    The first key of the configured algorithm signs at once. If another algorithm signed so far, the key is staged as in
+    a rotation. A key of an algorithm of plugins signs at once, because nobody has verified signatures with that
+    algorithm before.
     """
     erase_ended(engine.stores, engine.now)
     algorithm, keys = engine.settings.signing_algorithm, engine.stores.signing_keys.list()
@@ -127,7 +129,7 @@ def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | N
 
     Args:
         algorithm: of the key; the configured one unless given. One without a key gets its first.
-        after: when it signs; by default, and at least, after its publication time.
+        after: the time until it signs; by default, and at least, its publication time.
 
     Raises:
         CannotChange: `after` is too short, a successor is staged already, or another process was first.
@@ -159,10 +161,10 @@ def rotate(engine: Engine, *, algorithm: str | None = None, after: timedelta | N
 
 
 def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
-    """Take a key out of use at once: nothing that it signed counts any more, and its private part is erased.
+    """Take a key out of use at once: no token that it signed is valid any more, and its private part is erased.
 
     Args:
-        kid: or as much of its beginning as no other has, eight characters at least.
+        kid: its id, or a beginning of at least eight characters that no other key has.
         reason: for the event, such as `stolen`.
 
     Raises:
@@ -172,8 +174,7 @@ def revoke(engine: Engine, kid: str, *, reason: str) -> Revocation:
     erase_ended(engine.stores, now)
     found = prospect(engine, kid)
     key, successor, restored = found.key, found.successor, found.restored
-    # First the staged key, then the one it replaces, here as everywhere, so that two processes cannot wait
-    # for each other.
+    # Always the staged key first, and then the one that it replaces, so that two processes cannot wait for each other.
     if successor is not None:
         successor = _change(engine, successor, replace(successor, activates_at=now))
     retired_at = min(key.retires_at or now, now)
@@ -210,7 +211,7 @@ def prospect(engine: Engine, kid: str) -> Prospect:
 
 
 def verifies_until(key: SigningKey, now: datetime) -> datetime:
-    """When the last token that this key signed is surely dead; for one without a successor, as if it retired now."""
+    """The time at which the last token of this key has certainly expired; without a successor, as if it retired now."""
     return key.ends_at or now + VERIFIES_AFTERWARDS
 
 
@@ -237,7 +238,7 @@ def open_private(ring: KeyRing, key: SigningKey) -> dict[str, Any]:
 
 
 def _context(kid: str) -> str:
-    """Table, column and row, so that a sealed value moved elsewhere does not open (T148)."""
+    """Table, column and row, so that a sealed value that was moved to another place does not open (T148)."""
     return f"signing_keys.sealed_private_jwk:{kid}"
 
 
@@ -269,7 +270,7 @@ def _to_be_replaced_by(staged: SigningKey, keys: Sequence[SigningKey]) -> Signin
 
 
 def _successor(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) -> SigningKey | None:
-    """The staged key that must sign from now on, as this one is revoked."""
+    """The staged key that must sign from now on, because this one is revoked."""
     if revoked.state(engine.now) is not KeyState.ACTIVE:
         return None
     own = _staged(keys, revoked.algorithm, engine.now)
@@ -279,13 +280,13 @@ def _successor(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) 
 
 
 def _in_place_of(engine: Engine, revoked: SigningKey) -> str:
-    """The algorithm of a key that takes the place of this one: its own, if that is needed."""
+    """The algorithm of the key that replaces this one: the same, if that is needed."""
     needed = engine.further_algorithms
     return revoked.algorithm if revoked.algorithm in needed else engine.settings.signing_algorithm
 
 
 def _leaves_a_gap(engine: Engine, keys: Sequence[SigningKey], revoked: SigningKey) -> bool:
-    """Whether nothing would sign without this key, or nothing of an algorithm that is needed."""
+    """Whether there would be no signing key without this one, or none of an algorithm that is needed."""
     others = [key for key in keys if key.kid != revoked.kid]
     is_needed = revoked.algorithm in (engine.settings.signing_algorithm, *engine.further_algorithms)
     return revoked.state(engine.now) is KeyState.ACTIVE and (

@@ -224,7 +224,7 @@ def revoke_grant(engine: Engine, grant_id: str, *, of: User | None = None) -> En
         details = {
             "scopes": list(grant.scopes),
             "resources": list(grant.resources),
-            # The number is not bounded: a service may exchange a token for each call.
+            # Their number is not bounded: a service may exchange a token for each call.
             **({"derived": along} if along else {}),
         }
         engine.record(EventType.GRANT_REVOKED, reason=DISCONNECTED, details=details)

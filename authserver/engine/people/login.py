@@ -63,7 +63,7 @@ def sign_in_unasked(engine: Engine, *, previous_session_id: str | None = None) -
     try:
         return sign_in(engine, "", Secret(""), previous_session_id=previous_session_id)
     except (SignInRefused, ServerError) as refused:
-        # A policy that failed is in the log; the sign-in page can still be shown.
+        # The failure of a policy is in the log; the sign-in page can still be shown.
         if engine.journal.decisions[-1].verdict in (Verdict.ALLOW, Verdict.DENY):
             engine.record(EventType.SIGN_IN_REFUSED, reason=refused.reason)
         return None
@@ -315,7 +315,7 @@ def sign_out(engine: Engine, session_id: str) -> None:
 
 
 def _end(engine: Engine, digest: bytes) -> FoundSession | None:
-    """End the session of this digest, and give it if it was live; one that had timed out is recorded, if that is told."""
+    """End the session of this digest; returns it if it was live. A timeout is recorded if applications are told."""
     sessions = engine.stores.sessions
     live = sessions.find(digest, engine.now, idle_since(engine))
     if live is None and engine.settings.session_timeout_delay:
@@ -339,7 +339,7 @@ def add_user(
     Raises:
         BadUsername: the name cannot be used.
         BadPassword: the password cannot be used.
-        BadAttributes: groups or attributes cannot be kept.
+        BadAttributes: groups or attributes cannot be stored.
         AlreadyExists: the name is taken.
     """
     user = User(

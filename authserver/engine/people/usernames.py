@@ -1,4 +1,4 @@
-"""User names: the form in which they are stored and looked up, and which names a person may get (RFC 8265).
+"""User names: the form in which they are stored and looked up, and the names that a person may get (RFC 8265).
 
 These are two rules. `normalise_username` accepts every name, so that a stored name is found even if a later version of
 the rules no longer allows it. `check_username` is applied once, when a name is stored.

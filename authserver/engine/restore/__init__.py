@@ -1,1 +1,1 @@
-"""What follows when the database was restored from a backup."""
+"""The work after the database was restored from a backup."""

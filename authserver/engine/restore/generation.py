@@ -1,8 +1,8 @@
-"""After the database was restored from a backup: what ended since must not be valid again (T149).
+"""After a restore from a backup, nothing that ended since the backup may be valid again (T149).
 
-A backup does not hold what was revoked, used, rotated or signed out after it. So a new generation begins:
-every grant, session and consent of the backup ends, other keys sign, and what is stored nowhere but refers to
-the time before (a pending request, an assertion, a proof) is refused by its age (`engine.tokens.once`).
+A backup does not contain later revocations, uses, rotations and sign-outs. Therefore a new generation begins: every
+grant, session and consent of the backup ends, and other keys sign. Things that are not stored but are from the time
+before (a pending request, an assertion, a proof) are refused because of their age (`engine.tokens.once`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class FollowedGeneration:
 
 
 def revoke_grants(begin: Begin) -> Iterator[int]:
-    """Revoke all grants, a batch in each transaction; how many of each batch were not revoked before."""
+    """Revoke all grants, a batch in each transaction. Yields how many grants of each batch were not revoked before."""
     last = ""
     while True:
         with begin() as engine:
@@ -84,12 +84,12 @@ def revoke_grants(begin: Begin) -> Iterator[int]:
 
 
 def end_sessions(begin: Begin) -> Iterator[int]:
-    """Sign everybody out, a batch in each transaction; how many sessions in each."""
+    """Sign everybody out, a batch in each transaction. Yields the number of sessions in each."""
     return _drop(begin, lambda engine: engine.stores.sessions.end_some(BATCH))
 
 
 def forget_consents(begin: Begin) -> Iterator[int]:
-    """Delete all consents, since withdrawn ones are valid again; a batch in each transaction, how many in each."""
+    """Delete all consents, because withdrawn ones are valid again, in batches. Yields the number of each batch."""
     return _drop(begin, lambda engine: engine.stores.consents.forget_some(BATCH))
 
 
@@ -104,16 +104,16 @@ def _drop(begin: Begin, drop: Callable[[Engine], int]) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplacedKeys:
-    """The ids of the signing keys that ended, and of those that there are now."""
+    """The ids of the signing keys that ended, and of the present ones."""
 
     ended: tuple[str, ...]
     fresh: tuple[str, ...]
 
 
 def replace_signing_keys(engine: Engine) -> ReplacedKeys:
-    """End every signing key now and make another one, which signs at once.
+    """End every signing key now, and make a new one, which signs at once.
 
-    What the keys of the backup signed afterwards is nowhere on record, so it must not verify anywhere.
+    There is no record of what the keys of the backup signed after it, so no such signature may be accepted anywhere.
 
     Raises:
         CannotChange: somebody else changes the keys.
@@ -132,6 +132,6 @@ def _living(engine: Engine) -> list[SigningKey]:
 
 
 def _order(engine: Engine, key: SigningKey) -> tuple[bool, bool]:
-    """Staged keys end first, so that none takes over; last that of the configured algorithm: a new one replaces it."""
+    """Staged keys end first, so that none begins to sign; that of the configured algorithm last: a new one replaces it."""
     is_active = key.state(engine.now) is KeyState.ACTIVE
     return is_active, key.algorithm == engine.settings.signing_algorithm

@@ -1,7 +1,6 @@
-"""Reads the log of events for the time between a backup and its restore, and makes its changes again (T149).
+"""Reads the log of events of the time between a backup and its restore, and makes the changes again (T149).
 
-The log is what the plugin `log_events` wrote: a JSON object a line, with anything that the log puts before
-it.
+The plugin `log_events` wrote the log: a JSON object in each line, after the prefix of the log.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class LoggedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redone:
-    """What was done about an event: about which client or person, and what an operator must do now, if anything."""
+    """The result for an event: its client or person, and what an operator must do now, if anything."""
 
     event: LoggedEvent
     subject: str
@@ -62,7 +61,7 @@ _decoder = msgspec.json.Decoder(LoggedEvent)
 
 
 def read_log(lines: Iterable[bytes]) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
-    """The events that `redo` knows what to do about, oldest first, and the numbers of the lines that are not events."""
+    """The events that `redo` can process, oldest first, and the numbers of the lines that are not events."""
     events, bad = {}, []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -78,7 +77,7 @@ def read_log(lines: Iterable[bytes]) -> tuple[Sequence[LoggedEvent], Sequence[in
 
 
 def lost(engine: Engine, logged: Sequence[LoggedEvent]) -> Sequence[LoggedEvent]:
-    """Those that happened after the backup: the database does not know them, though it knows older ones."""
+    """The events that happened after the backup: they are not in the database, but older ones are."""
     known = engine.stores.events
     oldest = next(iter(known.since(_BEGINNING)), None)
     return [
@@ -89,7 +88,7 @@ def lost(engine: Engine, logged: Sequence[LoggedEvent]) -> Sequence[LoggedEvent]
 
 
 def redo(engine: Engine, event: LoggedEvent) -> Redone:
-    """Make the change of this event again, unless it is made already."""
+    """Make the change of this event again, unless it was made already."""
     engine.journal.client_id, engine.journal.user_id = event.client_id, event.user_id
     return _REDO[event.type](engine, event)
 
@@ -110,7 +109,7 @@ def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
     enabled = EventFilter(user_id=user.user_id, types=frozenset({EventType.USER_ENABLED}), since=event.at)
-    # Who was enabled since then, as after the restore, stays so when this is run again.
+    # A person who was enabled since then, for example after the restore, stays enabled when this is run again.
     if engine.stores.events.search(enabled, limit=1) or not engine.stores.users.disable(
         user.user_id, engine.now
     ):
@@ -120,7 +119,7 @@ def _disable_user(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _miss_enabled(engine: Engine, event: LoggedEvent) -> Redone:
-    """An operator decides again: what is lost must not let anybody in."""
+    """Leave it to an operator: a lost event must not give anybody access."""
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
@@ -131,7 +130,7 @@ def _miss_enabled(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
-    """An edit of a client; what is written in a log is not enough to judge whether it may be made again."""
+    """An edit of a client; the log does not contain enough to decide whether it may be made again."""
     client_id = event.client_id or ""
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
@@ -150,7 +149,7 @@ def _miss_change(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _change_user(engine: Engine, event: LoggedEvent) -> Redone:
-    """The groups are as they were after it. The log has no values: an attribute that was changed is removed."""
+    """Set the groups to those after the change. The log has no values of attributes, so a changed attribute is removed."""
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
@@ -184,7 +183,7 @@ def _end_secret(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
-    """The new secret is lost, and the end of those that it replaced with it."""
+    """The new secret is lost, and so are the ends of the secrets that it replaced."""
     client_id = event.client_id or ""
     client = engine.stores.clients.find(client_id, engine.now)
     if client is None:
@@ -203,7 +202,7 @@ def _replace_secret(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _take_password_away(engine: Engine, event: LoggedEvent) -> Redone:
-    """The password of the backup is an old one, which may have been changed because somebody else knew it."""
+    """Remove the password: that of the backup is old, and may have been replaced because somebody else knew it."""
     user = engine.stores.users.find(event.user_id or "")
     if user is None:
         return Redone(event=event, subject=event.user_id or "", outcome=RedoOutcome.ABSENT)
@@ -240,7 +239,7 @@ def _miss_user(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _remove_resource(engine: Engine, event: LoggedEvent) -> Redone:
-    """What was granted for it ended with the restore."""
+    """Its grants ended with the restore."""
     resource = str(event.details.get("resource", ""))
     removed = engine.stores.resources.remove(uris.resource_form(resource))
     outcome = RedoOutcome.DONE if removed else RedoOutcome.ALREADY
@@ -250,7 +249,7 @@ def _remove_resource(engine: Engine, event: LoggedEvent) -> Redone:
 
 
 def _miss_resource(engine: Engine, event: LoggedEvent) -> Redone:
-    """A resource that was added or changed; the log has what it was then, which an operator may not want any more."""
+    """A resource that was added or changed. The log has its members, but an operator may not want them any more."""
     resource = str(event.details.get("resource", ""))
     known = engine.stores.resources.find(uris.resource_form(resource))
     if known is not None and all(

@@ -1,8 +1,8 @@
-"""What a derived grant hangs on: it is live only while each grant is live that it comes from (T163).
+"""The ancestors of a derived grant: it is live only while all grants are live from which it was derived (T163).
 
-The end of a grant ends all that was derived from it in the same transaction (`ports.Grants.revoke`). Here that is looked
-at again whenever a derived grant is used, together with what ends nothing by itself: a client or an issuer that is
-disabled while the grants are ended batch after batch (T164).
+The end of a grant ends all grants that were derived from it, in the same transaction (`ports.Grants.revoke`). This
+module checks that again whenever a derived grant is used. It also checks client and issuer: when one of these is
+disabled, its grants are ended batch after batch, so some may not have ended yet (T164).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from authserver.engine import issuer_registry
 from authserver.engine.context import Engine
 from authserver.engine.records import Grant
 
-# A chain of derived grants may have this length; a longer one is a fault.
+# The maximum length of a chain of derived grants; a longer one is a fault.
 MAXIMUM_DISTANCE = 64
 ISSUER_DISABLED = "issuer-disabled"
 
 
 def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
-    """The grants that this one was derived from, live or not: its parent first, the last one from none if all are kept."""
+    """The grants from which this one was derived, live or not, its parent first; complete if all are still stored."""
     found: list[Grant] = []
     parent_id = grant.parent_id
     while parent_id is not None and len(found) < MAXIMUM_DISTANCE:
@@ -32,9 +32,10 @@ def ancestors(engine: Engine, grant: Grant) -> tuple[Grant, ...]:
 
 
 def why_ended(engine: Engine, grant: Grant, found: Sequence[Grant] | None = None) -> str | None:
-    """Why this grant is not live any more, though it may be so itself; None if it is.
+    """Why this grant is not live, although its own record may be; None if it is live.
 
-    It is not if an issuer vouched for its person that is disabled, or if something has ended that it was derived from.
+    It is not live if the issuer that vouched for its person is disabled, or if a grant from which it was derived has
+    ended.
 
     Args:
         found: its `ancestors`, if they were read already.
@@ -50,7 +51,7 @@ def why_ended(engine: Engine, grant: Grant, found: Sequence[Grant] | None = None
 
 
 def problem_with(engine: Engine, found: Sequence[Grant]) -> str | None:
-    """Why nothing may hang on these grants: one has ended, or its client is disabled; None if nothing is wrong."""
+    """Why nothing may be derived from these grants: one has ended, or its client is disabled; None if nothing is wrong."""
     for grant in found:
         if grant.revoked_at is not None:
             return "parent-grant-revoked"
@@ -58,7 +59,7 @@ def problem_with(engine: Engine, found: Sequence[Grant]) -> str | None:
             return "parent-grant-expired"
         if issuer_registry.is_disabled(engine, grant):
             return ISSUER_DISABLED
-    # A client that is kept elsewhere is not gone because that place does not answer.
+    # A client of a plugin still exists if its plugin cannot find it now.
     clients = engine.stores.clients.find_all(
         list(dict.fromkeys(grant.client_id for grant in found)), engine.now
     )

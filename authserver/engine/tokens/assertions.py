@@ -29,10 +29,10 @@ from authserver.limits import MAXIMUM_IDENTIFIER, MAXIMUM_KEY_ID, MAXIMUM_KEY_SE
 # By how much the clocks of other issuers may differ from ours (R-11, T150).
 SKEW = timedelta(seconds=30)
 
-# What others may sign with. Of those that fit a key the first one is meant where the key does not say.
+# The algorithms with which others may sign. A key that names none is for the first one that fits it.
 TRUSTED_ALGORITHMS = ("ES256", "RS256", "PS256", "EdDSA", "Ed25519")
-# Whatever is not here is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc` and what comes next.
-# Thumbprints of certificates are common, and lead nowhere.
+# Every other member is refused: `jwk`, `jku`, `x5u`, `x5c`, `crit`, `b64`, `zip`, `enc`, and future ones. Thumbprints
+# of certificates are common, and refer to no address.
 _HEADER_MEMBERS = frozenset({"alg", "typ", "kid", "x5t", "x5t#S256"})
 
 
@@ -55,7 +55,7 @@ class TrustedKeys:
         """The signature keys of a JWK Set (RFC 7517, 5); those for other uses and algorithms are left out.
 
         Args:
-            algorithm: of the keys that fit it and do not name one.
+            algorithm: the algorithm of keys that fit it and do not name one.
 
         Raises ValueError, with text that repeats nothing of a key, for what is no key set, holds a private or
         symmetric key, a weak or broken one, one `kid` twice, more than 20 keys, or none that can be used.
@@ -116,12 +116,12 @@ def verify_assertion(
     Args:
         text: the assertion, which may have been taken apart already.
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
-        typ: what its header may say it is.
+        typ: the accepted `typ` of its header.
         untyped: whether `JWT` or no `typ` is accepted, too.
         lifetime: the most seconds from now to `exp`, clock skew apart.
-        skew: by how much its clock may differ from ours.
-        algorithms: that it may be signed with.
-        audience: what it calls us; empty: our issuer.
+        skew: the seconds by which its clock may differ from ours.
+        algorithms: the accepted algorithms.
+        audience: our name in it; empty: our issuer.
         audiences: other names of ours, of which one may be its only audience.
 
     Raises:
@@ -158,7 +158,7 @@ def verify_statement(
 
     Args:
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
-        algorithms: that it may be signed with.
+        algorithms: the accepted algorithms.
         maximum_age: the most seconds since its `iat`; 0: it may be of any age.
         was_accepted: whether it was in force when it was presented for the first time, and may have ended since.
 
@@ -193,16 +193,16 @@ def verify_for_us(
 
     Args:
         keys_of: the keys of an issuer by its name, None for one that is not trusted.
-        typ: what its header may say it is; `JWT` or no `typ` is accepted, too.
-        audience: what that issuer calls us.
-        algorithms: that it may be signed with.
+        typ: the accepted `typ` of its header; `JWT` or no `typ` is accepted, too.
+        audience: our name at that issuer.
+        algorithms: the accepted algorithms.
 
     Raises:
         BadAssertion: anything else. `iss` is a string of the claims returned, `exp` and `iat` are integers, and `sub`, if
             there is one, is a text that is not empty.
     """
     claims = _verified(engine, text, keys_of, typ=typ, algorithms=algorithms)
-    # Nobody else is trusted with it, so there is no other audience.
+    # It is for us alone, so it must not have a second audience.
     if claims.get("aud") not in (audience, [audience]) or claims.get("azp", audience) != audience:
         raise BadAssertion("assertion-audience")
     times = _times(claims)
@@ -258,12 +258,12 @@ def single_use(
     purpose: str = "assertion",
     skew: timedelta = SKEW,
 ) -> SingleUse:
-    """What using a verified assertion once means: by its `jti`, among those of its issuer (T051).
+    """The mark that a verified assertion is used: by its `jti`, which its issuer gives only once (T051).
 
     Args:
         lifetime, skew: the same as for `verify_assertion`.
-        refusal: what is raised when it was presented before, or may have been: before the database was restored.
-        purpose: what it is presented for; the same `jti` for two purposes is two things.
+        refusal: the exception that is raised if it was presented before, or may have been before the database was restored.
+        purpose: the purpose for which it is presented; the same `jti` for two purposes is two things.
 
     Raises:
         BadAssertion: it has no `jti`.
@@ -275,7 +275,7 @@ def single_use(
         raise BadAssertion("assertion-malformed")
     # One minute longer than it could be presented (T052).
     until = datetime.fromtimestamp(claims["exp"], UTC) + skew + timedelta(seconds=60)
-    # What `_check_times` would have refused earlier.
+    # Before that time `_check_times` would have refused it.
     begun = max(claims["exp"] - lifetime, claims.get("nbf", 0), claims.get("iat", 0))
     since = datetime.fromtimestamp(begun, UTC) - skew
     return SingleUse(
@@ -292,7 +292,7 @@ def _times(claims: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _check_times(engine: Engine, times: Mapping[str, int], skew: timedelta = SKEW) -> None:
-    """Refuse what is over, or has not begun."""
+    """Refuse an assertion that has expired, or is not valid yet."""
     now, allowed = engine.now.timestamp(), skew.total_seconds()
     if "exp" in times and times["exp"] <= now - allowed:
         raise BadAssertion("assertion-expired")
@@ -301,10 +301,10 @@ def _check_times(engine: Engine, times: Mapping[str, int], skew: timedelta = SKE
 
 
 def _algorithm(jwk: Mapping[str, Any], meant: str | None) -> str | None:
-    """What the key verifies; None when it is not for signatures or not of an algorithm here.
+    """The algorithm that the key verifies; None if it is not for signatures, or its algorithm is not known here.
 
     Args:
-        meant: what it is if it does not say, and this fits.
+        meant: the algorithm if the key names none, and this one fits.
     """
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:

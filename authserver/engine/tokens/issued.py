@@ -1,4 +1,4 @@
-"""What a presented token is: its grant, and whether it is valid now.
+"""Finds the record of a presented token: its grant, and whether it is valid now.
 
 `engine.tokens.issuing` makes tokens; this reads them again, for introspection and revocation. The kind of a
 token follows from its text, so no hint is needed, and garbage costs no look-up (T077).
@@ -29,14 +29,14 @@ class Issued:
     """An access or refresh token that this server issued.
 
     Attributes:
-        jti: an identifier of the token that gives nothing away; it begins with the id of the grant.
-        grant: what it belongs to; `is_stored` is False where no record of that was kept, because it is the
-            client's own and nothing but this one JWT belongs to it.
+        jti: an identifier of the token that reveals nothing about its text; it begins with the id of the grant.
+        grant: the grant to which it belongs; `is_stored` is False if that is not stored, because it is a client's own
+            grant to which only this JWT belongs.
         user: who agreed; None when the client acts on its own behalf.
         confirmation: the `cnf` that names the key it is bound to (RFC 7800, 3.1); empty when it is not.
         is_used: whether it is a refresh token that has a successor.
         ancestors: the grants that its grant was derived from, its parent first (`tokens.ancestry`).
-        hangs_on_ended: whether one of them has ended.
+        has_ended_ancestor: whether one of them has ended.
     """
 
     kind: TokenKind
@@ -52,7 +52,7 @@ class Issued:
     is_stored: bool = True
     is_used: bool = False
     ancestors: tuple[Grant, ...] = ()
-    hangs_on_ended: bool = False
+    has_ended_ancestor: bool = False
 
     def is_active(self, now: datetime) -> bool:
         """Whether it is valid now, if its client is enabled: unused, not expired or revoked, its user not disabled.
@@ -61,7 +61,7 @@ class Issued:
         """
         return (
             not self.is_used
-            and not self.hangs_on_ended
+            and not self.has_ended_ancestor
             and now < min(self.expires_at, self.grant.expires_at)
             and self.grant.revoked_at is None
             and self._is_within_grant()
@@ -70,13 +70,13 @@ class Issued:
 
     def _is_within_grant(self) -> bool:
         scopes = self.grant.scopes
-        # A refresh token goes on for what is left.
+        # A refresh token remains valid for the rest of its scopes and resources.
         if not (any if self.kind is TokenKind.REFRESH else all)(scope in scopes for scope in self.scopes):
             return False
         granted = self.grant.resources
         if all(resource in granted for resource in self.audience):
             return True
-        # The operator may spell it in another way since.
+        # The operator may have changed its spelling since then.
         forms = set(map(uris.resource_form, granted))
         if self.kind is TokenKind.REFRESH:
             return not forms.isdisjoint(map(uris.resource_form, self.audience))
@@ -104,7 +104,7 @@ def find_issued(engine: Engine, text: str) -> Issued | None:
 
 
 def foresee_issued(engine: Engine, text: str) -> None:
-    """Let the record of this token be read along with something else, before anything of it is verified."""
+    """Announce that the record of this token will be read, before anything of the token is verified."""
     for kind, prefix in _OPAQUE.items():
         if digests.well_formed(prefix, text):
             engine.stores.tokens.foresee(kind, digests.digest(kind, text))
@@ -146,7 +146,7 @@ def _opaque(engine: Engine, kind: TokenKind, text: str) -> Issued | None:
         confirmation=token.details.get("cnf", NOTHING),
         is_used=token.claimed_at is not None,
         ancestors=parents,
-        hangs_on_ended=why_ended(engine, found.grant, parents) is not None,
+        has_ended_ancestor=why_ended(engine, found.grant, parents) is not None,
     )
 
 
@@ -160,8 +160,8 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
     if found is not None:
         grant, user = found.grant, found.user
     elif claims["sub"] != client_id:
-        # Each grant of a person is stored until its tokens have expired (`issuing`): this one has ended, or
-        # was lost.
+        # Each grant of a person is stored until its tokens have expired (`issuing`): this one has ended, or was lost in
+        # a restore.
         return None
     else:
         user = None
@@ -189,5 +189,5 @@ def _jwt(engine: Engine, claims: Mapping[str, Any]) -> Issued | None:
         confirmation=claims.get("cnf", NOTHING),
         is_stored=found is not None,
         ancestors=parents,
-        hangs_on_ended=why_ended(engine, grant, parents) is not None,
+        has_ended_ancestor=why_ended(engine, grant, parents) is not None,
     )

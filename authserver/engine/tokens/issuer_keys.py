@@ -1,8 +1,8 @@
-"""The keys of a trusted issuer: those that its entry has, or that it publishes at an address.
+"""The keys of a trusted issuer: they are in its entry, or the issuer publishes them at an address.
 
-The operator has chosen the address, so one that does not answer is not counted as a failure of whoever presents an
-assertion. A server process fetches them before they are needed, and again before they end (`fetch_ahead`): no request waits
-for them, unless it names a key that is new.
+The operator has chosen the address, so if it does not answer, that is not counted as a failure of the client that
+presents an assertion. A server process fetches the keys before they are needed, and again before they expire
+(`fetch_ahead`), so no request waits for them, unless it names a new key.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from authserver.limits import MAXIMUM_KEY_SET
 
 
 def keys_of(engine: Engine, issuer: TrustedIssuer, *, again: bool = False) -> TrustedKeys:
-    """The keys that it signs with.
+    """The keys with which it signs.
 
     Args:
         again: whether a fresh key set is fetched again, if its kind allows that by now.
 
     Raises:
         FetchFailed: they cannot be fetched.
-        ValueError: what the entry has is no JWK Set; it was written by hand.
+        ValueError: the keys in the entry are no JWK Set; the entry was changed by hand.
     """
     if not issuer.jwks_uri:
         return keys_in(issuer.jwks.encode())
@@ -37,8 +37,8 @@ def keys_of(engine: Engine, issuer: TrustedIssuer, *, again: bool = False) -> Tr
 def fetch_ahead(begin: Begin) -> Iterator[str]:
     """Fetch the keys of each enabled issuer that has an address, unless they stay fresh for the next minutes.
 
-    Yields the name of each after its turn, also where there was no answer: the fetcher logs that, what is kept serves on.
-    Each costs some seconds at most, and no transaction is open meanwhile.
+    Yields the name of each issuer when its keys were fetched, or could not be: the fetcher logs that, and the earlier
+        keys remain in use. Each issuer takes some seconds at most, and no transaction is open meanwhile.
     """
     with begin() as engine:
         issuers = [each for each in issuer_registry.all_issuers(engine) if each.is_enabled and each.jwks_uri]
@@ -58,7 +58,7 @@ def _read(reply: Reply) -> TrustedKeys:
     return keys_in(reply.body)
 
 
-# Seconds before the end of a key set from which on it is fetched again; some turns of `upkeep.KeysAhead` fit into them.
+# A key set is fetched again this many seconds before it expires, which is time for several runs of `upkeep.KeysAhead`.
 AHEAD = 180
 # As for the keys of clients: a key that is withdrawn is refused an hour later at most, a day if nothing is published.
 KEY_SET = DocumentKind(

@@ -44,7 +44,7 @@ from authserver.settings import AccessTokenFormat
 
 log = logging.getLogger(__name__)
 
-# Claims that no plugin may add: they belong to the core, or to parts of the protocol that the core reserves.
+# Claims that no plugin may add: the core writes them, or reserves them for parts of the protocol.
 CORE_CLAIMS = frozenset(
     {
         "iss",
@@ -83,7 +83,7 @@ ACTOR = "act"
 GRANT_CLAIMS = (*SIGN_IN_CLAIMS, ACTOR)
 
 CODE_DETAILS = frozenset({"redirect_uri", "code_challenge"})
-# Among the details of a grant, those that no plugin may keep there: the core writes them, and believes them.
+# The details of a grant that no plugin may write: the core writes them, and relies on them.
 GRANT_DETAILS = frozenset(
     {
         *GRANT_CLAIMS,
@@ -98,16 +98,14 @@ GRANT_DETAILS = frozenset(
     }
 )
 
-# Whether and when a client was last used is known to the day: a client that gets tokens all the time is written once a
-# day.
+# The last use of a client is stored to the day, so that a client that gets tokens all the time is written once a day.
 USED_EVERY = timedelta(days=1)
 
-# People are shown when an application last came for tokens; to the minute is exact enough, and needs fewer
-# writes.
+# People see when an application last got tokens. To the minute is exact enough, and needs fewer writes.
 TOUCHED_EVERY = timedelta(minutes=1)
 
 
-# The type of what is no access token (RFC 8693, 2.2.1).
+# The token type in a response whose token is no access token (RFC 8693, 2.2.1).
 NOT_APPLICABLE = "N_A"
 
 
@@ -148,13 +146,13 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         binding: the key that the client proved, if any.
 
     Raises:
-        InvalidGrant: its person may not sign in, or what it hangs on has ended.
-        OAuthError: what was presented is bound to a key that this request does not prove, and stays usable
+        InvalidGrant: its person may not sign in, or a grant or issuer from which it was derived has ended.
+        OAuthError: the presented code or token is bound to a key that this request does not prove; it stays usable
             (`Issue.bound_refusal`).
-        ServerError: a plugin failed, or ordered what cannot be issued.
+        ServerError: a plugin failed, or ordered something that cannot be issued.
         InvalidTarget: a resource of a new grant was removed meanwhile.
-        OAuthError: something else that this uses up was used before.
-        AlreadyClaimed: the credential that this spends is spent.
+        OAuthError: another thing of single use was used before.
+        AlreadyClaimed: the code or refresh token was used at the same time.
     """
     journal = engine.journal
     journal.client_id, journal.grant_id = client.client_id, order.grant.grant_id
@@ -180,15 +178,15 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         now=engine.now,
     )
     # From here on no plugin is asked.
-    # A grant without a user that has one JWT only is not stored: the JWT holds everything, until it expires. What it does
-    # not hold is whose word the grant hangs on.
-    hangs = order.hangs_on or VOUCHED_BY in order.grant.details
+    # A grant without a user that has only one JWT is not stored: the JWT contains everything until it expires. But it
+    # does not say from which grant or issuer it was derived.
+    hangs = order.derived_from or VOUCHED_BY in order.grant.details
     if order.is_new and (order.grant.user_id or kept or order.refreshable or hangs):
         _keep(engine, order)
-    elif order.hangs_on and not engine.stores.grants.hold(
-        [each.grant_id for each in (order.grant, *order.hangs_on)]
+    elif order.derived_from and not engine.stores.grants.hold(
+        [each.grant_id for each in (order.grant, *order.derived_from)]
     ):
-        raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
+        raise InvalidGrant("The access behind this request has ended.", reason="parent-grant-revoked")
     for use in (*order.uses, *(binding.uses if binding else ())):
         once.claim(engine, client, use)
     refresh_token = _spend(engine, client, order, binding)
@@ -222,7 +220,7 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
 
 
 def new_code() -> str:
-    """The text of a code that `issue_code` is going to store."""
+    """A fresh code, for `issue_code` to store."""
     return digests.new_credential(digests.CODE)
 
 
@@ -240,7 +238,7 @@ def issue_code(
 
     Args:
         code_challenge: None if a plugin protects the code in another way (`pkce_replacements`).
-        details: what plugins keep with the code.
+        details: further details of the code, from plugins.
 
     Raises:
         InvalidTarget: a resource was removed meanwhile.
@@ -269,11 +267,11 @@ def keep_approved(
     expires_at: datetime,
     details: Mapping[str, Any] = NOTHING,
 ) -> None:
-    """Store a new grant, to which a person agreed, and the code that redeems it once until then.
+    """Store a new grant, to which a person agreed, and the code that redeems it once, before `expires_at`.
 
     Args:
-        digest: of the code, which the client has or gets.
-        details: what is kept with the code; `cnf` is the key that it is bound to.
+        digest: the digest of the code, which the client has or gets.
+        details: the details of the code; `cnf` is the key that it is bound to.
 
     Raises: as `issue_code`.
     """
@@ -317,9 +315,9 @@ def _check_kept(engine: Engine, order: Issue) -> None:
 
     Raises:
         InvalidGrant: it has ended.
-        ServerError: it is not kept, or not the one of the token that is spent.
+        ServerError: it is not stored, or not the grant of the code or refresh token that is used up.
     """
-    # What the core hands out again belongs to a grant that was just read.
+    # A successor that is sent again belongs to a grant that was just read.
     if order.is_new or order.refresh_token is not None:
         return
     token = order.spends or order.keeps
@@ -375,15 +373,15 @@ def _keep(engine: Engine, order: Issue) -> None:
 
 
 def _hold_parents(engine: Engine, order: Issue) -> None:
-    """Lock the grants that a new one depends on: a transaction that ends one waits, and then ends this, too (T163).
+    """Lock the grants from which a new one is derived: a transaction that ends one waits, and then ends the new one (T163).
 
     Before the client is locked: a token request locks its grant before its client.
 
     Raises:
         InvalidGrant: one of them ended meanwhile.
-        ServerError: the grant does not hang on the first of them, or would end later.
+        ServerError: the first of them is not the parent of the grant, or the grant would end later than one of them.
     """
-    parents, grants = order.hangs_on, engine.stores.grants
+    parents, grants = order.derived_from, engine.stores.grants
     if order.grant.parent_id != (parents[0].grant_id if parents else None):
         raise _faulty(order, "grant-without-its-parent")
     if any(order.grant.expires_at > parent.expires_at for parent in parents):
@@ -391,11 +389,11 @@ def _hold_parents(engine: Engine, order: Issue) -> None:
     if not parents:
         return
     if not grants.hold([parent.grant_id for parent in parents]):
-        raise InvalidGrant("What this was derived from has ended.", reason="parent-grant-revoked")
+        raise InvalidGrant("The access behind this request has ended.", reason="parent-grant-revoked")
 
 
 def _hold_issuer(engine: Engine, grant: Grant) -> None:
-    """Keep the issuer from being disabled that vouched for the person: whoever does that then finds this grant (T164).
+    """Lock the issuer that vouched for the person: a transaction that disables it waits, and then finds this grant (T164).
 
     Raises:
         InvalidGrant: it was disabled meanwhile.
@@ -403,15 +401,15 @@ def _hold_issuer(engine: Engine, grant: Grant) -> None:
     issuer = grant.details.get(VOUCHED_BY)
     found = issuer_registry.hold(engine, issuer) if isinstance(issuer, str) else None
     if found is not None and not found.is_enabled:
-        raise InvalidGrant("What this was derived from has ended.", reason="issuer-disabled")
+        raise InvalidGrant("The access behind this request has ended.", reason="issuer-disabled")
 
 
 def _add_user(engine: Engine, order: Issue, joins: JoinedIdentity) -> None:
     """Store the person for whom an issuer vouched for the first time.
 
     Raises:
-        AlreadyClaimed: another request did so at the same time; the grant type finds them then.
-        ServerError: the grant type ties somebody else.
+        AlreadyClaimed: another request did so at the same time; when the grant type is asked again, it finds the person.
+        ServerError: the grant type named an identity of another person.
     """
     user = order.user
     if user is None or joins.user_id != user.user_id:
@@ -436,12 +434,12 @@ def _faulty(order: Issue, reason: str) -> ServerError:
 
 
 def _confirmed(binding: Binding | None) -> dict[str, Any]:
-    """The key as a token, or what is kept of it, names it (RFC 7800, 3.1)."""
+    """The `cnf` of the key, as a token and its record have it (RFC 7800, 3.1)."""
     return {"cnf": dict(binding.confirmation)} if binding else {}
 
 
 def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None) -> str | None:
-    """Claim what is spent; mint and store the refresh token that comes with the access token, if any."""
+    """Use up the code or refresh token; make and store the refresh token that comes with the access token, if any."""
     spends, tokens = order.spends, engine.stores.tokens
     if order.keeps is not None:
         # Its client has it, so it is not sent again (OAuth 2.1, 4.3.3).
@@ -455,7 +453,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
     token = digests.new_credential(digests.REFRESH)
     digest = digests.digest(TokenKind.REFRESH, token)
     if spends and order.presented:
-        # The successor can be read only with the spent token: no key of this server opens it.
+        # Only the used token opens the successor: no key of this server does.
         sealed = seal_under(order.presented, token.encode())
         claimed = tokens.claim(spends, engine.now, successor_digest=digest, sealed_successor=sealed)
     else:
@@ -468,7 +466,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
             digest=digest,
             grant_id=order.grant.grant_id,
             client_id=client.client_id,
-            # A successor keeps what its predecessor had, however narrow this request was (I-11).
+            # A successor has all scopes and resources of its predecessor, however narrow this request was (I-11).
             scopes=spends.scopes if spends else order.scopes,
             resources=spends.resources if spends else order.resources,
             created_at=engine.now,
@@ -480,7 +478,7 @@ def _spend(engine: Engine, client: Client, order: Issue, binding: Binding | None
 
 
 def _idle_end(engine: Engine, grant: Grant) -> datetime:
-    """When a refresh token expires that is not used from now on; never after its grant (I-13)."""
+    """The time at which a refresh token expires if it is not used; never after its grant (I-13)."""
     idle = timedelta(seconds=engine.settings.refresh_token_idle_lifetime)
     return min(engine.now + idle, grant.expires_at)
 
@@ -495,8 +493,8 @@ def _touch(engine: Engine, order: Issue) -> None:
 def _note_use(engine: Engine, client: Client) -> None:
     """Note that the client got a code or token, unless that was noted less than a day ago.
 
-    Raises StorageUnavailable when it has just been deleted, as one that was never used may be (`clients.room`): nothing
-    must be agreed to that no client can use. Tried again, the request is that of an unknown client.
+    Raises StorageUnavailable when it has just been deleted, as an unused client may be (`clients.room`): no code or
+    token must be stored for a client that does not exist. If the request is repeated, its client is unknown.
     """
     if client.last_used_at is None and client.is_self_registered:
         if not engine.stores.clients.note_first_use(client.client_id, engine.now):
@@ -508,7 +506,7 @@ def _note_use(engine: Engine, client: Client) -> None:
 def _access_token(
     engine: Engine, client: Client, order: Issue, binding: Binding | None
 ) -> tuple[str, datetime, Token | None]:
-    """A JWT (RFC 9068) or an opaque token, as client and resources ask, when it ends, and what is kept of it."""
+    """A JWT (RFC 9068) or an opaque token, as client and resources require; its end; and its record, None for a JWT."""
     grant, other = order.grant, order.other
     if other is not None:
         ends = min(engine.now + timedelta(seconds=other.lifetime), grant.expires_at)
@@ -536,7 +534,7 @@ def _access_token(
 def _others_claims(
     engine: Engine, order: Issue, binding: Binding | None, expires_at: datetime
 ) -> Mapping[str, Any]:
-    """What a token for somebody else says. Its `jti` begins with the grant id, too."""
+    """The claims of a token for another server. Its `jti` begins with the grant id, too."""
     assert order.other is not None
     return {
         **order.other.claims,

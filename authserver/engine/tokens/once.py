@@ -1,7 +1,7 @@
-"""What may be used once: remembered for all processes, in the transaction of the request that uses it.
+"""Things that may be used once: each use is stored for all processes, in the transaction of the request that uses it.
 
-A database that was restored from a backup has forgotten what was used since. So what could have been used
-before that is not used again (T149).
+A database that was restored from a backup lacks the uses after the backup. Therefore a thing that could have been used
+before the restore is refused (T149).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ KIND = "used"
 
 
 def of_this_generation(engine: Engine, since: datetime) -> bool:
-    """Whether everything that happened since then is known: the database was not restored in between.
+    """Whether all uses since then are known, because the database was not restored in between.
 
     Args:
-        since: when it was made; of what others made, when it could be used at the earliest by our clock.
+        since: when it was made; if others made it, the earliest time by our clock at which it could be used.
     """
     return engine.restored_at is None or since >= engine.restored_at
 
@@ -42,11 +42,11 @@ def first_use(
     False, too, when that cannot be known: it could be used before the database was restored from a backup.
 
     Args:
-        client: who uses it.
-        purpose: what it is used for, so that the same text for two purposes is two things.
-        since: when it could be used at the earliest.
-        until: when it can no longer be used anyway, and need not be remembered.
-        details: what is to be known when it is used again.
+        client: the client that uses it.
+        purpose: its use; the same text with two purposes is two different things.
+        since: the earliest time at which it could be used.
+        until: the time from which it cannot be used anyway, and need not be remembered.
+        details: what `earlier_use` returns when it is used again.
     """
     return of_this_generation(engine, since) and engine.stores.kept.add_once(
         Kept(
@@ -68,10 +68,10 @@ def claim(engine: Engine, client: Client, use: SingleUse) -> None:
 
 
 def is_used(engine: Engine, use: SingleUse) -> bool:
-    """Whether it was used before, or that cannot be known; a request at the same time may still be first (`claim`)."""
+    """Whether it was used before, or that cannot be known. A simultaneous request may still use it first (`claim`)."""
     return not of_this_generation(engine, use.since) or earlier_use(engine, use.purpose, use.text) is not None
 
 
 def earlier_use(engine: Engine, purpose: str, text: str) -> Kept | None:
-    """What `first_use` kept of the first use; None when there was none."""
+    """The record of the first use; None if there was none."""
     return engine.stores.kept.find(KIND, digests.digest(purpose, text))

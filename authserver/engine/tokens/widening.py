@@ -1,10 +1,11 @@
-"""A user agreed to more than before: the older grants of that same client get it, too (MCP step-up; I-19).
+"""When a user agrees to more scopes than before, older grants of the same client get them, too (MCP step-up; I-19).
 
-Each authorization has a grant and a refresh token of its own, with what was asked for then. A client that keeps an older
-refresh token instead would be without what the user has just agreed to. But a client id is no proof of who holds a token:
-all installations of a public client share it, and those of an application that has its secret on each device share that,
-too. So a grant is widened only if its refresh tokens are of no use to anybody but the client that redeemed the new code: to
-a client with a credential of its own, or with the same key.
+Each authorization has a grant and a refresh token of its own, with the scopes of that request. A client that continues
+to use an older refresh token would lack the scopes to which the user has just agreed. But a client id does not prove
+who has a token: all installations of a public client share the id, and installations of an application that has its
+secret on each device also share the secret. Therefore a grant is widened only if nobody but the client that redeemed
+the new code can use its refresh tokens: because the client has a credential that nobody shares, or because the tokens
+are bound to the same key.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from authserver.engine import uris
 from authserver.engine.context import Binding, Engine
 from authserver.engine.records import NOTHING, Client, EventType, FoundToken, Grant
 
-# Among the details of a grant: that its user agreed to more than before. It is noted with the consent, and acted on when
-# the code is redeemed, because only then it is known who the client is.
+# A detail of a grant: its user agreed to more than before. It is written with the consent, and older grants are widened
+# when the code is redeemed, because only then the client is known.
 WIDENS = "widens"
-# More grants of one client for one user are not looked at; the newest are those that are in use.
+# At most this many refresh tokens of one client for one user are looked at, those of the newest grants.
 MAXIMUM_WIDENED = 100
 
 
 def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding | None) -> None:
-    """Let the older grants of this client have the scopes of this new grant.
+    """Give the older grants of this client the scopes of this new grant.
 
     Args:
-        client: it has just redeemed the code of the grant.
+        client: the client, which has just redeemed the code of the grant.
         binding: the key that it proved, if any.
     """
     if grant.user_id is None:
@@ -39,7 +40,7 @@ def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding 
     if not key and not _has_its_credential_alone(client):
         return
     of_others = {older.grant.grant_id for older in found if not _is_of_the_same(older, grant, key)}
-    # A grant may have several refresh tokens, of which one may be in other hands.
+    # A grant may have several refresh tokens, and somebody else may have one of them.
     for older in {older.grant.grant_id: older.grant for older in found}.values():
         if older.grant_id not in (grant.grant_id, *of_others):
             _widen(engine, older, grant)
@@ -48,7 +49,8 @@ def widen_others(engine: Engine, client: Client, grant: Grant, binding: Binding 
 def _has_its_credential_alone(client: Client) -> bool:
     """Whether no other installation of the program has the credential of this client.
 
-    One that registered itself got it alone. Any other with redirect URIs on the device may be in the hands of many people.
+    A client that registered itself is the only one that got its credential. The credential of any other client with
+    redirect URIs on the device may be on the devices of many people.
     """
     if client.is_public:
         return False
@@ -58,11 +60,11 @@ def _has_its_credential_alone(client: Client) -> bool:
 
 
 def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> bool:
-    """Whether this refresh token is bound to this key, and good for the same as the new grant.
+    """Whether this refresh token is bound to this key, and for the same resources and sign-in as the new grant.
 
-    The same resources: a scope means something else at another one. The same sign-in, or an earlier one: what was agreed to
-    must not come with the name of another level, other methods or a later time than those of the sign-in at which it was
-    agreed to (RFC 9470, 6).
+    The same resources, because a scope has another meaning at another resource. The same sign-in or an earlier one,
+    because tokens must not state another level, other methods or a later time for a scope than those of the sign-in at
+    which the user agreed to it (RFC 9470, 6).
     """
     before, now = older.grant.details, grant.details
     return (
@@ -76,7 +78,7 @@ def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> 
 
 
 def _forms(resources: Iterable[str]) -> set[str]:
-    """Resources however an operator spells them, or spelt them then."""
+    """The canonical forms of resources, so that a changed spelling does not count."""
     return set(map(uris.resource_form, resources))
 
 

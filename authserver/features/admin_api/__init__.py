@@ -64,7 +64,6 @@ class AdminApi:
     reasons: ClassVar[Mapping[str, str]] = {
         "admin-api": "",
         "admin-api-alone": "a token for the admin API must be for no other resource: the client must ask for two tokens",
-        "admin-api-groups": "put the person into one of authserver.plugin.admin_api.groups (`authserver user edit`)",
         "admin-api-scopes": "",
         "client-registered-itself": "only a client that an operator registered may administer: `authserver client add`",
         "no-admin-scope": (
@@ -74,9 +73,6 @@ class AdminApi:
             "put the person into one of authserver.plugin.admin_api.groups (`authserver user edit --add-group`)"
         ),
         "verifier-unavailable": "",
-        "admin-api-self-registered": (
-            "only a client that an operator registered may administer: `authserver client add`"
-        ),
     }
 
     groups: tuple[str, ...] = ()
@@ -104,7 +100,7 @@ class AdminApi:
         if registered is None or not _is_own(registered):
             return None
         if client.is_self_registered or client.is_known_by_address:
-            return deny("admin-api-self-registered")
+            return deny("client-registered-itself")
         return allow("admin-api", registered.uri)
 
     @hookimpl
@@ -122,11 +118,11 @@ class AdminApi:
             others = tuple(scope for scope in asked if not scope.startswith(PREFIX))
             return None if others == asked else narrow("admin-api-scopes", others)
         if client.is_self_registered or client.is_known_by_address:
-            return deny("admin-api-self-registered")
+            return deny("client-registered-itself")
         if len(resources) > 1:
             return deny("admin-api-alone")
         if user is not None and not set(self.groups) & set(user.groups):
-            return deny("admin-api-groups")
+            return deny("not-in-admin-groups")
         return narrow(
             "admin-api-scopes",
             tuple(scope for scope in asked if scope.startswith(PREFIX) or scope == OFFLINE_ACCESS),
