@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from authserver.engine.context import Issue, OtherToken
 from authserver.engine.errors import InvalidGrant
 from authserver.engine.metadata import server_metadata
 from authserver.engine.parameters import Parameters
@@ -18,6 +23,7 @@ from authserver.features.openid import id_tokens
 from authserver.features.openid.id_tokens import TOKEN_TYPE as ID_TOKEN
 from authserver.features.token_exchange import ACCESS_TOKEN, GRANT_TYPE, REFRESH_TOKEN
 from authserver.settings import SettingsError
+from authserver.testing.records import a_grant
 from authserver.testing.rules import Answer, Rules
 from authserver.testing.server import ISSUER, SETTINGS, Server, form_with
 from tests.dpop_proofs import KEY, proof
@@ -360,3 +366,44 @@ def test_people_and_operators_see_it_and_end_it_in_one_step(sqlite_url: str) -> 
     browser.post("/account/apps", {"csrf_token": csrf, "disconnect": "portal"}, status=303)
     assert server.token(client, secret, **form).json["error"] == "invalid_request"
     server.close()
+
+
+@pytest.mark.postgresql
+def test_two_assertions_of_one_grant_at_the_same_time_end_in_no_deadlock(postgresql_url: str) -> None:
+    """T111: both hold the grant, and note that it was used; the second waits for the first."""
+    with closing(Server(postgresql_url, {**ON})) as server:
+        client, _ = server.add_client(client_id="portal")
+        ann = server.add_user("ann")
+        begun = datetime.now(UTC) - timedelta(hours=1)
+        grant = a_grant(
+            client_id=client.client_id,
+            user_id=ann.user_id,
+            created_at=begun,
+            expires_at=begun + timedelta(days=1),
+        )
+        with server.begin() as engine:
+            engine.stores.grants.add(grant)
+        order = Issue(
+            grant=grant,
+            user=ann,
+            scopes=grant.scopes,
+            resources=grant.resources,
+            is_new=False,
+            derived_from=(grant,),
+            other=OtherToken(typ=TYPE, claims={}, lifetime=60),
+        )
+        both_have_issued = threading.Barrier(2)
+
+        def issue_one(_: int) -> None:
+            with server.begin() as engine:
+                issue(engine, client, order)
+                # The second cannot get here before the first has committed.
+                with suppress(threading.BrokenBarrierError):
+                    both_have_issued.wait(0.5)
+
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(issue_one, range(2)))
+        with server.begin() as engine:
+            found = engine.stores.grants.find(grant.grant_id)
+            assert found is not None
+            assert found.last_used_at is not None

@@ -181,6 +181,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     # A grant without a user that has only one JWT is not stored: the JWT contains everything until it expires. But it
     # does not say from which grant or issuer it was derived.
     hangs = order.derived_from or VOUCHED_BY in order.grant.details
+    # Before the grant is locked for sharing: of two requests that share it, none could change it.
+    _touch(engine, order)
     if order.is_new and (order.grant.user_id or kept or order.refreshable or hangs):
         _keep(engine, order)
     elif order.derived_from and not engine.stores.grants.hold(
@@ -192,7 +194,6 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
     refresh_token = _spend(engine, client, order, binding)
     if kept:
         engine.stores.tokens.add(kept)
-    _touch(engine, order)
     _note_use(engine, client)
     journal.acts(client)
     if order.spends and order.spends.kind is TokenKind.CODE and order.grant.details.get(WIDENS):
