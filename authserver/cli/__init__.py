@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.containment import interruptible
 
-# Each is in the module of its name, with an underscore for a hyphen.
+# Each is in the module of the same name, with an underscore for a hyphen.
 COMMANDS = (
     "apply",
     "audit",
@@ -54,7 +54,7 @@ class Commands(OneSentence):
         return command
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The names alone: click would import every group for a line of its help, while somebody waits at each key."""
+        """Only the names: for the help of each group click would import it, and completion must be fast."""
         if incomplete[:1] == "-":
             return super().shell_complete(context, incomplete)
         return [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]

@@ -114,7 +114,7 @@ def list_tokens(configuration: Configuration, limit: int, after: str, as_json: b
         stored, now = engine.stores.initial_tokens, engine.now
         last = stored.find_by_id(after) if after else None
         if after and last is None:
-            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+            raise click.UsageError(f"--after {after}: it is not in the list; leave it out to begin again")
         found = stored.page(after=(last.created_at, last.token_id) if last else None, limit=limit + 1)
     rows = [operators.initial_token(token, now) for token in found[:limit]]
     if as_json:

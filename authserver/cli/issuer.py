@@ -46,7 +46,7 @@ _members = (
         "--jwks",
         "keys",
         metavar="FILE|URL",
-        help="Its keys: a JWK Set in a file, which is kept, or the https address where it publishes them.",
+        help="Its keys: a JWK Set in a file, whose content is stored, or the https address where it publishes them.",
     ),
     click.option(
         "--algorithm",
@@ -59,13 +59,13 @@ _members = (
         "--lifetime",
         type=_seconds(*LIFETIMES),
         metavar="DURATION",
-        help="How far ahead the end of an assertion may be; without it 5m.",
+        help="The longest time from now to the end of an assertion; without it 5m.",
     ),
     click.option(
         "--skew",
         type=_seconds(0, MAXIMUM_SKEW),
         metavar="DURATION",
-        help="By how much its clock may differ from that of this server; without it 30s.",
+        help="The most by which its clock may differ from that of this server; without it 30s.",
     ),
     click.option(
         "--client",
@@ -320,7 +320,7 @@ def problems_of(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
 def present_keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
     """Its present keys, fetched if it publishes them; their problems are added to `problems`.
 
-    No transaction needs to be open meanwhile.
+    No transaction need be open meanwhile.
     """
     try:
         keys: TrustedKeys = keys_of(engine, found)

@@ -124,7 +124,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
         row, is_asked = operators.resource(engine, added), POLICY in cast("PluginSet", engine.policies).names
     _show(row, as_json)
     if not is_asked:
-        say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
+        say(f"No plugin allows it yet: list {POLICY} in authserver.plugins.", err=True)
 
 
 @resource.command("list")
@@ -137,7 +137,7 @@ def list_resources(configuration: Configuration, limit: int, after: str, as_json
     with configuration.engine() as engine:
         form = after and form_of(after)
         if form and engine.resources.find(form) is None:
-            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+            raise click.UsageError(f"--after {after}: it is not in the list; leave it out to begin again")
         found = engine.resources.page(after=form, limit=limit + 1)
         rows = [operators.resource(engine, each) for each in found[:limit]]
     if as_json:
@@ -209,7 +209,7 @@ def edit_resource(
         if spelling is not None:
             if form_of(spelling) != before.form:
                 raise click.UsageError(
-                    f"--uri {spelling}: it is another resource; add that, and remove this one"
+                    f"--uri {spelling}: this is another resource; add it, and remove the present one"
                 )
             members["uri"] = spelling
         if not members:
