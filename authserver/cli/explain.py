@@ -14,8 +14,8 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
+from authserver.cli.options import MORE, separated
 from authserver.cli.printing import json_option
-from authserver.cli.separated import MORE, separated
 from authserver.engine import authorization_request, origins
 from authserver.engine.clients import authentication
 from authserver.engine.context import Engine

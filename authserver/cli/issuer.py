@@ -14,9 +14,9 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.options import MORE, separated
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.cli.separated import MORE, separated
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.clients.client_metadata import value_of
 from authserver.engine.context import Engine
