@@ -357,6 +357,15 @@ class Settings:
             )
         ),
     ] = ()
+    admin_networks: Annotated[
+        Text,
+        Meta(
+            description=(
+                "Addresses and networks from which the pages and the API for operators can be reached, such as "
+                "`10.1.0.0/16 2001:db8:7::/48`; everybody else gets 404 there. Empty: from everywhere."
+            )
+        ),
+    ] = ()
     trusted_proxy_hops: Annotated[
         int,
         Meta(
@@ -751,7 +760,7 @@ def contradictions(settings: Settings) -> list[str]:
         for name, link in links.items()
         if link and not re.fullmatch(_LINK, link)
     ]
-    problems += _proxy_problems(settings)
+    problems += _network_problems(settings)
     problems += _fetch_problems(settings)
     try:
         key_ring(settings)
@@ -794,20 +803,30 @@ def wide_networks(networks: Iterable[str]) -> list[str]:
     return wide
 
 
-def _proxy_problems(settings: Settings) -> list[str]:
-    """What names no proxy."""
-    problems = []
-    for text in settings.trusted_proxies:
-        if text == UNIX_PEER:
-            continue
-        try:
-            ip_network(text)
-        except ValueError:
-            problems.append(
-                f"authserver.trusted_proxies: {text} is no address, no network such as 10.1.0.0/16, and not "
-                f"`{UNIX_PEER}`; name what your proxies connect from"
-            )
-    return problems
+def _network_problems(settings: Settings) -> list[str]:
+    """What is no address and no network."""
+    proxies = [text for text in settings.trusted_proxies if text != UNIX_PEER]
+    return [
+        *(
+            f"authserver.trusted_proxies: {text} is no address, no network such as 10.1.0.0/16, and not "
+            f"`{UNIX_PEER}`; name what your proxies connect from"
+            for text in proxies
+            if not _is_network(text)
+        ),
+        *(
+            f"authserver.admin_networks: {text} is no address and no network such as 10.1.0.0/16; name what operators connect from"
+            for text in settings.admin_networks
+            if not _is_network(text)
+        ),
+    ]
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _fetch_problems(settings: Settings) -> list[str]:

@@ -28,7 +28,7 @@ INI = {
     "authserver.scopes": "profile = See your name",
     "authserver.plugins": (
         "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
-        "jwt_bearer id_jag token_exchange id_jag_issuer private_key_jwt authorization_expiry rate_limits client_management "
+        "jwt_bearer id_jag token_exchange id_jag_issuer device_grant private_key_jwt authorization_expiry rate_limits client_management "
         "software_statements step_up admin_api"
     ),
 }

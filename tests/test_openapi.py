@@ -77,6 +77,14 @@ def test_every_grant_type_of_the_core_says_what_it_takes() -> None:
     assert GRANT_FORMS.keys() == {*CORE, assertion.GRANT_TYPE}
 
 
+def test_the_errors_of_a_grant_type_are_among_those_of_the_token_endpoint() -> None:
+    """DEV-02: those that a plugin declares for its own grant type, each with its status."""
+    paths = json.loads((CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8"))["paths"]
+    refused = paths["/oauth/token"]["post"]["responses"]["400"]["content"][JSON]["schema"]
+    told = {*refused["properties"]["error"]["enum"]}
+    assert {"authorization_pending", "slow_down", "access_denied", "expired_token"} <= told
+
+
 def test_a_server_without_features_has_none_in_its_document(plain: Server) -> None:
     made = of(plain)
     text = json.dumps(made).lower()

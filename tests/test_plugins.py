@@ -430,7 +430,18 @@ def test_a_setting_of_a_plugin_without_settings_is_refused() -> None:
 def test_settings_of_a_plugin_that_is_not_listed_are_refused() -> None:
     """T142: the line of a plugin went, its settings stayed."""
     (problem,) = problems_of("redirect_exact", redirect_loopback={"hosts": "localhost"})
-    assert problem.startswith("authserver.plugin.redirect_loopback: no such plugin is listed")
+    assert problem == (
+        "authserver.plugin.redirect_loopback: no such plugin is listed in authserver.plugins; "
+        "list redirect_loopback there, or remove its settings"
+    )
+
+
+def test_settings_of_a_plugin_whose_name_is_misspelt_name_the_nearest_that_is_listed() -> None:
+    (problem,) = problems_of("redirect_loopback", redirect_lopback={"hosts": "localhost"})
+    assert problem.startswith(
+        "authserver.plugin.redirect_lopback: no such plugin is listed in authserver.plugins; "
+    )
+    assert problem.endswith("did you mean authserver.plugin.redirect_loopback")
 
 
 @pytest.mark.parametrize(

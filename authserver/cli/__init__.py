@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from authserver.cli.configuration import Configuration, OneSentence
+from authserver.cli.printing import safe
 from authserver.containment import interruptible
 
 # Each is in the module of the same name, with an underscore for a hyphen.
@@ -53,6 +57,13 @@ class Commands(OneSentence):
         command: click.Command = getattr(import_module(f"authserver.cli.{name}"), name)
         return command
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Refuse bytes that are no text, which nothing that is stored can equal; files may have such names."""
+        for each in args:
+            if each.encode("utf-8", "replace").decode() != each and not os.path.lexists(each):
+                raise click.UsageError(f"{safe(each)}: is not valid UTF-8", context)
+        return super().parse_args(context, args)
+
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
         """Only the names: for the help of each group click would import it, and completion must be fast."""
         if incomplete[:1] == "-":
@@ -74,6 +85,9 @@ class Commands(OneSentence):
 @click.pass_context
 def main(context: click.Context, config: Path | None) -> None:
     """Manage an authorization server: its database, its users, its clients, its keys."""
+    # A name that the encoding of the terminal lacks is escaped; no command ends because of it.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A plugin that raises KeyboardInterrupt has failed; an operator who presses Ctrl-C ends the command.
     context.with_resource(interruptible())
     context.obj = Configuration(config)

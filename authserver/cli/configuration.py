@@ -204,6 +204,9 @@ class OneSentence(click.Group):
             NoMail,
         ) as error:
             raise click.ClickException(str(error)) from error
+        except UnicodeDecodeError as error:
+            # Its own text would repeat what may be a password.
+            raise click.ClickException("what was read is not valid UTF-8") from error
         except (StorageUnavailable, sqlalchemy.exc.DBAPIError) as error:
             cause = getattr(error, "orig", None) or error.__cause__ or error
             line = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]

@@ -15,7 +15,9 @@ from authserver.cli.configuration import Configuration
 from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say
 from authserver.engine.clients.registration import add_client
+from authserver.engine.clients.secrets import is_secret_of
 from authserver.engine.context import Engine
+from authserver.engine.crypto.digests import verify_password
 from authserver.engine.people.login import add_user
 from authserver.engine.records import ClientMetadata
 from authserver.settings import Environment, Settings
@@ -95,29 +97,37 @@ def write_secret(path: Path, text: str) -> None:
     private_files.create(path, f"{text}\n")
 
 
-def ensure_user(engine: Engine, folder: Path) -> str:
-    """Add the demo user unless it exists, and return the password."""
+def ensure_user(engine: Engine, folder: Path) -> str | None:
+    """Add the demo user unless it exists, and return the password, or None if it was changed since."""
     path = folder / "demo.password"
-    if engine.stores.users.find_by_name(USERNAME) is None:
+    user = engine.stores.users.find_by_name(USERNAME)
+    if user is None:
         password = secrets.token_hex(5)
-        add_user(engine, USERNAME, password, display_name="Demo user", groups=[ADMINISTRATORS])
+        user = add_user(engine, USERNAME, password, display_name="Demo user", groups=[ADMINISTRATORS])
         write_secret(path, password)
-    return kept(path)
+    password = kept(path)
+    return password if verify_password(password, user.password_hash) else None
 
 
-def ensure_service(engine: Engine, folder: Path) -> str:
-    """Add the demo service, a client that acts on its own behalf, unless it exists, and return its secret."""
+def ensure_service(engine: Engine, folder: Path) -> str | None:
+    """Add the demo service, a client that acts on its own behalf, unless it exists.
+
+    Returns:
+        its secret, or None if another one was made since and this one has ended.
+    """
     path = folder / "demo-service.secret"
-    if engine.stores.clients.find(SERVICE, engine.now) is None:
+    client = engine.stores.clients.find(SERVICE, engine.now)
+    if client is None:
         metadata = ClientMetadata(
             client_name="Demo service",
             grant_types=("client_credentials",),
             response_types=(),
             scopes=tuple(engine.scopes),
         )
-        _, secret = add_client(engine, metadata, client_id=SERVICE)
+        client, secret = add_client(engine, metadata, client_id=SERVICE)
         write_secret(path, secret or "")
-    return kept(path)
+    secret = kept(path)
+    return secret if is_secret_of(engine, client, secret) else None
 
 
 def ensure_playground(engine: Engine) -> None:
@@ -144,11 +154,18 @@ def kept(path: Path) -> str:
     return secret
 
 
-def announcement(loaded: Settings, password: str, secret: str) -> str:
-    """The text for a newcomer: the addresses, the demo user, and commands to paste."""
+def announcement(loaded: Settings, password: str | None, secret: str | None) -> str:
+    """The text for a newcomer: the addresses, the demo user, and commands to paste.
+
+    Args:
+        password: of the demo user, or None if it was changed.
+        secret: of the demo service, or None if it was replaced.
+    """
     issuer = loaded.issuer
     metadata_url = f"{loaded.issuer_origin}/.well-known/oauth-authorization-server{urlsplit(issuer).path}"
     scope = next(iter(loaded.scope_sentences), "")
+    known_password = f"password  {password}" if password else "with the password that it was given since"
+    replaced = "" if secret else ", with its present secret in the place of SECRET"
     registration = '{"client_name": "My application", "redirect_uris": ["http://127.0.0.1/callback"]}'
     return f"""
   {loaded.product_name}: DEMO, with a demo user and demo clients; not for anybody else's eyes
@@ -156,15 +173,15 @@ def announcement(loaded: Settings, password: str, secret: str) -> str:
   Open          {issuer}/
   Try OAuth     {issuer}/playground
   Operate       {issuer}/admin
-  Sign in as    {USERNAME}   password  {password}
+  Sign in as    {USERNAME}   {known_password}
 
   Paste into another terminal:
 
   # what this server offers
   curl -s {metadata_url}
 
-  # a token for a service that acts on its own behalf
-  curl -s -u {SERVICE}:{secret} -d grant_type=client_credentials -d scope={scope} {issuer}/oauth/token
+  # a token for a service that acts on its own behalf{replaced}
+  curl -s -u {SERVICE}:{secret or "SECRET"} -d grant_type=client_credentials -d scope={scope} {issuer}/oauth/token
 
   # a new application registers itself
   curl -s -H 'Content-Type: application/json' -d '{registration}' {issuer}/oauth/register

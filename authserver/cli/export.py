@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from authserver.cli.configuration import Configuration
-from authserver.cli.printing import say
+from authserver.cli.printing import print_toml, say
 from authserver.declaring.writing import toml_of
 from authserver.engine.declarations.export import KINDS, Exported
 from authserver.engine.declarations.export import export as export_forms
@@ -67,7 +67,7 @@ def export(
     files = _files(path, kinds, exported)
     if path is None:
         for text in files.values():
-            say(text.rstrip("\n"))
+            print_toml(text)
     else:
         _write(files, force=force)
         names = ", ".join(map(str, files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shlex
 import sys
@@ -34,14 +35,20 @@ def safe(text: str) -> str:
 
 def print_json(value: object) -> None:
     """Print one JSON document, and nothing else, on stdout; times in ISO 8601."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(value, indent=2, ensure_ascii=_lacks_characters(sys.stdout), default=_plain)
     click.echo("\n".join(map(_escaped, text.split("\n"))))
 
 
 def print_json_line(value: object, file: TextIO | None = None) -> None:
     """Print one JSON document as a line of JSON Lines, on stdout or in a file; as `print_json` does."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
-    (file or sys.stdout).write(f"{_escaped(text)}\n")
+    file = file or sys.stdout
+    text = json.dumps(value, ensure_ascii=_lacks_characters(file), separators=(",", ":"), default=_plain)
+    file.write(f"{_escaped(text)}\n")
+
+
+def print_toml(text: str) -> None:
+    """Print a TOML document on stdout; it is in UTF-8, whatever the encoding of the terminal is."""
+    click.echo(safe(text.rstrip("\n")).encode())
 
 
 def print_rows(
@@ -120,6 +127,11 @@ def words(value: object) -> str:
             return "\n".join(map(words, value))
         case _:
             return made_visible(str(value))
+
+
+def _lacks_characters(file: TextIO) -> bool:
+    """Whether the encoding of a file is another than that of JSON (RFC 8259, 8.1), so that escapes are needed."""
+    return codecs.lookup(file.encoding or "utf-8").name != "utf-8"
 
 
 def _escaped(line: str) -> str:

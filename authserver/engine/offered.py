@@ -64,10 +64,11 @@ class FollowedSettings:
 
     def scopes(self) -> Mapping[str, str]:
         """Cached; one thread reads them again every few seconds while the others use those that were read before."""
-        read_at = self._read_at
-        if read_at is None:
+        if (known := self.known_scopes()) is not None:
+            return known
+        if self._read_at is None:
             self.read()
-        elif self._clock() - read_at > FOLLOW_SECONDS and self._lock.acquire(blocking=False):
+        elif self._lock.acquire(blocking=False):
             try:
                 self.read()
             except StorageUnavailable as error:
@@ -80,6 +81,13 @@ class FollowedSettings:
                 self._read_at = self._clock()
             finally:
                 self._lock.release()
+        return self._scopes
+
+    def known_scopes(self) -> Mapping[str, str] | None:
+        """The same without the database; None if it is time to read them again, and no other thread does."""
+        read_at = self._read_at
+        if read_at is None or (self._clock() - read_at > FOLLOW_SECONDS and not self._lock.locked()):
+            return None
         return self._scopes
 
     def read(self) -> None:

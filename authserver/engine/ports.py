@@ -904,6 +904,9 @@ class Policies(Protocol):
     def serves(self, hook: str, /) -> bool:
         """Whether any plugin implements this hook."""
 
+    def waits(self, hook: str, /) -> bool:
+        """Whether any plugin that implements this hook may wait for something: it is not `immediate`."""
+
     def decide(self, question: Question[T], /) -> Ruling[T]:
         """Ask every plugin that serves the hook of this question and combine their answers.
 
@@ -997,7 +1000,10 @@ class Offered(Protocol):
         """Those of the INI and of plugins, with their sentences for the consent page."""
 
     def scopes(self) -> Mapping[str, str]:
-        """All scopes, as far as this process knows; those of the INI first."""
+        """All scopes, as far as this process knows; those of the INI first. It may ask the database."""
+
+    def known_scopes(self) -> Mapping[str, str] | None:
+        """The same without asking the database; None if it has to be asked first."""
 
     def take_over(self, stores: Stores) -> None:
         """Use the scopes and limits of these stores from now on; the plugins that limit are told."""
@@ -1013,4 +1019,7 @@ class Signer(Protocol):
         """The claims of a token that these keys signed, with this `typ`. Raises ValueError."""
 
     def jwks(self) -> Mapping[str, Any]:
-        """The public keys (RFC 7517, 5)."""
+        """The public keys (RFC 7517, 5). It may ask the database."""
+
+    def known_jwks(self) -> Mapping[str, Any] | None:
+        """The same without asking the database; None if it has to be asked first."""

@@ -318,6 +318,12 @@ class PluginSet:
         """Whether any plugin implements this hook."""
         return bool(self._implementations[hook])
 
+    def waits(self, hook: str) -> bool:
+        """Whether any plugin that implements this hook may wait for something: it is not `immediate`."""
+        return not all(
+            getattr(self._plugins[item.plugin], "immediate", False) for item in self._implementations[hook]
+        )
+
     def plugin(self, name: str) -> object:
         """The plugin of this name. Raises KeyError."""
         return self._plugins[name]

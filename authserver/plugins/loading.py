@@ -255,7 +255,11 @@ def _misplaced(named: Collection[str], settings: Collection[str], elsewhere: Col
     ]
     nowhere = [
         f"{PLUGIN_PREFIX}{name}: no such plugin is listed in authserver.plugins; "
-        + did_you_mean(name, named, PLUGIN_PREFIX)
+        + (
+            f"list {name} there, or remove its settings"
+            if name in _installed()
+            else did_you_mean(name, named, PLUGIN_PREFIX)
+        )
         for name in settings
         if name not in named and name not in elsewhere
     ]

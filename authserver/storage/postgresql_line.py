@@ -29,7 +29,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine
 
 from authserver.storage.columns import UtcDateTime, encode_json
-from authserver.storage.prepared import Answer, Prepared, Recalled, Remembered, Row, Step, Written
+from authserver.storage.prepared import NO_ANSWER, Answer, Prepared, Recalled, Remembered, Row, Step, Written
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 # PostgreSQL counts time in microseconds from here.
@@ -270,7 +270,7 @@ class PostgresqlLine:
             if is_preparing:
                 self._known.add(step.form.name)
             else:
-                answers.append(step.form.answer(result))
+                answers.append(step.form.answer(result) if step.is_read else NO_ANSWER)
                 if step.remembers:
                     self._remember(step, result, answers[-1])
         return answers
@@ -281,6 +281,13 @@ class PostgresqlLine:
             return None
         again = statement.forms["postgresql"].again(found.result, found.answer)
         return Recalled(again, {**parameters, "seen": found.versions})
+
+    def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
+        return Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
+
+    def state(self) -> object:
+        # Of all that it has, only of its rows (`prepared.Remembered`).
+        return None
 
     def forget(self, statement: Remembered, parameters: Row) -> None:
         self._remembered.pop(statement.key_of(parameters), None)

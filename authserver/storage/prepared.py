@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import Executable, FromClause, Select, Table
+from sqlalchemy import Executable, FromClause, Insert, Select, Table, Update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Compiled, Dialect
 from sqlalchemy.sql import ClauseElement
@@ -54,6 +54,10 @@ class Answer:
         return self.first()
 
 
+# For those who do not read one.
+NO_ANSWER = Answer((), 0)
+
+
 class Form(Protocol):
     """A prepared statement in the form for one driver.
 
@@ -78,14 +82,16 @@ class Step:
         statement: the statement.
         form: its form for the driver.
         parameters: its values, by name.
+        is_read: whether its answer is needed; otherwise the line may leave it empty.
+        remembers: whether the connection may remember its rows.
         instead: another text, with which a listener of SQLAlchemy's events replaced the statement.
         failed: whether the driver raised an error about this run.
-        remembers: whether the connection may remember its rows.
     """
 
     statement: Prepared
     form: Any
     parameters: Row
+    is_read: bool = True
     remembers: bool = False
     instead: str | None = None
     failed: bool = False
@@ -109,6 +115,12 @@ class Line(Protocol):
 
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
         """The rows that this connection remembers from an earlier `run`; None without any."""
+
+    def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
+        """The rows that were read just now, as `recall` gives them."""
+
+    def state(self) -> object:
+        """What differs as soon as anything in the database was changed, by others or here; None where that is unknown."""
 
     def forget(self, statement: Remembered, parameters: Row) -> None:
         """Do not remember these rows any longer."""
@@ -154,6 +166,31 @@ class Prepared:
         assert isinstance(statement, ClauseElement)
         compiled = statement.compile(dialect=dialect, column_keys=list(parameters))
         return Written(compiled, [column.type for column in columns])
+
+
+class Expected(Prepared):
+    """A statement that fails if it finds, inserts or changes no row, so that nobody has to wait for its answer.
+
+    Args:
+        statement: a SELECT or an UPDATE. An INSERT that changes nothing when there is such a row (`work.insert_new`) is
+            given for each kind of database, with its values.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, statement: Select[Any] | Update | Mapping[str, Insert]) -> None:
+        if isinstance(statement, Mapping):
+            waiting: Mapping[str, Select[Any] | Update | Insert] = statement
+        else:
+            waiting = {"sqlite": statement, "postgresql": statement}
+        done = waiting["postgresql"]
+        rows = (
+            done.subquery("found")
+            if isinstance(done, Select)
+            else done.returning(sa.literal_column("1")).cte("done")
+        )
+        # On SQLite the line looks whether it did something (`sqlite_line`).
+        super().__init__({"sqlite": waiting["sqlite"], "postgresql": unless_none(rows)})
 
 
 class Remembered(Prepared):
@@ -220,7 +257,7 @@ def _unless_seen(versions: Select[Any]) -> Prepared:
 
 
 def unless_none(rows: FromClause) -> Select[Any]:
-    """A SELECT that fails if there are no such rows: a division by zero ends the transaction (`failures`).
+    """A SELECT for PostgreSQL that fails if there are no such rows: a division by zero ends the transaction (`failures`).
 
     PostgreSQL then skips the statements that were sent after it, so nobody has to wait for the answer.
     """

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Table,
     TextClause,
     bindparam,
-    literal_column,
     text,
     update,
 )
@@ -28,7 +27,9 @@ from authserver.engine.timeline import SpanKind, note, wants_spans
 from authserver.storage.failures import StorageChanged, StorageSlow, failure_of
 from authserver.storage.prepared import (
     LINE,
+    NO_ANSWER,
     Answer,
+    Expected,
     Line,
     PerDialect,
     Prepared,
@@ -36,7 +37,6 @@ from authserver.storage.prepared import (
     Remembered,
     Row,
     Step,
-    unless_none,
 )
 
 # In SQLite a transaction that has read can begin to write only if nobody wrote meanwhile; otherwise it fails at once,
@@ -74,7 +74,13 @@ class Work:
     Args:
         connect: opens a connection; called at the first statement, and at the first one after a `rest`.
         around: the transaction around this one, if there is one.
-        optimistic: whether to assume until the end that no other transaction interferes: see `is_optimistic`.
+        optimistic: see the attribute.
+
+    Attributes:
+        is_optimistic: whether to assume until the end that no other transaction interferes. Statements that fail instead
+            of doing nothing (`prepared.Expected`) are then sent `along`, without an answer. If one fails, StorageChanged
+            is raised later and the transaction is rolled back. The request is then repeated in transactions that are not
+            optimistic, and that therefore see the cause.
     """
 
     __slots__ = (
@@ -86,17 +92,18 @@ class Work:
         "_expected",
         "_foreseen",
         "_is_over",
-        "_optimistic",
         "_pending",
         "_recalled",
+        "_state",
         "_writes",
+        "is_optimistic",
     )
 
     def __init__(
         self, connect: Callable[[], Connection], around: Around | None = None, *, optimistic: bool = False
     ) -> None:
         self._connect = connect
-        self._optimistic = optimistic
+        self.is_optimistic = optimistic
         self._around = around
         self._connection: Connection | None = None
         self._writes = False
@@ -109,18 +116,9 @@ class Work:
         # Announced reads, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
-        # Remembered rows that this transaction has read.
+        # Remembered rows that this transaction has read, and the state of the database before the first (`Line.state`).
         self._recalled: dict[tuple[Any, ...], Recalled] = {}
-
-    @property
-    def is_optimistic(self) -> bool:
-        """Whether to use statements that fail instead of changing no row, and to send them `along`, without an answer.
-
-        If one fails, StorageChanged is raised later and the transaction is rolled back. The request is then repeated in
-        transactions that are not optimistic, and that therefore see the cause. On SQLite a statement is no round trip,
-        so no work is optimistic there.
-        """
-        return self._optimistic and self.dialect == "postgresql"
+        self._state: object = None
 
     @property
     def dialect(self) -> str:
@@ -136,7 +134,7 @@ class Work:
         return self._run(statement, parameters)
 
     def recall(self, statement: Remembered, parameters: Row) -> Answer:
-        """As `read`; an optimistic transaction uses rows that its connection remembers.
+        """As `read`; an optimistic transaction uses rows that its connection remembers, and remembers them for `lock`.
 
         That they have not changed is checked together with the next statement, or at the end.
         """
@@ -148,26 +146,37 @@ class Work:
             if recalled := line.recall(statement, parameters):
                 self._pending.append((statement.check, recalled.seen))
             else:
-                answer = self.read(statement, parameters)
-                recalled = Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
+                if not self._recalled:
+                    self._state = line.state()
+                recalled = line.recalled(statement, parameters, self.read(statement, parameters))
             # A missing row is looked up again, because nothing would notice that somebody else has added it.
             if recalled.answer.all():
                 self._recalled[key] = recalled
         return recalled.answer
 
     def lock(self, statement: Remembered, key: Row) -> Sequence[Any] | None:
-        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same; it fails otherwise.
+        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same.
 
         Returns:
-            The row; None, and nothing is locked, if there was none.
+            The row, and the transaction fails later if it is another one by now. None, and nothing is locked, if there was
+            none, or if it may have changed.
         """
         recalled = self._recalled.get(statement.key_of(key))
         if recalled is None or (row := recalled.answer.first()) is None:
             return None
+        if self._state is not None:
+            return row if self._is_unchanged() else None
         if (check := (statement.check, recalled.seen)) in self._pending:
             self._pending.remove(check)
         self.along(statement.lock, recalled.seen)
         return row
+
+    def _is_unchanged(self) -> bool:
+        """Whether the whole database is as it was at the first `recall`, and stays so: only this transaction writes now."""
+        self._begin()
+        self._send()
+        line: Line = self._connected().info[LINE]
+        return self._state == line.state()
 
     def outdate(self, statement: Remembered, parameters: Row) -> None:
         """Make the connection forget these rows, because this transaction changes them."""
@@ -306,7 +315,8 @@ class Work:
         self._pending += deferred
 
     def _begin(self) -> None:
-        self._forget()
+        if self._foreseen or self._expected:
+            self._forget()
         if self._is_over:
             raise _ended()
         if not self._writes:
@@ -354,7 +364,7 @@ class Work:
             pending.append((statement, parameters))
             foreseen, self._foreseen = self._foreseen, []
         if not pending:
-            return _NO_ANSWER
+            return NO_ANSWER
         connection = self._connected()
         began = time.perf_counter_ns()
         steps: list[Step] = []
@@ -362,9 +372,16 @@ class Work:
             line: Line = connection.info[LINE]
             # Rows that a transaction has written itself are not certain before it has committed.
             remembers = self._around is None and not self._writes
+            first_read = len(pending) - (statement is not None)
             steps += [
-                Step(each, line.form(each, row), row, remembers and isinstance(each, Remembered))
-                for each, row in (*pending, *foreseen)
+                Step(
+                    each,
+                    line.form(each, row),
+                    row,
+                    is_read=place >= first_read,
+                    remembers=remembers and isinstance(each, Remembered),
+                )
+                for place, (each, row) in enumerate((*pending, *foreseen))
             ]
             answers = line.run(steps, _announcing(connection))
         except BaseException as error:
@@ -408,9 +425,6 @@ class Work:
         return self._connection
 
 
-_NO_ANSWER = Answer([], 0)
-
-
 def _ended() -> sa.exc.InvalidRequestError:
     return sa.exc.InvalidRequestError("this transaction has ended, or one of its statements failed")
 
@@ -451,13 +465,15 @@ def insert_new(table: Table) -> PerDialect:
     }
 
 
-def insert_or_fail(table: Table) -> Executable:
-    """An INSERT for PostgreSQL that fails when a unique constraint is violated, as `unless_none` does."""
+def insert_expected(table: Table) -> Expected:
+    """The same as a statement that fails instead."""
     row = {column.name: bindparam(column.name, type_=column.type) for column in table.columns}
-    inserted: Any = (
-        postgresql.insert(table).values(row).on_conflict_do_nothing().returning(literal_column("1"))
+    return Expected(
+        {
+            "sqlite": sqlite.insert(table).values(row).on_conflict_do_nothing(),
+            "postgresql": postgresql.insert(table).values(row).on_conflict_do_nothing(),
+        }
     )
-    return unless_none(inserted.cte("inserted"))
 
 
 def change(table: Table, *names: str) -> Executable:

@@ -10,6 +10,7 @@ What it adds to waitress:
 - an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
   there are too many in all; if it waits for an answer on each of them, one more gets 503. Trusted proxies are left alone;
 - that requests wait for a thread is told once a minute, and not of each request;
+- an answer that is there already is sent by the thread that waits for connections, and needs no other;
 - requests with a password wait for their turn without a thread (`web.lane`);
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
@@ -25,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from threading import get_ident
 from types import MappingProxyType
 from typing import Any
 
@@ -96,15 +98,36 @@ class Bounds:
     client_of: Callable[[str, Mapping[str, str]], str] = lambda peer, headers: peer
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A whole answer that is there already; also a WSGI application, for servers that know no other."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def __call__(self, _environ: object, start_response: Callable[..., object]) -> Iterable[bytes]:
+        start_response(self.status, self.headers)
+        return [self.body]
+
+
 class Parser(HTTPRequestParser):
-    """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise."""
+    """Reads one request; refuses what RFC 9112 lets a server refuse because others may read it otherwise.
+
+    Attributes:
+        arrived: when it was complete, by the monotonic clock.
+        is_last: whether nothing had come behind it by then.
+        ready: its answer, if that is there already.
+    """
 
     arrived = 0.0
+    is_last = False
+    ready: Ready | None = None
 
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.completed:
-            self.arrived = time.monotonic()
+            self.arrived, self.is_last = time.monotonic(), consumed == len(data)
         if self.error:
             # Or waitress would ask for the body of a request that it has refused.
             self.expect_continue = False
@@ -166,20 +189,19 @@ class Task(WSGITask):
 
         The liveness endpoint is always answered.
         """
-        waited = time.monotonic() - self.request.arrived
-        if waited > QUEUE_SECONDS and not asks_whether_alive(self.request):
-            self._refuse()
+        if self.request.ready:
+            self._send(self.request.ready)
+        elif time.monotonic() - self.request.arrived > QUEUE_SECONDS and not asks_whether_alive(self.request):
+            self.channel.server.tell(_TOO_MANY)
+            self._send(Ready("503 Service Unavailable", _POSTPONED, _POSTPONED_BODY))
         else:
             super().execute()
 
-    def _refuse(self) -> None:
-        self.channel.server.tell(_TOO_MANY)
-        self.status = "503 Service Unavailable"
-        self.response_headers += _POSTPONED
-        self.content_length = len(_POSTPONED_BODY)
-        # No application begins this answer.
-        self.complete = True
-        self.write(b"" if self.request.command == "HEAD" else _POSTPONED_BODY)
+    def _send(self, ready: Ready) -> None:
+        """Send a whole answer that no application begins."""
+        self.status, self.content_length, self.complete = ready.status, len(ready.body), True
+        self.response_headers += ready.headers
+        self.write(b"" if self.request.command == "HEAD" else ready.body)
 
     def write(self, data: bytes) -> None:
         """Send some of the answer; a whole one together with its head, by one call of the system."""
@@ -273,6 +295,9 @@ class Channel(HTTPChannel):
         done: bool = super().received(data)
         if self.request is not self._reading:
             self._reading, self._began = self.request, time.monotonic()
+        # Another thread may remove the first one meanwhile.
+        if any(request.ready for request in self.requests[:1]):
+            self.service()
         return done
 
     def refuse(self) -> None:
@@ -340,7 +365,12 @@ def _postponed(is_head: bool, is_last: bool) -> bytes:
 
 
 class Listener:
-    """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'."""
+    """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'.
+
+    Attributes:
+        at_once: see `listen`.
+        thread: the one that waits for connections, as soon as there is one.
+    """
 
     channel_class = Channel
     active_channels: dict[int, Channel]
@@ -350,6 +380,8 @@ class Listener:
     task_dispatcher: Dispatcher
     _map: dict[int, Any]
     accepts_one_too_many = is_ending = False
+    at_once: Callable[[dict[str, Any]], Ready | None] | None = None
+    thread: int | None = None
     _told: Mapping[str, float] = MappingProxyType({})
     _cleans_at = 0.0
 
@@ -386,8 +418,11 @@ class Listener:
                 channel.will_close = True
 
     def add_task(self, channel: Channel) -> None:
-        """Have a thread answer the request that has arrived here, unless it is better refused at once."""
+        """Have a thread answer the request that has arrived here, unless it is answered or better refused at once."""
         request = channel.requests[0]
+        if self._finds_answer(channel, request):
+            # The channel sends the answer as soon as it may.
+            return
         source = self._source_of(channel, request)
         is_refused = (
             channel.is_one_too_many
@@ -400,6 +435,22 @@ class Listener:
             self.task_dispatcher.add_with_password(channel, source)
         else:
             super().add_task(channel)  # type: ignore[misc]  # likewise
+
+    def _finds_answer(self, channel: Channel, request: Parser) -> bool:
+        """Whether this thread, which waits for connections, knows the answer, and need wait for nothing to send it.
+
+        Requests in a row are left to other threads, so that nobody keeps this one busy.
+        """
+        came_alone = request is channel.request and request.is_last
+        is_free = not (channel.total_outbufs_len or channel.close_when_flushed or channel.is_one_too_many)
+        if self.at_once and came_alone and is_free and not request.error and request.command == "GET":
+            request.ready = self.at_once(Task(channel, request).get_environment())
+        return request.ready is not None
+
+    def pull_trigger(self) -> None:
+        """Wake the thread that waits for connections, unless it is this one."""
+        if get_ident() != self.thread:
+            super().pull_trigger()  # type: ignore[misc]  # of the class that this is mixed into
 
     def _source_of(self, channel: Channel, request: Parser) -> str | None:
         """The network from which a password is sent, "" if it has none; None for other requests."""
@@ -568,6 +619,7 @@ def listen(
     sockets: Iterable[socket.socket],
     bounds: Bounds,
     passwords: int = 1,
+    at_once: Callable[[dict[str, Any]], Ready | None] | None = None,
 ) -> Running:
     """A server that accepts connections; its `run` answers them until its `end`.
 
@@ -575,6 +627,8 @@ def listen(
         adjustments: the settings of waitress.
         sockets: that have their addresses.
         passwords: how many requests with a password have a thread at once.
+        at_once: the answer to a request of this environ of WSGI, if it is there without waiting for anything. It is asked
+            in the thread that waits for connections; None leaves the request to `application` in another one.
 
     Raises:
         OSError: an address was taken meanwhile.
@@ -593,7 +647,7 @@ def listen(
         for item in sockets
     ]
     for listener in listeners:
-        listener.bounds = bounds
+        listener.bounds, listener.at_once = bounds, at_once
     dispatcher.set_thread_count(adjustments.threads)
     return Running(channels, adjustments, dispatcher, listeners)
 
@@ -618,6 +672,8 @@ class Running:
 
     def run(self) -> None:
         """Answer requests until the end."""
+        for listener in self._listeners:
+            listener.thread = get_ident()
         try:
             while not self._has_ended():
                 wasyncore.loop(
@@ -645,7 +701,7 @@ class Running:
             self._ending = _Ending(now + accept, now + max(accept, keep), now + max(accept, keep) + limit)
             for listener in self._listeners:
                 listener.is_ending = True
-            self._listeners[0].pull_trigger()
+            self._listeners[0].trigger.pull_trigger()
 
     def _has_ended(self) -> bool:
         now = time.monotonic()

@@ -16,6 +16,7 @@ from pyramid.response import Response
 from pyramid_retry import is_last_attempt
 from zope.interface import implementedBy, providedBy
 
+from authserver.web.admin_networks import hiding
 from authserver.web.request import Registry, Request
 from authserver.web.routes import refuse_newline
 
@@ -45,8 +46,10 @@ def tween_factory(
 ) -> Callable[[Request], Response]:
     """A tween that answers the paths of such endpoints, and leaves every other request to the router."""
     endpoints = _endpoints(registry)
+    hide = hiding(registry.application.parts.settings.admin_networks)
 
     def tween(request: Request) -> Response:
+        hide(request)
         endpoint = endpoints.get(request.environ.get("PATH_INFO", ""))
         if endpoint is None:
             refuse_newline(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from pyramid.config import Configurator
@@ -19,6 +19,7 @@ from authserver.engine.ports import Policies, StorageUnavailable
 from authserver.engine.rates import begin_again
 from authserver.engine.timeline import Timeline, following
 from authserver.web import request_log
+from authserver.web.connections import Ready
 from authserver.web.forms import is_too_large
 from authserver.web.headers import add_headers
 from authserver.web.json import json_response
@@ -27,8 +28,10 @@ from authserver.web.refusals import UNEXPECTED
 from authserver.web.request import Request
 from authserver.web.route import Medium
 from authserver.web.routes import medium_of, needs_transaction
-from authserver.web.shared_answers import Answer, SharedAnswers
+from authserver.web.shared_answers import SharedAnswers
 
+# A WSGI application; every response is one.
+Answer = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 MAXIMUM_ATTEMPTS = 3
 # This page needs no template, no language, no database and no state of the request, because any of them may have failed.
 _PAGE = """<!doctype html>
@@ -93,12 +96,30 @@ def execution_policy(environ: MutableMapping[str, Any], router: Router) -> Answe
         return response
 
 
+def answer_at_once(environ: MutableMapping[str, Any], router: Router) -> Ready | None:
+    """The answer to a request for which nothing has to be waited for; None if it is better left to a thread."""
+    policies: Policies = router.registry.application.parts.policies
+    shared: SharedAnswers = router.registry.shared_answers
+    if environ["PATH_INFO"] not in shared or policies.waits("observe_request"):
+        return None
+    timeline = request_log.begin(policies)
+    with following(timeline):
+        _find_sender(environ, router, timeline)
+        if found := shared.answer(environ, timeline):
+            request_log.end(timeline, policies)
+        return found
+
+
+def _find_sender(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> None:
+    """This comes before everything else, and only once for all attempts of a request."""
+    if router.registry.forwarding.resolve(environ):
+        router.registry.request_ids.take_over(environ, timeline)
+
+
 def _answer(environ: MutableMapping[str, Any], router: Router, timeline: Timeline) -> Answer:
     answer: Answer
     try:
-        # This comes before everything else, and only once for all attempts of the request.
-        if router.registry.forwarding.resolve(environ):
-            router.registry.request_ids.take_over(environ, timeline)
+        _find_sender(environ, router, timeline)
         shared: SharedAnswers = router.registry.shared_answers
         if found := shared.answer(environ, timeline):
             return found

@@ -49,7 +49,7 @@ def metadata(request: Request) -> Response:
         named = dict.fromkeys([*registry.metadata.get(SCOPES, ()), *stored])
         body = msgspec.json.encode({**registry.metadata, SCOPES: list(named)})
     return _cacheable(
-        request, body, MAXIMUM_AGE, lambda: registry.application.parts.offered.scopes() is scopes
+        request, body, MAXIMUM_AGE, lambda: registry.application.parts.offered.known_scopes() is scopes
     )
 
 
@@ -61,7 +61,9 @@ def jwks(request: Request) -> Response:
     body = msgspec.json.encode(keys)
     # A new key is published for longer than this before it signs (`engine.keys.signing_keys.publication_time`).
     maximum_age = parts.settings.jwks_maximum_age
-    return _cacheable(request, body, maximum_age, lambda: registry.application.parts.signer.jwks() is keys)
+    return _cacheable(
+        request, body, maximum_age, lambda: registry.application.parts.signer.known_jwks() is keys
+    )
 
 
 def _cacheable(request: Request, body: bytes, maximum_age: int, same_while: Callable[[], bool]) -> Response:

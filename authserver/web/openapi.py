@@ -185,6 +185,11 @@ class _Document:
             described = self._described.get(grant_type)
             yield grant_type, described[0].members if described else GRANT_FORMS.get(grant_type, {})
 
+    def _grant_errors(self) -> Iterator[type[OAuthError]]:
+        for grant_type in self._parts.grant_types:
+            for described in self._described.get(grant_type, ()):
+                yield from described.errors
+
     def _credentials(self) -> Members:
         """The parameters of the form that authenticate a client, for the offered methods."""
         methods = self._parts.auth_methods
@@ -212,6 +217,8 @@ class _Document:
         if operation.cached:
             responses["304"] = {"description": "It has not changed."}
         errors = [*operation.errors, *chain.from_iterable(plugin.errors for plugin in added)]
+        if route.name == "token":
+            errors += self._grant_errors()
         if route.medium is Medium.PROBLEM:
             responses |= _problems(route, operation, errors)
             return responses

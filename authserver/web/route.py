@@ -53,6 +53,8 @@ class Route:
         metadata: the member of the server metadata that contains its URL (RFC 8414, 2); "" for none.
         decided_by: the hook that it needs; if no plugin serves that hook, the endpoint answers 404. "" for none.
         for_operators: whether the management listener has it, too (`web.management`).
+        administers: whether operators administer this server with it; it is hidden from other networks
+            (`web.admin_networks`).
         operation: its description for the OpenAPI document, if it answers JSON; a mapping by method if the methods differ.
     """
 
@@ -70,6 +72,7 @@ class Route:
     metadata: str = ""
     decided_by: str = ""
     for_operators: bool = False
+    administers: bool = False
     operation: Operation | Mapping[str, Operation] | None = field(default=None, repr=False)
 
     @property

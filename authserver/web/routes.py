@@ -263,6 +263,7 @@ def add_well_known(
     *,
     appended: bool = False,
     below: str = "",
+    administers: bool = False,
     operation: Operation | None = None,
 ) -> None:
     """Directive that adds a document about this issuer at its well-known address: GET, for all origins.
@@ -271,6 +272,7 @@ def add_well_known(
         name: the name after `/.well-known/`, which is between the host and the path of the issuer (RFC 8414, 3.1).
         appended: whether the document is also at the address after that path (OIDC Discovery, 4).
         below: the path below the issuer of the resource that it is about; "" for the issuer itself (RFC 9728, 3.1).
+        administers: as that of a route.
         operation: its description for the OpenAPI document.
     """
     inserted, behind = well_known_paths(name, config.registry.application.parts.settings.issuer_path)
@@ -279,7 +281,16 @@ def add_well_known(
     )
     paths = {name: path + below for name, path in paths.items()}
     for route_name, path in paths.items():
-        route = Route(route_name, path, ("GET",), Medium.JSON, Origins.ALL, stored=False, operation=operation)
+        route = Route(
+            route_name,
+            path,
+            ("GET",),
+            Medium.JSON,
+            Origins.ALL,
+            stored=False,
+            administers=administers,
+            operation=operation,
+        )
         _add(config, route)
         config.add_view(view, route_name=route_name, request_method="GET")
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from authserver.limits import MAXIMUM_BODY, MAXIMUM_HEAD
 from authserver.settings import SettingsError
 from authserver.web import management, processes
 from authserver.web.connections import Bounds, listen
+from authserver.web.last_resort import answer_at_once
 from authserver.web.processes import Ending
 
 # The settings of waitress about proxies, which are refused: `web.forwarding` handles proxies, with settings of the
@@ -146,6 +148,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                     client_of=application.registry.forwarding.client_of,
                 ),
                 passwords=application.registry.application.parts.settings.password_checks,
+                at_once=partial(answer_at_once, router=application),
             )
             # The management listener starts only now, so that it never reports a server that does not listen yet.
             if for_operators[0]:

@@ -1,8 +1,12 @@
-"""Keeps answers that are the same for everybody: each is made once after a change, and then sent without Pyramid."""
+"""Keeps answers that are the same for everybody: each is made once after a change, and then sent without Pyramid.
+
+The thread that waits for connections sends them itself (`web.connections`). Every few seconds the database has to be asked
+whether they are still the same: then another thread makes them anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +16,7 @@ from pyramid.response import Response
 from zope.interface import implementedBy
 
 from authserver.engine.timeline import Timeline
+from authserver.web.connections import Ready
 from authserver.web.json import json_response
 from authserver.web.request_ids import HEADER as REQUEST_ID_HEADER
 from authserver.web.request_log import note_route
@@ -19,8 +24,6 @@ from authserver.web.route import Route
 
 # The events of Pyramid for each request, to which plugins may subscribe.
 _TOLD = (NewRequest, NewResponse)
-# A WSGI application; every response is one.
-Answer = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def includeme(config: Configurator) -> None:
@@ -32,7 +35,8 @@ def shared_answer(body: bytes, *, same_while: Callable[[], bool], cache_control:
     """A JSON answer that is the same for every request that gets the whole answer.
 
     Args:
-        same_while: says whether a new answer would still be the same. It is called for each request, without a transaction.
+        same_while: says whether a new answer is known to be the same. It is called for each request, and waits for nothing:
+            neither for the database nor for a lock.
     """
     response = json_response(body, cache_control=cache_control)
     response.same_while = same_while
@@ -59,19 +63,17 @@ class SharedAnswers:
         self._refusal_of = refusal_of
         self._kept: dict[str, _Kept] = {}
 
-    def answer(self, environ: Mapping[str, Any], timeline: Timeline) -> Answer | None:
+    def __contains__(self, path: str) -> bool:
+        """Whether there is one for this path."""
+        return path in self._kept
+
+    def answer(self, environ: Mapping[str, Any], timeline: Timeline) -> Ready | None:
         """The answer that was kept; None if there is none, or if this request needs another one."""
         kept = self._kept.get(environ.get("PATH_INFO", ""))
         if kept is None or not self._is_plain(environ) or not kept.same_while():
             return None
         note_route(timeline, kept.route, "GET", 200)
-        headers = [*kept.headers, (REQUEST_ID_HEADER, timeline.request_id)]
-
-        def answer(_environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-            start_response(kept.status, headers)
-            return [kept.body]
-
-        return answer
+        return Ready(kept.status, [*kept.headers, (REQUEST_ID_HEADER, timeline.request_id)], kept.body)
 
     def keep(self, environ: Mapping[str, Any], registry: Any, response: Response) -> None:
         """Keep a shared answer, unless a plugin subscribes to the events of Pyramid for every request or answer."""

@@ -20,11 +20,16 @@ NAME = "An application with a name that is as long as the name of an application
 
 @pytest.fixture(scope="module")
 def server(migrated_sqlite_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The server process with an administrator, and a client that was refused."""
+    """The server process with an administrator, a client that was refused, and a setting from a file far down."""
     path = tmp_path_factory.mktemp("console") / "authserver.db"
     shutil.copy(migrated_sqlite_file, path)
-    plugins = f"{SETTINGS['authserver.plugins']}\nadmin_console"
-    with live_server(f"sqlite:///{path}", {"authserver.plugins": plugins}) as server:
+    ring = path.with_name("the_key_ring_of_the_server_for_the_tests_of_the_console_on_a_narrow_screen")
+    ring.write_text(SETTINGS["authserver.secret_keys"])
+    settings = {
+        "authserver.plugins": f"{SETTINGS['authserver.plugins']}\nadmin_console",
+        "authserver.secret_keys": f"file:{ring}",
+    }
+    with live_server(f"sqlite:///{path}", settings) as server:
         server.add_user("ada", groups=["authserver-admins"])
         client, secret = server.add_client(
             client_id="reports",
@@ -42,6 +47,7 @@ def addresses(server: Server) -> list[str]:
     refused = [row["event_id"] for row in server.rows("events") if row["type"] == "token.refused"]
     # Of the settings a few are enough: they are all shown alike.
     own = [f"{page.path}?search=admin" for page in PAGES if not page.keys]
+    own.append("/admin/settings?search=secret_keys")
     return [*own, "/admin/audit?actor=nobody&client=reports", f"/admin/audit/event?event_id={refused[0]}"]
 
 

@@ -188,7 +188,7 @@ def test_pages_follow_each_other_by_the_command_that_each_ends_with(run, ini: Pa
         (["--after", "20261330T104305.123456Z_a"], "is not a cursor"),
         (["--after", "20261130T104305.123456Z_a\0"], "is not a cursor"),
         (["--client", "a\0b"], "client_id: no event contains such characters"),
-        (["--client", "a\udcffb"], "client_id: no event contains such characters"),
+        (["--client", "a\udcffb"], "is not valid UTF-8"),
         (["--refused", "--event", "token.issued"], "token.issued is no type of refusals"),
     ],
     ids=str,

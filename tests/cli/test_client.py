@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 EDITOR = ("--name", "Editor", "--auth-method", "none", "--scope", "notes.read")
 
 
@@ -186,6 +188,15 @@ def test_a_client_that_must_push_is_registered_so(run) -> None:
     shown = run("client", "show", added["client_id"]).stdout
     assert re.search(r"require pushed authorization requests +yes", shown)
     assert name not in add(run, "--name", "Notes", *uri, "--metadata", f"{name}=false")
+
+
+@pytest.mark.parametrize("blank", ["", "   "], ids=repr)
+def test_a_client_of_an_operator_has_a_name(run, blank: str) -> None:
+    """The consent page would say that nobody asks; and its id was never meant to be its name."""
+    refused = run("client", "add", "--name", blank, "--scope", "profile")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "client_name must not be empty" in refused.stderr
+    assert add(run, "--name", "  Notes ")["client_name"] == "Notes"
 
 
 def test_a_member_that_cannot_be_registered_is_refused(run) -> None:

@@ -32,6 +32,23 @@ def test_it_says_where_who_and_what_to_paste(run) -> None:
     assert len(re.findall(r"^  curl ", said, re.MULTILINE)) == 3
 
 
+def test_what_was_replaced_since_is_not_printed_as_if_it_worked(run, ini) -> None:
+    """The commands are there to be pasted, and the account page lets the demo user change the password."""
+    folder = ini.parent / ".local"
+    secret, password = (
+        (folder / name).read_text().strip() for name in ("demo-service.secret", "demo.password")
+    )
+    assert run("client", "rotate-secret", "demo-service").exit_code == 0
+    said = run("demo").stdout
+    assert f"demo-service:{secret} " in said and f"password  {password}\n" in said  # both still work
+    assert run("client", "rotate-secret", "demo-service", "--overlap", "0").exit_code == 0
+    assert run("user", "password", "demo", "--password-stdin", "--yes", stdin="another one\n").exit_code == 0
+    said = run("demo").stdout
+    assert secret not in said and password not in said
+    assert "demo-service:SECRET " in said and "with its present secret in the place of SECRET" in said
+    assert "Sign in as    demo   with the password that it was given since\n" in said
+
+
 SECRETS = ("secret_keys", "demo.password", "demo-service.secret")
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
+from authserver.cli import main
 from authserver.cli.configuration import Configuration
 from authserver.engine.clients.registration import add_client
 from authserver.engine.records import ClientMetadata, RegisteredBy
@@ -59,6 +60,13 @@ def test_what_is_there_is_written_and_is_no_drift(export, run, tmp_path: Path) -
     checked = run("apply", str(file), "--check")
     assert (checked.exit_code, checked.stdout) == (0, "Everything is as it is declared.\n")
     assert export().stdout == result.stdout
+
+
+def test_toml_is_in_utf_8_whatever_the_terminal_has(run, ini: Path) -> None:
+    assert run("client", "edit", "playground", "--name", "Zoë محمد 😀").exit_code == 0
+    exported = CliRunner(charset="iso8859-1").invoke(main, ["-c", str(ini), "export"])
+    read = tomllib.loads(exported.stdout_bytes.decode())
+    assert read["clients"]["playground"]["client_name"] == "Zoë محمد 😀"
 
 
 def test_a_folder_gets_a_file_for_each_kind(export, run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sqlite3
@@ -143,6 +144,33 @@ def test_tables_that_are_not_there_lead_to_db_upgrade(run, ini) -> None:
     result = run("user", "list")
     assert result.exit_code == 1
     assert "authserver db upgrade" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("client", "show"), ("grant", "list", "--client"), ("end", "scope")], ids=" ".join
+)
+def test_bytes_that_are_no_text_are_refused(run, words: tuple[str, ...]) -> None:
+    """As a terminal sends them whose encoding is another: the database could not even be asked."""
+    result = run(*words, "caf\udce9")
+    assert result.exit_code == 2
+    assert "caf\\udce9: is not valid UTF-8" in result.stderr
+
+
+def test_a_file_may_have_a_name_that_is_no_text(run, ini: Path, bare) -> None:
+    renamed = ini.rename(ini.with_name("caf\udce9.ini"))
+    result = bare("user", "list", config=renamed)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(run, ini: Path) -> None:
+    """Where the encoding of stdout is not UTF-8."""
+    assert run("user", "edit", "demo", "--display-name", "Zoë محمد 😀").exit_code == 0
+    show = ["-c", str(ini), "user", "show", "demo"]
+    shown = CliRunner(charset="iso8859-1").invoke(main, show)
+    assert "Zoë \\u0645\\u062d\\u0645\\u062f \\U0001f600" in shown.stdout
+    for charset in ("iso8859-1", "ascii", "utf-8"):
+        shown = CliRunner(charset=charset).invoke(main, [*show, "--json"])
+        assert json.loads(shown.stdout)["display_name"] == "Zoë محمد 😀"
 
 
 def test_the_installed_command_prints_nothing_but_its_answer(ini: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -64,9 +67,27 @@ def test_a_taken_name_a_short_password_and_a_bad_name_are_refused(run) -> None:
     assert short.exit_code == 1 and "8 to 1024" in short.stderr
     empty = run("user", "add", "ada", "--password-stdin", stdin="")
     assert empty.exit_code == 1 and "8 to 1024" in empty.stderr
+    nul = run("user", "add", "ada", "--password-stdin", stdin="a good\0password\n")
+    assert nul.exit_code == 1 and "a password is valid UTF-8 without NUL" in nul.stderr
     bad = run("user", "add", "a b", "--password-stdin", stdin=f"{PASSWORD}\n")
     assert bad.exit_code == 1 and "user name" in bad.stderr
     assert [item["username"] for item in json.loads(run("user", "list", "--json").stdout)] == ["demo"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:surrogateescape", "utf-8:strict"])
+def test_a_password_in_another_encoding_is_refused(run, ini: Path, encoding: str) -> None:
+    """No form could send it, so the person could never sign in; whatever Python makes of such bytes here."""
+    words = ["-c", str(ini), "user", "add", "ada", "--password-stdin"]
+    added = subprocess.run(
+        [sys.executable, "-c", "from authserver.cli import main; main()", *words],
+        input="ein gutes Passwort für Ada\n".encode("latin-1"),
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert added.returncode == 1
+    said = added.stderr.decode()
+    assert "is not valid UTF-8\n" in said or "a password is valid UTF-8 without NUL" in said
+    assert "Traceback" not in said and "Passwort" not in said
 
 
 def test_a_disabled_user_is_listed_as_such_and_cannot_be_disabled_twice(run) -> None:
@@ -265,6 +286,8 @@ def test_what_is_not_named_stays(run, ini: Path) -> None:
     assert told["display_name"] == "D."
     told = edited("--remove-attribute", "room", "--group", "z")
     assert (told["groups"], told["attributes"]) == (["z"], {"mail": ["x"]})
+    assert edited("--display-name", "   ")["display_name"] == ""
+    assert edited("--display-name", " D. ")["display_name"] == "D."
     edited("--group", "z")
     changes = events(Configuration(ini), EventType.USER_CHANGED)
     # What changes nothing is no event. Values of attributes are personal, so no event has them.
@@ -272,6 +295,8 @@ def test_what_is_not_named_stays(run, ini: Path) -> None:
         {"groups_added": ["a", "b"], "groups_removed": ["authserver-admins"], "attributes": ["mail", "room"]},
         {"groups_added": ["c"], "groups_removed": ["a"], "attributes": ["room"], "display_name": True},
         {"groups_added": ["z"], "groups_removed": ["b", "c"], "attributes": ["room"]},
+        {"display_name": True},
+        {"display_name": True},
     ]
     assert {(event.actor, event.user_id) for event in changes} == {("command:user edit", told["user_id"])}
 

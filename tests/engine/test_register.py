@@ -153,6 +153,24 @@ def test_what_is_no_strict_json_object_is_refused(engine: Engine, body: Any) -> 
 
 
 @pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"[]", "is not an object"),
+        (b'{"client_name": "a", "client_name": "b"}', "holds a name twice"),
+        (b'{"client_name": "a\\u0000b"}', "holds a character that is not allowed"),
+        (b'{"client_name": "a",}', "is malformed"),
+        (b"{" + b" " * MAXIMUM_JSON, "is too large"),
+    ],
+    ids=range(5),
+)
+def test_a_body_that_cannot_be_read_is_told_what_is_wrong_with_it(
+    engine: Engine, body: bytes, problem: str
+) -> None:
+    refused = assert_refused(engine, body)
+    assert refused.description == f"The body must be a JSON object of at most 16 kB: the JSON {problem}."
+
+
+@pytest.mark.parametrize(
     "redirect_uris",
     [
         None,

@@ -17,20 +17,26 @@ from webtest import TestResponse
 
 from authserver.engine.crypto.digests import new_identifier
 from authserver.features.device.protocol import GRANT_TYPE as DEVICE
+from authserver.features.id_jag_issuer import TOKEN_TYPE as ID_JAG
 from authserver.features.openid.back_channel import EVENT
 from authserver.features.openid.id_tokens import TOKEN_TYPE as ID_TOKEN
-from authserver.features.token_exchange import ACCESS_TOKEN, JWT
+from authserver.features.token_exchange import ACCESS_TOKEN, JWT, REFRESH_TOKEN
 from authserver.features.token_exchange import GRANT_TYPE as EXCHANGE
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, Server
 from authserver.testing.stories import assert_json_error, stored
 from tests.client_keys import ASSERTION_TYPE, Key
+from tests.dpop_proofs import proof
 from tests.trusted_issuers import Issuer
+from tests.web.account_steps import COOKIE
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 TRUSTED = "https://issuer.example"
 KEY = Key("ES256", kid="trusted")
 COMPANY = Issuer("https://idp.example", typ="oauth-id-jag+jwt")
 PLATFORM = Issuer("https://platform.example", claims={"sub": "job", "repository_id": "74"})
+INITIAL = "initial-access-token-0123456789abcdefABCDEF"
+# The server for which this one signs assertions.
+OTHER = "https://other.example"
 SERVICE = ("client_credentials", "refresh_token", EXCHANGE, JWT_BEARER)
 
 
@@ -42,7 +48,10 @@ class Doors:
     """
 
     def __init__(self, database_url: str) -> None:
-        features = "openid device_grant token_exchange jwt_bearer id_jag workload_identity private_key_jwt"
+        features = (
+            "openid device_grant token_exchange jwt_bearer id_jag workload_identity private_key_jwt id_jag_issuer dpop "
+            "software_statements client_management registration_token"
+        )
         readers = "authserver.plugin.introspect_resource_servers.clients"
         self.server = Server(
             database_url,
@@ -51,6 +60,10 @@ class Doors:
                 "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
                 "authserver.plugin.jwt_bearer.exchanged": "true",
                 readers: f"gateway = {RESOURCE}",
+                "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {json.dumps(KEY.jwks())}",
+                "authserver.plugin.registration_token.tokens": INITIAL,
+                "authserver.plugin.registration_token.scopes": "profile",
+                "authserver.plugin.id_jag_issuer.rules": f"agent {OTHER} = client_id=a scope=profile",
             },
         )
         self.server.add_user("ann")
@@ -80,6 +93,18 @@ class Doors:
         yield "code", server.code(self.agent, browser, scope="profile")
         own = server.token(self.gateway, self.secret, grant_type="client_credentials").json
         yield "client's own access token", own["access_token"]
+        exchanged = self.subject(answer["access_token"]).json
+        yield "exchanged access token", exchanged["access_token"]
+        yield "issued ID-JAG", self.other(answer["refresh_token"]).json["access_token"]
+        yield "access token of a workload", self.workload(PLATFORM.assertion()).json["access_token"]
+        registered = self.registered(INITIAL).json
+        self.own = registered["client_id"]
+        yield "registration token", registered["registration_access_token"]
+        yield "initial access token", INITIAL
+        yield "client secret", self.secret or ""
+        yield "session", browser.cookies[COOKIE]
+        yield "DPoP proof", proof()
+        yield "software statement", self._statement(client_name="Program")
         told = server.ask("/oauth/device_authorization", self.device, scope="profile").json
         yield "device code", told["device_code"]
         yield "user code", told["user_code"]
@@ -105,6 +130,9 @@ class Doors:
         for typ in ("at+jwt", "logout+jwt", "dpop+jwt", "secevent+jwt"):
             claims = {**KEY.claims(TRUSTED, sub="ann", scope="profile"), "client_id": "gateway"}
             yield f"{typ} of the trusted issuer", KEY.signed(KEY.header(typ=typ), claims)
+
+    def _statement(self, **claims: Any) -> str:
+        return KEY.signed(KEY.header(), {"iss": TRUSTED, **claims})
 
     def _ours(self, claims: Mapping[str, Any], typ: str, **others: Any) -> str:
         now = int(time.time())
@@ -154,12 +182,48 @@ class Doors:
     def device_code(self, token: str) -> TestResponse:
         return self.server.token(self.device, None, grant_type=DEVICE, device_code=token)
 
+    def other(self, token: str) -> TestResponse:
+        """A refresh token to show who is signed in, to another server."""
+        form = {"subject_token": token, "subject_token_type": REFRESH_TOKEN, "audience": OTHER}
+        form["requested_token_type"] = ID_JAG
+        return self.server.token(self.agent, self.agent_secret, grant_type=EXCHANGE, **form)
+
+    def client_secret(self, token: str) -> TestResponse:
+        return self.server.token(self.gateway, token, grant_type="client_credentials")
+
+    def dpop(self, token: str) -> TestResponse:
+        """The right proof comes with each test."""
+        token = proof() if token == self.tokens.get("DPoP proof") else token
+        form = {"grant_type": "client_credentials"}
+        return self.server.ask("/oauth/token", self.gateway, self.secret, headers={"DPoP": token}, **form)
+
+    def registered(self, token: str, **members: Any) -> TestResponse:
+        metadata = {
+            "redirect_uris": ["https://app.example/cb"],
+            "token_endpoint_auth_method": "none",
+            **members,
+        }
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.server.browser().post_json(
+            "/oauth/register", metadata, headers=headers, expect_errors=True
+        )
+
+    def statement(self, token: str) -> TestResponse:
+        return self.registered(INITIAL, software_statement=token)
+
+    def registration(self, token: str) -> TestResponse:
+        """A client reads its registration."""
+        headers = {"Authorization": f"Bearer {token}"}
+        path = f"/oauth/register/client?{urlencode({'client_id': self.own})}"
+        return self.server.browser().get(path, headers=headers, expect_errors=True)
+
     def userinfo(self, token: str) -> TestResponse:
         headers = {"Authorization": f"Bearer {token}"}
         return self.server.browser().get("/oauth/userinfo", headers=headers, expect_errors=True)
 
 
 BAD_REQUEST, BAD_GRANT = ("invalid_request", 400), ("invalid_grant", 400)
+BAD_STATEMENT = (("invalid_software_statement", 400), ("unapproved_software_statement", 400))
 BAD_CLIENT, BAD_TOKEN = ("invalid_client", 401), ("invalid_token", 401)
 
 
@@ -179,20 +243,31 @@ class Door:
 
 
 DOORS: Mapping[str, Door] = {
-    "subject_token": Door(Doors.subject, (BAD_REQUEST,), ("access token",)),
+    "subject_token": Door(Doors.subject, (BAD_REQUEST,), ("access token", "exchanged access token")),
     "subject_token, an ID token": Door(Doors.id_token, (BAD_REQUEST,), ("ID token",)),
     "subject_token, a JWT": Door(Doors.jwt, (BAD_REQUEST,), ("another assertion", "assertion")),
-    "actor_token": Door(Doors.actor, (BAD_REQUEST,), ("client's own access token",)),
+    "subject_token, a refresh token": Door(Doors.other, (BAD_REQUEST,), ("refresh token",)),
+    "actor_token": Door(
+        Doors.actor,
+        (BAD_REQUEST,),
+        ("client's own access token", "exchanged access token", "access token of a workload"),
+    ),
     "assertion": Door(
         Doors.assertion, (BAD_GRANT,), ("assertion", "another assertion", "ID-JAG", "assertion of a workload")
     ),
     # Other issuers than platforms are only for clients that authenticate.
     "assertion without client": Door(Doors.workload, (BAD_GRANT, BAD_CLIENT), ("assertion of a workload",)),
     "client_assertion": Door(Doors.client_assertion, (BAD_CLIENT,), ("client assertion",)),
+    "client_secret": Door(Doors.client_secret, (BAD_CLIENT,), ("client secret",)),
+    "DPoP": Door(Doors.dpop, (("invalid_dpop_proof", 400),), ("DPoP proof",)),
+    "software_statement": Door(Doors.statement, BAD_STATEMENT, ("software statement",)),
+    "bearer of a new client": Door(Doors.registered, (BAD_TOKEN,), ("initial access token",)),
+    "bearer of a client": Door(Doors.registration, (BAD_TOKEN,), ("registration token",)),
     "refresh_token": Door(Doors.refresh, (BAD_GRANT,), ("refresh token",)),
     "code": Door(Doors.code, (BAD_GRANT,), ("code",)),
     "device_code": Door(Doors.device_code, (BAD_GRANT,), ("device code",)),
-    "bearer": Door(Doors.userinfo, (BAD_TOKEN,), ("access token",)),
+    # An exchanged one lacks the scope, and is told so.
+    "bearer": Door(Doors.userinfo, (BAD_TOKEN,), ("access token", "exchanged access token")),
 }
 
 
@@ -238,7 +313,10 @@ def test_introspection_tells_of_access_tokens_alone(doors: Doors) -> None:
         for name, token in doors.tokens.items()
         if doors.server.introspect(doors.gateway, doors.secret, token).json["active"]
     }
-    assert active == {"access token", "client's own access token"}
+    assert active == {
+        f"{words}access token{more}"
+        for words, more in (("", ""), ("client's own ", ""), ("exchanged ", ""), ("", " of a workload"))
+    }
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -247,4 +325,6 @@ def test_each_door_takes_its_own_kind(used: Doors, name: str) -> None:
     door = DOORS[name]
     answer = door.present(used, used.tokens[door.takes[0]])
     wanted = (400, "authorization_pending") if name == "device_code" else (200, None)
+    if name in ("software_statement", "bearer of a new client"):
+        wanted = (201, None)
     assert (answer.status_int, answer.json.get("error")) == wanted, answer.text

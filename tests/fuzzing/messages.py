@@ -26,13 +26,16 @@ from tests.client_keys import ASSERTION_TYPE, METHOD
 from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED
 from tests.fuzzing.world import (
     ASSERTIONS,
+    DEVICE,
     EXCHANGE,
     FIGURES_TOKEN,
+    FILES,
     FORM,
     HOST,
     INITIAL_TOKEN,
     LISTED,
     LOOPBACK,
+    OUTSIDE,
     SCHEME,
     SECOND_URI,
     SIGNERS,
@@ -49,13 +52,13 @@ Draw = Callable[..., Any]
 # Clients that registered themselves.
 REGISTERED = ("stranger", "newcomer", "edited")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
-           "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
+           "next", "agent", "reports", "tv", "printer", "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
 # Addresses at which no client is described.
 NOWHERE = (*REFUSED, *ODD, "blocked", "foreign", "gone-host")
 # Clients that have tokens.
 HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved", "signer", "fetching", "document", "keyed",
            "remote", "changed")  # fmt: skip
-SECRETLESS = ("native", "bound", "stranger", "document", "changed", "drawn", *NOWHERE)
+SECRETLESS = ("native", "bound", "reports", "tv", "stranger", "document", "changed", "drawn", *NOWHERE)
 PEOPLE = ("ann", "bob", "carl", "dora", "nobody")
 REDIRECT_URIS: Mapping[str, str] = {"native": LOOPBACK}
 # Seconds: what the lifetimes of this server part, one by one.
@@ -74,7 +77,7 @@ FORGED = tuple(map(forged, ("as_code_", "as_refresh_", "as_session_", "as_access
 WORDS = (
     "code", "token", "S256", "plain", "query", "fragment", "form_post", "profile", "files.read", "admin", "openid",
     "offline_access", "profile files.read", "authorization_code", "refresh_token", "client_credentials", "implicit",
-    "password", ASSERTIONS, "none", "login", "consent", "select_account", "allow", "deny", "switch", "all", "ann",
+    "password", ASSERTIONS, EXCHANGE, DEVICE, "none", "login", "consent", "select_account", "allow", "deny", "switch", "all", "ann",
     "bob", "carl", "dora", "access_token", "apps", "account_apps", "de", "fr en", PASSWORD, RESOURCE,
     "https://files.example/", REDIRECT_URI, SECOND_URI, LOOPBACK, SCHEME, "http://127.0.0.1:8123/cb", CHALLENGE,
     VERIFIER, ISSUER, f"{ISSUER}/oauth/token", OTHER_URI, METHOD, ASSERTION_TYPE, *FORGED,
@@ -87,6 +90,7 @@ NAMES = (
     "page", "answer", "confirm_unverified", "ticks", "notice", "disconnect", "revoke", "session", "others",
     "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__", "claims",
     "id_token_hint", "access_token", "display", "subject_token", "subject_token_type", "actor_token", "audience",
+    "actor_token_type", "requested_token_type", "device_code", "user_code", "authorization_details",
 )  # fmt: skip
 MEMBERS = (
     "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
@@ -106,7 +110,34 @@ VOUCHERS = (
     "assertion without subject", "assertion without id", "assertion without end", "assertion that has ended",
     "assertion that lives too long", "assertion of tomorrow", "assertion with a wrong signature",
     "assertion of an unknown key", "assertion of another type", "assertion of another algorithm",
-    "assertion with extensions", "assertion of before",
+    "assertion with extensions", "assertion of before", "assertion of an actor", "assertion for the actor api",
+    "assertion for an odd actor",
+)  # fmt: skip
+# What issuers say of people to their agents, and of programs.
+IDENTITIES = (
+    "identity assertion",
+    *(
+        f"identity assertion {words}"
+        for words in (
+            "of another client", "without client", "without a resource", "for an unknown resource", "for two resources",
+            "for no resource", "with an unknown scope", "with another scope", "of a tenant", "with details", "with a key",
+            "with another key", "with an odd key", "about dora", "about nobody", "that has ended", "of the other server",
+            "of type JWT", "of type at+jwt", "of type logout+jwt", "of our own", "of the open", "of the shut",
+            "of the strange", "of the unreachable", "of the broken",
+        )
+    ),
+    "strict identity assertion",
+    *(f"strict identity assertion signed in {words}" for words in ("long ago", "weakly", "some time")),
+)  # fmt: skip
+WORKLOADS = (
+    "workload assertion",
+    *(
+        f"workload assertion {words}"
+        for words in (
+            "of an unknown one", "of two rules", "of the client of nobody", "of the client of a stranger",
+            "that has just ended", "of yesterday", "for another",
+        )
+    ),
 )  # fmt: skip
 SIGNED = (
     "client assertion of another", "client assertion about another", "client assertion about nobody",
@@ -139,7 +170,14 @@ TOKENS = (
         for name in (*HOLDERS, "used", "ended", "bob of web", "dora of web")
     ),
     "access token of service",
+    *(f"own access token of {name}" for name in ("api", "next")),
+    *(f"access token of {name}" for name in ("tv", "printer", "api", "next", "agent", "reports")),
+    *(f"refresh token of {name}" for name in ("tv", "api")),
+    *(f"access token of {words}" for words in ("the end of a chain", "an orphan", "a guest", "the shut")),
 )
+STATES = ("", "seen ", "approved ", "used ", "denied ")
+DEVICE_CODES = tuple(f"{state}device code of {name}" for name in ("tv", "printer") for state in STATES)
+USER_CODES = tuple(f"{state}user code of {name}" for name in ("tv", "printer") for state in STATES)
 TOKEN_TYPES = ("access_token", "jwt", "id_token", "refresh_token", "id-jag", "saml2")
 PUSHERS = ("web", "native", "stranger", "pushing", "signer", "document", "keyed", "changed")
 PUSHED = tuple(f"request of {name}" for name in PUSHERS)
@@ -148,13 +186,24 @@ HELD = (
     *(f"id of {name}" for name in (*CLIENTS, *NOWHERE)),
     *(f"client assertion of {name}" for name in SIGNERS),
     *(f"secret of {name}" for name in ("web", "post", "api", "newcomer")),
-    *CODES, *TOKENS, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
+    *CODES, *TOKENS, *DEVICE_CODES, *USER_CODES, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
     "session", "grant of ann", "handle of a session", "thumbprint", *PROOFS[:2], *VOUCHERS[:2],
+    *IDENTITIES[:2], *WORKLOADS[:2],
 )  # fmt: skip
 
 # What is wrong with a parameter in its own way.
 OF_NAMES: Mapping[str, tuple[Value, ...]] = {
-    "assertion": tuple(map(Known, VOUCHERS)),
+    "assertion": tuple(map(Known, (*VOUCHERS, *IDENTITIES, *WORKLOADS))),
+    "device_code": (FORGED[0], *map(Known, (*DEVICE_CODES, *USER_CODES))),
+    "user_code": (
+        "BBBB-BBBB",
+        "bbbb bbbb",
+        "AEIO-UAEI",
+        "B" * 9_000,
+        *map(Known, (*USER_CODES, *DEVICE_CODES)),
+    ),
+    "subject_token": tuple(map(Known, (*TOKENS, *VOUCHERS, *IDENTITIES, *WORKLOADS))),
+    "actor_token": tuple(map(Known, TOKENS)),
     "client_assertion": tuple(map(Known, (*(f"client assertion of {name}" for name in SIGNERS), *SIGNED))),
     "client_assertion_type": (
         "urn:ietf:params:oauth:client-assertion-type:saml2-bearer",
@@ -167,7 +216,15 @@ OF_NAMES: Mapping[str, tuple[Value, ...]] = {
     "code_challenge_method": ("plain", "s256"),
     "code_verifier": ("short", "x" * 43, "x" * 129, "=" * 43),
     "csrf_token": tuple(Known(f"form token of {name}") for name in ("ann", "bob", "nobody", "answered")),
-    "grant_type": ("implicit", "password", "client_credentials", ASSERTIONS, EXCHANGE, "refresh_token"),
+    "grant_type": (
+        "implicit",
+        "password",
+        "client_credentials",
+        ASSERTIONS,
+        EXCHANGE,
+        DEVICE,
+        "refresh_token",
+    ),
     "redirect_uri": (
         "https://evil.example/cb",
         f"{REDIRECT_URI}/",
@@ -422,58 +479,122 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
     return message
 
 
-def _token(draw: Draw, path: str) -> Message:
-    kind = _one(draw, "code", "code", "refresh", "refresh", "client", "assertion", "exchange")
+def _redeemed(draw: Draw, kind: str) -> tuple[str, tuple[Pair, ...]]:
+    """A client that has got a code or a refresh token, and what it sends with it."""
     if kind == "code":
         code = _one(draw, *CODES, *["code of bound"] * 3)
         name = code.split()[-1] if code != "code of ended" else "web"
-        sent: tuple[Pair, ...] = (
+        return name, (
             ("grant_type", "authorization_code"),
             ("code", _one(draw, *[Known(code)] * 12, FORGED[0])),
             ("code_verifier", _one(draw, *[VERIFIER] * 8, "x" * 43)),
-            *_some(
-                draw, redirect_uri=(REDIRECT_URI, LOOPBACK), resource=(RESOURCE, "https://files.example/")
-            ),
+            *_some(draw, redirect_uri=(REDIRECT_URI, LOOPBACK), resource=(RESOURCE, FILES)),
         )
-    elif kind == "refresh":
-        token = _one(draw, *(token for token in TOKENS if token.startswith("refresh")))
-        name = token.split()[-1] if token.split()[-1] not in ("used", "ended") else "web"
-        sent = (
-            ("grant_type", "refresh_token"),
-            ("refresh_token", Known(token)),
-            *_some(
-                draw, scope=("profile", "admin", "files.read"), resource=(RESOURCE, "https://files.example/")
-            ),
+    token = _one(draw, *(token for token in TOKENS if token.startswith("refresh")))
+    name = token.split()[-1] if token.split()[-1] not in ("used", "ended") else "web"
+    return name, (
+        ("grant_type", "refresh_token"),
+        ("refresh_token", Known(token)),
+        *_some(draw, scope=("profile", "admin", "files.read"), resource=(RESOURCE, FILES)),
+    )
+
+
+def _for_itself(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
+    name = _one(draw, "service", "service", "api", "web", "native", "stranger", "scopeless")
+    extra = _some(draw, scope=("profile", "admin", "openid", "a  b"), resource=(RESOURCE, "nowhere"))
+    many = tuple(("resource", f"https://api.example/{number}") for number in range(11))
+    return name, (("grant_type", "client_credentials"), *_one(draw, *[extra] * 8, many))
+
+
+def _polled(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
+    name = _one(draw, "tv", "printer")
+    state = _one(draw, *STATES, "approved ")
+    extra = _some(draw, resource=(RESOURCE, FILES), code_verifier=(VERIFIER,), scope=("profile", "admin"))
+    return name, (
+        ("grant_type", DEVICE),
+        ("device_code", Known(f"{state}device code of {name}")),
+        *extra,
+    )
+
+
+def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
+    """A client that shows a token to get another one, for the next service or for another server."""
+    types = [f"urn:ietf:params:oauth:token-type:{each}" for each in TOKEN_TYPES]
+    access, jwt, _, refresh, id_jag, _ = types
+    name, subject, its_type = _one(
+        draw,
+        *[
+            ("api", f"access token of {owner}", access)
+            for owner in ("web", "post", "next", "bound", "an orphan")
+        ],
+        *[("api", voucher, jwt) for voucher in ("assertion", "assertion for the actor api")],
+        ("next", "access token of api", access),
+        ("next", "access token of the end of a chain", access),
+        ("web", "refresh token of web", refresh),
+        ("web", "refresh token of web", refresh),
+        ("api", _one(draw, *TOKENS), access),
+        ("api", _one(draw, *VOUCHERS, *IDENTITIES, *WORKLOADS), _one(draw, jwt, jwt, *types)),
+    )
+    sent: tuple[Pair, ...] = (
+        ("grant_type", EXCHANGE),
+        ("subject_token", Known(subject)),
+        ("subject_token_type", its_type),
+    )
+    if its_type == refresh and _one(draw, True, True, False):
+        servers = (
+            *[OUTSIDE] * 3,
+            *(f"https://{each}.example" for each in ("strict", "golden", "staff", "ours")),
         )
-    elif kind == "client":
-        name = _one(draw, "service", "service", "api", "web", "native", "stranger", "scopeless")
-        extra = _some(draw, scope=("profile", "admin", "openid", "a  b"), resource=(RESOURCE, "nowhere"))
-        many = tuple(("resource", f"https://api.example/{number}") for number in range(11))
-        sent = (("grant_type", "client_credentials"), *_one(draw, *[extra] * 8, many))
-    elif kind == "exchange":
-        name = "api"
-        token_types = [f"urn:ietf:params:oauth:token-type:{each}" for each in TOKEN_TYPES]
-        sent = (
-            ("grant_type", EXCHANGE),
-            ("subject_token", Known(_one(draw, *TOKENS, *VOUCHERS))),
-            ("subject_token_type", _one(draw, *token_types[:1] * 6, *token_types)),
-            *_some(
-                draw,
-                scope=("profile", "admin"),
-                resource=(RESOURCE, "https://files.example/"),
-                audience=("https://files.example/", "https://other.example"),
-                requested_token_type=tuple(token_types),
-                actor_token=tuple(map(Known, TOKENS)),
-                actor_token_type=tuple(token_types),
-            ),
+        extra = _some(
+            draw,
+            scope=("profile", "admin"),
+            resource=("https://notes.example/", RESOURCE),
+            authorization_details=("[]",),
         )
-    else:
-        name = "vouched"
-        sent = (
-            ("grant_type", ASSERTIONS),
-            ("assertion", Known(_one(draw, *VOUCHERS))),
-            *_some(draw, scope=("profile",)),
-        )
+        return name, (*sent, ("requested_token_type", id_jag), ("audience", _one(draw, *servers)), *extra)
+    actor = Known(_one(draw, "own access token of api", "own access token of api", *TOKENS))
+    with_actor: tuple[Pair, ...] = (("actor_token", actor), ("actor_token_type", access))
+    return name, (
+        *sent,
+        *_one(draw, (), (), with_actor),
+        *_some(
+            draw,
+            scope=("profile", "admin", "files.write"),
+            resource=(RESOURCE, FILES),
+            audience=(FILES, OUTSIDE, "files", "nowhere"),
+            requested_token_type=tuple(types),
+            actor_token_type=tuple(types),
+        ),
+    )
+
+
+def _vouched(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
+    """A client that shows what others have signed."""
+    name, assertion = _one(
+        draw,
+        ("vouched", _one(draw, *VOUCHERS)),
+        *[("agent", each) for each in (IDENTITIES[0], _one(draw, *IDENTITIES), _one(draw, *IDENTITIES))],
+        *[("reports", each) for each in (WORKLOADS[0], _one(draw, *WORKLOADS))],
+    )
+    return name, (
+        ("grant_type", ASSERTIONS),
+        ("assertion", Known(assertion)),
+        *_one(draw, (("resource", RESOURCE),), ()),
+        *_some(draw, scope=("profile", "admin", "files.write"), resource=(RESOURCE, FILES)),
+    )
+
+
+GRANTS: Mapping[str, Callable[[Draw], tuple[str, tuple[Pair, ...]]]] = {
+    "client": _for_itself,
+    "device": _polled,
+    "exchange": _exchanged,
+    "assertion": _vouched,
+}
+
+
+def _token(draw: Draw, path: str) -> Message:
+    kind = _one(draw, *["code"] * 2, *["refresh"] * 2, *GRANTS)
+    name, sent = GRANTS[kind](draw) if kind in GRANTS else _redeemed(draw, kind)
     if _one(draw, False, False, True):
         name = _somebody(draw)
     proven, headers = _proves(draw, name)
@@ -492,6 +613,53 @@ def _token(draw: Draw, path: str) -> Message:
     )
 
 
+def _device_authorization(draw: Draw, path: str) -> Message:
+    """A device asks for its codes."""
+    name = _one(draw, "tv", "printer", _somebody(draw))
+    proven, headers = _proves(draw, name)
+    extra = _some(
+        draw,
+        scope=("profile", "files.read", "admin", "openid"),
+        resource=(RESOURCE, "https://evil.example/"),
+        code_challenge=(CHALLENGE,),
+        nonce=("n",),
+        request=("a.b.c",),
+        acr_values=("password", "x" * 9_000),
+    )
+    named: tuple[Pair, ...] = (
+        () if ("client_id", Known(f"id of {name}")) in proven else (("client_id", Known(f"id of {name}")),)
+    )
+    if _one(draw, True, False, False, False):
+        headers = (*headers, ("DPoP", Known(_one(draw, *PROOFS))))
+    return Message(
+        method="POST",
+        path=path,
+        form=(*proven, *named, *extra),
+        headers=headers,
+        published=_published(draw, name),
+    )
+
+
+def _typed(draw: Draw, path: str) -> Message:
+    """Somebody types the code of a device, or answers it."""
+    who = _one(draw, "ann", "ann", "ann", "bob", "carl", "dora")
+    cookies = _cookies(draw, who, who, who, who, *PEOPLE)
+    code: Pair = ("user_code", _one(draw, *map(Known, USER_CODES), "BBBB-BBBB"))
+    later = _one(draw, *[0] * 12, 61, 601, 901)
+    if not path.endswith("answer") and _one(draw, True, False, False):
+        return Message(method="GET", path=path, query=_one(draw, (), (code,)), headers=cookies, later=later)
+    page = "device_answer" if path.endswith("answer") else "device"
+    form: tuple[Pair, ...] = (("csrf_token", Known(f"token of {who} for {page}")), code)
+    if page == "device_answer":
+        scopes = draw(st.lists(st.sampled_from(("profile", "files.read", "admin")), max_size=3))
+        form = (
+            *form,
+            ("answer", _one(draw, "allow", "allow", "deny")),
+            *(("scope", scope) for scope in scopes),
+        )
+    return Message(method="POST", path=path, form=form, headers=cookies, later=later)
+
+
 def _about_a_token(draw: Draw, path: str) -> Message:
     name = _one(draw, "api", "web", "web", "post", _somebody(draw))
     proven, headers = _proves(draw, name)
@@ -500,6 +668,17 @@ def _about_a_token(draw: Draw, path: str) -> Message:
     if _one(draw, True, False, False):
         headers = (*headers, ("Accept", "application/token-introspection+jwt"))
     return Message(method="POST", path=path, form=(*proven, ("token", token), *extra), headers=headers)
+
+
+def _userinfo(draw: Draw, path: str) -> Message:
+    """Whatever there is as a bearer token."""
+    token = _one(draw, *TOKENS, *CODES[:2], *DEVICE_CODES[:2], *IDENTITIES[:1], *WORKLOADS[:1])
+    scheme = _one(draw, "Bearer ", "Bearer ", "DPoP ")
+    headers: tuple[tuple[str, Value], ...] = (("Authorization", Known(token, scheme)),)
+    if scheme == "DPoP ":
+        headers = (*headers, ("DPoP", Known(_one(draw, *PROOFS))))
+    later = _one(draw, *[0] * 12, *LATER)
+    return Message(method=_one(draw, "GET", "POST"), path=path, headers=headers, later=later)
 
 
 def _pushed(draw: Draw, path: str) -> Message:
@@ -638,6 +817,9 @@ def _anything(route: Route) -> Callable[[Draw, str], Message]:
 GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "authorize": _authorize,
     "consent": _consent,
+    "device": _typed,
+    "device_answer": _typed,
+    "device_authorization": _device_authorization,
     "introspect": _about_a_token,
     "login": _login,
     "metrics": _figures,
@@ -646,11 +828,12 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "registration": _manage,
     "revoke": _about_a_token,
     "token": _token,
+    "userinfo": _userinfo,
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 10, "consent": 5, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
-    "token": 16,
+    "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
+    "token": 24, "userinfo": 2,
 }  # fmt: skip
 
 # ---- what is done to them ---------------------------------------------------------------------------

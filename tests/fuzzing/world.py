@@ -52,6 +52,7 @@ from authserver.web.openapi import document
 from authserver.web.route import Medium, Route
 from tests.client_keys import ABSENT, ASSERTION_TYPE, METHOD, Key
 from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED, Documents
+from tests.trusted_issuers import Issuer
 from tests.web.account_steps import form_token
 
 HOST = urlsplit(ISSUER).netloc
@@ -59,6 +60,13 @@ FORM = "application/x-www-form-urlencoded"
 TRUSTED = "https://issuer.example"
 ASSERTIONS = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+ACCESS_TOKEN, REFRESH_TOKEN, ID_JAG = (
+    f"urn:ietf:params:oauth:token-type:{name}" for name in ("access_token", "refresh_token", "id-jag")
+)
+FILES, OUTSIDE = "https://files.example/", "https://other.example"
+# Resources that an exchange may add, because a rule says so.
+TARGETS = (FILES,)
 INITIAL_TOKEN, FIGURES_TOKEN = "initial-access-token-of-the-operator", "token-of-the-collector-of-figures"
 # An origin that no redirect URI has, and that the operator lists.
 LISTED = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
@@ -66,6 +74,9 @@ LISTED = "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
 COUNTED_FOR = 20
 # The scopes of clients that a document describes.
 OF_DOCUMENTS = ("profile", "files.read")
+# What the company says of the agent of ann, and how its assertions are marked.
+ID_JAG_TYPE = "oauth-id-jag+jwt"
+OF_COMPANY = {"client_id": "agent", "resource": RESOURCE, "scope": "profile files.read"}
 LOOPBACK, SCHEME = "http://127.0.0.1/cb", "com.example.app:/cb"
 SECOND_URI = "https://client.example/other?tenant=1"
 # What refusals may leave beside their events, by the reason or the type of these.
@@ -84,6 +95,10 @@ CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
         ("consent.refused", ("kept", "INSERT"), ("sessions", "UPDATE")),
     )
 }
+# What they may leave without an event, by the code of the error: a device polls all the time.
+POLLS: Mapping[str, frozenset[tuple[str, str]]] = {
+    code: frozenset({("kept", "UPDATE")}) for code in ("authorization_pending", "slow_down")
+}
 # Clients that authenticate with a key, and some whose keys nobody can have.
 SIGNERS = ("signer", "fetching", "keyed", "remote")
 WITHOUT_KEYS = ("unkeyed", "lost", "offline")
@@ -91,6 +106,7 @@ WITHOUT_KEYS = ("unkeyed", "lost", "offline")
 UNREACHABLE = {
     "client-document-unreachable",
     "client-keys-unreachable",
+    "issuer-keys-unreachable",
     # What a logout token is verified with cannot be had, whatever is wrong with it.
     "provider-configuration-refused",
     "provider-keys-refused",
@@ -154,6 +170,7 @@ class Written:
 
     acts: Counter[tuple[str, str]] = field(default_factory=Counter)
     events: list[Mapping[str, Any]] = field(default_factory=list)
+    grants: list[Mapping[str, Any]] = field(default_factory=list)
     tokens: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
@@ -211,6 +228,13 @@ class World:
         self.documents = Documents(folder)
         self.signing = {**self.documents.keys, **{name: Key(kid=name) for name in ("signer", *WITHOUT_KEYS)}}
         self.signing["fetching"] = self.signing["remote"]
+        # Those who vouch for people, and for programs, each by its name.
+        self.company = Issuer("https://idp.example", typ=ID_JAG_TYPE, claims=OF_COMPANY)
+        self.platform = Issuer("https://platform.example", claims={"sub": "job", "repository_id": "74"})
+        self.issuers = {
+            name: Issuer(f"https://{name}.example", typ=ID_JAG_TYPE, key=self.company.key, claims=OF_COMPANY)
+            for name in ("strict", "open", "shut", "strange", "unreachable", "broken")
+        }
         self._clock = time_machine.travel(datetime(2026, 6, 1, 12, tzinfo=UTC), tick=False)
         self.clock = self._clock.start()
         self.began = datetime.now(UTC)
@@ -255,7 +279,10 @@ class World:
     def _fill(self) -> None:
         """Clients of each kind, people of each kind, and what was issued to them in each state."""
         for name, metadata in {
-            "web": {"redirect_uris": (REDIRECT_URI, SECOND_URI)},
+            "web": {
+                "redirect_uris": (REDIRECT_URI, SECOND_URI),
+                "grant_types": ("authorization_code", "refresh_token", EXCHANGE),
+            },
             "post": {"token_endpoint_auth_method": "client_secret_post"},
             "native": {
                 "token_endpoint_auth_method": "none",
@@ -264,7 +291,12 @@ class World:
             },
             "first": {"scopes": ("profile", "files.read", "files.write", "admin", "openid")},
             "service": {"grant_types": ("client_credentials",)},
-            "api": {"grant_types": ("client_credentials", EXCHANGE)},
+            "api": {"grant_types": ("client_credentials", "refresh_token", EXCHANGE)},
+            "next": {"grant_types": ("client_credentials", EXCHANGE)},
+            "agent": {"grant_types": (ASSERTIONS, EXCHANGE)},
+            "reports": {"grant_types": (ASSERTIONS,), "token_endpoint_auth_method": "none"},
+            "tv": {"grant_types": (DEVICE, "refresh_token"), "token_endpoint_auth_method": "none"},
+            "printer": {"grant_types": (DEVICE,)},
             "bound": {"details": {"dpop_bound_access_tokens": True}, "token_endpoint_auth_method": "none"},
             "pushing": {"details": {"require_pushed_authorization_requests": True}},
             "vouched": {"grant_types": (ASSERTIONS,)},
@@ -310,6 +342,9 @@ class World:
         self._let_in("web", browsers["bob"], "bob of web")
         self._let_in("web", browsers["dora"], "dora of web")
         self._spend()
+        self._trust()
+        self._connect(browsers["ann"])
+        self._derive()
         for name in ("web", "native", "stranger", "pushing", "signer", "document", "keyed", "changed"):
             self._push(name)
         self.documents.publish("changed", redirect_uris=[REDIRECT_URI, OTHER_URI])
@@ -440,6 +475,103 @@ class World:
         answer = self.server.token(service, its_secret, grant_type="client_credentials")
         self.known["access token of service"] = answer.json["access_token"]
 
+    def _trust(self) -> None:
+        """Issuers of assertions: right ones, and one for each thing that may be wrong with one."""
+        company = {
+            "clients": ("agent", "first"),
+            "resources": (RESOURCE, FILES),
+            "scopes": ("profile", "files.read"),
+        }
+        self.company.trust(self.server, "mcp", options={"usernames": True}, **company)
+        strict = {"usernames": True, "levels": ["gold"], "maximum_age": 60, "tenants": ["us"]}
+        self.issuers["strict"].trust(self.server, "draft", options=strict)
+        self.issuers["open"].trust(
+            self.server, "draft", options={"create_users": True}, default_resource=RESOURCE
+        )
+        for name in ("shut", "strange"):
+            self.issuers[name].trust(self.server, "draft", options={"usernames": True})
+        for name, published in {"unreachable": "failing", "broken": "private-keys"}.items():
+            uri = self.documents.url(published)
+            self.issuers[name].trust(self.server, "draft", options={"usernames": True}, jwks_uri=uri)
+        rules = [
+            {"name": name, "client": client, "claims": {"repository_id": number}, "resources": [RESOURCE],
+             "scopes": ["profile", "files.read"]}
+            for name, client, number in (
+                ("job", "reports", "74"), ("twin", "reports", "75"), ("other-twin", "vouched", "75"),
+                ("of-nobody", "nobody", "76"), ("of-a-stranger", self.clients["stranger"].client_id, "77"),
+            )
+        ]  # fmt: skip
+        self.platform.trust(self.server, "workload_identity", options={"rules": rules})
+        # Its plugin was taken away since.
+        change = "value = replace(value, '\"draft\"', '\"forgotten\"')"
+        self.database.execute(
+            f"UPDATE stored_settings SET {change} WHERE name = ?", (self.issuers["strange"].name,)
+        )
+
+    def _connect(self, browser: TestApp) -> None:
+        """Requests of devices, in each state."""
+        for name in ("tv", "printer"):
+            for state in ("", "seen ", "approved ", "used ", "denied "):
+                self._connect_one(name, state, browser)
+
+    def _connect_one(self, name: str, state: str, browser: TestApp) -> None:
+        client, secret = self.clients[name], self.secrets[name]
+        told = self.server.ask("/oauth/device_authorization", client, secret, scope="profile files.read").json
+        words = f"{state}device code of {name}"
+        self.known[words], self.known[f"{state}user code of {name}"] = told["device_code"], told["user_code"]
+        if not state:
+            return
+        form = form_with(browser.get("/device"), "user_code")
+        form["user_code"] = told["user_code"]
+        page = form.submit()
+        if state == "seen ":
+            return
+        form = form_with(page, "scope")
+        done = form.submit("answer", value="deny" if state == "denied " else "allow")
+        assert done.status_int == 200, done.text
+        if state == "used ":
+            answer = self.server.token(client, secret, grant_type=DEVICE, device_code=told["device_code"])
+            assert answer.status_int == 200, answer.text
+            self.known[f"access token of {name}"] = answer.json["access_token"]
+            if "refresh_token" in answer.json:
+                self.known[f"refresh token of {name}"] = answer.json["refresh_token"]
+
+    def _derive(self) -> None:
+        """Tokens that come from others, directly or through another, and some whose origin has ended."""
+        for words, client, source in (
+            ("api", "api", "access token of web"),
+            ("next", "next", "access token of api"),
+            ("the end of a chain", "api", "access token of next"),
+            ("an orphan", "api", "access token of dora of web"),
+        ):
+            answer = self.exchanged(client, self.known[source])
+            assert answer.status_int == 200, answer.text
+            self.known[f"access token of {words}"] = answer.json["access_token"]
+            if "refresh_token" in answer.json:
+                self.known[f"refresh token of {words}"] = answer.json["refresh_token"]
+        for words, client, assertion in (
+            ("agent", "agent", self.company.assertion()),
+            ("a guest", "agent", self.issuers["open"].assertion(sub="guest")),
+            ("the shut", "agent", self.issuers["shut"].assertion()),
+            ("reports", "reports", self.platform.assertion()),
+        ):
+            sent = {"grant_type": ASSERTIONS, "assertion": assertion, "resource": RESOURCE}
+            answer = self.server.token(self.clients[client], self.secrets[client], **sent)
+            assert answer.status_int == 200, answer.text
+            self.known[f"access token of {words}"] = answer.json["access_token"]
+        # The grants that came of it are still there, as for an operator who was interrupted.
+        self.issuers["shut"].disable(self.server, at_once=True)
+        for name in ("api", "next"):
+            answer = self.server.token(
+                self.clients[name], self.secrets[name], grant_type="client_credentials"
+            )
+            self.known[f"own access token of {name}"] = answer.json["access_token"]
+
+    def exchanged(self, name: str, token: str, **form: Any) -> TestResponse:
+        """The answer to this client, which exchanges a token."""
+        sent = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS_TOKEN, **form}
+        return self.server.token(self.clients[name], self.secrets[name], **sent)
+
     def _push(self, name: str) -> None:
         client, secret = self.clients[name], self.secrets[name]
         form = {"client_id": client.client_id, "response_type": "code", "redirect_uri": client.redirect_uris[0], "scope": "profile",
@@ -511,7 +643,66 @@ class World:
         self.known["assertion of another algorithm"] = self.assertion(header={"alg": "RS256"})
         self.known["assertion with extensions"] = self.assertion(header={"crit": ["b64"]})
 
+        self._vouch()
         self._sign_for_clients()
+
+    def _vouch(self) -> None:
+        """Assertions about people for their agents, and about programs, each correct but for what its name says."""
+        now, company, platform = int(time.time()), self.company, self.platform
+        for name, changes in {
+            "": {},
+            "of another client": {"client_id": "web"},
+            "without client": {"client_id": ABSENT},
+            "without a resource": {"resource": ABSENT},
+            "for an unknown resource": {"resource": "https://evil.example/"},
+            "for two resources": {"resource": [RESOURCE, FILES]},
+            "for no resource": {"resource": []},
+            "with an unknown scope": {"scope": "unknown"},
+            "with another scope": {"scope": "files.write"},
+            "of a tenant": {"tenant": "eu"},
+            "with details": {"authorization_details": [{"type": "x"}]},
+            "with a key": {"cnf": {"jkt": self.known["thumbprint"]}},
+            "with another key": {"cnf": {"jkt": self.keys["other"].thumbprint()}},
+            "with an odd key": {"cnf": []},
+            "about dora": {"sub": "dora"},
+            "about nobody": {"sub": "nobody"},
+            "that has ended": {"exp": now - 100},
+            "of the other server": {"aud": OUTSIDE},
+        }.items():
+            self.known[f"identity assertion {name}".strip()] = company.assertion(**changes)
+        for typ in ("JWT", "at+jwt", "logout+jwt"):
+            self.known[f"identity assertion of type {typ}"] = company.assertion(header={"typ": typ})
+        self.known["identity assertion of our own"] = self.server.application.parts.signer.sign(
+            {**company.claims(), "iss": ISSUER}, typ=ID_JAG_TYPE
+        )
+        signed_in = {"acr": "gold", "auth_time": now - 10, "tenant": "us"}
+        for name, changes in {
+            "": {},
+            "signed in long ago": {"auth_time": now - 100},
+            "signed in weakly": {"acr": "lead"},
+            "signed in some time": {"auth_time": "x"},
+        }.items():
+            claims = {**signed_in, **changes}
+            self.known[f"strict identity assertion {name}".strip()] = self.issuers["strict"].assertion(
+                **claims
+            )
+        for name, issuer in self.issuers.items():
+            if name != "strict":
+                self.known[f"identity assertion of the {name}"] = issuer.assertion(sub="guest")
+        for name, changes in {
+            "": {},
+            "of an unknown one": {"repository_id": "1"},
+            "of two rules": {"repository_id": "75"},
+            "of the client of nobody": {"repository_id": "76"},
+            "of the client of a stranger": {"repository_id": "77"},
+            "that has just ended": {"exp": now - 5},
+            "of yesterday": {"exp": now - 90_000, "iat": now - 90_100},
+            "for another": {"aud": OUTSIDE},
+        }.items():
+            self.known[f"workload assertion {name}".strip()] = platform.assertion(**changes)
+        self.known["assertion of an actor"] = self.assertion(act={"sub": "web"})
+        self.known["assertion for the actor api"] = self.assertion(may_act={"sub": "api"})
+        self.known["assertion for an odd actor"] = self.assertion(may_act="api")
 
     def _sign_for_clients(self) -> None:
         """Assertions with which clients authenticate."""
@@ -577,7 +768,8 @@ class World:
         """What no answer, no line of the log and no event may hold."""
         kinds = (
             "secret of", "code of", "used code of", "refresh token of", "access token of", "basic of",
-            "registration token of", "client assertion of", "initial token",
+            "registration token of", "client assertion of", "initial token", "device code of", "used device code of",
+            "approved device code of",
         )  # fmt: skip
         held = [value for name, value in self.known.items() if name.startswith(kinds)]
         held += [cookie for name, cookie in self.known.items() if name.startswith("cookies of ")]
@@ -665,6 +857,8 @@ class World:
             assert answer.status_int < 500, (answer.status, self.log.lines)
         self.assert_sound(request, answer, sent, self.last)
         self.assert_stored(answer, self.last)
+        if request.environ["PATH_INFO"] == "/oauth/token" and answer.status_int == 200:
+            self._assert_issued(json.loads(answer.body))
         return answer
 
     def end_minute(self) -> None:
@@ -775,14 +969,21 @@ class World:
             if answer.status_int >= 400:
                 assert answer.headers["Cache-Control"] == "no-store"
                 assert body["error"] in self.codes, body
-                assert body.keys() <= {"error", "error_description", "error_id"}
+                # How the person must sign in again (RFC 9470, 3).
+                more = (
+                    {"acr_values", "max_age"}
+                    if body["error"] == "insufficient_user_authentication"
+                    else set()
+                )
+                assert body.keys() <= {"error", "error_description", "error_id", *more}
                 self.reached[f"{body['error']} {answer.status_int}"] += 1
                 if route is not None and route.medium is Medium.JSON and request.method in route.methods:
                     operation = (request.method, route.path, answer.status_int)
                     told = self.documented.get(operation, set())
                     assert body["error"] in told, (operation, body)
                     self.told[*operation, body["error"]] += 1
-            assert (answer.status_int == 401) == ("WWW-Authenticate" in answer.headers)
+            challenged = answer.status_int == 401 or body.get("error") == "insufficient_scope"
+            assert challenged == ("WWW-Authenticate" in answer.headers)
 
     def _assert_target(self, answer: Response, written: Written) -> None:
         """A redirect leads to a page of ours, or to a registered redirect URI with what belongs there."""
@@ -823,10 +1024,17 @@ class World:
             if not written.events:
                 # A page is shown again, because something is missing in its form: the session was seen.
                 allowed.add(("sessions", "UPDATE"))
+                if b'name="user_code"' in answer.body:
+                    # And the person was shown what a device asks for, which nobody else is from then on.
+                    allowed.add(("kept", "UPDATE"))
+                is_json = answer.content_type == "application/json" and answer.body
+                allowed |= POLLS.get(json.loads(answer.body)["error"], frozenset()) if is_json else set()
             assert written.acts.keys() <= allowed, (written.acts, written.reasons)
             # A revocation has an event of its own.
             assert written.acts["events", "INSERT"] <= 2
             assert not {kind for kind in kinds if kind.endswith((".issued", ".registered"))}, kinds
+        for grant in written.grants:
+            self._assert_derived(grant)
         for token in written.tokens:
             self._assert_granted(token)
 
@@ -845,23 +1053,91 @@ class World:
         ).fetchone()
         assert found is not None
         assert found["client_id"] == token["client_id"]
-        assert {*_texts(token["scopes"])} <= {*_texts(found["scopes"])}
+        # A refresh token goes on for what is left of its grant and its client, and is compared with both when it is used.
+        scopes = {*_texts(token["scopes"])} if token["kind"] != "refresh" else set()
+        assert scopes <= {*_texts(found["scopes"])}
         assert found["revoked_at"] is None
         client = self._client(token["client_id"])
         if client is None:
             assert token["client_id"] in self.documents.redirect_uris()
-            assert {*_texts(token["scopes"])} <= {*OF_DOCUMENTS}
+            assert scopes <= {*OF_DOCUMENTS}
         else:
             assert client["disabled_at"] is None
-            assert {*_texts(token["scopes"])} <= {*_texts(client["scopes"])}
+            assert scopes <= {*_texts(client["scopes"])}
             if found["user_id"] is None or client["first_party"] or "vouched_by" in found["details"]:
                 return
+        if found["parent_id"] is not None:
+            # What people agreed to is the first of them.
+            return
+        if json.loads(found["details"]).get("grant_type") == DEVICE:
+            self._assert_approved(found)
+            return
         agreed = self.database.execute(
             "SELECT * FROM consents WHERE user_id = ? AND client_id = ?",
             (found["user_id"], token["client_id"]),
         ).fetchone()
         assert agreed is not None
         assert {*_texts(found["scopes"])} <= {*_texts(agreed["scopes"])}
+
+    def _assert_approved(self, grant: Mapping[str, Any]) -> None:
+        """The person of this grant has allowed a device what is in it, and nobody remembers that (DEV-13)."""
+        (approved,) = self.database.execute(
+            "SELECT * FROM events WHERE type = 'consent.given' AND grant_id = ?", (grant["grant_id"],)
+        ).fetchall()
+        assert (approved["user_id"], approved["client_id"]) == (grant["user_id"], grant["client_id"])
+        assert {*_texts(grant["scopes"])} <= {*json.loads(approved["details"])["scopes"]}
+
+    def _assert_derived(self, grant: Mapping[str, Any]) -> None:
+        """T163, T164: a new grant is within what it comes from, which is live: its parents, and who vouched for it."""
+        issuer = json.loads(grant["details"]).get("vouched_by")
+        if issuer is not None and issuer != TRUSTED:
+            (entry,) = self.database.execute(
+                "SELECT value FROM stored_settings WHERE name = ?", (issuer,)
+            ).fetchone()
+            assert json.loads(entry)["is_enabled"]
+        user = self.database.execute(
+            "SELECT disabled_at FROM users WHERE user_id = ?", (grant["user_id"],)
+        ).fetchone()
+        assert user is None or user["disabled_at"] is None
+        parent_id, child = grant["parent_id"], grant
+        while parent_id is not None:
+            parent = self.database.execute("SELECT * FROM grants WHERE grant_id = ?", (parent_id,)).fetchone()
+            assert parent["user_id"] == child["user_id"]
+            assert parent["revoked_at"] is None
+            assert parent["expires_at"] >= child["expires_at"]
+            owner = self._client(parent["client_id"])
+            assert owner is None or owner["disabled_at"] is None
+            details = json.loads(child["details"])
+            if details.get("exchanged_for") != ID_JAG:
+                assert {*_texts(child["scopes"])} <= {*_texts(parent["scopes"])}
+                assert {*_texts(child["resources"])} <= {*_texts(parent["resources"]), *TARGETS}
+                assert details.get("act", {}).get("sub") == child["client_id"]
+                assert details["act"].get("act") == json.loads(parent["details"]).get("act")
+            parent_id, child = parent["parent_id"], parent
+
+    def _assert_issued(self, answer: Mapping[str, Any]) -> None:
+        """A JWT says no more than its grant: its client, person, scopes, resources, end and actors."""
+        if answer["token_type"] == "N_A" or "." not in answer["access_token"]:
+            # One for another server, or an opaque one, which is stored.
+            return
+        claims = self.server.claims(answer["access_token"])
+        grant = self.database.execute(
+            "SELECT * FROM grants WHERE grant_id = ?", (claims["jti"].partition(".")[0],)
+        ).fetchone()
+        assert answer["scope"] == claims["scope"]
+        if grant is None:
+            # The client's own: the JWT is all that there is of it.
+            assert claims["sub"] == claims["client_id"]
+            assert "act" not in claims
+            return
+        details = json.loads(grant["details"])
+        assert claims["client_id"] == grant["client_id"]
+        assert claims["sub"] == grant["user_id"] or grant["user_id"] is None
+        assert {*claims["scope"].split()} <= {*_texts(grant["scopes"])}
+        audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+        assert {*audience} <= {*_texts(grant["resources"])}
+        assert datetime.fromtimestamp(claims["exp"], UTC) <= _time(grant["expires_at"])
+        assert claims.get("act") == details.get("act")
 
     # ---- what was written -----------------------------------------------------------------------------
 
@@ -887,7 +1163,11 @@ class World:
         for number, name, act, row in rows:
             self._last = number
             written.acts[name, act] += 1
-            for table, found in (("events", written.events), ("tokens", written.tokens)):
+            for table, found in (
+                ("events", written.events),
+                ("grants", written.grants),
+                ("tokens", written.tokens),
+            ):
                 if name == table and act == "INSERT":
                     found += self.database.execute(
                         f"SELECT * FROM {table} WHERE rowid = ?", (row,)
@@ -900,7 +1180,7 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
     features = (
         "registration_token claims_profile authorization_expiry log_events jwt_bearer pushed_requests dpop "
         "client_management software_statements origins_listed private_key_jwt client_id_documents "
-        "step_up openid token_exchange id_jag_issuer"
+        "step_up openid token_exchange id_jag_issuer id_jag workload_identity device_grant"
     )
     limits = (
         "failed_client_authentication, client+source", "token_request, client", "token_request, grant",
@@ -924,8 +1204,21 @@ def _settings(key_file: Path, plugins: str) -> dict[str, str | None]:
         "authserver.plugin.openid.pairwise_salt": "0123456789abcdef0123456789abcdef",
         "authserver.plugin.jwt_bearer.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.jwt_bearer.exchanged": "true",
-        "authserver.plugin.token_exchange.targets": "api = https://files.example/",
-        "authserver.plugin.id_jag_issuer.rules": "web https://other.example = client_id=a scope=profile",
+        "authserver.plugin.token_exchange.targets": f"api = {FILES}",
+        "authserver.plugin.token_exchange.sources": "api = post next\nnext = api",
+        "authserver.plugin.token_exchange.audiences": f"files = {FILES}",
+        "authserver.plugin.token_exchange.named_actors": "first = next",
+        "authserver.plugin.token_exchange.refreshers": "api",
+        "authserver.plugin.token_exchange.maximum_actors": "3",
+        "authserver.plugin.id_jag_issuer.rules": "\n".join(
+            (
+                f"web {OUTSIDE} = client_id=a scope=profile resource=https://notes.example/",
+                "web https://strict.example = client_id=a scope=profile maximum_age=60",
+                "web https://golden.example = client_id=a scope=profile level=gold",
+                "web https://staff.example = client_id=a scope=profile group=staff",
+                f"web https://ours.example = issuer={ISSUER} client_id=a scope=profile",
+            )
+        ),
         "authserver.plugin.software_statements.issuers": f"{TRUSTED} = {key_file}",
         "authserver.plugin.origins_listed.origins": LISTED,
         "authserver.plugin.client_id_documents.scopes": " ".join(OF_DOCUMENTS),
@@ -970,6 +1263,10 @@ def _quoted(text: str) -> str:
 
 def _texts(stored: str) -> list[str]:
     return stored.split()
+
+
+def _time(stored: str) -> datetime:
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC)
 
 
 def _leads_to(registered: str, location: str) -> bool:

@@ -267,19 +267,26 @@ def slow_token(small: Served, answers: list[bytes]) -> threading.Thread:
     return thread
 
 
-def test_while_all_threads_are_busy_operators_are_answered(small: Served) -> None:
-    """T136: liveness and readiness have threads of their own."""
+def test_while_all_threads_are_busy_operators_and_shared_documents_are_answered(small: Served) -> None:
+    """T136: liveness and readiness have threads of their own, and server metadata and keys need none."""
+    documents = [
+        request("GET", path, source_headers=PROXY)
+        for path in ("/.well-known/oauth-authorization-server", "/oauth/jwks")
+    ]
+    made = [statuses(small.direct.ask(document, "127.0.0.1")) for document in documents]
     answers: list[bytes] = []
     threads = [slow_token(small, answers) for _ in range(4)]
     time.sleep(0.3)
     began = time.monotonic()
     assert statuses(small.management.get("/health/live")) == [200]
     assert statuses(small.management.get("/health/ready")) == [200]
+    sent = [statuses(small.direct.ask(document, "127.0.0.1")) for document in documents]
     elapsed = time.monotonic() - began
     assert answers == []
     for thread in threads:
         thread.join()
     assert elapsed < 1
+    assert made == sent == [[200], [200]]
     assert [statuses(answer) for answer in answers] == [[401]] * 4
 
 

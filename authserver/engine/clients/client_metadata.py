@@ -57,11 +57,12 @@ CORE_MEMBERS = frozenset(
 def read_object(body: bytes) -> dict[str, Any]:
     """The members of a registration as sent, without empty ones and null. Raises InvalidClientMetadata."""
     try:
-        sent = strict_json.loads(body)
-    except ValueError:
-        sent = None
-    if not isinstance(sent, dict):
-        raise InvalidClientMetadata(f"The body must be a JSON object of at most {MAXIMUM_JSON // 1024} kB.")
+        sent = strict_json.object_of(body)
+    except ValueError as error:
+        # Its text is fixed, and repeats nothing of the body.
+        raise InvalidClientMetadata(
+            f"The body must be a JSON object of at most {MAXIMUM_JSON // 1024} kB: {error}."
+        ) from None
     return {name: value for name, value in sent.items() if value not in ("", [], None)}
 
 

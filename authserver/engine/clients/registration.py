@@ -306,11 +306,16 @@ def fitting_metadata(
         grant_types: empty for the grant types of people if there is a redirect URI, else for the client's own.
         application_type: None for the type that follows from the redirect URIs.
         details: a member that is None is left out.
+
+    Raises:
+        InvalidClientMetadata: there is no name.
     """
+    if not name.strip():
+        raise InvalidClientMetadata("client_name must not be empty.")
     if not grant_types:
         grant_types = ("authorization_code", "refresh_token") if redirect_uris else ("client_credentials",)
     return ClientMetadata(
-        client_name=name,
+        client_name=name.strip(),
         redirect_uris=redirect_uris,
         token_endpoint_auth_method=auth_method,
         grant_types=grant_types,

@@ -68,6 +68,11 @@ class FollowedSigningKeys:
         """The JWK set that is published (RFC 7517, 5): public keys alone."""
         return self._current().jwks()
 
+    def known_jwks(self) -> Mapping[str, Any] | None:
+        """The same without the database; None if the keys have to be read again first."""
+        known = self._known()
+        return None if known is None else known.jwks()
+
     def verify(self, token: str, *, typ: str) -> Mapping[str, Any]:
         """The claims of a token that these keys signed. Raises ValueError."""
         return self._current().verify(token, typ=typ)
@@ -89,10 +94,9 @@ class FollowedSigningKeys:
 
     def _current(self) -> jose.KeySet:
         """The loaded keys, which are read again in time; they remain in use while the database cannot be reached."""
-        now, loaded = self._clock(), self._loaded
-        if loaded is not None and now < self._aging_at:
-            return loaded
-        if self._lock.acquire(blocking=loaded is None or now >= self._old_at):
+        if (known := self._known()) is not None:
+            return known
+        if self._lock.acquire(blocking=self._loaded is None or self._clock() >= self._old_at):
             try:
                 # Another thread may have read them while this one waited for the lock.
                 if self._clock() >= self._aging_at:
@@ -114,6 +118,12 @@ class FollowedSigningKeys:
                 self._lock.release()
         assert self._loaded is not None
         return self._loaded
+
+    def _known(self) -> jose.KeySet | None:
+        """The loaded keys; None if it is time to read them again, and no other thread does, or if they are too old."""
+        now = self._clock()
+        is_known = now < self._aging_at or (now < self._old_at and self._lock.locked())
+        return self._loaded if is_known else None
 
     def _read(self) -> list[str]:
         """Use the present keys of the database. Returns which keys cannot sign although they should, and why."""

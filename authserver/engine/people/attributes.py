@@ -76,8 +76,11 @@ def checked_attributes(attributes: Mapping[str, Iterable[str]]) -> Mapping[str, 
 
 
 def shortened(text: str, maximum: int = MAXIMUM_DISPLAY_NAME) -> str:
-    """The stored form of a text that comes from a browser or directory: printable characters, cut at a limit."""
-    return without_hidden(text[: 4 * maximum])[:maximum]
+    """The stored form of a text that comes from a browser or directory: printable characters, cut at a limit.
+
+    There are no spaces around it.
+    """
+    return without_hidden(text[: 4 * maximum]).strip()[:maximum].rstrip()
 
 
 def as_identified(user: User, identity: Identity) -> User:

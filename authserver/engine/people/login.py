@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -41,6 +42,8 @@ from authserver.settings import Secret
 
 MINIMUM_PASSWORD = 8  # bytes, as MAXIMUM_PASSWORD
 SESSION_KIND = "session"
+# Lone surrogates stand for bytes that are no UTF-8, such as those of Latin-1 on stdin.
+_NEVER_SENT = re.compile("[\x00\ud800-\udfff]")
 
 
 class BadPassword(ValueError):
@@ -364,6 +367,8 @@ def hash_new_password(password: str) -> str:
     """The hash to store of a chosen password. Raises BadPassword."""
     if not MINIMUM_PASSWORD <= password_size(password) <= MAXIMUM_PASSWORD:
         raise BadPassword(f"a password has {MINIMUM_PASSWORD} to {MAXIMUM_PASSWORD} bytes")
+    if _NEVER_SENT.search(password):
+        raise BadPassword("a password is valid UTF-8 without NUL: no form could send another")
     return digests.hash_password(password)
 
 

@@ -147,7 +147,11 @@ class AdminApi:
         add_entries(config, PATH, ENTRIES, guard)
         metadata = json_response(guard.protected.metadata_body, cache_control="public, max-age=300")
         config.add_well_known(
-            "oauth-protected-resource", lambda request: metadata.copy(), below=PATH, operation=METADATA
+            "oauth-protected-resource",
+            lambda request: metadata.copy(),
+            below=PATH,
+            administers=True,
+            operation=METADATA,
         )
 
 

@@ -115,6 +115,7 @@ def add_entries(config: Configurator, path: str, entries: Iterable[Entry], guard
             path + below,
             tuple(methods),
             Medium.PROBLEM,
+            administers=True,
             operation={method: described(entry) for method, entry in methods.items()},
         )
         config.add_endpoint(route, Endpoint(methods, path, guard))

@@ -147,7 +147,8 @@ class Page:
     @property
     def route(self) -> Route:
         """The route of the page; POST is allowed only if the page has `act`."""
-        return Route(self.name, self.path, ("GET", "POST") if self.act else ("GET",), personal=True)
+        methods = ("GET", "POST") if self.act else ("GET",)
+        return Route(self.name, self.path, methods, personal=True, administers=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ CHROMIUM = (
 )
 # What each kind of program is installed with, and what to do on a machine without it.
 NEEDED = {
-    "chromium": "Debian's chromium: apt-get install chromium",
+    "chromium": "Debian's Chromium: apt-get install chromium-headless-shell",
     "firefox-esr": "Debian's Firefox: apt-get install firefox-esr",
     "go": "Go 1.26 or newer: apt-get install golang-go, or the archive of the Go project",
     "mvn": "Maven and Java 17 or newer: apt-get install maven openjdk-17-jdk-headless",
@@ -166,10 +166,11 @@ def running(issuer: str, text: str, folder: Path) -> Iterator[DevelopmentServer]
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, which can reach this computer alone."""
+    """Debian's Chromium, which can reach this computer alone; preferably without the windows that nobody sees."""
+    path = shutil.which("chromium-headless-shell") or path_of("chromium")
     expect.set_options(timeout=MILLISECONDS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path_of("chromium"), args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
         yield browser
         browser.close()
 
