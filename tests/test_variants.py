@@ -429,7 +429,7 @@ def test_plugins_explain_and_lint_show_whom_a_setting_is_for(run: Callable[..., 
     told = run("explain", "scope", "demo-service", "--resource", "http://localhost:6543/demo-api").stdout
     assert "scopes_default (client demo-service)" in told
     refused = run("explain", "resource", "demo-service").stdout
-    _, _, present = refused.partition("how it is set now\n")
+    _, _, present = refused.partition("the present setting\n")
     assert "authserver.plugin.resources_listed.default@clients = demo-service =" in present
     linted = run("lint")
     assert linted.exit_code == 1

@@ -15,7 +15,7 @@ from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.printing import safe
 from authserver.containment import interruptible
 
-# Each is in the module of its name, with an underscore for a hyphen.
+# Each is in the module of the same name, with an underscore for a hyphen.
 COMMANDS = (
     "apply",
     "audit",
@@ -65,7 +65,7 @@ class Commands(OneSentence):
         return super().parse_args(context, args)
 
     def shell_complete(self, context: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The names alone: click would import every group for a line of its help, while somebody waits at each key."""
+        """Only the names: for the help of each group click would import it, and completion must be fast."""
         if incomplete[:1] == "-":
             return super().shell_complete(context, incomplete)
         return [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]

@@ -27,7 +27,7 @@ from authserver.explaining.ends import jwt_sentence, sentence
 
 # The exit status when something is still different from its declaration.
 DRIFT = 2
-# More problems than these are only counted.
+# At most this many problems are printed; the others are counted.
 MAXIMUM_TOLD = 50
 _NOUNS = {
     DeclaredKind.CLIENT: "client",
@@ -46,7 +46,7 @@ class WrongCall(click.UsageError):
 
 
 class OneStatus(click.Command):
-    """A command that ends with 1 for each mistake in how it is called; 2 means a difference from the declaration."""
+    """A command that ends with 1 for every wrong call, because 2 means a difference from the declaration."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         with _ending_with_one():
@@ -210,7 +210,7 @@ def _print_plan(plan: Plan, ends: Sequence[Ended | None], found: ReadFiles) -> N
                 say(f"  {told}")
         say()
     if plan.elsewhere:
-        say("Only the INI can settle this; change it, and restart the servers:")
+        say("Only a change of the INI can do the rest; then restart the servers:")
         for difference in plan.elsewhere:
             place = found.place((difference.kind, difference.name))
             say(
@@ -218,7 +218,7 @@ def _print_plan(plan: Plan, ends: Sequence[Ended | None], found: ReadFiles) -> N
             )
     if plan.left:
         names = ", ".join(words(name) for _, name in plan.left)
-        say(f"Applied before, and not declared any more: {names}. --prune takes it away.")
+        say(f"Applied before, and not declared any more: {names}. --prune removes it.")
 
 
 def _path(step: Step, found: ReadFiles) -> tuple[str, str]:

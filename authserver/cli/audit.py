@@ -193,7 +193,7 @@ def export(
     output: Path | None,
     after: str | None,
 ) -> None:
-    """Write events as JSON Lines, oldest first: one event with everything, and its cursor, in each line.
+    """Write events as JSON Lines, oldest first: each line has one whole event with its cursor.
 
     The cursor of the last line continues an export: --after CURSOR. Without --until the last five minutes are left out,
     because an event may be stored that much later than its time; therefore no event is missing between two exports.
@@ -214,7 +214,7 @@ def export(
 @json_option
 @click.pass_obj
 def readers(configuration: Configuration, as_json: bool) -> None:
-    """Show how far each reader of the events has come: the statistics, and plugins that deliver events.
+    """Show the position of each reader of the events: the statistics, and plugins that deliver events.
 
     A plugin that is not listed any more keeps its position, and continues there if it is listed again. Events that a
     plugin never accepted are set aside and counted; the events `event.set_aside` name them.
@@ -253,7 +253,7 @@ def verify(configuration: Configuration, since: datetime | None, head: str | Non
     """Verify that no event was changed, deleted too early or added later, or name the first one that was.
 
     Servers seal events within about a minute, and may run meanwhile. The exit status is 0 if nothing is wrong, 1 if
-    something is, and 2 if it cannot be known.
+    something is, and 2 if that cannot be determined.
     """
     application = configuration.application(Plugins.UNUSED)
     with closing(application):
@@ -289,7 +289,7 @@ def _tell_proof(proof: Proof, command: str) -> None:
     """Print the result of the verification, and the next step."""
     finding = proof.finding
     if finding is not None:
-        outcome = "Broken" if proof.whole is False else "This cannot be known"
+        outcome = "Broken" if proof.whole is False else "This cannot be determined"
         say(f"{outcome}: {words(finding.record)} {words(finding.problem)}.")
         if finding.event_id is not None:
             say(
@@ -300,7 +300,7 @@ def _tell_proof(proof: Proof, command: str) -> None:
             say("Events that were sealed later are verified with --since and a time after that.")
     if proof.seals:
         whole = "Nothing was changed" if proof.whole else "Before that nothing was changed"
-        deleted = f", and {proof.deleted:,} were deleted because their time was over" if proof.deleted else ""
+        deleted = f", and {proof.deleted:,} were deleted because they had expired" if proof.deleted else ""
         say(
             f"{whole}: {_counted(proof.events, 'event')} of {_counted(proof.seals, 'seal')} since {words(proof.since)} "
             f"{'is' if proof.events == 1 else 'are'} as sealed{deleted}."

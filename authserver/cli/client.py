@@ -15,9 +15,9 @@ from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.options import MORE, separated
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.cli.separated import MORE, separated
 from authserver.engine import operators
 from authserver.engine.clients.client_metadata import read_members, value_of
 from authserver.engine.clients.editing import (

@@ -75,7 +75,7 @@ def list_secrets(configuration: Configuration, client_id: str, as_json: bool) ->
 @click.command("end-secret")
 @click.argument("client_id")
 @click.argument("secret")
-@click.option("--force", is_flag=True, help="End it although it is the last one.")
+@click.option("--force", is_flag=True, help="End it even if it is the last one.")
 @yes_option
 @json_option
 @click.pass_obj

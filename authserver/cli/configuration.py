@@ -40,19 +40,19 @@ PATIENCE = 10.0
 
 
 class Plugins(Enum):
-    """The purpose for which a command needs the plugins; except for DECIDE it works without those that cannot be loaded.
+    """Why a command needs the plugins; except with DECIDE it also works without plugins that cannot be loaded.
 
-    The values end the message about that.
+    The values are the ends of the message about that.
     """
 
     DECIDE = ""
-    OBSERVE = "none of them is told of this"
-    EXPLAIN = "their own remedies are not shown"
+    OBSERVE = "they are not notified of this"
+    EXPLAIN = "their remedies are not shown"
     UNUSED = "nothing is missing"
 
 
 class Configuration:
-    """The INI file named by `-c`; read when a command asks for it, so that `--help` needs none."""
+    """The INI file of `-c`. It is read only when a command needs it, so that `--help` works without one."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -67,7 +67,7 @@ class Configuration:
         """The INI file. Raises click.ClickException if none is named, or there is no such file."""
         if self.path is None:
             raise click.UsageError(
-                "which server? Name its INI file: -c FILE, or AUTHSERVER_CONFIG in the environment; "
+                "no server is named: give its INI file with -c FILE, or AUTHSERVER_CONFIG in the environment; "
                 "`authserver init FOLDER` writes that of a new server"
             )
         if not self.path.is_file():
@@ -99,21 +99,21 @@ class Configuration:
         return section
 
     def folder(self) -> Path:
-        """That of the INI file, where modules of plugins are found, too."""
+        """The folder of the INI file, which may also have modules of plugins."""
         assert self.path is not None  # or it could not be read
         return self.path.resolve().parent
 
     def settings(self) -> Settings:
-        """The server's own settings, those of plugins aside. Raises SettingsError."""
+        """The server's own settings, without those of plugins. Raises SettingsError."""
         return ini_reader.load(ini_reader.without_plugins(self.ini())).settings
 
     def application(self, plugins: Plugins = Plugins.DECIDE) -> Application:
         """The server, as it would start; without plugins if they are not needed and cannot be loaded.
 
         Raises:
-            SettingsError: it could not start.
+            SettingsError: the server could not start.
         """
-        # Imported here: it brings Pyramid and all, which a usage error need not wait for.
+        # Imported here, because it imports Pyramid, for which a usage error need not wait.
         from authserver import app
 
         command = _command()
@@ -129,7 +129,7 @@ class Configuration:
             except SettingsError as error:
                 problems = error.problems
         application = app.build(ini_reader.without_plugins(ini), caller=caller)
-        # The application could be made, so all problems were those of plugins.
+        # The application was built without plugins, so all problems were those of plugins.
         if problems:
             say(f"The plugins cannot be loaded, so {plugins.value}:\n  " + "\n  ".join(problems), err=True)
         return application
@@ -158,7 +158,7 @@ def _command() -> str:
 class OneSentence(click.Group):
     """A group whose commands end in one clear sentence when something is wrong, never in a traceback.
 
-    Its help has the first sentence of each command as a whole, where click cuts it after some words.
+    Its help has the whole first sentence of each command, which click would cut after some words.
     """
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

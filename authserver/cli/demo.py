@@ -23,7 +23,7 @@ from authserver.engine.records import ClientMetadata
 from authserver.settings import Environment, Settings
 
 USERNAME = "demo"
-# The group whose members administer the server, unless the INI file names another.
+# The group whose members administer the server, unless the INI file names another one.
 ADMINISTRATORS = "authserver-admins"
 SERVICE = "demo-service"
 PLAYGROUND = "playground"

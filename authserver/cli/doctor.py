@@ -48,7 +48,7 @@ def _programs(
 @click.command()
 @click.argument("issuer", required=False, callback=_url)
 @click.option("--as", "programs", metavar="PROGRAM", multiple=True, callback=_programs,
-              help="Send the requests of this program only; may be repeated. Without it those of all.")  # fmt: skip
+              help="Send the requests of this program only; may be repeated. Without it: the requests of all programs.")  # fmt: skip
 @click.option("--resource", metavar="URL", callback=_url,
               help="Examine this protected resource first, and then its authorization server.")  # fmt: skip
 @click.option("--register", is_flag=True,
@@ -56,9 +56,9 @@ def _programs(
 @click.option("--client-id", metavar="ID",
               help="Let programs use this public client, which was registered before, and register nothing.")  # fmt: skip
 @click.option("--ca-file", metavar="FILE", type=click.Path(exists=True, dir_okay=False),
-              help="Trust the certificates of this file, not those of the system.")  # fmt: skip
+              help="Trust the certificates of this file instead of those of the system.")  # fmt: skip
 @click.option("--time-limit", metavar="SECONDS", default=10.0, type=click.FloatRange(0.1, 120), show_default=True,
-              help="For each request.")  # fmt: skip
+              help="The time limit of each request.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="List passed checks, too.")
 @click.option("--list", "list_only", is_flag=True, help="List the recorded programs, and do nothing else.")
 @json_option
@@ -85,8 +85,8 @@ def doctor(
     is possible without a person who signs in.
 
     With the INI file alone it first examines the server's own database: its clock, tables and indexes, the age of the
-    keys, events that wait, clients that a tightened policy would refuse, and whether the keys of each trusted issuer can be
-    had now.
+    keys, events that wait, clients that a tightened policy would refuse, and whether the keys of each trusted issuer
+    can be fetched now.
 
     Nothing is left behind: without --register, programs that would register stop there, and the values that they would
     ask for are compared with the metadata. The server's log shows refusals, because the doctor also sends requests that
@@ -106,7 +106,7 @@ def doctor(
         issuer = configuration.settings().issuer if configuration.path is not None else None
         if issuer is None:
             raise click.UsageError(
-                "which server? Name its address: `authserver doctor https://login.example.com`"
+                "no server is named: give its address, as in `authserver doctor https://login.example.com`"
             )
     if register and client_id:
         raise click.UsageError(
@@ -296,7 +296,7 @@ def _names(programs: Sequence[str], of: int) -> str:
 
 
 def _print_remedies(found: Sequence[Finding]) -> None:
-    """Print what to change at an authserver, once for each step and remedy: one cause makes many findings."""
+    """Print what to change at an authserver, once for each step and remedy, because one cause leads to many findings."""
     remedies = dict.fromkeys((finding.step, finding.remedy) for finding in found if finding.remedy)
     if remedies:
         say("\nWhere this server is authserver")

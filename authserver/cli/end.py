@@ -58,7 +58,7 @@ def end_client(configuration: Configuration, client_id: str, dry_run: bool, yes:
     def act(engine: Engine) -> Act:
         return Act(subject=Subject.client(client_id))
 
-    unknown = f"{client_id}: no such client, or it has nothing that could end; see `authserver client list`"
+    unknown = f"{client_id}: no such client, or nothing of it could end; see `authserver client list`"
     _end(configuration, act, dry_run=dry_run, yes=yes, as_json=as_json, unknown=unknown)
 
 
@@ -143,8 +143,10 @@ def _end(
     as_json: bool,
     unknown: str | Callable[[Engine], str] = "",
 ) -> None:
-    """Args:
-    unknown: the error when there was nothing to end, or None if that is no error.
+    """Run the act, as all commands of the group do.
+
+    Args:
+        unknown: the error if there was nothing to end; None if that is no error.
     """
     application = configuration.application(Plugins.OBSERVE)
     with closing(application):

@@ -14,8 +14,8 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
+from authserver.cli.options import MORE, separated
 from authserver.cli.printing import json_option
-from authserver.cli.separated import MORE, separated
 from authserver.engine import authorization_request, origins
 from authserver.engine.clients import authentication
 from authserver.engine.context import Engine
@@ -133,7 +133,7 @@ def resource(configuration: Configuration, client_id: str, resources: tuple[str,
 @click.option(
     "--as-issued",
     is_flag=True,
-    help="Treat it as if it came at the time of its `iat`, and for the first time.",
+    help="Judge it as if it were presented at the time of its `iat`, and for the first time.",
 )
 @json_option
 @click.pass_obj
@@ -148,8 +148,8 @@ def assertion(
 ) -> None:
     """Explain what CLIENT_ID would get for the assertion of a trusted issuer, by which entry, or why not (RFC 7523).
 
-    Without CLIENT_ID: the client that the assertion itself names, as that of a program on a platform does. The assertion
-    is neither stored nor printed nor used up.
+    Without CLIENT_ID: the client that the assertion itself names, as the assertion of a program on a platform does. The
+    assertion is neither stored nor printed nor used up.
     """
     text = file.read(MAXIMUM_TOKEN + 2).strip().decode("ascii", "replace")
     known: dict[str, Any] = {}
@@ -303,7 +303,9 @@ def sign_in(
     help="Without it: the method that the client is registered for.",
 )
 @click.option(
-    "--secret-stdin", is_flag=True, help="Read the client secret from stdin; without it, as if it were wrong."
+    "--secret-stdin",
+    is_flag=True,
+    help="Read the client secret from stdin; without it, the secret counts as wrong.",
 )
 @click.option(
     "--form-stdin",
@@ -320,12 +322,12 @@ def client_auth(
     form_stdin: bool,
     as_json: bool,
 ) -> None:
-    """Whether the client would be authenticated; without credentials, as if they were wrong.
+    """Whether the client would be authenticated; without credentials, they count as wrong.
 
-    A credential of single use is not used up.
+    A credential that works once is not used up.
     """
     if form_stdin and (secret_stdin or method):
-        raise click.UsageError("a form has its method: leave --secret-stdin and --method out")
+        raise click.UsageError("the form has its own method: leave --secret-stdin and --method out")
     sent = sys.stdin.readline().rstrip("\r\n") if secret_stdin or form_stdin else ""
 
     def rule(engine: Engine) -> str:
@@ -358,7 +360,7 @@ def client_auth(
     "--initial-token",
     "token_id",
     metavar="ID",
-    help="As the holder of this token; its name is in `authserver initial-token list`.",
+    help="With this token; its name is in `authserver initial-token list`.",
 )
 @click.option("--source", default="127.0.0.1", show_default=True, help="The source address of the request.")
 @json_option

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> None:
-    """Print one event with everything: time, subjects, every check in order, and what would change the outcome.
+    """Print one whole event: time, subjects, every check in order, and what would change the outcome.
 
     Raises:
         click.ClickException: there is no event of this id.
@@ -36,7 +36,7 @@ def tell_event(configuration: Configuration, event_id: str, as_json: bool) -> No
             raise click.ClickException(
                 f"no event has the id {event_id}: it is mistyped or from another server, its event was deleted "
                 "(authserver.refusal_lifetime), or the database could not be written at that time. In a flood the event is "
-                "stored when a minute is over. The log has a line with this id; `authserver audit search` finds events by their "
+                "stored at the end of the minute. The log has a line with this id; `authserver audit search` finds events by their "
                 "subjects"
             )
         told = explain_event(engine, event, application.parts.policies)
@@ -59,7 +59,7 @@ def print_explanation(
 
     Args:
         configuration: the server; the printed commands are for it.
-        about: the facts of the event, if it is one that happened.
+        about: the facts of the event; none for a question.
     """
     if as_json:
         print_json({**about, **asdict(told)})
@@ -84,13 +84,13 @@ def print_explanation(
 
 
 def _more(told: Explanation) -> str:
-    """The sentence about the further events for which an event stands."""
+    """The sentence about the other events that were counted with this one."""
     count, sources = told.more["count"], told.more["sources"]
-    several = "other refusals" if told.more.get("several_kinds") else "refusals of this kind"
+    several = "refusals of several kinds" if told.more.get("several_kinds") else "refusals of this kind"
     until = datetime.fromisoformat(told.more["until"])
     addresses = f"{sources} {'address' if sources == 1 else 'addresses'}"
     return (
-        f"This event stands for {count:,} more {several}, from {addresses} in all, until {words(until)}: "
+        f"{count:,} more {several} were counted with this one, from {addresses} in all, until {words(until)}: "
         "there were too many to store each (authserver.refusals_per_minute)."
     )
 
@@ -129,10 +129,10 @@ def _print_check(number: int, check: Check, program: str) -> None:
         sentence, colon, command = remedy.partition(_COMMAND) if remedy.endswith("`") else (remedy, "", "")
         print_record({"-": sentence + colon[:1]}, indent=3)
         if command:
-            # In one line, however narrow the terminal is, so that it can be copied.
+            # In one line even in a narrow terminal, so that it can be copied.
             say(f"      {words(program)} {words(command[:-1])}")
     if check.settings:
-        say("\n   how it is set now")
+        say("\n   the present setting")
     for key, value in check.settings.items():
         print_record({"-": f"{key} = {value}".rstrip()}, indent=3)
     say()

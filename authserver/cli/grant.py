@@ -181,7 +181,7 @@ def _place(engine: Engine, after: str) -> Place | None:
         return None
     found = engine.stores.grants.find(after)
     if found is None:
-        raise click.UsageError(f"--after {after}: it is not stored any more; begin without it")
+        raise click.UsageError(f"--after {after}: it is not stored any more; leave it out to begin again")
     return found.created_at, found.grant_id
 
 

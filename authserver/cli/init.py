@@ -24,7 +24,7 @@ from authserver.cli.keys import new_ring_entry
 from authserver.cli.printing import say, words
 from authserver.engine.printable import made_visible
 
-# Characters of a path that pserve and the reader of INI files take for a part of a URL or for an interpolation.
+# Characters of a path that pserve and the INI reader would treat as part of a URL or as an interpolation.
 _UNREADABLE = re.compile(r"[%#?\x00-\x1f\x7f]")
 # Settings whose values are not shown.
 _SECRET = re.compile(r"secret|password|token|key|database_url|credential")
@@ -112,7 +112,7 @@ def _check(folder: Path) -> None:
     if folder.exists() and folder.stat().st_mode & stat.S_IWOTH:
         raise click.ClickException(
             f"{folder}: every user of this machine can write there, and so change the server; name another folder, "
-            f"or take that right away: chmod o-w {shlex.quote(str(folder))}"
+            f"or remove that right: chmod o-w {shlex.quote(str(folder))}"
         )
 
 
@@ -146,7 +146,7 @@ def _write_ini(ini: Path, text: str) -> str:
             f"{ini} is there and differs from that of authserver {version('authserver')}; nothing was changed. "
             "This would be different:\n" + "\n".join(_differences(present, text))
         )
-    # Nobody else may change which plugins are loaded, whatever the umask.
+    # With any umask, nobody else may change which plugins are loaded.
     with open(ini, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
         file.write(text)
     say(f"Wrote {ini}")
@@ -167,7 +167,7 @@ def _differences(present: str, text: str) -> Iterator[str]:
 
 
 def _veiled(lines: Sequence[str]) -> list[str]:
-    """Lines of an INI file, without the values of settings that may be secret; references to other places stay."""
+    """Lines of an INI file, without the values of settings that may be secret; references to other places are shown."""
     veiled, secret = [], False
     for line in lines:
         if found := _KEY.fullmatch(line):
@@ -186,7 +186,7 @@ def _prepare_development(ini: Path) -> None:
     _say_next(
         ("authserver", f"-c {_shown(ini)} demo", "a database, a demo user and demo clients"),
         ("pserve", _shown(ini), "the server, on http://localhost:6543"),
-        ("authserver", f"-c {_shown(ini)} plugins", "who decides what"),
+        ("authserver", f"-c {_shown(ini)} plugins", "which plugin decides what"),
     )
 
 

@@ -12,7 +12,8 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import confirm, yes_option
-from authserver.cli.paging import after_option, limit_option, tell_next_page
+from authserver.cli.options import is_given
+from authserver.cli.paging import after_option, limit_option, not_in_list, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
 from authserver.engine.clients.initial_tokens import (
@@ -72,7 +73,7 @@ def add(
     as_json: bool,
 ) -> None:
     """Make an initial access token, shown once."""
-    if unlimited and _is_given("uses"):
+    if unlimited and is_given("uses"):
         raise click.UsageError("--unlimited: not with --uses")
     if not lifetime:
         raise click.UsageError("--expires 0: it could never be used")
@@ -114,7 +115,7 @@ def list_tokens(configuration: Configuration, limit: int, after: str, as_json: b
         stored, now = engine.stores.initial_tokens, engine.now
         last = stored.find_by_id(after) if after else None
         if after and last is None:
-            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+            raise not_in_list(after)
         found = stored.page(after=(last.created_at, last.token_id) if last else None, limit=limit + 1)
     rows = [operators.initial_token(token, now) for token in found[:limit]]
     if as_json:
@@ -158,8 +159,3 @@ def _in_a_sentence() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
     except BadInitialToken as error:
         raise click.UsageError(str(error)) from error
-
-
-def _is_given(parameter: str) -> bool:
-    source = click.get_current_context().get_parameter_source(parameter)
-    return source is not click.core.ParameterSource.DEFAULT

@@ -1,4 +1,4 @@
-"""The checks of `authserver doctor` of this server's own database and keys, which are not visible from outside."""
+"""The checks of `authserver doctor` for this server's own database and keys, which are not visible from outside."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
+from authserver.cli.options import MORE, separated
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.cli.separated import MORE, separated
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.clients.client_metadata import value_of
 from authserver.engine.context import Engine
@@ -46,7 +46,7 @@ _members = (
         "--jwks",
         "keys",
         metavar="FILE|URL",
-        help="Its keys: a JWK Set in a file, which is kept, or the https address where it publishes them.",
+        help="Its keys: a JWK Set in a file, whose content is stored, or the https address where it publishes them.",
     ),
     click.option(
         "--algorithm",
@@ -59,13 +59,13 @@ _members = (
         "--lifetime",
         type=_seconds(*LIFETIMES),
         metavar="DURATION",
-        help="How far ahead the end of an assertion may be; without it 5m.",
+        help="The longest time from now to the end of an assertion; without it 5m.",
     ),
     click.option(
         "--skew",
         type=_seconds(0, MAXIMUM_SKEW),
         metavar="DURATION",
-        help="By how much its clock may differ from that of this server; without it 30s.",
+        help="The most by which its clock may differ from that of this server; without it 30s.",
     ),
     click.option(
         "--client",
@@ -320,7 +320,7 @@ def problems_of(engine: Engine, found: TrustedIssuer) -> Iterator[str]:
 def present_keys(engine: Engine, found: TrustedIssuer, problems: list[str]) -> list[dict[str, Any]]:
     """Its present keys, fetched if it publishes them; their problems are added to `problems`.
 
-    No transaction needs to be open meanwhile.
+    No transaction need be open meanwhile.
     """
     try:
         keys: TrustedKeys = keys_of(engine, found)

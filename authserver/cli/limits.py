@@ -18,9 +18,9 @@ from authserver.engine.rates import lift as lift_limit
 if TYPE_CHECKING:
     from authserver.app import Application
 
-_NOTHING_LIMITS = "No plugin of authserver.plugins limits how often anything is done."
+_NOTHING_LIMITS = "No plugin of authserver.plugins limits how often anything may be done."
 IN_MEMORY = "the counts are in the memory of each server process, and"
-# How long a process may take; strangers may have made up many names.
+# How long a process may take to answer; strangers may have invented many names, which are counted.
 SECONDS = 10.0
 
 server_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
@@ -167,10 +167,12 @@ def _asked_one(application: Application, where: str, **question: Any) -> Mapping
     try:
         return ask(application.parts.ring, send, **question)
     except ConnectionRefusedError:
-        raise CannotAsk(f"at {where} none runs; start it, or name another with --server HOST:PORT") from None
+        raise CannotAsk(
+            f"no process runs at {where}; start it, or name another one with --server HOST:PORT"
+        ) from None
     except (OSError, http.client.HTTPException) as error:
         raise CannotAsk(
-            f"the one at {where} does not answer ({str(error) or type(error).__name__})"
+            f"the process at {where} does not answer ({str(error) or type(error).__name__})"
         ) from None
     except NotAnswered:
         raise CannotAsk(
@@ -201,5 +203,5 @@ def _address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
         raise CannotAsk(f"{text} is no address of a process of the server; expected HOST:PORT")
-    # A `*` is each address of the machine.
+    # A `*` means every address of the machine.
     return "localhost" if host == "*" else host, int(port)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # How many clients are read at once.
 PAGE = 1000
-# A program that registered no port uses the one that its system gives it (RFC 8252, 7.3), such as this one.
+# The port in the checks of a program that registered none, because its system gives it any port (RFC 8252, 7.3).
 PORT = 49152
 
 SILENT = "nobody-answered"
@@ -286,7 +286,7 @@ def resource_findings(engine: Engine, plugins: PluginSet) -> Iterator[ResourceFi
             resource=listed.uri,
             member="source",
             value=", ".join(listed.settings),
-            remedy="it is in the database, too, and what the INI says counts: take it out of one of them",
+            remedy="it is also in the database, where it has no effect: take it out of one of them",
         )
     for resource in engine.resources.all():
         if resource.is_stored and REGISTERED not in plugins.names:
@@ -294,7 +294,7 @@ def resource_findings(engine: Engine, plugins: PluginSet) -> Iterator[ResourceFi
                 resource=resource.uri,
                 member="source",
                 value="database",
-                remedy=f"nothing asks for it: list {REGISTERED} in authserver.plugins",
+                remedy=f"no plugin allows it: list {REGISTERED} in authserver.plugins",
             )
         for scope in resource.scopes or ():
             if scope not in engine.scopes:
@@ -378,7 +378,7 @@ def _auth_method(engine: Engine, client: Client) -> _Refused:
 
 
 def enabled_clients(application: Application) -> Iterator[tuple[Engine, Client]]:
-    """Each gets an engine with a new journal; a single journal would keep all questions."""
+    """Each client comes with an engine that has a new journal; a single journal would collect all questions."""
     last = ""
     while True:
         with application.begin() as engine:

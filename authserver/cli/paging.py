@@ -35,15 +35,20 @@ def page_of(found: Sequence[T], identifier: Callable[[T], str], *, after: str, l
     """The part of a short list that is the page, and one more if there are more.
 
     Raises:
-        click.UsageError: nothing in the list is called so.
+        click.UsageError: the list has nothing with this name.
     """
     if not after:
         return found[: limit + 1]
     names = [identifier(each) for each in found]
     if after not in names:
-        raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+        raise not_in_list(after)
     begin = names.index(after) + 1
     return found[begin : begin + limit + 1]
+
+
+def not_in_list(after: str) -> click.UsageError:
+    """The refusal of a page that begins after something that is not in the list."""
+    return click.UsageError(f"--after {after}: it is not in the list; leave it out to begin again")
 
 
 def tell_next_page(

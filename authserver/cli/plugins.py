@@ -22,7 +22,7 @@ def plugins(configuration: Configuration, as_json: bool) -> None:
         return
     readable = [row | {"plugins": ", ".join(row["plugins"]) or "nobody"} for row in rows]
     print_rows(readable, ("hook", "kind", "plugins", "silence"), empty="There are no hooks.")
-    # The setting of a client is in the variant of each resource too, but is printed once.
+    # The setting of a client is also in the variant of each resource, but is printed once.
     lines = dict.fromkeys(
         (variant["plugin"], setting, value)
         for row in rows

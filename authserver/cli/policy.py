@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 # How many clients of each kind of difference are printed for people.
 SHOWN = 10
-# Exit statuses: an outcome would differ; the policy that is tried fails.
+# Exit statuses: an outcome would differ; the policy on trial fails.
 FLIPPED = 3
 FAILED = 4
-# How many questions a policy can be tried with, and in how many events they are looked for.
+# The most questions for a trial, and the most events in which they are searched.
 MAXIMUM_QUESTIONS = 10_000
 MAXIMUM_EVENTS = 100_000
 
@@ -104,9 +104,9 @@ def shadow_report(configuration: Configuration, since: datetime, as_json: bool) 
 def replay_command(
     context: click.Context, configuration: Configuration, since: datetime, candidate: Path, as_json: bool
 ) -> None:
-    """Ask recorded questions again under another configuration, and print which would flip.
+    """Ask recorded questions again under another configuration, and print which decisions would flip.
 
-    Nothing is changed. The exit status is 0 when nothing flips, 3 when something does.
+    Nothing is changed. The exit status is 0 if no decision would flip, 3 if one would.
     """
     from authserver.explaining.replay import Result, replay
 
@@ -144,7 +144,7 @@ def replay_command(
     if as_json:
         print_json({**summary, "flips": differences.rows()})
     else:
-        _print_differences(differences, empty="Nothing would flip.")
+        _print_differences(differences, empty="No decision would flip.")
         say(f"{asked} questions were asked again, {differences.count} would flip.")
         for (hook, why), count in not_asked.most_common():
             say(f"Not asked again: {count} x {words(hook)}, each because {words(why)}.")
@@ -426,7 +426,7 @@ def _print_differences(differences: Differences, *, empty: str) -> None:
         was, would_be = (words(meaning(hook, row[name])) for name in ("was", "would_be"))
         say(f"{row['count']} x {words(hook)}: {was} -> {would_be}")
         say(f"   {words(row['reason'])}, by {words(row['by'])}\n")
-        # A sign-in or a registration has no client.
+        # Sign-ins and registrations have no client.
         if any(client["client_id"] != "-" for client in row["clients"]):
             print_rows(row["clients"][:SHOWN], ("client_id", "count"), empty="", indent=3)
             say()

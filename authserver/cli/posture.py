@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from authserver.app import Application
 
 PLUGINS = f"{PREFIX}plugins"
-# The stand-in for a secret that is missing where lint runs, for example in CI. It is used for nothing.
+# The stand-in for a secret that is missing where lint runs, for example in CI. Nothing uses it.
 STAND_INS = {
     f"{PREFIX}issuer": lambda: "https://stand-in.invalid",
     f"{PREFIX}database_url": lambda: "sqlite:///stand-in.db",
@@ -37,7 +37,7 @@ _HOUR, _YEAR = 3600, 365 * 86400
 
 
 class Severity(StrEnum):
-    """ERROR fails always, WARNING with --strict, ADVICE never; UNKNOWN could not be judged here."""
+    """ERROR always makes lint fail, WARNING with --strict, ADVICE never; UNKNOWN could not be judged here."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -115,7 +115,7 @@ def judge(
 def _without_what_is_elsewhere(
     ini: Mapping[str, str], scratch: Path
 ) -> tuple[dict[str, str], list[Remark], list[str]]:
-    """The INI with stand-ins for missing values from elsewhere, without the plugins that need such; and these plugins."""
+    """The INI with stand-ins for missing values from elsewhere, without the plugins that need such values; and these."""
     known, remarks, plugins = dict(ini), [], set()
     for key, raw in ini.items():
         try:
@@ -141,7 +141,7 @@ def _without_what_is_elsewhere(
 
 
 def _problem(line: str) -> Remark:
-    """A remark made from a sentence that would stop the start and begins with its key."""
+    """A remark from a sentence that would stop the start, and that begins with its key."""
     key, colon, rest = line.partition(": ")
     if not colon or " " in key:
         key, rest = PLUGINS, line
@@ -158,7 +158,7 @@ def _of_settings(application: Application, unknown: set[str]) -> Iterator[Remark
         yield Remark(
             severity=Severity.ADVICE,
             key=f"{PREFIX}environment",
-            problem="development announces what production refuses",
+            problem="development only warns of settings that production refuses",
             remedy="set it to production where people use it",
         )
     if f"{PREFIX}issuer" not in unknown:
@@ -194,7 +194,10 @@ def _of_issuer(issuer: str, *, is_production: bool) -> Iterator[Remark]:
     except ValueError:
         return
     yield Remark(
-        severity=Severity.WARNING, key=key, problem="an IP address cannot move", remedy="a host name of yours"
+        severity=Severity.WARNING,
+        key=key,
+        problem="an IP address cannot move to another machine",
+        remedy="a host name of yours",
     )
 
 
@@ -208,7 +211,7 @@ def _of_database(url: URL) -> Iterator[Remark]:
     if not host or host.startswith("/") or host in ("localhost", "127.0.0.1", "::1"):
         return
     if query.get("sslmode", ("",))[0] != "verify-full":
-        yield Remark(severity=Severity.WARNING, key=key, problem=f"the way to {host} is not proven to be encrypted",
+        yield Remark(severity=Severity.WARNING, key=key, problem=f"the connection to {host} may be unencrypted",
                      remedy="add sslmode=verify-full&sslrootcert=system", clause="RFC 9700, 2.6")  # fmt: skip
 
 
@@ -221,7 +224,7 @@ def _of_plugins(serves: Callable[[str], bool], listed: set[str]) -> Iterator[Rem
             yield Remark(severity=severity, key=PLUGINS, problem=problem, remedy=remedy, clause=clause)
 
     yield from unserved(Severity.WARNING, "rate_decision", clause="RFC 9700, 2.5; OAuth 2.1, 2.4.1",
-                        problem="nothing limits how often passwords and secrets are tried")  # fmt: skip
+                        problem="no plugin limits how often passwords and secrets may be tried")  # fmt: skip
     if "registration_open" in listed:
         yield Remark(severity=Severity.WARNING, key=PLUGINS, problem="anybody can register a client",
                      remedy="registration_token, if that is not meant", clause="RFC 7591, 5")  # fmt: skip
@@ -230,7 +233,7 @@ def _of_plugins(serves: Callable[[str], bool], listed: set[str]) -> Iterator[Rem
     yield from unserved(Severity.ADVICE, "token_binding", "client_proofs", clause="RFC 9700, 2.2.1, 2.5",
                         problem="no token and no client can be bound to a key")  # fmt: skip
     yield from unserved(Severity.ADVICE, "deliver", "observe",
-                        problem="events are in the database alone: who can write it can hide what was done")  # fmt: skip
+                        problem="events are only in the database: a person who can write to it can hide what was done")  # fmt: skip
 
 
 def _powers(application: Application, left_out: Mapping[str, Any]) -> Iterator[Power]:

@@ -115,7 +115,7 @@ def _option(value: object) -> str:
 
 
 def words(value: object) -> str:
-    """A value for people, in one line; a list has a line for each of its values."""
+    """A value for people, in one line; a list has one line for each value."""
     match value:
         case None | "" | () | []:
             return "-"

@@ -23,7 +23,7 @@ from authserver.engine.upkeep_records import Batch, Disposable
 
 # More rows than this are not counted before the start: that would take longer than a statement may.
 MAXIMUM_COUNTED = 1_000_000
-# How often, and after how many seconds, to try again when the remaining rows are locked or the database is busy.
+# How often, and after how many seconds, to try again if the remaining rows are locked or the database is busy.
 TRIES = 10
 WAIT = 1.0
 

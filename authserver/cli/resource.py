@@ -13,9 +13,9 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
-from authserver.cli.paging import after_option, limit_option, tell_next_page
+from authserver.cli.options import MORE, is_given, separated
+from authserver.cli.paging import after_option, limit_option, not_in_list, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
-from authserver.cli.separated import MORE, separated
 from authserver.engine import operators, resources, uris
 from authserver.engine.context import Engine
 from authserver.engine.ending import Act, Subject
@@ -124,7 +124,7 @@ def add(configuration: Configuration, /, uri: str, is_default: bool, as_json: bo
         row, is_asked = operators.resource(engine, added), POLICY in cast("PluginSet", engine.policies).names
     _show(row, as_json)
     if not is_asked:
-        say(f"Nothing asks for it yet: list {POLICY} in authserver.plugins.", err=True)
+        say(f"No plugin allows it yet: list {POLICY} in authserver.plugins.", err=True)
 
 
 @resource.command("list")
@@ -137,7 +137,7 @@ def list_resources(configuration: Configuration, limit: int, after: str, as_json
     with configuration.engine() as engine:
         form = after and form_of(after)
         if form and engine.resources.find(form) is None:
-            raise click.UsageError(f"--after {after}: there is none in the list; begin without it")
+            raise not_in_list(after)
         found = engine.resources.page(after=form, limit=limit + 1)
         rows = [operators.resource(engine, each) for each in found[:limit]]
     if as_json:
@@ -209,7 +209,7 @@ def edit_resource(
         if spelling is not None:
             if form_of(spelling) != before.form:
                 raise click.UsageError(
-                    f"--uri {spelling}: it is another resource; add that, and remove this one"
+                    f"--uri {spelling}: this is another resource; add it, and remove the present one"
                 )
             members["uri"] = spelling
         if not members:
@@ -274,17 +274,12 @@ def _members(engine: Engine, options: Mapping[str, Any]) -> dict[str, Any]:
         members["scopes"] = tuple(dict.fromkeys(scopes))
     if (token_format := options["token_format"]) is not None:
         members["token_format"] = None if token_format == SERVER else AccessTokenFormat(token_format)
-    if _is_given("lifetime"):
+    if is_given("lifetime"):
         lifetime = options["lifetime"]
         members["token_lifetime"] = None if lifetime is None else int(lifetime.total_seconds())
     if clients := options["introspecting_clients"]:
         members["introspecting_clients"] = tuple(dict.fromkeys(filter(None, clients)))
     return members
-
-
-def _is_given(parameter: str) -> bool:
-    source = click.get_current_context().get_parameter_source(parameter)
-    return source is not click.core.ParameterSource.DEFAULT
 
 
 def form_of(uri: str) -> str:

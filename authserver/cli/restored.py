@@ -81,7 +81,7 @@ def _read(log: str | None) -> tuple[Sequence[LoggedEvent], Sequence[int]]:
 
 
 def _begin_again(application: Application, *, quiet: bool) -> dict[str, Any]:
-    """Each step in transactions of its own: one that fails is repeated by running the command again."""
+    """Each step has its own transactions; to repeat a failed step, run the command again."""
     with application.begin() as engine:
         ring.check_known(engine)
         engine.stores.generations.begin(engine.now)

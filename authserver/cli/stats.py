@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _BAR = 20
 # How many reasons the overview names.
 _REASONS = 5
-# A character for each height of a chart; ASCII for terminals that may have no other characters.
+# A character for each height of a bar; ASCII for terminals that may have no other characters.
 _HEIGHTS, _PLAIN_HEIGHTS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
@@ -117,7 +117,7 @@ def stats(
 
 
 def _steps_of(length: timedelta) -> By:
-    """The step in which a period of this length is shown, so that there are some ten steps."""
+    """The step for a period of this length, so that there are about ten steps."""
     if length <= timedelta(days=2):
         return By.HOUR
     return By.DAY if length <= timedelta(days=92) else By.MONTH
@@ -126,7 +126,7 @@ def _steps_of(length: timedelta) -> By:
 def _overview(
     engine: Engine, found: Totals, by: By, client_id: str | None, grant_type: str | None
 ) -> dict[str, Any]:
-    """Print the overview: each measure with its course, and the reasons of refusals."""
+    """Print the overview: each measure with a small chart, and the reasons of refusals."""
     more: dict[str, Any] = {
         "step": by.step,
         "series": {
@@ -145,7 +145,7 @@ def _overview(
 
 
 def _figures(application: Application) -> Figures | None:
-    """The present totals; the last noted ones if counting would take too long."""
+    """The present totals; the last stored ones if counting would take too long."""
     try:
         with application.begin() as engine:
             return statistics.current_figures(engine)
@@ -155,7 +155,7 @@ def _figures(application: Application) -> Figures | None:
 
 
 def _print_overview(found: Totals, more: Mapping[str, Any]) -> None:
-    # The room that the other two columns leave.
+    # The width that the other two columns leave.
     room = max(width() - 32, 10)
     rows = [
         {

@@ -297,7 +297,7 @@ def password(configuration: Configuration, name: str, password_stdin: bool, yes:
     All their sessions, grants and remembered consents end.
     """
     with configuration.engine(Plugins.UNUSED) as engine:
-        # Before a password is typed for a user that does not exist.
+        # First, so that nobody types a password for a user who does not exist.
         found = find(engine, name)
         would_end = sum(plan(lambda: nullcontext(engine), Act(subject=Subject.user(found))), Ended())
     confirm(f"Give {words(found.username)} another password? {sentence(would_end, dry_run=True)}", yes=yes)
@@ -386,7 +386,7 @@ def print_ended(done: str, user: User, ended: Ended, *, as_json: bool) -> None:
 
 
 def _plugins_for(by_mail: bool) -> Plugins:
-    """The purpose of the plugins: only to send mail, all of them must be loaded."""
+    """Why the plugins are needed: only for a mail all of them must be loaded."""
     return Plugins.DECIDE if by_mail else Plugins.OBSERVE
 
 

@@ -138,8 +138,8 @@ def stands_for_a_silent_request(engine: Engine, agreement: Agreement, *, reaches
     """Whether a client that registered itself may be answered if no page may be shown (OIDC Core, 3.1.2.1; E-12).
 
     Only if the user confirmed this same client before, for everything in the request: then the client learns nothing
-        new. Nobody else can use the answer, because the client must authenticate to redeem the code, and because the
-        address is its own. For every other request of such a client the user is asked.
+    new. Nobody else can use the answer, because the client must authenticate to redeem the code, and because the
+    address is its own. For every other request of such a client the user is asked.
 
     Args:
         reaches_client_alone: as for `silent_approval_is_safe`.

@@ -572,8 +572,8 @@ class Counted(StrEnum):
     """The acts about which the engine asks `rate_decision`.
 
     An act that only honest callers can do is counted when it has succeeded, and its failures are counted apart: so
-        nobody uses up the allowance of somebody else. A sign-in is counted before its password is checked, because the
-        check costs work, and the password may be a guess.
+    nobody uses up the allowance of somebody else. A sign-in is counted before its password is checked, because the
+    check costs work, and the password may be a guess.
     """
 
     FAILED_CLIENT_AUTHENTICATION = "failed_client_authentication"

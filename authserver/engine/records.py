@@ -453,7 +453,7 @@ class FoundToken:
         """The scopes that a refresh token can give: its own, and those that were added to its grant later (I-19).
 
         A refresh token that lacks an original scope of its grant gets no added ones: a grant type made it narrower on
-            purpose.
+        purpose.
         """
         added = self.grant.added_scopes
         # Without scopes that an operator has removed from the grant.

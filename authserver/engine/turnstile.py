@@ -15,8 +15,8 @@ class Turnstile:
     """Bounds how many do something at once in this process.
 
     The same number may wait for their turn: each of these blocks a thread of the server meanwhile, and other threads
-        must remain free for everything else. Nobody has all places or, if there are several, all turns: one is left for
-        somebody else.
+    must remain free for everything else. Nobody has all places or, if there are several, all turns: one is left for
+    somebody else.
 
     Args:
         at_once: how many may do it at the same time.

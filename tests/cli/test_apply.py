@@ -340,7 +340,7 @@ def test_what_is_not_declared_any_more_goes_with_prune_alone(apply, run, ini: Pa
                 (grant_id, NOTES),
             )
     result = apply("", "--check")
-    assert f"not declared any more: {NOTES}/, billing. --prune takes it away." in result.stdout
+    assert f"not declared any more: {NOTES}/, billing. --prune removes it." in result.stdout
     before = everything(ini)
     result = apply("", "--prune", "--check", status=2)
     assert f"remove resource {NOTES}/" in result.stdout

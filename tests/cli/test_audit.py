@@ -431,7 +431,9 @@ def test_what_cannot_be_known_is_neither_whole_nor_broken(
     with time_machine.travel(datetime.now(UTC) + timedelta(minutes=6)):
         nothing = run("audit", "verify")
     assert nothing.exit_code == 2
-    assert nothing.stdout.startswith("This cannot be known: seal 1 is not there yet: no event is sealed.")
+    assert nothing.stdout.startswith(
+        "This cannot be determined: seal 1 is not there yet: no event is sealed."
+    )
     sealed(ini)
     ring = ini.parent / ".local" / "secret_keys"
     ring.write_text(f"{run('keys', 'secret').stdout.strip()}\n")

@@ -177,7 +177,7 @@ def test_a_client_of_a_plugin_has_its_secrets_there(run, ini, tmp_path) -> None:
     )
     result = run("client", "rotate-secret", "notes-app")
     assert result.exit_code == 1
-    assert "kept by a plugin" in result.stderr
+    assert "belongs to a plugin" in result.stderr
 
 
 def test_rotation_of_refresh_tokens_is_off_for_clients_with_a_credential_alone(run) -> None:

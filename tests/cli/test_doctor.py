@@ -186,7 +186,7 @@ def test_an_unreachable_server_is_2(tmp_path: Path) -> None:
         (["https://login.example.com", "--register", "--client-id", "x"], "exclude each other"),
         (["https://login.example.com", "--resource", "ftp://x"], "--resource"),
         (["https://login.example.com", "--time-limit", "0"], "--time-limit"),
-        ([], "which server?"),
+        ([], "no server is named"),
     ],
 )
 def test_a_wrong_command_line_is_2(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:

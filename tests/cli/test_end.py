@@ -185,7 +185,7 @@ def test_until_when_jwts_are_accepted_is_said(run, used: Configuration) -> None:
     ("command", "words"),
     [
         (("end", "user", "nobody"), "nobody: no such user"),
-        (("end", "client", "nothing"), "nothing: no such client, or it has nothing that could end"),
+        (("end", "client", "nothing"), "nothing: no such client, or nothing of it could end"),
         (("end", "resource", "urn:nothing"), "urn:nothing: nothing is granted for such a resource"),
         (("end", "resource", "nothing"), "nothing: expected an absolute URI"),
         (("end", "scope", "profiles"), "profiles: no such scope; did you mean profile"),

@@ -598,7 +598,7 @@ def test_an_event_that_was_cut_or_stands_for_others_says_so(run, ini) -> None:
     for words in (
         "redirect uri of 1518 characters",
         f"{told['left_out']['redirect_uri_decision']} more of redirect_uri_decision were left out",
-        "stands for 1,482 more refusals of this kind, from 7 addresses in all, until 2026-01-02 03:05:04Z",
+        "1,482 more refusals of this kind were counted with this one, from 7 addresses in all, until 2026-01-02 03:05:04Z",
     ):
         assert words in people
 

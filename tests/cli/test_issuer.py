@@ -108,7 +108,7 @@ def test_mistakes_are_told_in_a_sentence(add, refused, tmp_path: Path) -> None:
         (("show", "https://idp.exmaple"), "no such issuer; did you mean https://idp.example"),
         (("enable", IDP), "it is enabled"),
         (("disable", "https://nobody.example", "--yes"), "no such issuer"),
-        (("list", "--after", "https://nobody.example"), "there is none in the list"),
+        (("list", "--after", "https://nobody.example"), "it is not in the list"),
     ):
         assert told in refused(*arguments), arguments
 

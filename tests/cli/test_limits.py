@@ -174,7 +174,11 @@ def test_it_says_why_a_process_cannot_be_asked(
                 "",
                 "management_listen of [server:main], at which this command asks for them, is not set; set it, for example",
             ),
-            ("", closed, f"at {closed} none runs; start it, or name another with --server HOST:PORT"),
+            (
+                "",
+                closed,
+                f"no process runs at {closed}; start it, or name another one with --server HOST:PORT",
+            ),
             ("", "nowhere", "nowhere is no address of a process of the server; expected HOST:PORT"),
             (other, listening, f"at {listening} another server answers, or this one with other secret keys"),
         ):

@@ -423,17 +423,17 @@ INLINE = "20260101-abcd:" + "A" * 43 + "="
     ("change", "severity", "key", "problem"),
     [
         (("env:AUTHSERVER_ISSUER", "https://login.example.com"), "error", "issuer", "login.example.com is a placeholder"),
-        (("env:AUTHSERVER_ISSUER", "https://192.0.2.1"), "warning", "issuer", "an IP address cannot move"),
+        (("env:AUTHSERVER_ISSUER", "https://192.0.2.1"), "warning", "issuer", "an IP address cannot move to another machine"),
         (("env:AUTHSERVER_ISSUER", "http://login.acme.com"), "error", "issuer", "plain http"),
         (("env:AUTHSERVER_SECRET_KEYS", INLINE), "error", "secret_keys", "is in the INI file"),
         (
             ("env:AUTHSERVER_DATABASE_URL", "postgresql+psycopg://authserver@db.acme.com/authserver"),
             "warning",
             "database_url",
-            "the way to db.acme.com is not proven to be encrypted",
+            "the connection to db.acme.com may be unencrypted",
         ),
         (("    # registration_open\n", "    registration_open\n"), "warning", "plugins", "anybody can register"),
-        (("    log_events\n", ""), "advice", "plugins", "events are in the database alone"),
+        (("    log_events\n", ""), "advice", "plugins", "events are only in the database"),
     ],
 )  # fmt: skip
 def test_each_finding_names_the_key_to_change(production, change, severity, key, problem) -> None:
@@ -446,7 +446,7 @@ def test_each_finding_names_the_key_to_change(production, change, severity, key,
 def test_what_no_plugin_does_is_said() -> None:
     with closing(PluginSet([])) as nothing:
         problems = [remark.problem for remark in posture._of_plugins(nothing.serves, set())]
-    assert len(problems) == 4 and "nothing limits" in problems[0]
+    assert len(problems) == 4 and "no plugin limits" in problems[0]
     names = ["rate_limits", "resources_registered", "dpop", "log_events"]
     plugins, _ = loading.load(names, {}, production=True)
     with closing(plugins):
@@ -469,7 +469,7 @@ def test_a_plugin_whose_secret_is_elsewhere_does_what_it_is_listed_for(productio
     )
     assert judged["status"] == 0
     assert not [
-        problem for _, problem in told(judged, "advice") if "events are in the database alone" in problem
+        problem for _, problem in told(judged, "advice") if "events are only in the database" in problem
     ]
     (power,) = [power for power in judged["plugins"] if not power["is_ours"]]
     assert power == {"plugin": "watcher", "hooks": ["observe"], "comes_from": "acme", "is_ours": False}

@@ -165,7 +165,10 @@ NAMED = f'clients = ["demo-service"]\nresources = ["{DEMO}"]'
         (an_entry("mcp", NAMED, "create_users = true"), []),
         (
             an_entry("mcp", "", "create_users = true"),
-            ["clients: it names none, so each client", "resources: it names none, so what comes of it"],
+            [
+                "clients: it names none, so each client",
+                "resources: it names none, so its assertions may give tokens",
+            ],
         ),
         (
             an_entry(

@@ -72,7 +72,7 @@ def test_pages_follow_one_another(filled, words: str) -> None:
 @pytest.mark.parametrize("command", ["initial-token list", "keys list", "resource list"])
 def test_a_page_after_what_is_gone_is_refused(filled, command: str) -> None:
     result = filled(*command.split(), "--after", "urn:gone")
-    assert result.exit_code == 2 and "there is none in the list; begin without it" in result.stderr
+    assert result.exit_code == 2 and "it is not in the list; leave it out to begin again" in result.stderr
 
 
 def test_a_search_without_a_find_says_so(filled) -> None:

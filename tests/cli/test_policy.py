@@ -148,7 +148,7 @@ def test_the_same_configuration_flips_nothing(run, ini) -> None:
     keep(ini, decision("notes.read"), decision("notes.read", "notes.write"))
     result = run("policy", "replay", "--config", str(ini))
     assert result.exit_code == 0, result.output
-    assert "Nothing would flip." in result.stdout
+    assert "No decision would flip." in result.stdout
 
 
 def test_only_what_happened_since_is_asked(run, ini, candidate) -> None:

@@ -149,7 +149,7 @@ def test_an_edit_names_what_is_to_be_changed(refused, told) -> None:
     told("add", NOTES)
     assert "nothing to change: " in refused("edit", NOTES)
     other = refused("edit", NOTES, "--uri", f"{NOTES}/v1")
-    assert "it is another resource; add that, and remove this one" in other
+    assert "this is another resource; add it, and remove the present one" in other
     assert "registered already" in refused("add", f"{NOTES}/")
 
 

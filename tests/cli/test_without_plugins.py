@@ -174,7 +174,7 @@ def test_commands_that_tell_plugins_go_on_without_them_and_say_so(broken: Run, i
         done = broken(*command.split(), *words(), stdin="a long enough password\n")
         assert done.exit_code == 0, (command, done.output)
         first, second = done.stderr.splitlines()[:2]
-        assert first == "The plugins cannot be loaded, so none of them is told of this:", command
+        assert first == "The plugins cannot be loaded, so they are not notified of this:", command
         assert second.strip().startswith(PROBLEM), command
     with closing(sqlite3.connect(ini.parent / ".local/authserver.sqlite")) as connection:
         (disabled,) = connection.execute(
@@ -190,7 +190,7 @@ def test_what_happened_is_explained_without_the_remedies_of_plugins(broken: Run,
     for command in documented()["explain"]:
         done = broken(*command.split(), event_id)
         assert done.exit_code == 0, done.output
-        assert done.stderr.startswith("The plugins cannot be loaded, so their own remedies are not shown:\n")
+        assert done.stderr.startswith("The plugins cannot be loaded, so their remedies are not shown:\n")
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ def test_a_registration_is_tried(server: Server, reader: TestApp) -> None:
         ("question=scope&ask=yes&client=reports&user=nobody", "there is no user nobody"),
         (f"question=scope&ask=yes&client=reports&user={quote(HOSTILE)}", "there is no user"),
         ("question=introspection&ask=yes&client=a&token_client=b&kind=id", "Kind of token: choose one of"),
-        ("question=registration&ask=yes&metadata={}&source=nowhere", "no network address"),
+        ("question=registration&ask=yes&metadata={}&source=nowhere", "not a network address"),
         ("question=registration&ask=yes&metadata={}&initial_token=x", "there is no initial access token x"),
         ("question=scope&question=consent", "question occurs more than once"),
     ],

@@ -792,7 +792,7 @@ def test_a_server_without_limits_says_that_codes_can_be_guessed(
 ) -> None:
     """DEV-16, T117: whoever lists the plugin without limits is told at start."""
     Server(sqlite_url, with_plugin("device_grant", {"lifetime": "601"})).close()
-    assert "nothing limits how often somebody can guess codes" in caplog.text
+    assert "no plugin limits how often somebody can guess codes" in caplog.text
     caplog.clear()
     limited = with_plugin("rate_limits", {})
     limited["authserver.plugins"] = f"{limited['authserver.plugins']}\ndevice_grant"

@@ -71,8 +71,8 @@ def _check_verifier(engine: Engine, token: Token, verifier: str | None) -> None:
     """Raises InvalidGrant unless the verifier fits the code.
 
     For a code without a challenge a verifier is refused: otherwise nobody would notice an attacker who removed the
-        challenge (RFC 9700, 4.8.2). Such a code is accepted only while a plugin protects it in another way, or waives
-        the protection.
+    challenge (RFC 9700, 4.8.2). Such a code is accepted only while a plugin protects it in another way, or waives the
+    protection.
     """
     challenge = token.details.get("code_challenge")
     if challenge is None and (engine.pkce_replacements | engine.pkce_waivers) & token.details.keys():

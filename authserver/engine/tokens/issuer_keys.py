@@ -38,7 +38,7 @@ def fetch_ahead(begin: Begin) -> Iterator[str]:
     """Fetch the keys of each enabled issuer that has an address, unless they stay fresh for the next minutes.
 
     Yields the name of each issuer when its keys were fetched, or could not be: the fetcher logs that, and the earlier
-        keys remain in use. Each issuer takes some seconds at most, and no transaction is open meanwhile.
+    keys remain in use. Each issuer takes some seconds at most, and no transaction is open meanwhile.
     """
     with begin() as engine:
         issuers = [each for each in issuer_registry.all_issuers(engine) if each.is_enabled and each.jwks_uri]

@@ -145,7 +145,7 @@ def _act(call: Call, *, registrations: bool = False) -> tuple[Act, bool]:
 def _answer(act: Act, done: Done, *, is_known: bool) -> Answer:
     subject = act.subject
     if not is_known and not done.ended:
-        raise nothing_there(f"There is no such {subject.kind}, and it has nothing that could end.")
+        raise nothing_there(f"There is no such {subject.kind}, and nothing of it could end.")
     return Answer(body={"kind": subject.kind, "name": subject.name, "ended": done.shown()})
 
 

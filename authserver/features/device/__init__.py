@@ -130,7 +130,7 @@ class DeviceGrant:
     def includeme(self, config: Configurator) -> None:
         if not config.registry.application.parts.policies.serves("rate_decision"):
             log.warning(
-                "device_grant: nothing limits how often somebody can guess codes; list a plugin that serves rate_decision"
+                "device_grant: no plugin limits how often somebody can guess codes; list a plugin that serves rate_decision"
             )
         config.add_endpoint(protocol.ROUTE, self.ask)
         pages.includeme(config, self.rules)

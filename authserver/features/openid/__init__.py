@@ -88,7 +88,7 @@ class OpenID:
             address are `address.locality` and the like.
         algorithms: the algorithms of ID tokens and signed answers; RS256 is among them (OIDC Core, 15.1).
         id_token_lifetime: seconds for which an ID token is valid, 30 to 3600.
-        claims_in_id_token: whether ID tokens have all claims of UserInfo, for clients that never ask there.
+        claims_in_id_token: whether ID tokens have all claims of UserInfo, for clients that never call UserInfo.
         require_pkce: whether confidential clients need PKCE even if they send a `nonce` (OAuth 2.1, 7.5.1); public ones
             always do. `nonce_replaces_pkce` in the metadata of a client is an exception for that client.
         pkce_optional: whether clients may send neither PKCE nor a `nonce`, as OpenID Connect allows. INSECURE: a stolen
@@ -132,7 +132,7 @@ class OpenID:
     }
     reasons: ClassVar[Mapping[str, str]] = {
         "account-differs": "",
-        "claim-of-tokens": "a plugin must not say what tokens say of themselves: fix its person_claims, or remove it",
+        "claim-of-tokens": "a plugin must not add claims about the token itself: fix its person_claims, or remove it",
         "claims-malformed": "",
         "encryption-not-offered": "",
         "exchanged-id-token-refused": "",
@@ -181,7 +181,7 @@ class OpenID:
     def __post_init__(self) -> None:
         if id_tokens.DEFAULT_ALGORITHM not in self.algorithms:
             raise ValueError(
-                "algorithms: RS256 must be among them; it is what clients expect that say nothing"
+                "algorithms: RS256 must be among them, because clients that name no algorithm expect it"
             )
         if not 30 <= self.id_token_lifetime <= 3600:
             raise ValueError("id_token_lifetime must be 30 to 3600 seconds")
@@ -193,7 +193,7 @@ class OpenID:
     @property
     def insecure(self) -> tuple[str, ...]:
         problem = (
-            "pkce_optional: a stolen code is worth tokens; it is for a run of the conformance suite alone"
+            "pkce_optional: a stolen code can be redeemed; use it only for a run of the conformance suite"
         )
         return (problem,) if self.pkce_optional else ()
 
@@ -224,7 +224,8 @@ class OpenID:
             "claims_supported": ["sub", *NAMES, "auth_time", "acr", "amr"],
             "claim_types_supported": ["normal"],
             "claims_parameter_supported": True,
-            # The defaults of these members differ, and people read the document (OIDC Discovery, 3).
+            # These members are stated because their defaults differ, and because people read the document (OIDC
+            # Discovery, 3).
             "request_parameter_supported": False,
             "request_uri_parameter_supported": False,
             "prompt_values_supported": list(PROMPTS),
@@ -278,7 +279,7 @@ class OpenID:
     def code_details(self, client: Client, parameters: Parameters) -> Mapping[str, Any] | None:
         if not _is_asked_for(parameters):
             return None
-        # Only for authentication requests, also those that were sent in advance; a device has no redirect URI.
+        # Only for authentication requests, including those that were sent in advance; a device has no redirect URI.
         if "response_type" in parameters:
             parameters.require("redirect_uri")
             sign_in.check(parameters)
@@ -331,7 +332,7 @@ class OpenID:
         spends: Token | None,
         access_token: str,
     ) -> Mapping[str, Any] | None:
-        """An ID token, if the person agreed in a session here: an issuer vouches for the people of other grants."""
+        """An ID token, if the person agreed in a session here; for other grants an issuer vouches for the person."""
         if user is None or OPENID not in scopes or "session" not in grant.details:
             return None
         is_of_code = spends is not None and spends.kind is TokenKind.CODE
@@ -365,13 +366,13 @@ class OpenID:
 
     def about(self, engine: Engine, client: Client, issued: Issued) -> Mapping[str, Any]:
         """The claims about the person that an access token gives its client."""
-        assert issued.user is not None  # the endpoint refuses others
+        assert issued.user is not None  # the endpoint refuses other tokens
         return of_person(engine, client, issued.user, issued.scopes, self._attributes)
 
     def _in_id_token(
         self, engine: Engine, client: Client, user: User, grant: Grant, scopes: tuple[str, ...]
     ) -> Mapping[str, Any]:
-        """The claims about the person in the ID token: those that were asked for there by name, or all of UserInfo."""
+        """The claims about the person in the ID token: those that the request names for it, or all claims of UserInfo."""
         names = grant.details.get("claims_in_id_token", ())
         if not names and not self.claims_in_id_token:
             return {}
@@ -385,13 +386,13 @@ class OpenID:
         sector = subjects.sector_of_client(client)
         if sector is None or self.pairwise_salt is None:
             raise UnauthorizedClient(
-                "This client cannot know people by ids of its own.", reason="sector-unknown"
+                "This client cannot get pairwise ids of people.", reason="sector-unknown"
             )
         return subjects.pairwise(self.pairwise_salt, sector, user.user_id)
 
 
 def _is_asked_for(parameters: Parameters) -> bool:
-    """Whether this is a request of OpenID Connect; for all others this plugin does nothing (OIDC Core, 3.1.2.1)."""
+    """Whether this is a request of OpenID Connect; this plugin does nothing for other requests (OIDC Core, 3.1.2.1)."""
     return OPENID in (parameters.get("scope") or "").split(" ")
 
 

@@ -44,9 +44,9 @@ LIFETIME = 120
 KIND = "logout-token"
 # The reason for which a grant ended, as the grant and the event keep it.
 SESSION_ENDED = "session-ended"
-# How long the mark that an application was told is kept: longer than any event waits.
+# How long the mark that an application was told is stored: longer than any event waits.
 KEPT = timedelta(days=7)
-# For how long after the end of a session the message is sent again to an application that does not answer.
+# The time after the end of a session during which the message is sent again to an application that does not answer.
 PATIENCE = timedelta(minutes=15)
 PAGE = 500
 MAXIMUM_ANSWER = 4_096
@@ -86,7 +86,7 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
         for event in events
         if event.user_id is not None and event.details.get(ENDED_SESSIONS)
     ]
-    # First for all sessions: an application that does not answer does not delay it.
+    # First for all sessions, so that an application that does not answer does not delay it.
     for _, user_id, ended in ends:
         with begin() as engine:
             end_access(engine, user_id, ended)
@@ -104,7 +104,7 @@ def deliver(begin: Begin, events: Sequence[Event]) -> None:
                 if not is_late:
                     waiting[notice.client_id] = why
                     continue
-                log.warning("%s is given up, and not told that a session ended: %s", notice.client_id, why)
+                log.warning("no further attempt to tell %s that a session ended: %s", notice.client_id, why)
             with begin() as keeping:
                 keeping.stores.kept.add_once(notice.mark)
     if waiting:
@@ -123,7 +123,7 @@ def _tell(engine: Engine, notice: Notice) -> str:
     except FetchFailed as failed:
         if failed.status is None:
             return f"{failed.problem}: {failed.detail}"
-        # It has answered, although with a redirect or a long page, which is not read.
+        # It has answered, with a redirect or a long page, which is not read.
         status = failed.status
     if status >= 500 or status in PASSING:
         return f"it answered {status}"
@@ -178,7 +178,7 @@ def _notices(engine: Engine, user_id: str, ended: Collection[str]) -> Iterator[N
         key = digest(KIND, f"{client_id} {session}")
         if (client is None and client_id not in problems) or engine.stores.kept.find(KIND, key) is not None:
             continue
-        # The mark does not belong to the grant: that ends with the session, and is deleted soon.
+        # The mark does not belong to the grant, because that ends with the session and is deleted soon.
         mark = Kept(kind=KIND, digest=key, created_at=engine.now, expires_at=engine.now + KEPT)
         if client is None:
             yield Notice(client_id=client_id, mark=mark, problem=problems[client_id])
@@ -204,7 +204,7 @@ def make(engine: Engine, client: Client, grant: Grant, session: str) -> str:
 
 
 def _find(engine: Engine, client_id: str) -> Client | None:
-    """The client if it gets logout tokens, else None. Raises OAuthError if that is not known now."""
+    """The client, if it gets logout tokens, else None. Raises OAuthError if that cannot be known now."""
     try:
         client = engine.find_client(client_id)
     except InvalidClient:

@@ -14,7 +14,7 @@ from typing import Any
 from authserver.api import Client, Engine, InvalidRequest, ServerError, User, read_json_object
 
 OPENID = "openid"
-# OIDC Core, 5.4. `updated_at` is left out: the events, not the user, have the time of a change.
+# OIDC Core, 5.4. `updated_at` is left out, because only the events have the time of a change.
 COVERED: Mapping[str, tuple[str, ...]] = {
     "profile": (
         "name",
@@ -45,7 +45,7 @@ OF_TOKENS = frozenset(
     {"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "nonce", "at_hash", "auth_time", "acr", "amr", "azp"}
     | {"sid", "cnf", "act", "client_id", "scope", "events"}
 )
-# Of the parameter `claims`, in each of its two parts.
+# The most claims in each of the two parts of the parameter `claims`.
 MAXIMUM_ASKED = 50
 
 

@@ -1,7 +1,7 @@
 """The response mode `form_post` (OAuth 2.0 Form Post Response Mode): the browser sends the response in a form.
 
-The page works without scripts: then the person presses its button. It may run only the script at one address, and its form
-may be sent only to the origin of the redirect URI.
+The page also works without scripts: the person then presses its button. It may run only the script at one address, and
+its form may be sent only to the origin of the redirect URI.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from authserver.api import (
 
 # A token of this type is not an access token (`at+jwt`), and is accepted nowhere else.
 TYPE = "JWT"
-# What a client that exchanges one calls it (RFC 8693, 3).
+# Its token type for clients that exchange one (RFC 8693, 3).
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:id_token"
 ALGORITHM = "id_token_signed_response_alg"
 # OIDC Registration, 2.
@@ -61,7 +61,7 @@ def make(
         "aud": client.client_id,
         "exp": now + lifetime,
         "iat": now,
-        # It begins with the grant id, as that of an access token does, so that the token leads to what was agreed.
+        # It begins with the grant id, like that of an access token, so that the token leads to its grant.
         "jti": f"{grant.grant_id}.{new_identifier()}",
         "at_hash": _half_hash(access_token, algorithm),
     }
@@ -95,17 +95,17 @@ def read_hint(engine: Engine, client_id: str | None, text: str) -> Mapping[str, 
 
 
 def present(engine: Engine, client: Client, text: str) -> Presented:
-    """An ID token that the client got here, as it says who agreed to which grant (RFC 8693, 2.1).
+    """An ID token that the client got here, presented for an exchange: it names who agreed to a grant (RFC 8693, 2.1).
 
     Raises:
-        InvalidRequest: it is none, is another client's, or it or what it hangs on has ended.
+        InvalidRequest: it is no ID token, belongs to another client, or has ended, or its grant has.
     """
     try:
         claims = read_hint(engine, client.client_id, text)
     except InvalidRequest:
         claims = {}
     name = claims.get("jti")
-    # What else this server signs for a client has no end.
+    # Other texts that this server signs for a client have no `exp`.
     found = (
         engine.stores.grants.find_with_user(name.partition(".")[0])
         if isinstance(name, str) and type(claims.get("exp")) is int

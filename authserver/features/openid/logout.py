@@ -49,14 +49,15 @@ ROUTE = Route("end_session", "/oauth/logout", ("GET", "POST"), metadata="end_ses
 ANSWER = Route("end_session_answer", "/oauth/logout/answer", ("POST",))
 # In the metadata of a client.
 REDIRECT_URIS = "post_logout_redirect_uris"
-# The parameters that are read. Others are ignored, also `logout_hint`: the session of the browser has the person.
+# The parameters that are read. Others are ignored, including `logout_hint`, because the person is known from the
+# session.
 PARAMETERS = ("id_token_hint", "client_id", "post_logout_redirect_uri", "state", "ui_locales")
 # The field with these parameters, sealed, while the person is asked.
 SEALED = "request"
 PURPOSE = "logout-request"
-# The most characters of parameters that came in a form and are put into an address.
+# The most characters of the parameters of a form that are put into an address.
 MAXIMUM_SEALED = 8_000
-# With these hosts any port is accepted (RFC 8252, 7.3), as with redirect URIs.
+# For these hosts any port is accepted (RFC 8252, 7.3), as for redirect URIs.
 HOSTS = ("127.0.0.1", "[::1]")
 _TEMPLATES = "authserver.features.openid:templates"
 
@@ -134,7 +135,7 @@ def read(engine: Engine, parameters: Parameters) -> LogoutRequest:
         LogoutRefused: the ID token is of another server or another client, the client does not exist, or it did not
             register the address.
     """
-    # Read before anything can be refused, because the error page is in this language, too.
+    # This is read before anything can be refused, because error pages are in this language, too.
     engine.journal.note_languages(parameters)
     try:
         return _read(engine, parameters)
@@ -178,7 +179,7 @@ def _find(engine: Engine, client_id: str) -> Client:
 
 
 def _location(client: Client | None, uri: str | None, state: str | None) -> str:
-    """The address for afterwards; "" without one, or without a known client. Raises InvalidRequest."""
+    """The address to go to afterwards; "" without one, or without a known client. Raises InvalidRequest."""
     if client is None or uri is None:
         return ""
     registered = client.details.get(REDIRECT_URIS, ())

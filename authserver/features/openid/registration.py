@@ -29,7 +29,7 @@ from authserver.features.openid.sign_in import DEFAULT_AGE, DEFAULT_LEVELS
 
 # Whether the client's `nonce` replaces PKCE (OAuth 2.1, 7.5.1). Only operators can set it, no client itself.
 WITHOUT_PKCE = "nonce_replaces_pkce"
-# Members for encryption, which is not supported: a client that asks for it must not think that it gets it.
+# Members for encryption, which is not supported; a client that asks for it is refused, so that it does not expect it.
 ENCRYPTED = tuple(
     f"{what}_{how}"
     for what in ("id_token_encrypted_response", "userinfo_encrypted_response", "request_object_encryption")

@@ -1,6 +1,7 @@
 """The parameters of a request about the sign-in: `prompt`, `max_age`, and the expected person (OIDC Core, 3.1.2.1).
 
-Another plugin knows the levels of sign-in; the parameters of OpenID Connect about levels are put into `acr_values` for it.
+Another plugin knows the levels of sign-in; for it, the parameters of OpenID Connect about levels are put into
+`acr_values`.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ UNMET = "unmet_authentication_requirements"
 PROMPTS = ("none", "login", "consent", "select_account")
 DEFAULT_LEVELS = "default_acr_values"
 DEFAULT_AGE = "default_max_age"
-# Ten digits are three centuries.
+# The most digits of `max_age`; ten digits are three centuries.
 _SECONDS = re.compile(r"[0-9]{1,10}")
-# How far the clocks of our processes may be apart; a sign-in further in the future was made before the clock was set
-# back, so its age is not known (T150).
+# The difference that the clocks of our processes may have. A sign-in further in the future was made before the clock
+# was set back, so its age is not known (T150).
 _APART = 60
 
 

@@ -39,7 +39,7 @@ from authserver.api import Client as ClientRecord
 from authserver.features.openid.claims import ADDRESS, NAMES, OPENID
 
 ALGORITHM = "userinfo_signed_response_alg"
-# A signed answer is no token, so its type is none of those of our tokens.
+# A signed answer is no token, so its type is not that of a token.
 TYPE = "userinfo+jwt"
 _FLAG = {"type": "boolean"}
 _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
@@ -48,7 +48,7 @@ _SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "address": {"type": "object", "properties": {name: {"type": "string"} for name in ADDRESS}},
 }
 _OPERATION = Operation(
-    summary="What the application may know of the person (OIDC Core, 5.3).",
+    summary="The claims about the person that the application may get (OIDC Core, 5.3).",
     bearer=Bearer(name="access_token", description="With the scope `openid`."),
     answer={
         "sub": Parameter(description="As in the ID token.", required=True),
@@ -64,7 +64,7 @@ _BY_FORM = replace(
     _OPERATION,
     form={
         "access_token": Parameter(
-            description="In place of that in the header (RFC 6750, 2.2).",
+            description="The access token, if it is not in the header (RFC 6750, 2.2).",
             schema={"type": "string", "minLength": 1, "maxLength": MAXIMUM_PARAMETER},
         )
     },
@@ -89,10 +89,10 @@ def answer(request: Request, describe: Describe) -> Response:
 
     Raises:
         InvalidRequest: the token is sent twice.
-        InvalidToken: there is none, or it is not valid here.
-        InsufficientScope: it has not the scope `openid`.
+        InvalidToken: there is no token, or it is not valid here.
+        InsufficientScope: it lacks the scope `openid`.
     """
-    # A form without a single parameter has no type: the token is in the header.
+    # A form without parameters has no content type; then the token is in the header.
     is_form = request.method == "POST" and request.content_length not in (None, 0)
     form = read_form(request) if is_form else read_query(request)
     client, claims = look_up(request.engine, form, describe, in_form=is_form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -107,8 +107,3 @@ def added(headers: Iterable[tuple[str, str]], access: Access) -> list[tuple[str,
     """The headers of a response; those of the access replace headers of the same name."""
     names = {name.lower() for name, _ in access.headers}
     return [*(pair for pair in headers if pair[0].lower() not in names), *access.headers]
-
-
-def access_of(environ: Mapping[str, Any]) -> Access | None:
-    """The access in an environment of WSGI."""
-    return environ.get(ACCESS)
