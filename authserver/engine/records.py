@@ -22,6 +22,7 @@ IDLE_AFTER = timedelta(days=30)
 # Private details of a client that belong to the core; a feature keeps its own under the name of its plugin.
 REGISTRATION_REASONS = "registration_reasons"
 _ADDED_SCOPES = "added_scopes"
+_NARROWED = "narrowed"
 # Details of a grant: the issuer that named its user (VOUCHED_BY), the session in which its user agreed
 # (`engine.session_handles`), and the `sub` of its tokens if that is not the id of the user (SUBJECT).
 VOUCHED_BY = "vouched_by"
@@ -318,16 +319,16 @@ AUTHENTICATES = "authenticates"
 class Grant:
     """The access that was agreed to. Every code and token belongs to a grant; when it is revoked, none of them is valid.
 
-    `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no
-    rotation moves (OAuth 2.1, 4.3.3). `last_used_at` is when its client last got tokens, to the minute; None
-    until a second time. `details` carries `auth_time`, `amr`, the `session` in which its user agreed, and
-    features' facts; `subject` is what its tokens call the user, if that is not `user_id`; of a grant that its user
-    did not agree to here, `grant_type` names the grant type that made it, and `vouched_by` who named the
-    user, such as an issuer; `widens` that the user agreed to more than before, and `added_scopes` what was agreed to
-    after it was made (`tokens.widening`); `authenticates` that its client, which is known by its address, had a
-    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the
-    subject (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which
-    it ends; None: from none.
+    `user_id` is None when a client acts on its own behalf. `expires_at` is the end that no rotation moves (OAuth 2.1,
+    4.3.3). `last_used_at` is when its client last got tokens, to the minute; None until a second time. `details`
+    carries `auth_time`, `amr`, the `session` in which its user agreed, and features' facts; `subject` is what its
+    tokens call the user, if that is not `user_id`; of a grant that its user did not agree to here, `grant_type` names
+    the grant type that made it, and `vouched_by` who named the user, such as an issuer; `widens` that the user agreed
+    to more than before, and `added_scopes` what was agreed to after it was made (`tokens.widening`); `narrowed` that
+    an operator has ended some of its scopes; `authenticates` that its client, which is known by its address, had a
+    credential of its own; `on_another_device` that the user agreed on another device; `act` who acts for the subject
+    (RFC 8693, 4.1). `parent_id` is the grant that it was derived from (`grants.deriving`), with which it ends; None:
+    from none.
     """
 
     grant_id: str
@@ -354,11 +355,16 @@ class Grant:
         """Those of its scopes that were agreed to after it was made (`tokens.widening`)."""
         return tuple(self.details.get(_ADDED_SCOPES, ()))
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether an operator has ended some of its scopes (`engine.ending`); it never gets more again."""
+        return _NARROWED in self.details
+
     def narrower(self, scopes: tuple[str, ...]) -> Grant:
         """The grant with only these of its scopes."""
         added = [scope for scope in self.added_scopes if scope in scopes]
         details = {**self.details, _ADDED_SCOPES: added} if self.added_scopes else self.details
-        return replace(self, scopes=scopes, details=details)
+        return replace(self, scopes=scopes, details={**details, _NARROWED: True})
 
     def wider(self, scopes: tuple[str, ...]) -> Grant:
         """The grant with these scopes, of which it had some before."""

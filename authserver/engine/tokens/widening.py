@@ -60,6 +60,7 @@ def _has_its_credential_alone(client: Client) -> bool:
 def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> bool:
     """Whether this refresh token is bound to this key, and good for the same as the new grant.
 
+    Nothing was taken from its grant: the tokens that ended with a scope would be valid again with it (L-08).
     The same resources: a scope means something else at another one. The same sign-in, or an earlier one: what was agreed to
     must not come with the name of another level, other methods or a later time than those of the sign-in at which it was
     agreed to (RFC 9470, 6).
@@ -67,6 +68,7 @@ def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> 
     before, now = older.grant.details, grant.details
     return (
         "grant_type" not in before
+        and not older.grant.is_narrowed
         and dict(older.token.details.get("cnf", NOTHING)) == dict(key)
         and _forms(older.token.resources) & _forms(older.grant.resources) == _forms(grant.resources)
         and before.get("acr") == now.get("acr")
