@@ -28,6 +28,7 @@ VOUCHED_BY = "vouched_by"
 SESSION = "session"
 SUBJECT = "subject"
 _ADDED_SCOPES = "added_scopes"
+_NARROWED = "narrowed"
 # A detail of a session, and of a grant that its user gave in it: the server through which the person signed in. In a
 # grant it is the issuer of that server; in a session a mapping with the issuer and further facts of that server.
 THROUGH = "through"
@@ -331,6 +332,7 @@ class Grant:
             - `vouched_by`: who named the user, such as an issuer of assertions.
             - `widens`: whether the user agreed to more than before (`tokens.widening`).
             - `added_scopes`: those of its scopes that were agreed to after it was made.
+            - `narrowed`: whether an operator has ended some of its scopes.
             - `authenticates`: whether its client, which is known by its address, had a credential of its own.
             - `on_another_device`: whether the user agreed on another device than the one that got the tokens.
             - `act`: who acts for the subject (RFC 8693, 4.1).
@@ -360,11 +362,16 @@ class Grant:
         """Those of its scopes that were agreed to after it was made (`tokens.widening`)."""
         return tuple(self.details.get(_ADDED_SCOPES, ()))
 
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether an operator has ended some of its scopes (`engine.ending`); it never gets more again."""
+        return _NARROWED in self.details
+
     def narrower(self, scopes: tuple[str, ...]) -> Grant:
         """The grant with only these of its scopes."""
         added = [scope for scope in self.added_scopes if scope in scopes]
         details = {**self.details, _ADDED_SCOPES: added} if self.added_scopes else self.details
-        return replace(self, scopes=scopes, details=details)
+        return replace(self, scopes=scopes, details={**details, _NARROWED: True})
 
     def wider(self, scopes: tuple[str, ...]) -> Grant:
         """The grant with these scopes, of which it had some before."""

@@ -11,11 +11,12 @@ import pytest
 
 from authserver.engine.authorize import AskConsent, Redirect
 from authserver.engine.context import Binding, Issue
+from authserver.engine.ending import Act, Ended, Subject, end
 from authserver.engine.records import Client, FoundToken, RegisteredBy, TokenKind
 from authserver.engine.tokens.issuing import issue
 from authserver.engine.tokens.widening import widen_others
 from authserver.testing.records import NOW, a_client, a_grant, a_token, a_user
-from authserver.testing.rules import Rules, assert_refused
+from authserver.testing.rules import Rules, assert_inactive, assert_refused
 from authserver.testing.server import RESOURCE, SETTINGS
 from authserver.testing.stories import FILES
 
@@ -192,6 +193,20 @@ def test_a_scope_that_the_client_lost_since_stays_lost(held: Held) -> None:
     held.allow()
     held.rules.change("clients", scopes=("profile", "files.write"))
     assert held.refresh(held.first).json["scope"] == "profile"
+
+
+def test_a_scope_that_an_operator_ended_does_not_come_back_to_old_tokens(held: Held) -> None:
+    """L-08, I-19: the person allows it again, and what ended with it stays as it is; the new grant has it."""
+    before = held.allow()
+    work = end(held.rules.begin, Act(subject=Subject.scope("files.read")))
+    assert sum(work, Ended()).narrowed_grants == 2
+    assert_inactive(held.rules.introspect(held.client, held.secret, before["access_token"]))
+    held.page = held.ask()
+    after = held.allow()
+    assert after["scope"] == "profile files.read"
+    assert_inactive(held.rules.introspect(held.client, held.secret, before["access_token"]))
+    assert held.refresh(before).json["scope"] == "profile"
+    assert held.refresh(after).json["scope"] == "profile files.read"
 
 
 def test_more_than_the_grant_is_refused_as_before(held: Held) -> None:

@@ -95,6 +95,7 @@ GRANT_DETAILS = frozenset(
         ON_ANOTHER_DEVICE,
         "grant_type",
         "added_scopes",
+        "narrowed",
     }
 )
 

@@ -62,6 +62,7 @@ def _has_its_credential_alone(client: Client) -> bool:
 def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> bool:
     """Whether this refresh token is bound to this key, and for the same resources and sign-in as the new grant.
 
+    Nothing was taken from its grant: the access tokens that ended with a scope would be valid again with it (L-08).
     The same resources, because a scope has another meaning at another resource. The same sign-in or an earlier one,
     because tokens must not state another level, other methods or a later time for a scope than those of the sign-in at
     which the user agreed to it (RFC 9470, 6).
@@ -69,6 +70,7 @@ def _is_of_the_same(older: FoundToken, grant: Grant, key: Mapping[str, Any]) -> 
     before, now = older.grant.details, grant.details
     return (
         "grant_type" not in before
+        and not older.grant.is_narrowed
         and dict(older.token.details.get("cnf", NOTHING)) == dict(key)
         and _forms(older.token.resources) & _forms(older.grant.resources) == _forms(grant.resources)
         and before.get("acr") == now.get("acr")

@@ -10,7 +10,6 @@ from authserver.api import (
     RESOURCE_PARAMETER,
     SCOPE_PARAMETER,
     SELF_REGISTERED,
-    TEXT,
     AccessDenied,
     Client,
     Counted,
@@ -57,11 +56,6 @@ ROUTE = Route(
     operation=Operation(
         summary="Ask for a code that the user types on another device (RFC 8628, 3.1).",
         form={
-            "client_id": Parameter(
-                description="The client; required even if it authenticates in the header.",
-                schema=TEXT,
-                required=True,
-            ),
             "scope": SCOPE_PARAMETER,
             "resource": RESOURCE_PARAMETER,
         },
