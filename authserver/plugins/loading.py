@@ -162,7 +162,7 @@ def _find(
 
 
 def _extra_of(point: EntryPoint) -> str:
-    """The distribution of a plugin with its extra of the same name, such as `authserver[metrics]`; "" without one."""
+    """The distribution of a plugin with its extra of the same name, as pip reads them; "" without such an extra."""
     name = point.name.replace("_", "-")
     if point.dist is None or name not in (point.dist.metadata.get_all("Provides-Extra") or ()):
         return ""
