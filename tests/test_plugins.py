@@ -436,6 +436,17 @@ def test_settings_of_a_plugin_that_is_not_listed_are_refused() -> None:
     )
 
 
+def test_a_plugin_without_its_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the driver of PostgreSQL and that of Redis do."""
+    monkeypatch.delitem(sys.modules, "authserver.features.metrics", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    (problem,) = problems_of("metrics")
+    assert problem.startswith(
+        "authserver.plugins: metrics cannot be imported: it needs the module prometheus_client, which is not installed"
+    )
+    assert problem.endswith("; install it: pip install 'authserver[metrics]'")
+
+
 def test_settings_of_a_plugin_whose_name_is_misspelt_name_the_nearest_that_is_listed() -> None:
     (problem,) = problems_of("redirect_loopback", redirect_lopback={"hosts": "localhost"})
     assert problem.startswith(

@@ -237,7 +237,11 @@ def introspection(
 @click.argument("client_id")
 @click.option("--user", "username", metavar="NAME", help="The user who is signed in; without it nobody is.")
 @click.option(
-    "--seconds-ago", default=0, type=click.IntRange(0), show_default=True, help="How long ago NAME signed in."
+    "--seconds-ago",
+    default=0,
+    type=click.IntRange(0, 365 * 86_400),
+    show_default=True,
+    help="How long ago NAME signed in.",
 )
 @click.option(
     "--method",

@@ -73,7 +73,7 @@ def list_keys(
 )
 @click.option(
     "--after",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 365 * 86_400),
     metavar="SECONDS",
     help="When the new key begins to sign; by default, and at the earliest, when all APIs can have read it.",
 )

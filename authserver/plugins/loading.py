@@ -150,10 +150,23 @@ def _find(
         return plugin_class(module_name, class_name, folder=folder, seconds=seconds)
     if specification in available:
         point = available[specification]
-        return plugin_class(point.module, point.attr, seconds=seconds)
+        try:
+            return plugin_class(point.module, point.attr, seconds=seconds)
+        except CannotImport as error:
+            if isinstance(error.__cause__, ModuleNotFoundError) and (extra := _extra_of(point)):
+                raise CannotImport(f"{error}; install it: pip install '{extra}'") from error
+            raise
     if folder is not None and (folder / f"{specification}.py").is_file():
         raise CannotImport(f": a module beside the INI file is listed with its class: {specification}:CLASS")
     raise CannotImport(f": no such plugin; {did_you_mean(specification, available, '')}")
+
+
+def _extra_of(point: EntryPoint) -> str:
+    """The distribution of a plugin with its extra of the same name, as pip reads them; "" without such an extra."""
+    name = point.name.replace("_", "-")
+    if point.dist is None or name not in (point.dist.metadata.get_all("Provides-Extra") or ()):
+        return ""
+    return f"{point.dist.name}[{name}]"
 
 
 def _with_variants(

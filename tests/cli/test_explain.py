@@ -333,6 +333,7 @@ def test_the_sign_in_behind_a_request(told, arguments, verdict, outcome) -> None
         (["--parameter", "=5"], "write NAME=VALUE"),
         (["--fresh"], "give --user as well"),
         (["--seconds-ago", "-1", "--user", "demo"], "-1 is not in the range"),
+        (["--seconds-ago", "9" * 20, "--user", "demo"], "is not in the range 0<=x<=31536000"),
         (["--user", "nobody"], "there is no user nobody"),
     ],
     ids=" ".join,

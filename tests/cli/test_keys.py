@@ -190,6 +190,8 @@ def test_a_rotation_can_be_put_off_but_not_hurried(started) -> None:
     """T144."""
     refused = started("keys", "rotate", "--after", "314")
     assert refused.exit_code == 1 and "at least 315 seconds before it signs" in refused.stderr
+    never = started("keys", "rotate", "--after", "9" * 20)
+    assert never.exit_code == 2 and "is not in the range 0<=x<=31536000" in never.stderr
     answer = json.loads(started("keys", "rotate", "--after", "3600", "--json").stdout)
     assert at(answer["new"]["activates_at"]) - at(answer["new"]["created_at"]) == timedelta(hours=1)
     assert answer["old"]["retires_at"] == answer["new"]["activates_at"]
