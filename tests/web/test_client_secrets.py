@@ -373,7 +373,7 @@ def test_of_a_client_that_a_plugin_brings_nothing_is_noted(
     assert ("refresh_token" in renewed.json) == client.is_public
     assert not [statement for statement in statements if "UPDATE client_secrets" in statement]
     assert server.rows("client_secrets") == server.rows("clients") == []
-    with pytest.raises(SecretsUnchanged, match="kept by a plugin"), server.application.begin() as engine:
+    with pytest.raises(SecretsUnchanged, match="belongs to a plugin"), server.application.begin() as engine:
         rotate_secret(engine, "elsewhere", HOUR)
 
 
