@@ -138,8 +138,8 @@ For small records that expire (`engine.stores.kept`): a `Kept` has a kind, which
 `digest`, which is that of a `new_credential` or of another text. `well_formed` refuses a credential that this server cannot
 have made, without a query to the database.
 
-For mail (`send_mail`): a `Mail` is the message, `MailFailed` says that it was not sent, and whether it is of no use to try
-again; `mail_address_problem` says why a text cannot be an address.
+For mail (`send_mail`): a `Mail` is the message, `MailFailed` says that it was not sent, and whether another attempt can
+help; `mail_address_problem` says why a text cannot be an address.
 
 For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
 document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, with
