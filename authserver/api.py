@@ -106,12 +106,13 @@ redirects to another address, `own_url` returns the address of a page, and a `Pa
 `config.add_account_tab` adds a page to people's accounts, and `account_page` renders it with links to the others. For a
 redirect URI, `display_host` returns the text that a page may show, `origin_of` the origin, and `form_target` the target
 for `form-action`. A page that ends the session of its browser calls `sign_out_here`; `session_handle` is the public
-handle of that session, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own` redirects
-to a page of this server, and `in_words` translates the reason of a refusal. If a form leads to an application, its page
-calls `let_forms_lead_on`, and its answer is that of `lead_on`; `with_query` adds parameters to an accepted address.
-`InsufficientScope` refuses a token without the needed scope, with a challenge. `config.add_cross_origin_headers` allows
-more headers to other origins. `config.add_well_known` adds a document about the issuer at its well-known address;
-`metadata_document` answers with the server metadata, whose operation is `METADATA_DOCUMENT`.
+handle of that session, as in a grant. A form that other sites may send is read with `read_page_form`, `see_own`
+redirects to a page of this server, and `in_words` translates the reason of a refusal. `translatable`, imported as `_`,
+marks a sentence for the catalogues. If a form leads to an application, its page calls `let_forms_lead_on`, and its
+answer is that of `lead_on`; `with_query` adds parameters to an accepted address. `InsufficientScope` refuses a token
+without the needed scope, with a challenge. `config.add_cross_origin_headers` allows more headers to other origins.
+`config.add_well_known` adds a document about the issuer at its well-known address; `metadata_document` answers with the
+server metadata, whose operation is `METADATA_DOCUMENT`.
 
 For an endpoint with problem details (RFC 9457): its `Medium` is `PROBLEM`; it raises a `Problem` of a `Kind`, or
 `NothingThere`. The path of a `Route` may have placeholders such as `{name}`, which are in `request.matchdict`.
@@ -138,8 +139,8 @@ For small records that expire (`engine.stores.kept`): a `Kept` has a kind, which
 `digest`, which is that of a `new_credential` or of another text. `well_formed` refuses a credential that this server cannot
 have made, without a query to the database.
 
-For mail (`send_mail`): a `Mail` is the message, `MailFailed` says that it was not sent, and whether it is of no use to try
-again; `mail_address_problem` says why a text cannot be an address.
+For mail (`send_mail`): a `Mail` is the message, `MailFailed` says that it was not sent, and whether another attempt can
+help; `mail_address_problem` says why a text cannot be an address.
 
 For documents at URLs that somebody else named, such as a client (`engine.fetcher`): `DocumentKind` says how a kind of
 document is read and how long it may be used, `fetch` returns a `Document`, and `FetchFailed` says why there is none, with
@@ -404,7 +405,7 @@ from authserver.web.account import account_page
 from authserver.web.authorize import describe_client, named_resources
 from authserver.web.forms import read_body, read_form, read_json, read_page_form, read_page_query, read_query
 from authserver.web.json import json_response
-from authserver.web.languages import in_words
+from authserver.web.languages import in_words, translatable
 from authserver.web.login import Purpose, begin_and_go_on, go_on, read_purpose, requester_of, sign_out_here
 from authserver.web.metadata import metadata as metadata_document
 from authserver.web.onward import lead_on, let_forms_lead_on
@@ -711,6 +712,7 @@ __all__ = [
     "sign_out_here",
     "single_use",
     "to_text",
+    "translatable",
     "update_registration",
     "verify_assertion",
     "verify_for_us",

@@ -37,7 +37,7 @@ class Mailer:
 
     Args:
         in_background: whether `put` returns at once and a thread sends the letter, several times if need be.
-        failed: is told of each letter that was not sent in the end, and why.
+        failed: called with each letter that could not be sent, and the reason.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ BATCH = 500
 BATCHES = 200
 # Seconds of the shortest pause, in which other writers can use SQLite.
 PAUSE = 0.02
-# A backlog is counted up to this number; an exact count above it is of no use.
+# A backlog is counted up to this number; nobody needs an exact count above it.
 BACKLOG = 10_000
 LEASE = "upkeep"
 # These are sealed: that they were deleted must be provable.

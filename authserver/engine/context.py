@@ -192,8 +192,7 @@ class ClientProof:
         check: takes the metadata of a client that asks to be registered for the method. Raises InvalidClientMetadata if
             such a client could not prove anything.
         stand_in: details of an invented client that nobody can be. A proof for an unknown client is checked against it,
-            so that the time does not reveal which clients exist (J-07). Empty if the difference in time is too small to
-            notice.
+            so that the time does not reveal which clients exist (J-07). Empty if the method does not need that.
     """
 
     prove: Callable[[Engine, Client, Credentials], tuple[SingleUse, ...]]
@@ -291,7 +290,7 @@ class Welcome:
 
     Attributes:
         members: members of the response. Its plugin declares their names in `registration_members`.
-        private_details: JSON that is stored with the client and shown to nobody, under the name of the plugin.
+        private_details: JSON that is stored with the client and shown to nobody, under a name of the plugin's own.
     """
 
     members: Mapping[str, Any] = field(repr=False)

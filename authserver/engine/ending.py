@@ -729,7 +729,7 @@ def _take_scope(engine: Engine, client: Client, subject: Subject) -> bool:
 
 
 def _jwts(engine: Engine, subject: Subject, resource: Resource | None) -> Ended:
-    """The number of JWTs of the subject that may be valid, counted from the events since the oldest could be issued."""
+    """The number of JWTs of the subject that may be valid, counted from events as old as a JWT can be."""
     longest = longest_jwt(engine, subject, resource)
     if longest is None or subject.kind is SubjectKind.ISSUER:
         return Ended()

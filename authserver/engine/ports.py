@@ -89,7 +89,7 @@ class Clients(Protocol):
         """How many there are, disabled or not, counted up to `limit`."""
 
     def with_ending_secret(self, now: datetime, before: datetime, *, limit: int) -> Sequence[Client]:
-        """At most `limit` enabled clients with a live secret that ends before that time, the earliest end first."""
+        """At most `limit` enabled clients with a live secret that ends by that time, the earliest end first."""
 
     def search(
         self,
@@ -156,7 +156,7 @@ class Clients(Protocol):
         """Make other transactions wait here until the present one ends, so that counts of clients stay true until then."""
 
     def never_used(self, before: datetime, *, network: str | None = None, limit: int) -> Sequence[Client]:
-        """At most `limit` clients that registered themselves before that time and were never used, oldest first.
+        """At most `limit` clients that registered themselves by that time and were never used, oldest first.
 
         Clients that registered with an initial access token of the database are left out. No client comes with its
         secrets.

@@ -174,7 +174,7 @@ def accept(
     """
     options = issuer_options(issuer, Options)
     _check_claims(claims)
-    # The id of the authenticated client at this server: the stolen assertion of another client is of no use (JAG-04).
+    # The id of the authenticated client at this server: the stolen assertion of another client is refused (JAG-04).
     if claims["client_id"] != client.client_id:
         raise _refused(reason="assertion-client-differs")
     tenant = _tenant(options, claims)

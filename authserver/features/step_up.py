@@ -30,6 +30,7 @@ from authserver.api import (
     hookimpl,
     narrow,
 )
+from authserver.api import translatable as _
 
 UNMET = "unmet_authentication_requirements"
 LOGIN_REQUIRED = "login_required"
@@ -44,11 +45,6 @@ MAXIMUM_VALUES = 20
 # How many seconds the clocks of our processes may differ. A sign-in that is further in the future was made before the clock
 # was set back, so its age is not known (T150).
 _APART = 60
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
 
 
 TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")

@@ -100,7 +100,7 @@ def upgrade(database_url: str, *, folder: Path | None = None) -> None:
 
 
 def _steps(ahead: Sequence[Script]) -> Iterator[Script]:
-    """The migrations after which an upgrade commits; few for an empty database, because no server uses it yet."""
+    """The migrations after which the upgrade of an empty database commits: few, because no server uses it yet."""
     for script, after in zip_longest(ahead, ahead[1:]):
         if after is None or not (is_transactional(script) and is_transactional(after)):
             yield script

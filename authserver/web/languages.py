@@ -156,6 +156,11 @@ def lookup(wanted: Iterable[str], offered: Iterable[str]) -> tuple[str, str] | N
     return None
 
 
+def translatable(sentence: str) -> str:
+    """Mark a sentence for the catalogues, under the name `_`; the page that shows it translates it."""
+    return sentence
+
+
 def in_words(description: str) -> TranslationString:
     """The description of a refusal as a sentence that pages can translate."""
     for pattern, sentence in _WITH_NAME:

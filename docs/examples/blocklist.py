@@ -1,4 +1,4 @@
-"""Refuse clients that stand in a SQLite file, which others fill while the server runs."""
+"""Refuse clients that are listed in a SQLite file, which others write while the server runs."""
 
 import sqlite3
 from dataclasses import dataclass, field

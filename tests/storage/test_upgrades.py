@@ -152,7 +152,7 @@ def test_a_database_that_is_ahead_can_be_worked_with_until_something_is_taken_aw
         with pytest.raises(SettingsError, match="later version"):
             application.prepare()
         application.close()
-        with pytest.raises(migrate.TooNew, match="restore a backup"):
+        with pytest.raises(migrate.TooNew, match="restore an earlier backup"):
             migrate.upgrade(url)
     finally:
         undo(database)

@@ -45,6 +45,7 @@ from authserver.api import (
     hookimpl,
     metadata_document,
 )
+from authserver.api import translatable as _
 from authserver.features.openid import (
     account,
     back_channel,
@@ -62,11 +63,6 @@ from authserver.features.openid.sign_in import LOGIN_REQUIRED, PROMPTS, UNMET
 DISCOVERY = "openid-configuration"
 MAXIMUM_NONCE = 2_000
 MINIMUM_SALT = 32
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
 
 
 SENTENCES: Mapping[str, str] = {

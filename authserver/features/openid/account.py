@@ -9,13 +9,8 @@ from pyramid.response import Response
 
 from authserver.administration import ConnectedApp, connected_apps
 from authserver.api import Client, Request, Route, User, account_page, see_login
+from authserver.api import translatable as _
 from authserver.features.openid.claims import VERIFIED, of_person
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
-
 
 ROUTE = Route(
     "account_shared",

@@ -22,6 +22,7 @@ from authserver.api import (
     allow,
     deny,
 )
+from authserver.api import translatable as _
 from authserver.features.openid.claims import read_asked
 
 LOGIN_REQUIRED = "login_required"
@@ -34,11 +35,6 @@ _SECONDS = re.compile(r"[0-9]{1,10}")
 # The difference that the clocks of our processes may have. A sign-in further in the future was made before the clock
 # was set back, so its age is not known (T150).
 _APART = 60
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
 
 
 TOO_OLD = _("You signed in some time ago. This application asks for a more recent sign-in.")

@@ -30,15 +30,10 @@ from authserver.api import (
     see_login,
     see_own,
 )
+from authserver.api import translatable as _
 from authserver.features.upstream.attempts import Attempt
 from authserver.features.upstream.pages import ACCOUNT, Pages
 from authserver.features.upstream.providers import Provider
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
-
 
 ROUTE = Route(
     ACCOUNT,

@@ -42,6 +42,7 @@ from authserver.api import (
     sign_in_vouched,
     with_query,
 )
+from authserver.api import translatable as _
 from authserver.features.upstream import attempts
 from authserver.features.upstream.attempts import Attempt
 from authserver.features.upstream.documents import Endpoints, NotUsable, endpoints_of
@@ -62,11 +63,6 @@ _SECONDS = re.compile(r"[0-9]{1,10}")
 _REDEEMED = "authserver.provider_answer"
 # After how many seconds a person may try again if the provider does not answer (RFC 9110, 10.2.3).
 AWAY_FOR = 60
-
-
-def _(sentence: str) -> str:
-    """Mark a sentence for the catalogues; the page translates it."""
-    return sentence
 
 
 class SignInFailed(PageError):
