@@ -527,11 +527,13 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
             ("api", f"access token of {owner}", access)
             for owner in ("web", "post", "next", "bound", "an orphan")
         ],
-        *[("api", voucher, jwt) for voucher in ("assertion", "assertion for the actor api")],
+        *[("api", voucher, jwt) for voucher in VOUCHERS[:1] + VOUCHERS[-3:]],
+        ("api", "access token of first", access),
         ("next", "access token of api", access),
         ("next", "access token of the end of a chain", access),
         ("web", "refresh token of web", refresh),
         ("web", "refresh token of web", refresh),
+        ("web", "access token of web", access),
         ("api", _one(draw, *TOKENS), access),
         ("api", _one(draw, *VOUCHERS, *IDENTITIES, *WORKLOADS), _one(draw, jwt, jwt, *types)),
     )
@@ -540,7 +542,8 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
         ("subject_token", Known(subject)),
         ("subject_token_type", its_type),
     )
-    if its_type == refresh and _one(draw, True, True, False):
+    # Who is signed in is told by a refresh token, and by no access token.
+    if name == "web" and _one(draw, True, True, False):
         servers = (
             *[OUTSIDE] * 3,
             *(f"https://{each}.example" for each in ("strict", "golden", "staff", "ours")),

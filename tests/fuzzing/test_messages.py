@@ -46,8 +46,7 @@ ELSEWHERE = {
     "no-grant-type",
     "no-scope",
     "scope-not-open",
-    # A resource that must be named, and a statement that must be there: other settings of their plugins.
-    "resource-missing",
+    # A statement that must be there: another setting of its plugin.
     "software-statement-missing",
     # Scopes that need a level of sign-in: tests/features/test_step_up.py.
     "scope-needs-level",

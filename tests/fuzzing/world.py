@@ -977,6 +977,9 @@ class World:
                 )
                 assert body.keys() <= {"error", "error_description", "error_id", *more}
                 self.reached[f"{body['error']} {answer.status_int}"] += 1
+                if body["error"] in POLLS:
+                    # There is no event that says so.
+                    self.reached[body["error"]] += 1
                 if route is not None and route.medium is Medium.JSON and request.method in route.methods:
                     operation = (request.method, route.path, answer.status_int)
                     told = self.documented.get(operation, set())
