@@ -21,10 +21,10 @@ from authserver.engine.records import (
 )
 from authserver.engine.upkeep_records import Place
 from authserver.storage.columns import UtcDateTime
-from authserver.storage.prepared import Expected, Prepared
+from authserver.storage.prepared import Prepared, unless_none
 from authserver.storage.rows import Rows
 from authserver.storage.tables import DISPOSABLE, consents, grants, tokens, users
-from authserver.storage.work import Work, insert_expected, insert_new, insert_or_replace, spelt_out
+from authserver.storage.work import Work, insert_new, insert_or_fail, insert_or_replace, spelt_out
 
 _CONSENT = Rows(Consent, consents)
 _CONSENT_OF_USER = consents.c.user_id == bindparam("user_id")
@@ -82,7 +82,7 @@ _FIND_GRANT_WITH_USER = Prepared(
     .where(grants.c.grant_id == bindparam("grant_id"))
 )
 _ADD_GRANT = Prepared(insert_new(grants))
-_ADD_EXPECTED_GRANT = insert_expected(grants)
+_ADD_GRANT_OR_FAIL = Prepared(insert_or_fail(grants))
 _PARENTS = grants.alias("parents")
 
 
@@ -153,7 +153,7 @@ _HOLD_THIS_GRANT = (
     .with_for_update(read=True)
 )
 _HOLD_ONE_GRANT = Prepared(_HOLD_THIS_GRANT)
-_HOLD_EXPECTED_GRANT = Expected(_HOLD_THIS_GRANT)
+_HOLD_ONE_GRANT_OR_FAIL = Prepared(unless_none(_HOLD_THIS_GRANT.subquery("held")))
 _REDEEMED = ~sa.exists().where(
     tokens.c.grant_id == grants.c.grant_id,
     tokens.c.kind == TokenKind.CODE,
@@ -296,10 +296,10 @@ _CLAIM_THIS = (
     )
 )
 _CLAIM = Prepared(_CLAIM_THIS)
-_CLAIM_EXPECTED = Expected(_CLAIM_THIS)
+_CLAIM_OR_FAIL = Prepared(unless_none(_CLAIM_THIS.returning(sa.literal_column("1")).cte("claimed")))
 _EXTEND_THIS = sa.update(tokens).where(_THIS_UNCLAIMED, _OF_LIVE_GRANT).values(expires_at=bindparam("until"))
 _EXTEND = Prepared(_EXTEND_THIS)
-_EXTEND_EXPECTED = Expected(_EXTEND_THIS)
+_EXTEND_OR_FAIL = Prepared(unless_none(_EXTEND_THIS.returning(sa.literal_column("1")).cte("extended")))
 _NOTE_FAILURE = Prepared(
     sa.update(tokens)
     .where(_THIS_UNCLAIMED)
@@ -396,7 +396,7 @@ class SqlGrants:
 
     def add(self, grant: Grant) -> None:
         if self._work.is_optimistic:
-            self._work.along(_ADD_EXPECTED_GRANT, _GRANT.row(grant))
+            self._work.along(_ADD_GRANT_OR_FAIL, _GRANT.row(grant))
         else:
             self._work.add(_ADD_GRANT, _GRANT.row(grant))
 
@@ -422,7 +422,7 @@ class SqlGrants:
     def hold(self, grant_ids: Sequence[str]) -> bool:
         if len(grant_ids) == 1:
             if self._work.is_optimistic:
-                self._work.along(_HOLD_EXPECTED_GRANT, {"id": grant_ids[0]})
+                self._work.along(_HOLD_ONE_GRANT_OR_FAIL, {"id": grant_ids[0]})
                 return True
             return self._work.hold(_HOLD_ONE_GRANT, {"id": grant_ids[0]})
         return self._work.count_held(_HOLD_GRANTS, {"ids": list(grant_ids)}) == len(set(grant_ids))
@@ -565,7 +565,7 @@ class SqlTokens:
             "sealed_next": sealed_successor,
         }
         if self._work.is_optimistic:
-            self._work.along(_CLAIM_EXPECTED, parameters)
+            self._work.along(_CLAIM_OR_FAIL, parameters)
             return True
         return self._work.write(_CLAIM, parameters) == 1
 
@@ -582,7 +582,7 @@ class SqlTokens:
     def extend(self, token: Token, expires_at: datetime) -> bool:
         parameters = {"by_kind": token.kind, "by_digest": token.digest, "until": expires_at}
         if self._work.is_optimistic:
-            self._work.along(_EXTEND_EXPECTED, parameters)
+            self._work.along(_EXTEND_OR_FAIL, parameters)
             return True
         return self._work.write(_EXTEND, parameters) == 1
 

@@ -10,7 +10,7 @@ from transaction.interfaces import TransientError
 
 from authserver.engine.ports import AlreadyExists, StorageUnavailable
 from authserver.storage.prepared import Step
-from authserver.storage.sqlite_line import NothingDone, read_any_text
+from authserver.storage.sqlite_line import read_any_text
 
 # Primary result codes of SQLite: BUSY, LOCKED, IOERR, FULL, CANTOPEN.
 _SQLITE_UNAVAILABLE = frozenset({5, 6, 10, 13, 14})
@@ -28,7 +28,7 @@ _POSTGRESQL_WAITED = frozenset({"55P03", "57014"})
 # ended the session; and invalid_sql_statement_name, after which `postgresql_line` closes the connection. After an
 # answer to COMMIT there is no code, because the loss of the connection is raised.
 _POSTGRESQL_NOT_COMMITTED = frozenset({"57P01", "26000"})
-# division_by_zero: a required row does not exist (`prepared.Expected`), because another transaction was first.
+# division_by_zero: a required row does not exist (`prepared.unless_none`), because another transaction was first.
 _POSTGRESQL_CHANGED = "22012"
 _NO_UTF_8 = "Could not decode to UTF-8"
 
@@ -120,8 +120,6 @@ def _is_taken(error: BaseException) -> bool:
 
 
 def _passing(error: BaseException) -> type[StorageUnavailable] | None:
-    if isinstance(error, NothingDone):
-        return StorageChanged
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is not None:
         if code == _SQLITE_WAITED:

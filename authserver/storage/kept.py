@@ -10,11 +10,11 @@ from authserver.engine.records import Kept
 from authserver.storage.prepared import Prepared
 from authserver.storage.rows import Rows
 from authserver.storage.tables import kept
-from authserver.storage.work import Work, change, changed, insert_expected, insert_new
+from authserver.storage.work import Work, change, changed, insert_new, insert_or_fail
 
 _KEPT = Rows(Kept, kept)
 _ADD = Prepared(insert_new(kept))
-_ADD_EXPECTED = insert_expected(kept)
+_ADD_OR_FAIL = Prepared(insert_or_fail(kept))
 _FIND = Prepared(
     select(*_KEPT.columns).where(kept.c.kind == bindparam("kind"), kept.c.digest == bindparam("digest"))
 )
@@ -42,7 +42,7 @@ class SqlKeptRecords:
 
     def add_once(self, record: Kept) -> bool:
         if self._work.is_optimistic:
-            self._work.along(_ADD_EXPECTED, _KEPT.row(record))
+            self._work.along(_ADD_OR_FAIL, _KEPT.row(record))
             return True
         return self._work.insert(_ADD, _KEPT.row(record))
 

@@ -282,13 +282,6 @@ class PostgresqlLine:
         again = statement.forms["postgresql"].again(found.result, found.answer)
         return Recalled(again, {**parameters, "seen": found.versions})
 
-    def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
-        return Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
-
-    def state(self) -> object:
-        # Of all that it has, only of its rows (`prepared.Remembered`).
-        return None
-
     def forget(self, statement: Remembered, parameters: Row) -> None:
         self._remembered.pop(statement.key_of(parameters), None)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import Executable, FromClause, Insert, Select, Table, Update
+from sqlalchemy import Executable, FromClause, Select, Table
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.engine import Compiled, Dialect
 from sqlalchemy.sql import ClauseElement
@@ -116,12 +116,6 @@ class Line(Protocol):
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
         """The rows that this connection remembers from an earlier `run`; None without any."""
 
-    def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
-        """The rows that were read just now, as `recall` gives them."""
-
-    def state(self) -> object:
-        """What differs as soon as anything in the database was changed, by others or here; None where that is unknown."""
-
     def forget(self, statement: Remembered, parameters: Row) -> None:
         """Do not remember these rows any longer."""
 
@@ -166,31 +160,6 @@ class Prepared:
         assert isinstance(statement, ClauseElement)
         compiled = statement.compile(dialect=dialect, column_keys=list(parameters))
         return Written(compiled, [column.type for column in columns])
-
-
-class Expected(Prepared):
-    """A statement that fails if it finds, inserts or changes no row, so that nobody has to wait for its answer.
-
-    Args:
-        statement: a SELECT or an UPDATE. An INSERT that changes nothing when there is such a row (`work.insert_new`) is
-            given for each kind of database, with its values.
-    """
-
-    __slots__ = ()
-
-    def __init__(self, statement: Select[Any] | Update | Mapping[str, Insert]) -> None:
-        if isinstance(statement, Mapping):
-            waiting: Mapping[str, Select[Any] | Update | Insert] = statement
-        else:
-            waiting = {"sqlite": statement, "postgresql": statement}
-        done = waiting["postgresql"]
-        rows = (
-            done.subquery("found")
-            if isinstance(done, Select)
-            else done.returning(sa.literal_column("1")).cte("done")
-        )
-        # On SQLite the line looks whether it did something (`sqlite_line`).
-        super().__init__({"sqlite": waiting["sqlite"], "postgresql": unless_none(rows)})
 
 
 class Remembered(Prepared):
@@ -257,7 +226,7 @@ def _unless_seen(versions: Select[Any]) -> Prepared:
 
 
 def unless_none(rows: FromClause) -> Select[Any]:
-    """A SELECT for PostgreSQL that fails if there are no such rows: a division by zero ends the transaction (`failures`).
+    """A SELECT that fails if there are no such rows: a division by zero ends the transaction (`failures`).
 
     PostgreSQL then skips the statements that were sent after it, so nobody has to wait for the answer.
     """

@@ -15,22 +15,17 @@ from typing import Any
 
 from sqlalchemy.engine import Dialect
 
-from authserver.storage.prepared import Answer, Expected, Prepared, Recalled, Remembered, Row, Step, Written
+from authserver.storage.prepared import Answer, Prepared, Recalled, Remembered, Row, Step, Written
 from authserver.storage.turns import Turns
-
-
-class NothingDone(sqlite3.OperationalError):
-    """A statement that should do something did nothing (`prepared.Expected`)."""
 
 
 class SqliteForm:
     """A statement with its parameters in order, and the functions that convert the driver's values (`prepared.Form`)."""
 
-    __slots__ = ("_constants", "_parameters", "_readers", "is_expected", "text", "writes")
+    __slots__ = ("_constants", "_parameters", "_readers", "text", "writes")
 
-    def __init__(self, written: Written, dialect: Dialect, *, is_expected: bool) -> None:
+    def __init__(self, written: Written, dialect: Dialect) -> None:
         self.text = written.text
-        self.is_expected = is_expected
         self.writes = not written.text.startswith("SELECT")
         self._constants = written.constants
         self._parameters = [(name, written.binding(name, dialect)) for name in written.order]
@@ -80,9 +75,7 @@ class SqliteLine:
         form: SqliteForm | None = statement.forms.get("sqlite")
         if form is None:
             written = statement.compiled(self._dialect, parameters)
-            form = statement.forms["sqlite"] = SqliteForm(
-                written, self._dialect, is_expected=isinstance(statement, Expected)
-            )
+            form = statement.forms["sqlite"] = SqliteForm(written, self._dialect)
         return form
 
     def run(self, steps: Sequence[Step], announce: Callable[[Step], None] | None) -> list[Answer]:
@@ -97,8 +90,6 @@ class SqliteLine:
                     self._take_turn()
                 cursor = self._connection.execute(step.instead or form.text, values)
                 rows = [form.read(row) for row in cursor]
-                if form.is_expected and not rows and cursor.rowcount < 1:
-                    raise NothingDone("a statement found, inserted or changed no row")
             except sqlite3.Error:
                 step.failed = True
                 raise
@@ -111,15 +102,6 @@ class SqliteLine:
     def recall(self, statement: Remembered, parameters: Row) -> Recalled | None:
         # Nothing is remembered, because to read rows again is no round trip.
         return None
-
-    def recalled(self, statement: Remembered, parameters: Row, answer: Answer) -> Recalled:
-        # Whether they have changed is known by the state of the whole file.
-        return Recalled(answer, {})
-
-    def state(self) -> object:
-        # What other connections have committed, and how many rows were changed here (https://sqlite.org/pragma.html).
-        (committed,) = self._connection.execute("PRAGMA data_version").fetchone()
-        return committed, self._connection.total_changes
 
     def forget(self, statement: Remembered, parameters: Row) -> None:
         pass

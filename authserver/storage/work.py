@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     TextClause,
     bindparam,
+    literal_column,
     text,
     update,
 )
@@ -29,7 +30,6 @@ from authserver.storage.prepared import (
     LINE,
     NO_ANSWER,
     Answer,
-    Expected,
     Line,
     PerDialect,
     Prepared,
@@ -37,6 +37,7 @@ from authserver.storage.prepared import (
     Remembered,
     Row,
     Step,
+    unless_none,
 )
 
 # In SQLite a transaction that has read can begin to write only if nobody wrote meanwhile; otherwise it fails at once,
@@ -74,13 +75,7 @@ class Work:
     Args:
         connect: opens a connection; called at the first statement, and at the first one after a `rest`.
         around: the transaction around this one, if there is one.
-        optimistic: see the attribute.
-
-    Attributes:
-        is_optimistic: whether to assume until the end that no other transaction interferes. Statements that fail instead
-            of doing nothing (`prepared.Expected`) are then sent `along`, without an answer. If one fails, StorageChanged
-            is raised later and the transaction is rolled back. The request is then repeated in transactions that are not
-            optimistic, and that therefore see the cause.
+        optimistic: whether to assume until the end that no other transaction interferes: see `is_optimistic`.
     """
 
     __slots__ = (
@@ -91,19 +86,19 @@ class Work:
         "_deferred",
         "_expected",
         "_foreseen",
+        "_is_optimistic",
         "_is_over",
         "_pending",
         "_recalled",
-        "_state",
         "_writes",
-        "is_optimistic",
     )
 
     def __init__(
         self, connect: Callable[[], Connection], around: Around | None = None, *, optimistic: bool = False
     ) -> None:
         self._connect = connect
-        self.is_optimistic = optimistic
+        # Of one that may be, it is found out with its connection.
+        self._is_optimistic = None if optimistic else False
         self._around = around
         self._connection: Connection | None = None
         self._writes = False
@@ -116,9 +111,20 @@ class Work:
         # Announced reads, and rows that were read ahead.
         self._foreseen: list[tuple[Prepared, Row]] = []
         self._expected: list[tuple[Prepared, Row, Answer]] = []
-        # Remembered rows that this transaction has read, and the state of the database before the first (`Line.state`).
+        # Remembered rows that this transaction has read.
         self._recalled: dict[tuple[Any, ...], Recalled] = {}
-        self._state: object = None
+
+    @property
+    def is_optimistic(self) -> bool:
+        """Whether to use statements that fail instead of changing no row, and to send them `along`, without an answer.
+
+        If one fails, StorageChanged is raised later and the transaction is rolled back. The request is then repeated in
+        transactions that are not optimistic, and that therefore see the cause. On SQLite a statement is no round trip,
+        so no work is optimistic there.
+        """
+        if self._is_optimistic is None:
+            self._is_optimistic = self.dialect == "postgresql"
+        return self._is_optimistic
 
     @property
     def dialect(self) -> str:
@@ -134,7 +140,7 @@ class Work:
         return self._run(statement, parameters)
 
     def recall(self, statement: Remembered, parameters: Row) -> Answer:
-        """As `read`; an optimistic transaction uses rows that its connection remembers, and remembers them for `lock`.
+        """As `read`; an optimistic transaction uses rows that its connection remembers.
 
         That they have not changed is checked together with the next statement, or at the end.
         """
@@ -146,37 +152,26 @@ class Work:
             if recalled := line.recall(statement, parameters):
                 self._pending.append((statement.check, recalled.seen))
             else:
-                if not self._recalled:
-                    self._state = line.state()
-                recalled = line.recalled(statement, parameters, self.read(statement, parameters))
+                answer = self.read(statement, parameters)
+                recalled = Recalled(answer, {**parameters, "seen": statement.versions_of(answer)})
             # A missing row is looked up again, because nothing would notice that somebody else has added it.
             if recalled.answer.all():
                 self._recalled[key] = recalled
         return recalled.answer
 
     def lock(self, statement: Remembered, key: Row) -> Sequence[Any] | None:
-        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same.
+        """Lock the row that `recall` gave in this optimistic transaction, if it is still the same; it fails otherwise.
 
         Returns:
-            The row, and the transaction fails later if it is another one by now. None, and nothing is locked, if there was
-            none, or if it may have changed.
+            The row; None, and nothing is locked, if there was none.
         """
         recalled = self._recalled.get(statement.key_of(key))
         if recalled is None or (row := recalled.answer.first()) is None:
             return None
-        if self._state is not None:
-            return row if self._is_unchanged() else None
         if (check := (statement.check, recalled.seen)) in self._pending:
             self._pending.remove(check)
         self.along(statement.lock, recalled.seen)
         return row
-
-    def _is_unchanged(self) -> bool:
-        """Whether the whole database is as it was at the first `recall`, and stays so: only this transaction writes now."""
-        self._begin()
-        self._send()
-        line: Line = self._connected().info[LINE]
-        return self._state == line.state()
 
     def outdate(self, statement: Remembered, parameters: Row) -> None:
         """Make the connection forget these rows, because this transaction changes them."""
@@ -465,15 +460,13 @@ def insert_new(table: Table) -> PerDialect:
     }
 
 
-def insert_expected(table: Table) -> Expected:
-    """The same as a statement that fails instead."""
+def insert_or_fail(table: Table) -> Executable:
+    """An INSERT for PostgreSQL that fails when a unique constraint is violated, as `unless_none` does."""
     row = {column.name: bindparam(column.name, type_=column.type) for column in table.columns}
-    return Expected(
-        {
-            "sqlite": sqlite.insert(table).values(row).on_conflict_do_nothing(),
-            "postgresql": postgresql.insert(table).values(row).on_conflict_do_nothing(),
-        }
+    inserted: Any = (
+        postgresql.insert(table).values(row).on_conflict_do_nothing().returning(literal_column("1"))
     )
+    return unless_none(inserted.cte("inserted"))
 
 
 def change(table: Table, *names: str) -> Executable:

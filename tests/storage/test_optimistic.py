@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -49,40 +49,28 @@ def find_all(stores: Stores) -> tuple[Any, ...]:
     )
 
 
-@contextmanager
-def server(url: str) -> Iterator[Database]:
-    """A server with one connection."""
-    database = Database(url, pool_size=1)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def fill(database: Database) -> None:
+@pytest.fixture
+def ours(postgresql_url: str) -> Iterator[Database]:
+    """A server with one connection, which has read everything."""
+    database = Database(postgresql_url, pool_size=1)
     with database.begin() as stores:
         stores.clients.add(CLIENT)
         stores.users.add(ADA)
         stores.identities.add(IDENTITY)
         stores.stored_settings.keep(ISSUER)
         stores.grants.add(a_grant(user_id=ADA.user_id))
-
-
-@pytest.fixture
-def ours(postgresql_url: str) -> Iterator[Database]:
-    """A server whose connection has read everything."""
-    with server(postgresql_url) as database:
-        fill(database)
-        with database.begin(optimistic=True) as stores:
-            find_all(stores)
-        yield database
+    with database.begin(optimistic=True) as stores:
+        find_all(stores)
+    yield database
+    database.close()
 
 
 @pytest.fixture
 def other(postgresql_url: str) -> Iterator[Database]:
     """Another server on the same database."""
-    with server(postgresql_url) as database:
-        yield database
+    database = Database(postgresql_url, pool_size=1)
+    yield database
+    database.close()
 
 
 def statements(database: Database) -> list[str]:
@@ -466,80 +454,3 @@ def test_what_somebody_is_changing_is_waited_for(
         ending.join()
     with ours.begin() as stores:
         assert len(list(stores.events.latest())) == (0 if commits else 1)
-
-
-@pytest.fixture
-def on_sqlite(sqlite_url: str) -> Iterator[Database]:
-    with server(sqlite_url) as database:
-        fill(database)
-        yield database
-
-
-@pytest.fixture
-def beside(sqlite_url: str) -> Iterator[Database]:
-    """Another server on the same file."""
-    with server(sqlite_url) as database:
-        yield database
-
-
-def hold_all(stores: Stores) -> bool:
-    """Hold all that `find_all` found and that can be held."""
-    return bool(
-        stores.clients.hold(CLIENT.client_id)
-        and stores.users.hold_enabled(ADA.user_id)
-        and stores.stored_settings.hold(ISSUER.kind, ISSUER.name) == ISSUER
-    )
-
-
-def test_sqlite_looks_for_a_change_of_the_whole_file_once(on_sqlite: Database) -> None:
-    """L-08: whoever writes is alone, so what was read before stays as it is if nobody has written since."""
-    seen = statements(on_sqlite)
-    with on_sqlite.begin(optimistic=True) as stores:
-        find_all(stores)
-        read = len(seen)
-        assert hold_all(stores)
-        stores.kept.add_once(USED)
-        stores.grants.add(a_grant(grant_id="grant_2"))
-        assert seen[read:] == ["BEGIN IMMEDIATE"]
-    assert [text.split()[0] for text in seen[read:]] == ["BEGIN", "INSERT", "INSERT"]
-
-
-def test_sqlite_reads_again_after_a_change_of_anything(on_sqlite: Database, beside: Database) -> None:
-    """L-08: also of something else, because only the whole file is known to have changed."""
-    seen = statements(on_sqlite)
-    with on_sqlite.begin(optimistic=True) as stores:
-        find_all(stores)
-        with beside.begin() as others:
-            others.events.add(an_event())
-        read = len(seen)
-        assert hold_all(stores)
-    assert [text.split()[0] for text in seen[read:]] == ["BEGIN", "SELECT", "SELECT", "SELECT"]
-
-
-def test_sqlite_reads_again_after_a_change_of_its_own(on_sqlite: Database) -> None:
-    with on_sqlite.begin(optimistic=True) as stores:
-        find_all(stores)
-        assert stores.users.disable(ADA.user_id, LATER)
-        assert not stores.users.hold_enabled(ADA.user_id)
-
-
-SEEN_AT_ONCE = {"client-disabled", "user-disabled", "issuer-changed", "issuer-removed"}
-
-
-@pytest.mark.parametrize("name", MEANWHILE)
-def test_sqlite_holds_nothing_that_has_changed(on_sqlite: Database, beside: Database, name: str) -> None:
-    """L-08, R-07, T164: after everything was read, another server is first; it is seen at once, or nothing is kept."""
-    hold, meanwhile = MEANWHILE[name]
-    refused = nullcontext() if name in SEEN_AT_ONCE else pytest.raises(StorageChanged)
-    with refused, on_sqlite.begin(optimistic=True) as stores:
-        find_all(stores)
-        with beside.begin() as others:
-            meanwhile(others)
-        held = hold(stores)
-        if name in SEEN_AT_ONCE:
-            assert held in (False, None, replace(ISSUER, value={"profile": "mcp"}))
-        else:
-            assert held is True
-            stores.events.add(an_event())
-    with on_sqlite.begin() as stores:
-        assert list(stores.events.latest()) == []

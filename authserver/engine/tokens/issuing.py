@@ -179,6 +179,8 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         now=engine.now,
     )
     # From here on no plugin is asked.
+    for use in (*order.uses, *(binding.uses if binding else ())):
+        once.claim(engine, client, use)
     # A grant without a user that has only one JWT is not stored: the JWT contains everything until it expires. But it
     # does not say from which grant or issuer it was derived.
     hangs = order.derived_from or VOUCHED_BY in order.grant.details
@@ -190,8 +192,6 @@ def issue(engine: Engine, client: Client, order: Issue, binding: Binding | None 
         [each.grant_id for each in (order.grant, *order.derived_from)]
     ):
         raise InvalidGrant("The access behind this request has ended.", reason="parent-grant-revoked")
-    for use in (*order.uses, *(binding.uses if binding else ())):
-        once.claim(engine, client, use)
     refresh_token = _spend(engine, client, order, binding)
     if kept:
         engine.stores.tokens.add(kept)
