@@ -25,7 +25,6 @@ import platform
 import re
 import resource
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -396,9 +395,7 @@ def serving(options: argparse.Namespace) -> Iterator[Target]:
     """`pserve` with a copy of the INI file in a folder of its own, which is removed afterwards."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authserver-floods-")))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = run.free_port()
         text = with_usual_limits(Path(options.ini).read_text()).replace("localhost:6543", f"127.0.0.1:{port}")
         if options.database == "postgresql":
             url, _ = stack.enter_context(run.postgresql_server())

@@ -19,6 +19,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -270,14 +271,25 @@ def postgresql_server(kept: Path | None = None) -> Iterator[tuple[str, int]]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def free_port() -> int:
+    """A port that is free, as are those above it for operators (serve.py).
+
+    It is below those that the system gives to connections, or one of them could have it before the server has started.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with ExitStack() as opened, suppress(OSError):
+            for number in (port, port + 100, port + 101):
+                opened.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            return port
+
+
 @contextmanager
 def measured_server(
     environment: Mapping[str, str], processes: int | None = None, threads: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """serve.py on a free port, with as many processes and threads as are shipped, or these: the port and the process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     chosen = {"processes": processes, "threads": threads}
     settings = [f"{name}={number}" for name, number in chosen.items() if number]
     command = [sys.executable, "serve.py", str(port), *settings]

@@ -1,4 +1,4 @@
-"""`authserver.admin_networks`: from elsewhere there is nothing below `/admin` (T138)."""
+"""`authserver.admin_networks`: from elsewhere there is nothing below `/admin` (T141)."""
 
 from __future__ import annotations
 
@@ -86,6 +86,14 @@ def test_it_counts_where_a_request_comes_from(server: Server, peer: str, is_insi
 def test_a_proxy_of_ours_tells_the_address(server: Server, peer: str, told: str, is_inside: bool) -> None:
     headers = {"X-Forwarded-For": told, "X-Forwarded-Proto": "https"}
     assert (status(server, "/admin", peer, **headers) != 404) is is_inside
+
+
+@pytest.mark.parametrize(
+    "path", ["//admin", "/admin/", "/admin;a", "/admin%2f", "/Admin", "/x/../admin", "/admin/api;a/clients"]
+)
+def test_another_spelling_reaches_nothing(server: Server, path: str) -> None:
+    """T141: endpoints have one spelling, from everywhere."""
+    assert status(server, path, OUTSIDE) == status(server, path, INSIDE) == 404
 
 
 def test_everything_else_is_for_everybody(server: Server) -> None:
