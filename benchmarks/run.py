@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -286,13 +286,20 @@ def free_port() -> int:
 
 @contextmanager
 def measured_server(
-    environment: Mapping[str, str], processes: int | None = None, threads: int | None = None
+    environment: Mapping[str, str],
+    processes: int | None = None,
+    threads: int | None = None,
+    settings: Iterable[str] = (),
 ) -> Iterator[tuple[int, int]]:
-    """serve.py on a free port, with as many processes and threads as are shipped, or these: the port and the process id."""
+    """serve.py on a free port, with as many processes and threads as are shipped, or these: the port and the process id.
+
+    Args:
+        settings: further arguments of serve.py.
+    """
     port = free_port()
     chosen = {"processes": processes, "threads": threads}
-    settings = [f"{name}={number}" for name, number in chosen.items() if number]
-    command = [sys.executable, "serve.py", str(port), *settings]
+    numbers = [f"{name}={number}" for name, number in chosen.items() if number]
+    command = [sys.executable, "serve.py", str(port), *numbers, *settings]
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(
             command, cwd=HERE, env=environment, stdout=log, stderr=log, start_new_session=True

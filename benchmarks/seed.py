@@ -36,7 +36,7 @@ def setup() -> None:
     ):
         try:
             with application.begin() as engine:
-                engine.stores.clients.add(_client(engine, client_id, grant_types, redirect_uris))
+                engine.stores.clients.add(client_of(engine, client_id, grant_types, redirect_uris))
         except AlreadyExists:
             pass
     try:
@@ -51,12 +51,13 @@ def clients(number: int) -> None:
     application = app.build(ini())
     with application.begin() as engine:
         for each in range(1, number + 1):
-            engine.stores.clients.add(_client(engine, f"bench-{each}", ("client_credentials",), ()))
+            engine.stores.clients.add(client_of(engine, f"bench-{each}", ("client_credentials",)))
 
 
-def _client(
-    engine: Engine, client_id: str, grant_types: tuple[str, ...], redirect_uris: tuple[str, ...]
+def client_of(
+    engine: Engine, client_id: str, grant_types: tuple[str, ...], redirect_uris: tuple[str, ...] = ()
 ) -> Client:
+    """A client with the secret that all of them have."""
     return Client(
         client_id=client_id,
         name=client_id,
@@ -85,7 +86,7 @@ def codes(number: int, path: str) -> None:
                 for _ in range(min(CHUNK, number - start))
             ]
             with application.storage.engine.connect().execution_options(
-                isolation_level="READ COMMITTED"
+                isolation_level="SERIALIZABLE"
             ) as connection:
                 connection.execute(
                     insert(grants),

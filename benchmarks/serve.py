@@ -1,7 +1,8 @@
-"""serve.py PORT [NAME=VALUE …]: `pserve` with production.ini, whose settings of these names have other values.
+"""serve.py PORT [NAME=VALUE …] [+PLUGIN …]: `pserve` with production.ini, whose settings of these names have other values.
 
     serve.py 6543                           as it is shipped
     serve.py 6543 processes=4 threads=4
+    serve.py 6543 +dpop                     with the plugin dpop, too
     serve.py 6543 plain                     by plain http, without a proxy: for load generators that send no such headers
 
 The database is that of the variable DATABASE_URL, and what the server writes goes to stderr.
@@ -17,12 +18,13 @@ from settings import environment, write_ini
 
 def main() -> None:
     port, *settings = sys.argv[1:]
-    changes = dict(item.split("=", 1) for item in settings if item != "plain")
+    plugins = [item[1:] for item in settings if item.startswith("+")]
+    changes = dict(item.split("=", 1) for item in settings if "=" in item)
     variables = environment(os.environ["DATABASE_URL"])
     if "plain" in settings:
         variables["AUTHSERVER_ISSUER"] = f"http://127.0.0.1:{port}"
         changes["authserver.environment"] = "development"
-    ini = write_ini(Path(mkdtemp(prefix="authserver-benchmark-")), changes)
+    ini = write_ini(Path(mkdtemp(prefix="authserver-benchmark-")), changes, plugins)
     # Beside this Python, which need not be the first in PATH.
     pserve = Path(sys.executable).with_name("pserve")
     addresses = [f"http_port={port}", f"management_address=127.0.0.1:{int(port) + 100}"]

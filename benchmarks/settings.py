@@ -8,7 +8,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,26 +40,30 @@ def environment(database_url: str) -> dict[str, str]:
     }
 
 
-def write_ini(folder: Path, changes: Mapping[str, str] | None = None) -> Path:
+def write_ini(folder: Path, changes: Mapping[str, str] | None = None, plugins: Iterable[str] = ()) -> Path:
     """A copy of production.ini in this folder.
 
     Args:
         changes: settings that differ further, by name.
+        plugins: those that are switched on further.
     """
     text, limits = _LIMIT.subn(r"\g<1>1000000", PRODUCTION.read_text())
     assert limits > 10, "production.ini has no table of limits any more"
     for name, value in {"stop_delay": "0", **(changes or {})}.items():
         text, lines = re.subn(
-            rf"(?m)^{re.escape(name)} = .*$", lambda _, line=f"{name} = {value}": line, text
+            rf"(?m)^(?:# )?{re.escape(name)} = .*$", lambda _, line=f"{name} = {value}": line, text
         )
         assert lines == 1, f"production.ini has no line for {name} any more"
+    for name in plugins:
+        text, lines = re.subn(rf"(?m)^    # {re.escape(name)}$", f"    {name}", text)
+        assert lines == 1, f"production.ini has no line for the plugin {name} any more"
     path = folder / "bench.ini"
     path.write_text(text)
     return path
 
 
-def ini() -> dict[str, str]:
+def ini(plugins: Iterable[str] = ()) -> dict[str, str]:
     """The settings of the same server, for a program that uses its parts without a web."""
     os.environ.update(environment(os.environ.get("DATABASE_URL", "postgresql+psycopg:///unused")))
     with TemporaryDirectory() as folder:
-        return dict(appconfig(f"config:{write_ini(Path(folder))}", name="main").local_conf)
+        return dict(appconfig(f"config:{write_ini(Path(folder), plugins=plugins)}", name="main").local_conf)
