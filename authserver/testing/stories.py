@@ -186,6 +186,11 @@ def reference_on(page: TestResponse) -> str:
     return str(page.html.select_one("code.whole").text)
 
 
+def says(answer: TestResponse, word: str) -> bool:
+    """Whether an answer has this word. Its letters alone prove nothing, because random values may contain them."""
+    return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", answer.text) is not None
+
+
 def assert_page_error(
     answer: TestResponse, code: str = "invalid_request", *, status: int = 400, supplied: str = ""
 ) -> None:

@@ -307,17 +307,17 @@ def test_strangers_do_not_lock_a_person_out(limited: Any) -> None:
 def test_a_known_device_proves_nothing_else(limited: Any) -> None:
     """T103, E-17: with its cookie nobody is signed in, and for another person it is worth nothing."""
     server = limited("account = sign_in, account, 1, hour", "device = sign_in, account+device, 5, hour")
-    server.add_user("bob")
-    cookie = signed_in(server, "bob").cookies[DEVICE].strip('"')
-    assert "bob" not in cookie
+    server.add_user("barnaby")
+    cookie = signed_in(server, "barnaby").cookies[DEVICE].strip('"')
+    assert "barnaby" not in cookie
     thief = on_device(server, cookie)
     assert not is_signed_in(server, thief)
     attempt(server)
     assert held(attempt(server, password=PASSWORD, browser=thief))
     for made_up in (cookie[:-3] + "AAA", cookie.split(".")[0], "x" * 5000, "a.b", ""):
         other = on_device(server, made_up)
-        attempt(server, "bob")
-        assert held(attempt(server, "bob", PASSWORD, other)), made_up
+        attempt(server, "barnaby")
+        assert held(attempt(server, "barnaby", PASSWORD, other)), made_up
 
 
 def test_a_device_is_known_for_several_people(limited: Any) -> None:
