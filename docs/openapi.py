@@ -29,7 +29,7 @@ INI = {
     "authserver.plugins": (
         "client_secret_basic client_secret_post public_client registration_open introspect_own pushed_requests dpop "
         "jwt_bearer id_jag token_exchange id_jag_issuer device_grant private_key_jwt authorization_expiry rate_limits client_management "
-        "software_statements step_up admin_api"
+        "software_statements step_up admin_api workload_identity openid upstream"
     ),
 }
 
@@ -52,7 +52,15 @@ def served() -> Registry:
         trusted = {
             f"authserver.plugin.{name}.issuers": issuers for name in ("jwt_bearer", "software_statements")
         }
-        ini = {**INI, **trusted, "authserver.plugin.step_up.levels": "password = pwd"}
+        provider = {
+            f"authserver.plugin.upstream.providers.work.{name}": value
+            for name, value in {
+                "issuer": "https://work.example.com",
+                "client_id": "authserver",
+                "client_secret": "secret-of-the-provider",
+            }.items()
+        }
+        ini = {**INI, **trusted, **provider, "authserver.plugin.step_up.levels": "password = pwd"}
         with closing(app.build(ini)) as application:
             registry: Registry = app.make_wsgi_app(application, ini).registry
             return registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import authserver_resource
 from authserver.cli import main
 from authserver.engine.grants import CORE, assertion
 from authserver.features.admin_api import access
+from authserver.hooks import is_implemented
 from authserver.testing.server import SETTINGS, Server
 from authserver.web.openapi import document
 from authserver.web.operations import GRANT_FORMS
@@ -43,18 +45,29 @@ def test_the_published_document_is_what_the_code_says() -> None:
     assert (CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8") == script["text"]()
 
 
-def test_only_the_api_for_operators_takes_an_access_token() -> None:
-    """T079: it verifies it as `authserver-resource` does; what else is taken as a bearer is for registrations."""
+def test_access_tokens_are_taken_by_the_api_for_operators_and_by_userinfo_alone() -> None:
+    """T079: the API verifies them as `authserver-resource` does; what else is taken as a bearer is for registrations."""
     published = json.loads((CHECKOUT / "docs/openapi.json").read_text(encoding="utf-8"))
     schemes = published["components"]["securitySchemes"]
     bearers = {name for name, scheme in schemes.items() if scheme.get("scheme") == "bearer"}
-    assert bearers == {"initial_access_token", "registration_access_token", "admin_api_token"}
-    takes = {
-        path
-        for path, methods in published["paths"].items()
-        if any({"admin_api_token"} & {*needed} for each in methods.values() for needed in each["security"])
+    assert bearers == {
+        "initial_access_token",
+        "registration_access_token",
+        "admin_api_token",
+        "access_token",
     }
-    assert takes and all(path.startswith("/admin/api") for path in takes)
+
+    def taking(token: str) -> set[str]:
+        return {
+            path
+            for path, methods in published["paths"].items()
+            if any({token} & {*needed} for each in methods.values() for needed in each.get("security", []))
+        }
+
+    assert taking("admin_api_token") and all(
+        path.startswith("/admin/api") for path in taking("admin_api_token")
+    )
+    assert taking("access_token") == {"/oauth/userinfo"}
     # The tokens of forgers are sent to it in `tests/features/test_admin_api_requests.py`.
     assert access.ProtectedResource is authserver_resource.ProtectedResource
 
@@ -67,9 +80,22 @@ def test_every_json_endpoint_of_a_shipped_feature_says_it_for_each_of_its_method
     script = runpy.run_path(str(CHECKOUT / "docs/openapi.py"))
     served = script["served"]()
     routes = [route for route in served.paths.values() if route.medium is Medium.JSON]
-    assert {"registration", "pushed_requests"} <= {route.name for route in routes}
+    assert {"registration", "pushed_requests", "userinfo"} <= {route.name for route in routes}
     assert [route.name for route in routes if route.operation is None] == []
     assert [route.name for route in routes if {*route.operations()} != {*route.methods}] == []
+
+
+def test_the_published_document_has_the_endpoints_of_every_shipped_feature() -> None:
+    shipped = {point.name: point.load() for point in entry_points(group="authserver.plugins")}
+    adding = {name for name, kind in shipped.items() if is_implemented(kind, "includeme")}
+    script = runpy.run_path(str(CHECKOUT / "docs/openapi.py"))
+    # Those that add pages alone, and those for collectors.
+    assert adding - {*script["INI"]["authserver.plugins"].split()} == {
+        "admin_console",
+        "metrics",
+        "opentelemetry",
+        "playground",
+    }
 
 
 def test_every_grant_type_of_the_core_says_what_it_takes() -> None:
