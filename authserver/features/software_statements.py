@@ -28,6 +28,9 @@ from authserver.api import (
 MEMBER = "software_statement"
 # The claims about the statement itself, which are not metadata of the program (RFC 7519, 4.1).
 ABOUT_ITSELF = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", MEMBER})
+# A statement has at least one of them. Other JWTs of the same issuer, such as ID tokens and assertions about people, have
+# none, although they can have `scope` or `client_id` (RFC 8725, 3.12).
+NAMES_PROGRAM = frozenset({"software_id", "client_name", "client_uri", "redirect_uris", "jwks", "jwks_uri"})
 NOT_APPROVED = frozenset({"assertion-issuer-not-trusted", "assertion-key-unknown"})
 
 
@@ -76,7 +79,7 @@ class SoftwareStatements:
             "issuers"
         ),
         "invalid_software_statement": "",
-        "software-statement-empty": "",
+        "software-statement-without-program": "",
         "software-statement-malformed": "",
         "unapproved_software_statement": (
             "authserver.plugin.software_statements.issuers lists the trusted issuers of statements and their keys"
@@ -139,13 +142,16 @@ class SoftwareStatements:
                     f"{MEMBER} is of an issuer that is not trusted here.", reason=bad.reason
                 ) from None
             raise InvalidSoftwareStatement(f"{MEMBER} is not valid.", reason=bad.reason) from None
-        said = {name: value for name, value in claims.items() if name not in ABOUT_ITSELF}
-        if not said:
-            # It may be an assertion about a person, by an issuer that also signs statements.
+        said = {
+            name: value
+            for name, value in claims.items()
+            if name not in ABOUT_ITSELF and value not in ("", [], None)
+        }
+        if not NAMES_PROGRAM & said.keys():
             raise InvalidSoftwareStatement(
-                f"{MEMBER} says nothing about a program.", reason="software-statement-empty"
+                f"{MEMBER} names no program.", reason="software-statement-without-program"
             )
-        return {name: value for name, value in said.items() if value not in ("", [], None)}
+        return said
 
 
 def _read(name: str, value: object) -> str:

@@ -121,6 +121,25 @@ def test_empty_claims_count_as_absent(rules: Rules) -> None:
     assert answer.json["client_name"] == "Whatever"
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"scope": "files.read"}, id="an assertion about a person"),
+        pytest.param({"scope": "files.read", "client_id": "batch"}, id="an access token without a type"),
+        pytest.param(
+            {"nonce": "n", "auth_time": 1, "email": "ann@example.com", "name": "Ann"}, id="an ID token"
+        ),
+        pytest.param({"logo_uri": "https://a.example/logo.png", "client_name": ""}, id="no name"),
+    ],
+)
+def test_another_jwt_of_its_issuer_is_no_statement(rules: Rules, claims: Mapping[str, Any]) -> None:
+    """T061, RFC 8725, 3.12: where a statement is required, it would open the registration, too."""
+    about_ann = {"sub": "ann", "aud": ISSUER, "exp": int(time.time()) + 60, "jti": "a"}
+    text = statement(**dict.fromkeys(SAID, ABSENT) | about_ann | claims)
+    assert_refused(rules, text, "software-statement-without-program")
+    assert_refused(Rules(with_statements(required="true")), text, "software-statement-without-program")
+
+
 @pytest.mark.parametrize("value", ["", None, []])
 def test_a_registration_without_statement_is_as_ever(rules: Rules, value: Any) -> None:
     answer = register(rules, value)
@@ -179,7 +198,10 @@ def test_a_statement_in_force_is_accepted(rules: Rules, changes: Any) -> None:
         (lambda: statement(nbf=int(time.time()) + 600), "assertion-not-yet-valid"),
         (lambda: statement(aud=OTHER), "assertion-audience"),
         (lambda: statement(aud={"a": ISSUER}), "assertion-audience"),
-        (lambda: statement(**dict.fromkeys(SAID, ABSENT), sub="ann"), "software-statement-empty"),
+        (
+            lambda: statement(**dict.fromkeys(SAID, ABSENT), sub="ann"),
+            "software-statement-without-program",
+        ),
     ],
 )
 def test_a_bad_statement_is_refused(rules: Rules, text: Callable[[], Any], reason: str) -> None:
