@@ -15,11 +15,11 @@ from authserver.cli import client_secrets
 from authserver.cli.client_secrets import SHOWN_ONCE, print_secrets
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
-from authserver.cli.options import MORE, separated
+from authserver.cli.options import MORE, PAIR, read_each, separated
 from authserver.cli.paging import MAXIMUM_PAGE, after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
-from authserver.engine.clients.client_metadata import read_members, value_of
+from authserver.engine.clients.client_metadata import read_members
 from authserver.engine.clients.editing import (
     ChangedMeanwhile,
     ClientEdit,
@@ -83,6 +83,7 @@ def _members_option(more: str = "") -> Callable[[Command], Command]:
     return click.option(
         "--metadata",
         "sent_members",
+        type=PAIR,
         multiple=True,
         metavar="NAME=VALUE",
         help=f"A member that a plugin keeps; the value is JSON, or else text{more}. May be given several times.",
@@ -169,7 +170,7 @@ def add(
     application_type: str | None,
     client_id: str | None,
     key_set: str | None,
-    sent_members: tuple[str, ...],
+    sent_members: tuple[tuple[str, str], ...],
     client_uri: str | None,
     policy_uri: str | None,
     tos_uri: str | None,
@@ -533,8 +534,8 @@ def _file(path: str | None) -> bytes | None:
     return content
 
 
-def _members(engine: Engine, texts: Iterable[str], key_set: str | None = None) -> dict[str, Any]:
-    """The members that plugins keep of several `name=value` and a key set; None for a member that they drop.
+def _members(engine: Engine, given: Iterable[tuple[str, str]], key_set: str | None = None) -> dict[str, Any]:
+    """The members that plugins keep, as they were given, and those of a key set; None for a member that they drop.
 
     Args:
         key_set: the file or the address of a key set; of the two members that name keys the other one is removed.
@@ -542,11 +543,7 @@ def _members(engine: Engine, texts: Iterable[str], key_set: str | None = None) -
     Raises:
         click.UsageError, InvalidClientMetadata
     """
-    sent: dict[str, Any] = {}
-    for name, value in map(_member, texts):
-        if name in sent:
-            raise click.UsageError(f"--metadata {name}: given twice")
-        sent[name] = value
+    sent = read_each("--metadata", given)
     _known("--metadata", sent, engine.client_metadata)
     if key_set is not None:
         if {"jwks", "jwks_uri"} & sent.keys():
@@ -571,14 +568,6 @@ def _keys(source: str) -> dict[str, Any]:
     except ValueError as error:
         raise click.ClickException(f"--jwks {source}: this is no JWK Set: {error}") from None
     return {"jwks": keys, "jwks_uri": None}
-
-
-def _member(text: str) -> tuple[str, Any]:
-    """The name and the value of `name=value`. Raises click.UsageError."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise click.UsageError(f"--metadata {text}: must be name=value")
-    return name, value_of(value)
 
 
 def _known(option: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import click
 
 from authserver.cli.configuration import Configuration, OneSentence
 from authserver.cli.explanation import print_explanation, tell_event
-from authserver.cli.options import MORE, separated
+from authserver.cli.options import MORE, PAIR, separated
 from authserver.cli.printing import json_option
 from authserver.engine import authorization_request, origins
 from authserver.engine.clients import authentication
@@ -254,6 +254,7 @@ def introspection(
 @click.option(
     "--parameter",
     "sent",
+    type=PAIR,
     multiple=True,
     metavar="NAME=VALUE",
     help="A parameter of the authorization request; may be given several times.",
@@ -267,23 +268,16 @@ def sign_in(
     seconds_ago: int,
     methods: tuple[str, ...],
     fresh: bool,
-    sent: tuple[str, ...],
+    sent: tuple[tuple[str, str], ...],
     as_json: bool,
 ) -> None:
     """Whether the sign-in is sufficient for an authorization request with these parameters."""
-    pairs = [text.partition("=") for text in sent]
-    if nameless := [
-        text for text, (name, equals, _) in zip(sent, pairs, strict=True) if not (name and equals)
-    ]:
-        raise click.BadParameter(f"{nameless[0]}: write NAME=VALUE", param_hint="--parameter")
     if username is None and (methods or fresh):
         raise click.UsageError("--method and --fresh say how somebody signed in; give --user as well")
 
     def rule(engine: Engine) -> str:
         client, user = questions.client_of(engine, client_id), questions.user_of(engine, username)
-        parameters = Parameters.parse(
-            urlencode([("client_id", client_id), *((name, value) for name, _, value in pairs)])
-        )
+        parameters = Parameters.parse(urlencode([("client_id", client_id), *sent]))
         parameters.refuse_repeated()
         parameters = authorization_request.complete(engine, client, parameters)
         session = _session(engine, user, seconds_ago, methods or ("pwd",)) if user else None

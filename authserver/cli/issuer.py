@@ -14,11 +14,10 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, dry_run_option, tell, yes_option
-from authserver.cli.options import MORE, separated
+from authserver.cli.options import MORE, PAIR, read_each, separated
 from authserver.cli.paging import after_option, limit_option, page_of, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import issuer_registry, issuers
-from authserver.engine.clients.client_metadata import value_of
 from authserver.engine.context import Engine
 from authserver.engine.documents import FetchFailed
 from authserver.engine.ending import Act, Subject
@@ -98,6 +97,7 @@ _members = (
     click.option(
         "--option",
         "options",
+        type=PAIR,
         multiple=True,
         metavar="NAME=VALUE",
         help="A further setting of its profile, a text or JSON; several times.",
@@ -351,7 +351,7 @@ def _read(given: Mapping[str, Any]) -> dict[str, Any]:
         if given[name] is not None:
             members[name] = given[name]
     if given["options"]:
-        members["options"] = dict(map(_option, given["options"]))
+        members["options"] = read_each("--option", given["options"])
     return members
 
 
@@ -365,14 +365,6 @@ def _key_members(source: str) -> dict[str, str]:
         raise click.ClickException(f"--jwks {source}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise click.ClickException(f"--jwks {source}: this is no JWK Set: it is not UTF-8") from None
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """The name and the value of `name=value`. Raises click.UsageError."""
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise click.UsageError(f"--option {text}: must be name=value")
-    return name, value_of(value)
 
 
 def _row(found: TrustedIssuer) -> dict[str, Any]:

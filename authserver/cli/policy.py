@@ -21,6 +21,7 @@ from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import Moment
 from authserver.cli.explanation import flat
+from authserver.cli.options import PAIR
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
 from authserver.engine.context import Engine
 from authserver.engine.records import EventType
@@ -162,11 +163,9 @@ class Setting(click.ParamType[tuple[str, Resolved]]):
     ) -> tuple[str, Resolved]:
         if isinstance(value, tuple):
             return value
-        name, equals, text = value.partition("=")
-        if not equals or not name.strip():
-            self.fail(f"{value!r} is not NAME=VALUE", param, context)
+        name, text = PAIR.convert(value, param, context)
         try:
-            return name.strip(), ini_reader.resolve(f"--setting {name.strip()}", text)
+            return name, ini_reader.resolve(f"--setting {name}", text)
         except SettingsError as error:
             self.fail(str(error), param, context)
 

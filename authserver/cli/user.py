@@ -13,6 +13,7 @@ import click
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
 from authserver.cli.durations import duration
 from authserver.cli.ending import carry_out, confirm, dry_run_option, tell, yes_option
+from authserver.cli.options import PAIR
 from authserver.cli.paging import after_option, limit_option, tell_next_page
 from authserver.cli.printing import json_option, print_json, print_record, print_rows, say, words
 from authserver.engine import operators
@@ -34,27 +35,11 @@ password_stdin_option = click.option(
 )
 
 
-class Attribute(click.ParamType[tuple[str, str]]):
-    """`NAME=VALUE`, as a pair."""
-
-    name = "attribute"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, equals, text = value.partition("=")
-        if not equals or not name:
-            self.fail(f"{value!r} is not NAME=VALUE, such as department=sales", param, context)
-        return name.strip(), text.strip()
-
-
 attribute_option = click.option(
     "--attribute",
     "attributes",
     multiple=True,
-    type=Attribute(),
+    type=PAIR,
     metavar="NAME=VALUE",
     help="An attribute for policies. May be given several times; with the same name, that attribute has several values.",
 )

@@ -329,8 +329,8 @@ def test_the_sign_in_behind_a_request(told, arguments, verdict, outcome) -> None
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--parameter", "max_age"], "max_age: write NAME=VALUE"),
-        (["--parameter", "=5"], "write NAME=VALUE"),
+        (["--parameter", "max_age"], "'max_age' is not NAME=VALUE"),
+        (["--parameter", "=5"], "'=5' is not NAME=VALUE"),
         (["--fresh"], "give --user as well"),
         (["--seconds-ago", "-1", "--user", "demo"], "-1 is not in the range"),
         (["--seconds-ago", "9" * 20, "--user", "demo"], "is not in the range 0<=x<=31536000"),

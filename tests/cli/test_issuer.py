@@ -101,7 +101,11 @@ def test_mistakes_are_told_in_a_sentence(add, refused, tmp_path: Path) -> None:
         (("add", "https://new.example", "--profile", "nobody", *keys[2:]), "no plugin here has this profile"),
         (("add", "https://new.example", *keys[:2], "--jwks", "nowhere.json"), "No such file"),
         (("add", "https://new.example", *keys, "--lifetime", "2d"), "it is 10s to 1 day"),
-        (("add", "https://new.example", *keys, "--option", "subject"), "must be name=value"),
+        (("add", "https://new.example", *keys, "--option", "subject"), "'subject' is not NAME=VALUE"),
+        (
+            ("add", "https://new.example", *keys, "--option", "subject=a", "--option", "subject=b"),
+            "--option subject: given twice",
+        ),
         (("add", "https://new.example", *keys, "--option", "subjcet=x"), "did you mean subject"),
         (("edit", IDP), "nothing to change: "),
         (("edit", IDP, "--every-scope", "--scope", "profile"), "--every-scope: not with --scope"),

@@ -78,7 +78,7 @@ def test_a_file_that_is_not_there_or_may_not_be_read(bare, tmp_path: Path) -> No
 def test_a_word_that_is_no_variable_is_named(bare) -> None:
     result = bare("serve", "http_port")
     assert result.exit_code == 2
-    assert "http_port is no variable; write NAME=VALUE" in result.stderr
+    assert "'http_port' is not NAME=VALUE" in result.stderr
 
 
 def test_serve_serves_and_starts_processes_that_say_the_same(run, ini: Path) -> None:
