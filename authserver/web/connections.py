@@ -12,6 +12,7 @@ What it adds to waitress:
 - that requests wait for a thread is told once a minute, and not of each request;
 - an answer that is there already is sent by the thread that waits for connections, and needs no other;
 - requests with a password wait for their turn without a thread (`web.lane`);
+- several processes get the same number of connections (`web.connection_counts`);
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
 
@@ -39,6 +40,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
+from authserver.web.connection_counts import ConnectionCounts
 from authserver.web.lane import Lane
 
 # Seconds in which a new connection may still send a request to a server that ends.
@@ -49,6 +51,8 @@ _ENDING_LOOK = 0.05
 TOLD_EVERY = 60.0
 # Connections kept free below the limit of waitress, at which it would stop accepting.
 _RESERVE = 8
+# Seconds for which a new connection is left to a process that has fewer; if that one is busy or hangs, it is taken then.
+_LEFT = 0.002
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
 # Seconds after which a request that waits for a thread is refused, so that its client knows within three; and those after
@@ -368,7 +372,8 @@ class Listener:
     """What the servers for both kinds of sockets have in common; to be mixed into one of waitress'.
 
     Attributes:
-        at_once: see `listen`.
+        at_once, counts: see `listen`.
+        leaves_until: until when no connection is accepted, so that another process can do that, by the monotonic clock.
         thread: the one that waits for connections, as soon as there is one.
     """
 
@@ -381,6 +386,8 @@ class Listener:
     _map: dict[int, Any]
     accepts_one_too_many = is_ending = False
     at_once: Callable[[dict[str, Any]], Ready | None] | None = None
+    counts: ConnectionCounts | None = None
+    leaves_until = 0.0
     thread: int | None = None
     _told: Mapping[str, float] = MappingProxyType({})
     _cleans_at = 0.0
@@ -396,6 +403,10 @@ class Listener:
         if now >= self._cleans_at:
             self._cleans_at = now + self.adj.cleanup_interval
             self.maintenance(now)
+        if self.counts and not self.is_ending:
+            self.counts.tell(len(self._map))
+            if now < self.leaves_until:
+                return False
         if self.accepting and len(self._map) >= self.adj.connection_limit:
             self.tell("all connections of connection_limit are taken, so others wait until they are accepted")
             return False
@@ -457,6 +468,16 @@ class Listener:
         if request.error or request.command != "POST" or request.path not in self.bounds.with_password:
             return None
         return network_of(self.bounds.client_of(channel.addr[0], request.headers)) or ""
+
+    def handle_accept(self) -> None:
+        """Accept a connection, unless another process has fewer and was not given the time to do so."""
+        now, counts = time.monotonic(), self.counts
+        was_left = self.leaves_until <= now < self.leaves_until + _LEFT
+        if counts and not (was_left or self.is_ending) and counts.is_above_another(len(self._map)):
+            self.leaves_until = now + _LEFT
+        else:
+            self.leaves_until = 0.0
+            super().handle_accept()  # type: ignore[misc]  # of the class that this is mixed into
 
     def accept(self) -> Any:
         """A new connection, for which another one may be closed; None if there is none."""
@@ -620,6 +641,7 @@ def listen(
     bounds: Bounds,
     passwords: int = 1,
     at_once: Callable[[dict[str, Any]], Ready | None] | None = None,
+    counts: ConnectionCounts | None = None,
 ) -> Running:
     """A server that accepts connections; its `run` answers them until its `end`.
 
@@ -629,6 +651,7 @@ def listen(
         passwords: how many requests with a password have a thread at once.
         at_once: the answer to a request of this environ of WSGI, if it is there without waiting for anything. It is asked
             in the thread that waits for connections; None leaves the request to `application` in another one.
+        counts: where other processes say how many connections they have, if there are others.
 
     Raises:
         OSError: an address was taken meanwhile.
@@ -647,7 +670,7 @@ def listen(
         for item in sockets
     ]
     for listener in listeners:
-        listener.bounds, listener.at_once = bounds, at_once
+        listener.bounds, listener.at_once, listener.counts = bounds, at_once, counts
     dispatcher.set_thread_count(adjustments.threads)
     return Running(channels, adjustments, dispatcher, listeners)
 
@@ -677,7 +700,7 @@ class Running:
         try:
             while not self._has_ended():
                 wasyncore.loop(
-                    timeout=_ENDING_LOOK if self._ending else self._adjustments.asyncore_loop_timeout,
+                    timeout=self._patience(),
                     use_poll=self._adjustments.asyncore_use_poll,
                     map=self._channels,
                     count=1,
@@ -687,6 +710,13 @@ class Running:
         # The time limit of threads that still work on a request is over.
         self._dispatcher.shutdown(timeout=_SETTLING)
         wasyncore.close_all(self._channels)
+
+    def _patience(self) -> float:
+        """For how many seconds to wait, if nothing happens."""
+        now = time.monotonic()
+        if any(now < listener.leaves_until for listener in self._listeners):
+            return _LEFT
+        return _ENDING_LOOK if self._ending else float(self._adjustments.asyncore_loop_timeout)
 
     def end(self, *, accept: float, keep: float, limit: float) -> None:
         """Begin to end; a signal handler may call this. The first call counts.

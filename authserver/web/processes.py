@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from authserver.web.connection_counts import ConnectionCounts
+
 # The environment variable with what a process inherits from its parent; see `Inherited`.
 VARIABLE = "AUTHSERVER_PROCESS"
 # The signal to a process whose successor answers: it ends, and other processes keep the sockets open.
@@ -64,12 +66,14 @@ class Inherited:
         is_first: whether no process of this server has answered yet.
         sockets: the sockets on which it accepts requests.
         management: the sockets of its management listener.
+        counts: how many connections each process has.
     """
 
     number: int
     is_first: bool
     sockets: tuple[socket.socket, ...]
     management: tuple[socket.socket, ...]
+    counts: ConnectionCounts
     _ready: int
     _parent: int
 
@@ -79,10 +83,10 @@ class Inherited:
         given = os.environ.pop(VARIABLE, None)
         if given is None:
             return None
-        number, is_first, ready, parent, sockets, management = (
+        number, is_first, ready, parent, counts, sockets, management = (
             tuple(int(item) for item in part.split(",") if item) for part in given.split(";")
         )
-        for descriptor in (*ready, *parent, *sockets, *management):
+        for descriptor in (*ready, *parent, *counts, *sockets, *management):
             os.set_inheritable(descriptor, False)
         global _is_started_again
         _is_started_again = not is_first[0]
@@ -91,6 +95,7 @@ class Inherited:
             bool(is_first[0]),
             tuple(socket.socket(fileno=item) for item in sockets),
             tuple(socket.socket(fileno=item) for item in management),
+            ConnectionCounts(counts[0], number[0] - 1),
             ready[0],
             parent[0],
         )
@@ -177,6 +182,7 @@ class Parent:
         self._selector = selectors.DefaultSelector()
         # Nothing is ever written to it: a process that reads from it notices the end of the parent.
         self._life, self._alive = os.pipe()
+        self._counts = ConnectionCounts.make(count)
 
     def run(self) -> int:
         """Start the processes and supervise them until the end. Returns the exit status."""
@@ -264,11 +270,12 @@ class Parent:
         hearing, ready = os.pipe()
         management = self._management[number - 1] if self._management else ()
         descriptors = [[item.fileno() for item in group] for group in (self._sockets, management)]
-        parts = [[number], [int(not self._has_answered)], [ready], [self._life], *descriptors]
+        shared = self._counts.descriptor
+        parts = [[number], [int(not self._has_answered)], [ready], [self._life], [shared], *descriptors]
         try:
             popen = subprocess.Popen(  # noqa: S603 - the command by which this process was started
                 self._command,
-                pass_fds=[ready, self._life, *descriptors[0], *descriptors[1]],
+                pass_fds=[ready, self._life, shared, *descriptors[0], *descriptors[1]],
                 env={**os.environ, VARIABLE: ";".join(",".join(map(str, part)) for part in parts)},
                 # Ctrl-C in a terminal must reach only the parent, which ends the processes.
                 start_new_session=True,
@@ -318,6 +325,7 @@ class Parent:
                 self._leaving.remove(process)
             else:
                 del self._current[number]
+                self._counts.forget(number - 1)
                 if self._ending is None:
                     lived = time.monotonic() - process.started
                     self._start_again_later(number, f"(pid {pid}) ended with status {status}", lived)

@@ -149,6 +149,7 @@ def server(global_config: Mapping[str, str], **settings: str) -> Callable[[Route
                 ),
                 passwords=application.registry.application.parts.settings.password_checks,
                 at_once=partial(answer_at_once, router=application),
+                counts=inherited.counts if inherited else None,
             )
             # The management listener starts only now, so that it never reports a server that does not listen yet.
             if for_operators[0]:
