@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
@@ -266,6 +266,56 @@ def test_no_answer_is_lost_while_processes_are_replaced_killed_and_ended(
         assert (load.lost, load.refused, running.process.returncode) == ([], 0, 0)
         assert not any(map(alive, running.answering()))
         assert "without an answer" not in running.said()
+
+
+def connections_of(process: int, port: int) -> int:
+    """How many connections to this port a process has."""
+    served = {
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[3] == "01" and int(line.split()[1].partition(":")[2], 16) == port
+    }
+    found = 0
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):
+            found += os.readlink(each)[len("socket:[") : -1] in served
+    return found
+
+
+def connected(stack: ExitStack, port: int, number: int) -> None:
+    """Open so many connections, and have a request answered on each of them."""
+    opened = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 20)) for _ in range(number)]
+    for each in opened:
+        each.sendall(f"GET /health/live HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
+    for each in opened:
+        assert each.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_processes_have_the_same_number_of_connections(tmp_path: Path, sqlite_url: str) -> None:
+    """Otherwise one of them does most of the work. A process that hangs, or has ended, gets none, and keeps none from others."""
+    with pserve(tmp_path, sqlite_url, "processes = 2", "threads = 4") as running:
+        running.wait(lambda: len(running.answering()) == 2, "start")
+        processes = running.answering()
+        with ExitStack() as stack:
+            connected(stack, running.port, 16)
+            assert sorted(connections_of(process, running.port) for process in processes) == [8, 8]
+            connected(stack, running.port, 5)
+            assert {connections_of(process, running.port) for process in processes} <= {10, 11}
+        running.wait(
+            lambda: not any(connections_of(process, running.port) for process in processes), "their end"
+        )
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            first, second = running.answering()[-2:]
+            os.kill(first, number)
+            try:
+                with ExitStack() as stack:
+                    connected(stack, running.port, 12)
+                    assert connections_of(second, running.port) == 12
+            finally:
+                if number == signal.SIGSTOP:
+                    os.kill(first, signal.SIGCONT)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(SECONDS) == 0
 
 
 def test_processes_end_with_their_parent(tmp_path: Path, sqlite_url: str) -> None:

@@ -12,6 +12,7 @@ What it adds to waitress:
 - that requests wait for a thread is told once a minute, and not of each request;
 - an answer that is there already is sent by the thread that waits for connections, and needs no other;
 - requests with a password wait for their turn without a thread (`web.lane`);
+- no more requests are worked on at once than keep the process busy (`web.concurrency`);
 - several processes get the same number of connections (`web.connection_counts`);
 - it ends in order: each request that was sent gets its answer (`Running`).
 """
@@ -40,6 +41,7 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import build_http_date
 
 from authserver.engine.sources import network_of
+from authserver.web.concurrency import BRISK, Concurrency
 from authserver.web.connection_counts import ConnectionCounts
 from authserver.web.lane import Lane
 
@@ -576,8 +578,53 @@ class Dispatcher(ThreadedTaskDispatcher):
         super().__init__()
         self._longest, self._clock = longest, clock
         self._lane = Lane[Channel](passwords, longest)
+        self._concurrency = Concurrency(1)
         self._waited = self._most = 0
         self._since = 0.0
+
+    def set_thread_count(self, count: int) -> None:
+        """Start or end threads until there are so many."""
+        self._concurrency = Concurrency(count)
+        super().set_thread_count(count)
+
+    def handler_thread(self, thread_no: int) -> None:
+        """What each thread does: answer one request after the other, until the thread is to end."""
+        while (task := self._next(thread_no)) is not None:
+            try:
+                task.service()
+            except BaseException:
+                self.logger.exception("Exception when servicing %r", task)
+
+    def _next(self, thread: int) -> Any:
+        """The next request for this thread, as soon as there is one and it may begin; None if the thread is to end."""
+        with self.lock:
+            self._concurrency.end(thread)
+            while not (self.stop_count or (self.queue and self._concurrency.room)):
+                self.active_count -= 1
+                self.queue_cv.wait()
+                self.active_count += 1
+            if self.stop_count:
+                self.active_count -= 1
+                self.stop_count -= 1
+                self.threads.discard(thread)
+                self.thread_exit_cv.notify()
+                return None
+            self._concurrency.begin(thread)
+            return self.queue.popleft()
+
+    def look(self) -> bool:
+        """Let a waiting request begin if others take long. Returns whether requests wait, so that it is called again."""
+        if not self.queue:
+            return False
+        with self.lock:
+            self._concurrency.look()
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
+        """Wake a thread for each request of the queue that may begin."""
+        if self.queue and (room := self._concurrency.room):
+            self.queue_cv.notify(room)
 
     @property
     def is_behind(self) -> bool:
@@ -607,13 +654,13 @@ class Dispatcher(ThreadedTaskDispatcher):
 
     def _queue(self, task: WithPassword) -> None:
         self.queue.append(task)
-        self.queue_cv.notify()
+        self._wake()
 
     def add_task(self, task: Any) -> None:
         """Queue a request; count it if no thread is free."""
         with self.lock:
             self.queue.append(task)
-            self.queue_cv.notify()
+            self._wake()
             waiting = len(self.queue) - (len(self.threads) - self.stop_count - self.active_count)
             if waiting > 0:
                 self._note(waiting)
@@ -686,7 +733,7 @@ class Running:
         self,
         channels: dict[int, Any],
         adjustments: Adjustments,
-        dispatcher: ThreadedTaskDispatcher,
+        dispatcher: Dispatcher,
         listeners: Sequence[Any],
     ) -> None:
         self._channels, self._adjustments, self._dispatcher = channels, adjustments, dispatcher
@@ -713,6 +760,8 @@ class Running:
 
     def _patience(self) -> float:
         """For how many seconds to wait, if nothing happens."""
+        if self._dispatcher.look():
+            return BRISK
         now = time.monotonic()
         if any(now < listener.leaves_until for listener in self._listeners):
             return _LEFT
