@@ -27,7 +27,7 @@ class Machine:
         """Let time pass of which the process used a share of one processor, and some of both was idle. The limit after it."""
         clock, process, unused = self.used
         self.used = Used(clock + seconds, process + own * seconds, unused + idle * 2 * seconds)
-        self.concurrency.look()
+        self.concurrency.look(self.used.clock)
         return self.concurrency.limit
 
 
@@ -82,9 +82,20 @@ def test_what_takes_long_does_not_count(machine: Machine) -> None:
     assert held.room == 1
 
 
+def test_all_threads_work_when_there_is_more_than_can_be_answered_in_time(machine: Machine) -> None:
+    """T111: otherwise the thread that refuses the rest would get half of the time."""
+    clock = machine.used.clock
+    machine.concurrency.look(clock - 0.09)
+    assert machine.concurrency.room == 1
+    machine.concurrency.look(clock - 0.11)
+    assert machine.concurrency.room == 4
+    machine.concurrency.look(clock)
+    assert machine.concurrency.room == 1
+
+
 def test_where_the_system_does_not_tell_there_are_as_many_as_threads() -> None:
     unknown = Concurrency(5, lambda: None)
-    unknown.look()
+    unknown.look(0.0)
     assert unknown.limit == unknown.room == 5
 
 

@@ -18,6 +18,9 @@ from typing import NamedTuple
 # Seconds after which a request does not count any more: it checks a password or waits for somebody, and others must not
 # wait for that.
 BRISK = 0.02
+# Seconds for which a request has waited where there are more than can be answered in time. Then all threads work: the one
+# that refuses what is too much would otherwise get half of the time.
+LATE = 0.1
 # Seconds between two changes of the number.
 WINDOW = 0.2
 # Below this share of its time a process could run more; above the other one it runs all the time.
@@ -56,11 +59,12 @@ class Concurrency:
         self.limit = most if self._before is None else 1
         # The threads that work on a brisk request, and since when.
         self._brisk: dict[int, float] = {}
+        self._is_late = False
 
     @property
     def room(self) -> int:
         """How many more requests may begin."""
-        return max(0, self.limit - len(self._brisk))
+        return max(0, (self._most if self._is_late else self.limit) - len(self._brisk))
 
     def begin(self, thread: int) -> None:
         """This thread works on a request now."""
@@ -70,9 +74,14 @@ class Concurrency:
         """It has ended."""
         self._brisk.pop(thread, None)
 
-    def look(self) -> None:
-        """Forget requests that take long, and adapt the limit; to be called again and again while requests wait."""
+    def look(self, since: float) -> None:
+        """Forget requests that take long, and adapt the limit; to be called again and again while requests wait.
+
+        Args:
+            since: when the first of them began to wait, by the monotonic clock.
+        """
         now = time.monotonic()
+        self._is_late = now - since > LATE
         for thread in [thread for thread, since in self._brisk.items() if now - since > BRISK]:
             del self._brisk[thread]
         if self._before is None or now - self._before.clock < WINDOW:

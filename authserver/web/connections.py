@@ -617,8 +617,9 @@ class Dispatcher(ThreadedTaskDispatcher):
         if not self.queue:
             return False
         with self.lock:
-            self._concurrency.look()
-            self._wake()
+            if self.queue:
+                self._concurrency.look(self.queue[0].queued_since)
+                self._wake()
         return True
 
     def _wake(self) -> None:
