@@ -55,6 +55,8 @@ TOLD_EVERY = 60.0
 _RESERVE = 8
 # Seconds for which a new connection is left to a process that has fewer; if that one is busy or hangs, it is taken then.
 _LEFT = 0.002
+# Seconds between two looks at requests that wait for a thread.
+_LOOK = 0.005
 # Seconds of a pause when no descriptor can be had.
 _PAUSE = 0.02
 # Seconds after which a request that waits for a thread is refused, so that its client knows within three; and those after
@@ -579,6 +581,7 @@ class Dispatcher(ThreadedTaskDispatcher):
         self._longest, self._clock = longest, clock
         self._lane = Lane[Channel](passwords, longest)
         self._concurrency = Concurrency(1)
+        self._looks_at = 0.0
         self._waited = self._most = 0
         self._since = 0.0
 
@@ -616,6 +619,9 @@ class Dispatcher(ThreadedTaskDispatcher):
         """Let a waiting request begin if others take long. Returns whether requests wait, so that it is called again."""
         if not self.queue:
             return False
+        if (now := time.monotonic()) < self._looks_at:
+            return True
+        self._looks_at = now + _LOOK
         with self.lock:
             if self.queue:
                 self._concurrency.look(self.queue[0].queued_since)
