@@ -149,11 +149,13 @@ def test_an_issuer_that_is_not_quite_right_is_explained(ours: Server) -> None:
     assert "1 thing is wrong for every client." in done.stdout
 
 
-def test_the_issuer_of_the_ini_file_is_taken_where_none_is_named(run: Any) -> None:
+def test_the_issuer_of_the_ini_file_is_taken_where_none_is_named(run: Any, ini: Path) -> None:
     """It is not running, so the address that was tried is named."""
+    address = f"localhost:{free_port()}"
+    ini.write_text(ini.read_text().replace("localhost:6543", address))
     done = run("doctor", "--as", "zed")
     assert done.exit_code == 2
-    assert "http://localhost:6543/.well-known/oauth-authorization-server: " in done.stderr
+    assert f"http://{address}/.well-known/oauth-authorization-server: " in done.stderr
 
 
 def test_what_a_stranger_answers_is_safe_for_a_terminal() -> None:
