@@ -680,7 +680,8 @@ class Dispatcher(ThreadedTaskDispatcher):
         self._waited, self._most = self._waited + 1, max(self._most, waiting)
         if now - self._since >= TOLD_EVERY:
             log.warning(
-                "%d requests of the last %d s waited for a thread, up to %d at once; raise threads, or run more processes",
+                "%d requests of the last %d s waited for a thread, up to %d at once; raise threads if processors are idle, or "
+                "run more processes",
                 self._waited,
                 now - self._since,
                 self._most,
