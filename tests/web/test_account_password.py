@@ -61,7 +61,8 @@ def test_of_those_who_change_a_password_at_once_one_does(server: Server) -> None
     winner = answers.index(changed[0])
     for number, (browser, answer) in enumerate(zip(browsers, answers, strict=True)):
         assert is_signed_in(server, browser) == (number == winner)
-        assert answer.status_int in (303, 400)
+        # 503: to check six passwords may take longer than a request may wait for its turn.
+        assert answer.status_int in (303, 400, 503)
     assert len(server.events("password.changed")) == 1
     assert server.sign_in(server.browser(), password=f"{NEW_PASSWORD} {winner}").status_int == 303
 
