@@ -26,6 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
+from authserver.background import Following, KeysAhead, Repeated
 from authserver.declaring import issuers as declared_issuers
 from authserver.engine import grants, issuers, rates
 from authserver.engine.clients import client_metadata
@@ -62,7 +63,7 @@ from authserver.plugins.time_limit import LOADING_SECONDS, TimeLimit, TooSlow
 from authserver.settings import Settings, SettingsError, key_ring, scope_problems
 from authserver.storage import migrate
 from authserver.storage.database import Database
-from authserver.upkeep import Caretaker, KeysAhead
+from authserver.upkeep import Caretaker
 from authserver.web import TWEENS, languages
 from authserver.web.processes import Ending, is_started_again
 from authserver.web.request import Request, complete
@@ -92,7 +93,8 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
-        keys_ahead: fetches the keys of trusted issuers in the background; None if no plugin accepts what they sign.
+        repeated: what else is done again and again in the background: keys, scopes and limits are read again, and the keys
+            of trusted issuers are fetched if a plugin accepts what they sign.
         readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
         mailer: sends letters to people.
@@ -105,7 +107,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
-    keys_ahead: KeysAhead | None
+    repeated: tuple[Repeated, ...]
     readings: tuple[Reading, ...]
     floods: Floods
     mailer: Mailer
@@ -187,8 +189,8 @@ class Application:
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
-        if self.keys_ahead is not None:
-            self.keys_ahead.stop()
+        for each in self.repeated:
+            each.stop()
         for reading in self.readings:
             reading.stop()
         self.mailer.stop()
@@ -274,8 +276,8 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         ) from None
     application: Application = router.registry.application
     application.caretaker.start()
-    if application.keys_ahead is not None:
-        application.keys_ahead.start()
+    for each in application.repeated:
+        each.start()
     for reading in application.readings:
         reading.start()
     atexit.register(application.close)
@@ -459,7 +461,10 @@ def _build(
             if plugins.serves("look_after")
             else None,
         ),
-        keys_ahead=KeysAhead(lambda: application.begin(caller=SERVER)) if profiles else None,
+        repeated=(
+            Following(parts.signer.follow, parts.offered.follow),
+            *([KeysAhead(lambda: application.begin(caller=SERVER))] if profiles else ()),
+        ),
         readings=tuple(Reading(storage, reader) for reader in readers),
         floods=floods,
         mailer=Mailer(

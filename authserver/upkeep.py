@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from authserver.engine import counting, ending, statistics
-from authserver.engine.context import Begin
 from authserver.engine.count_records import Step
 from authserver.engine.crypto import digests
 from authserver.engine.crypto.sealing import KeyRing
@@ -24,7 +23,6 @@ from authserver.engine.event_seals import note_deletion, remove_old
 from authserver.engine.floods import Floods
 from authserver.engine.keys import signing_keys
 from authserver.engine.ports import Storage, StorageUnavailable
-from authserver.engine.tokens.issuer_keys import fetch_ahead
 from authserver.engine.upkeep_records import Batch, Disposable, Place
 from authserver.settings import Settings
 
@@ -48,8 +46,6 @@ LEASE = "upkeep"
 EVENTS = frozenset({Disposable.REFUSALS, Disposable.ISSUANCES, Disposable.EVENTS})
 # Seconds that a lease lasts at least: longer than a batch can take (`storage.database`).
 SHORTEST_LEASE = 10
-# Seconds from one look for keys that end soon to the next.
-KEYS_EVERY = 60
 
 
 def cutoffs(settings: Settings, now: datetime) -> dict[Disposable, datetime]:
@@ -297,48 +293,3 @@ class Caretaker:
                 exc_info=None if passing else error,
             )
         self._is_well = False
-
-
-class KeysAhead:
-    """Fetches the keys of trusted issuers before they are needed, in the background of each server process.
-
-    Each process has them for itself.
-
-    Args:
-        begin: opens a transaction.
-    """
-
-    def __init__(self, begin: Begin) -> None:
-        self._begin = begin
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="keys of issuers", daemon=True)
-        self._is_well = True
-
-    def start(self) -> None:
-        """Work until the process ends."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop after the present request, and wait for it no longer than one second."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=1)
-
-    def work(self) -> None:
-        """Look once at each issuer. What fails is logged once, until it succeeds again."""
-        try:
-            for _ in fetch_ahead(self._begin):
-                if self._ended.is_set():
-                    return
-        except Exception as error:
-            if self._is_well:
-                log.warning("cannot look for the keys of issuers (%s); trying again each minute", error)
-            self._is_well = False
-        else:
-            self._is_well = True
-
-    def _run(self) -> None:
-        self.work()
-        # Processes that start together do not ask an issuer at the same moment.
-        while not self._ended.wait(KEYS_EVERY * (800 + secrets.randbelow(400)) / 1000):
-            self.work()

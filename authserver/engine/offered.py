@@ -68,20 +68,24 @@ class FollowedSettings:
             return known
         if self._read_at is None:
             self.read()
-        elif self._lock.acquire(blocking=False):
-            try:
-                self.read()
-            except StorageUnavailable as error:
-                log.warning("scopes and limits of the store are not read again, while it is away: %s", error)
-                self._read_at = self._clock()
-            except Exception:
-                log.exception(
-                    "cannot read the scopes and limits of the store; using those that were read before"
-                )
-                self._read_at = self._clock()
-            finally:
-                self._lock.release()
+        else:
+            self.follow()
         return self._scopes
+
+    def follow(self) -> None:
+        """Read them again, unless another thread does; if that fails, go on with those that were read before."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self.read()
+        except StorageUnavailable as error:
+            log.warning("scopes and limits of the store are not read again, while it is away: %s", error)
+            self._read_at = self._clock()
+        except Exception:
+            log.exception("cannot read the scopes and limits of the store; using those that were read before")
+            self._read_at = self._clock()
+        finally:
+            self._lock.release()
 
     def known_scopes(self) -> Mapping[str, str] | None:
         """The same without the database; None if it is time to read them again, and no other thread does."""

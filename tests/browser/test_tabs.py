@@ -388,6 +388,7 @@ def test_reload_on_every_page_of_a_request(page: Page, server: Server, client: C
     page.reload()
     heading(page, "Sign in")
     sign_in(page)
+    heading(page, CONSENT)
     page.reload()
     heading(page, CONSENT)
     allow(page)

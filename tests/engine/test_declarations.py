@@ -823,9 +823,14 @@ def test_other_processes_follow_within_seconds_and_leave_out_what_no_plugin_take
         stores.stored_settings.keep(a_stored_setting(kind=kind, name=name, value=value))
     assert followed.scopes() == {"profile": "Yours"}
     clock[0] = FOLLOW_SECONDS + 1
+    assert followed.known_scopes() is None
     assert followed.scopes() == {"profile": "Yours", "calendar": "See it"}
     assert [row["limit"] for row in limits.table() if row["set_in"] == "declarations"] == ["mine"]
     assert "the limit theirs of the store is left out" in caplog.text
+    clock[0] += FOLLOW_SECONDS - 1
+    followed.follow()
+    clock[0] += FOLLOW_SECONDS - 1
+    assert followed.known_scopes() is not None, "a background reading leaves nothing to the next request"
 
 
 def test_a_client_that_a_plugin_keeps_is_changed_there(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from authserver.api import AssertionProfile, Client, Engine, TrustedIssuer, Vouched, hookimpl
+from authserver.background import KeysAhead
 from authserver.engine import issuer_registry, issuers
 from authserver.engine.ending import Act, Subject, end, plan
 from authserver.engine.issuers import BadIssuer
@@ -24,7 +25,6 @@ from authserver.settings import SettingsError
 from authserver.testing.origins import Authority, Origin, sending, serving
 from authserver.testing.rules import Answer, Rules, assert_refused, is_active
 from authserver.testing.server import ISSUER, RESOURCE, SETTINGS, with_plugin
-from authserver.upkeep import KeysAhead
 from tests.client_keys import ABSENT, Key
 from tests.trusted_issuers import GRANT_TYPE, IDP, Issuer
 

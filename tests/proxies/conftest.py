@@ -115,6 +115,7 @@ class Served:
     direct: Front
     management: Front
     process: BaseProcess
+    folder: Path
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +174,9 @@ def pserve(
     process = serve(ini, port, log)
     try:
         wait_for(management, lambda: process.is_alive(), log)
-        yield Served(Front("direct", port, tls=False), Front("management", management, tls=False), process)
+        yield Served(
+            Front("direct", port, tls=False), Front("management", management, tls=False), process, folder
+        )
     finally:
         process.terminate()
         process.join(20)

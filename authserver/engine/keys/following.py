@@ -92,6 +92,14 @@ class FollowedSigningKeys:
         if problems:
             raise SettingsError(problems)
 
+    def follow(self) -> None:
+        """Read them again, unless another thread does; if that fails, go on with those that were read before."""
+        if self._loaded is not None and self._lock.acquire(blocking=False):
+            try:
+                self._read_again()
+            finally:
+                self._lock.release()
+
     def _current(self) -> jose.KeySet:
         """The loaded keys, which are read again in time; they remain in use while the database cannot be reached."""
         if (known := self._known()) is not None:
@@ -100,24 +108,28 @@ class FollowedSigningKeys:
             try:
                 # Another thread may have read them while this one waited for the lock.
                 if self._clock() >= self._aging_at:
-                    for problem in self._read():
-                        log.error("%s; going on without it", problem)
-            except Exception as error:
-                if self._loaded is None:
-                    raise
-                passing = isinstance(error, StorageUnavailable)
-                log.log(
-                    logging.WARNING if passing else logging.ERROR,
-                    "cannot read the signing keys; using those that were read before (%s)",
-                    error,
-                    exc_info=None if passing else error,
-                )
-                self._aging_at = self._clock() + RETRY_SECONDS
-                self._old_at = self._aging_at + OLD_SECONDS - AGING_SECONDS
+                    self._read_again()
             finally:
                 self._lock.release()
         assert self._loaded is not None
         return self._loaded
+
+    def _read_again(self) -> None:
+        try:
+            for problem in self._read():
+                log.error("%s; going on without it", problem)
+        except Exception as error:
+            if self._loaded is None:
+                raise
+            passing = isinstance(error, StorageUnavailable)
+            log.log(
+                logging.WARNING if passing else logging.ERROR,
+                "cannot read the signing keys; using those that were read before (%s)",
+                error,
+                exc_info=None if passing else error,
+            )
+            self._aging_at = max(self._aging_at, self._clock() + RETRY_SECONDS)
+            self._old_at = max(self._old_at, self._aging_at + OLD_SECONDS - AGING_SECONDS)
 
     def _known(self) -> jose.KeySet | None:
         """The loaded keys; None if it is time to read them again, and no other thread does, or if they are too old."""

@@ -58,7 +58,7 @@ def _read(reply: Reply) -> TrustedKeys:
     return keys_in(reply.body)
 
 
-# A key set is fetched again this many seconds before it expires, which is time for several runs of `upkeep.KeysAhead`.
+# A key set is fetched again this many seconds before it expires, which is time for several runs of `background.KeysAhead`.
 AHEAD = 180
 # As for the keys of clients: a key that is withdrawn is refused an hour later at most, a day if nothing is published.
 KEY_SET = DocumentKind(
