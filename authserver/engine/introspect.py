@@ -9,11 +9,12 @@ from typing import Any
 from authserver.engine import rates
 from authserver.engine.clients.authentication import proven_client
 from authserver.engine.context import Engine
-from authserver.engine.errors import InvalidClient, TemporarilyUnavailable, TooManyRequests
+from authserver.engine.errors import InvalidClient
 from authserver.engine.parameters import Parameters
 from authserver.engine.questions import Counted, IntrospectedToken, IntrospectionQuestion, RateStep
 from authserver.engine.records import Client, EventType, TokenKind
 from authserver.engine.tokens import once
+from authserver.engine.tokens.ancestry import is_client_enabled
 from authserver.engine.tokens.issued import Issued, find_issued, foresee_issued
 from authserver.engine.tokens.issuing import ACTOR
 
@@ -58,7 +59,7 @@ def introspect(engine: Engine, parameters: Parameters) -> Introspection:
         issued is not None
         and issued.is_active(engine.now)
         and _may_see(engine, caller, issued)
-        and _is_client_enabled(engine, caller, issued)
+        and _may_client_use(engine, caller, issued)
     ):
         members = described(engine, issued)
     else:
@@ -139,18 +140,11 @@ def _may_see(engine: Engine, caller: Client, issued: Issued) -> bool:
     return False
 
 
-def _is_client_enabled(engine: Engine, caller: Client, issued: Issued) -> bool:
-    """Whether the client that the token was issued to may still use it (M-04, R-09).
-
-    A client of a plugin still exists if its plugin cannot find it now.
-    """
-    try:
-        owner = caller if issued.client_id == caller.client_id else engine.find_client(issued.client_id)
-    except InvalidClient:
-        return False
-    except (TemporarilyUnavailable, TooManyRequests):
-        return True
-    return owner is not None and owner.is_enabled
+def _may_client_use(engine: Engine, caller: Client, issued: Issued) -> bool:
+    """Whether the client that the token was issued to may still use it (M-04, R-09)."""
+    if issued.client_id == caller.client_id:
+        return caller.is_enabled
+    return is_client_enabled(engine, issued.client_id)
 
 
 def described(engine: Engine, issued: Issued) -> Mapping[str, Any]:

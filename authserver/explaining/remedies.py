@@ -212,7 +212,8 @@ REMEDIES: Mapping[str, str] = {
         "say which user belongs to which subject (`authserver issuer edit`)"
     ),
     "parent-client-disabled": (
-        "a client from whose token this access was derived is disabled: `authserver client list` shows which"
+        "a client from whose token this access was derived is disabled (`authserver client list` shows which), or it is kept "
+        "elsewhere and its plugin refuses it"
     ),
     "resource-beyond-parent": "no setting changes this: the client may ask only for resources of the token that it shows",
     "scope-beyond-parent": (

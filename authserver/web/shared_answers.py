@@ -1,7 +1,7 @@
 """Keeps answers that are the same for everybody: each is made once after a change, and then sent without Pyramid.
 
-The thread that waits for connections sends them itself (`web.connections`). Every few seconds the database has to be asked
-whether they are still the same: then another thread makes them anew.
+The thread that waits for connections sends them itself (`web.connections`). What they are made of is read again every few
+seconds in the background (`authserver.background`), and when it has changed, the next request makes them again.
 """
 
 from __future__ import annotations

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from authserver import app
+from authserver.api import hookimpl
 from authserver.engine.context import Engine
-from authserver.engine.records import Grant, TokenKind
+from authserver.engine.errors import InvalidClient, OAuthError, TemporarilyUnavailable
+from authserver.engine.records import Client, Grant, TokenKind
 from authserver.engine.tokens.ancestry import MAXIMUM_DISTANCE, ancestors, problem_with, why_ended
 from authserver.engine.tokens.issued import Issued
+from authserver.plugins.asking import PluginSet
 from authserver.testing.records import NOW, a_client, a_grant, a_user
 from authserver.testing.rules import over
 from authserver.testing.server import SETTINGS
@@ -143,6 +146,19 @@ def test_a_chain_that_is_too_long_is_a_fault(engine: Engine, chain: Callable[[in
     assert why_ended(engine, before[0]) is None
 
 
+@dataclass(frozen=True)
+class Directory:
+    """A plugin that keeps clients, and gives one answer to every question."""
+
+    answer: Client | OAuthError | None = field(hash=False)
+
+    @hookimpl
+    def find_client(self) -> Client | None:
+        if isinstance(self.answer, OAuthError):
+            raise self.answer
+        return self.answer
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -151,14 +167,33 @@ def test_a_chain_that_is_too_long_is_a_fault(engine: Engine, chain: Callable[[in
         ({"expires_at": NOW}, "parent-grant-expired"),
         ({"expires_at": NOW + MOMENT}, None),
         ({"client_id": "files"}, "parent-client-disabled"),
-        ({"client_id": "elsewhere"}, None),
     ],
 )
 def test_nothing_may_be_derived_from_what_has_ended(
     engine: Engine, changes: dict[str, Any], problem: str | None
 ) -> None:
-    """T163, T164: in any place of the chain; a client that is kept elsewhere may be fine."""
+    """T163, T164: in any place of the chain."""
     engine.stores.clients.disable("files", NOW)
     good, changed = a_grant(grant_id="good"), a_grant(grant_id="changed", **changes)
     assert problem_with(engine, [good, changed]) == problem
     assert problem_with(engine, [changed, good]) == problem
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (a_client(client_id="elsewhere"), None),
+        (a_client(client_id="elsewhere", disabled_at=NOW), "parent-client-disabled"),
+        (InvalidClient("It was withdrawn.", reason="withdrawn"), "parent-client-disabled"),
+        (None, "parent-client-disabled"),
+        (TemporarilyUnavailable("The directory is away.", reason="away"), None),
+    ],
+)
+def test_a_plugin_says_whether_its_client_still_counts(
+    engine: Engine, answer: Client | OAuthError | None, problem: str | None
+) -> None:
+    """T164: nothing is derived from grants of a client that its plugin refuses; while that cannot be known, it may be."""
+    asked = replace(engine, policies=PluginSet([("directory", Directory(answer))]))
+    good, elsewhere = a_grant(grant_id="good"), a_grant(grant_id="changed", client_id="elsewhere")
+    assert problem_with(asked, [good, elsewhere]) == problem
+    assert problem_with(asked, [elsewhere]) == problem

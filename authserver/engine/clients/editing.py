@@ -128,7 +128,7 @@ def edit(engine: Engine, client_id: str, wanted: ClientEdit, *, before: Client |
         before: the client as it was read and shown; None for its present state.
 
     Raises:
-        ClientUnchanged: it is unknown, disabled or a client of a plugin, or the edit contradicts itself.
+        ClientUnchanged: it is unknown, disabled or kept elsewhere, or the edit contradicts itself.
         ChangedMeanwhile: somebody else changed it at the same time, or since it was read.
         InvalidRedirectUri, InvalidClientMetadata: as for `registration.add_client`.
     """

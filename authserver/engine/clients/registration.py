@@ -364,7 +364,7 @@ def describe_elsewhere(
     scopes: Collection[str],
     grant_types: Collection[str],
 ) -> Client:
-    """A client that is described elsewhere, within the limits of this server; it is not stored (hook `find_client`).
+    """A client that is kept elsewhere, within the limits of this server; it is not stored (hook `find_client`).
 
     The description is for every server alike, so members that are unknown, not offered or beyond the limits are left out,
     and so are malformed members that are only displayed, such as a logo. The floor is that of registrations.

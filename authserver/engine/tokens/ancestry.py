@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from authserver.engine import issuer_registry
 from authserver.engine.context import Engine
+from authserver.engine.errors import InvalidClient, TemporarilyUnavailable, TooManyRequests
 from authserver.engine.records import Grant
 
 # The maximum length of a chain of derived grants; a longer one is a fault.
@@ -59,8 +60,26 @@ def problem_with(engine: Engine, found: Sequence[Grant]) -> str | None:
             return "parent-grant-expired"
         if issuer_registry.is_disabled(engine, grant):
             return ISSUER_DISABLED
-    # A client of a plugin still exists if its plugin cannot find it now.
-    clients = engine.stores.clients.find_all(
-        list(dict.fromkeys(grant.client_id for grant in found)), engine.now
+    client_ids = list(dict.fromkeys(grant.client_id for grant in found))
+    stored = {client.client_id: client for client in engine.stores.clients.find_all(client_ids, engine.now)}
+    is_enabled = all(
+        stored[each].is_enabled if each in stored else is_client_enabled(engine, each) for each in client_ids
     )
-    return None if all(client.is_enabled for client in clients) else "parent-client-disabled"
+    return None if is_enabled else "parent-client-disabled"
+
+
+def is_client_enabled(engine: Engine, client_id: str) -> bool:
+    """Whether this client may still use its grants (M-04, R-09).
+
+    One that is kept elsewhere may, while its plugin cannot say what became of it.
+
+    Raises:
+        ServerError: a plugin failed.
+    """
+    try:
+        client = engine.find_client(client_id)
+    except InvalidClient:
+        return False
+    except (TemporarilyUnavailable, TooManyRequests):
+        return True
+    return client is not None and client.is_enabled
