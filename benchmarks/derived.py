@@ -1,8 +1,8 @@
 """What a token costs that is derived, beside one that a client gets in the ordinary way.
 
-derived.py [--requests N] [--postgresql] [--algorithm NAME] [--json]
+derived.py [--requests N] [--sqlite] [--algorithm NAME] [--json]
 
-`pserve production.ini` as it is shipped, with the plugins of these grants, on SQLite or a PostgreSQL of its own. Both sides
+`pserve production.ini` as it is shipped, with the plugins of these grants, on a PostgreSQL of its own or on SQLite. Both sides
 send their requests over a few connections, in turns and in a random order, so that what else the machine does falls on
 both. What counts is what `run.py` counts: CPU time of the server's processes, and of PostgreSQL's, for all requests of a side. The
 exit status is 1 if one costs more than its goal allows: an exchange (RFC 8693) 1.3 times a refresh, an assertion whose keys
@@ -238,9 +238,9 @@ def redeemed(port: int, code: str) -> Mapping[str, Any]:
 
 
 @contextmanager
-def database(*, postgresql: bool) -> Iterator[tuple[str, int | None]]:
+def database(*, sqlite: bool) -> Iterator[tuple[str, int | None]]:
     """A new database: its address, and the process of PostgreSQL."""
-    if postgresql:
+    if not sqlite:
         with run.postgresql_server() as server:
             yield server
         return
@@ -250,14 +250,14 @@ def database(*, postgresql: bool) -> Iterator[tuple[str, int | None]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--requests", type=int, default=4_000, help="of each side")
-    parser.add_argument("--postgresql", action="store_true", help="in place of SQLite")
+    parser.add_argument("--requests", type=int, default=8_000, help="of each side")
+    parser.add_argument("--sqlite", action="store_true", help="in place of PostgreSQL")
     parser.add_argument("--algorithm", default="ES256", choices=ALGORITHMS, help="with which issuers sign")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = []
     with ExitStack() as stack:
-        url, postgresql = stack.enter_context(database(postgresql=options.postgresql))
+        url, postgresql = stack.enter_context(database(sqlite=options.sqlite))
         environment = {**os.environ, "DATABASE_URL": url, "CHALLENGE": run.CHALLENGE}
         os.environ["DATABASE_URL"] = url
         run.seed(environment, "setup")
