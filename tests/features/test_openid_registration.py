@@ -148,27 +148,29 @@ def test_what_has_no_host_has_no_sector(rules: Rules, uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "came"),
+    ("body", "status", "came"),
     [
-        (json.dumps([ONE, TWO, "https://three.example/cb"]), None),
-        (json.dumps([ONE]), "sector-incomplete"),
-        ("[]", "sector-incomplete"),
-        (json.dumps({"redirect_uris": [ONE, TWO]}), "sector-refused"),
-        (json.dumps([ONE, TWO, 7]), "sector-refused"),
-        ("<html>", "sector-refused"),
+        (json.dumps([ONE, TWO, "https://three.example/cb"]), 200, None),
+        (json.dumps([ONE]), 200, "sector-incomplete"),
+        ("[]", 200, "sector-incomplete"),
+        (json.dumps({"redirect_uris": [ONE, TWO]}), 200, "sector-refused"),
+        (json.dumps([ONE, TWO, 7]), 200, "sector-refused"),
+        ("<html>", 200, "sector-refused"),
+        (json.dumps([ONE, TWO]), 404, "sector-refused"),
+        (json.dumps([ONE, TWO]), 500, "sector-unavailable"),
     ],
 )
 def test_the_document_of_a_sector_has_all_redirect_uris(
-    sector: Origin, authority: Authority, body: str, came: str | None
+    sector: Origin, authority: Authority, body: str, status: int, came: str | None
 ) -> None:
-    """OIDC-46, R-13: it is fetched, and one that lies is refused."""
+    """OIDC-46, R-13: it is fetched, and one that lies is refused; while its host fails, the client may try again later."""
     rules = a_new_server(OPEN)
     fetcher = Fetcher(
         Limits(reach=Reach(refused=(), loopback=True), ca_file=str(authority.ca_file)),
         resolve=resolving({HOST: ["127.0.0.1"]}),
     )
     rules.parts = replace(rules.parts, fetcher=fetcher)
-    sector.reply = sending(body.encode(), 200)
+    sector.reply = sending(body.encode(), status)
     answer = registered(
         rules,
         subject_type="pairwise",
@@ -177,9 +179,13 @@ def test_the_document_of_a_sector_has_all_redirect_uris(
     )
     if came is None:
         assert answer.refusal is None
+        return
+    if came == "sector-unavailable":
+        assert_refused(answer, "temporarily_unavailable", status=503)
     else:
         assert_refused(answer, "invalid_client_metadata")
-        assert answer.refusal.reason == came
+    assert answer.refusal.reason == came
+    assert rules.rows("clients") == []
 
 
 def test_a_private_address_is_not_fetched(rules: Rules) -> None:

@@ -439,19 +439,23 @@ def with_proof(services: Services, name: str, token: str, key: Any | None, **for
     return services.ask("/oauth/token", client, secret, headers=headers, grant_type=GRANT_TYPE, **form)
 
 
-def test_a_bound_token_needs_its_key_and_is_never_copied(bound: Services) -> None:
-    """TX-16, TX-17: only who proves the key exchanges it; what comes of it has the key that was proven, or none."""
-    code = bound.code(bound.agent, scope="profile")
-    redeemed = bound.ask(
+def subject_of_key(services: Services, key: Any) -> str:
+    """An access token of the agent for ann that is bound to this key."""
+    redeemed = services.ask(
         "/oauth/token",
-        bound.agent,
-        bound.agent_secret,
-        headers={"dpop": proof(KEY)},
+        services.agent,
+        services.agent_secret,
+        headers={"dpop": proof(key)},
         grant_type="authorization_code",
-        code=code,
+        code=services.code(services.agent, scope="profile"),
         code_verifier=VERIFIER,
     )
-    subject = redeemed.json["access_token"]
+    return str(redeemed.json["access_token"])
+
+
+def test_a_bound_token_needs_its_key_and_is_never_copied(bound: Services) -> None:
+    """TX-16, TX-17: only who proves the key exchanges it; what comes of it has the key that was proven, or none."""
+    subject = subject_of_key(bound, KEY)
     for key in (None, OTHER):
         refused(with_proof(bound, "gateway", subject, key), "key-differs")
     answer = with_proof(bound, "gateway", subject, KEY)
@@ -465,6 +469,26 @@ def test_a_requester_binds_what_it_gets_to_its_own_key(bound: Services) -> None:
     thumbprint = bound.claims(answer.json["access_token"])["cnf"]["jkt"]
     assert thumbprint == OTHER.thumbprint()
     assert "cnf" not in bound.claims(bound.exchanged("gateway", bound.subject()))
+
+
+def test_tokens_that_are_bound_to_two_keys_are_not_exchanged_together(bound: Services) -> None:
+    """TX-17: one request proves one key, so whoever proves that of the one token might have stolen the other."""
+    subject = subject_of_key(bound, KEY)
+    same, another = (
+        {
+            "actor_token": with_proof(bound, "gateway", bound.subject(scope="profile"), key).json[
+                "access_token"
+            ],
+            "actor_token_type": ACCESS_TOKEN,
+        }
+        for key in (KEY, OTHER)
+    )
+    grants = len(bound.rows("grants"))
+    for key in (None, KEY, OTHER):
+        refused(with_proof(bound, "gateway", subject, key, **another), "two-keys")
+    assert len(bound.rows("grants")) == grants
+    refused(with_proof(bound, "gateway", subject, OTHER, **same), "key-differs")
+    assert with_proof(bound, "gateway", subject, KEY, **same).status_int == 200
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from authserver.testing.origins import sending
+from authserver.testing.origins import Reply, sending
 from authserver.testing.server import ISSUER, Server
 from tests.features.upstream_steps import (
     Liar,
@@ -284,6 +284,28 @@ def test_userinfo_of_another_person(server: Server, liar: Liar) -> None:
     liar.userinfo["sub"] = "somebody-else"
     assert come_back(server, liar).status_int == 400
     assert reasons(server) == ["provider-userinfo-subject"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason"),
+    [
+        (sending(b"{}", 401), 400, "provider-userinfo"),
+        (sending(b"[]"), 400, "provider-answer-malformed"),
+        (sending(b"<html>"), 400, "provider-answer-malformed"),
+        (sending(b'{"sub":"248289761001","sub":"other"}'), 400, "provider-answer-malformed"),
+        (sending(b"{}", 500), 503, "provider-unreachable"),
+    ],
+    ids=["refused", "list", "page", "twice", "failing"],
+)
+def test_userinfo_that_cannot_be_read(
+    server: Server, liar: Liar, answer: Reply, status: int, reason: str
+) -> None:
+    """UP-02, OIDC Core, 5.3.2: nobody is signed in with half of what the provider should say."""
+    liar.configuration["userinfo_endpoint"] = f"{liar.issuer}/userinfo"
+    liar.answers["/userinfo"] = answer
+    assert come_back(server, liar).status_int == status
+    assert reasons(server) == [reason]
+    assert not server.rows("users")
 
 
 def test_userinfo_adds_and_replaces_nothing(server: Server, liar: Liar) -> None:

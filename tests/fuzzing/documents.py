@@ -50,6 +50,11 @@ ANSWERS: Mapping[str, Reply] = {
     "smuggled": raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}"),
 }
 REFUSED = (*WRONG, *ANSWERS)
+# What an address may lead to that should list the redirect URIs of a client (`sector_identifier_uri`).
+SECTORS: Mapping[str, list[str]] = {
+    "sector": [REDIRECT_URI, OTHER_URI, "https://other.example/cb"],
+    "another-sector": ["https://other.example/cb"],
+}
 
 
 class Documents:
@@ -75,6 +80,8 @@ class Documents:
             "private-keys": self._private(),
         }.items():
             self._replies[f"/{name}.json"] = sending(json.dumps(keys).encode())
+        for name, uris in SECTORS.items():
+            self._replies[f"/{name}.json"] = sending(json.dumps(uris).encode())
 
     def close(self) -> None:
         self._end.close()

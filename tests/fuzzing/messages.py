@@ -23,8 +23,9 @@ from authserver.testing.server import (
 )
 from authserver.web.route import Route
 from tests.client_keys import ASSERTION_TYPE, METHOD
-from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED
+from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED, SECTORS
 from tests.fuzzing.world import (
+    AFTERWARDS,
     ASSERTIONS,
     DEVICE,
     EXCHANGE,
@@ -33,12 +34,14 @@ from tests.fuzzing.world import (
     FORM,
     HOST,
     INITIAL_TOKEN,
+    KNOWING,
     LISTED,
     LOOPBACK,
     OUTSIDE,
     SCHEME,
     SECOND_URI,
     SIGNERS,
+    UNKNOWING,
     WITHOUT_KEYS,
     Known,
     Message,
@@ -52,12 +55,12 @@ Draw = Callable[..., Any]
 # Clients that registered themselves.
 REGISTERED = ("stranger", "newcomer", "edited")
 CLIENTS = ("web", "post", "native", "first", "service", "api", "bound", "pushing", "vouched", "gone",
-           "next", "agent", "reports", "tv", "printer", "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
+           "next", "agent", "reports", "tv", "printer", "stranger", "newcomer", "scopeless", "narrow", "moved", "former", "signer", "fetching", *KNOWING, UNKNOWING, *WITHOUT_KEYS, *ACCEPTED)  # fmt: skip
 # Addresses at which no client is described.
 NOWHERE = (*REFUSED, *ODD, "blocked", "foreign", "gone-host")
 # Clients that have tokens.
 HOLDERS = ("web", "post", "native", "first", "bound", "stranger", "gone", "moved", "signer", "fetching", "document", "keyed",
-           "remote", "changed")  # fmt: skip
+           "remote", "changed", *KNOWING)  # fmt: skip
 SECRETLESS = ("native", "bound", "reports", "tv", "stranger", "document", "changed", "drawn", *NOWHERE)
 PEOPLE = ("ann", "bob", "carl", "dora", "nobody")
 REDIRECT_URIS: Mapping[str, str] = {"native": LOOPBACK}
@@ -91,6 +94,7 @@ NAMES = (
     "current_password", "new_password", "repeated", "client", "v", "_LOCALE_", "_charset_", "__proto__", "claims",
     "id_token_hint", "access_token", "display", "subject_token", "subject_token_type", "actor_token", "audience",
     "actor_token_type", "requested_token_type", "device_code", "user_code", "authorization_details",
+    "post_logout_redirect_uri", "logout_hint",
 )  # fmt: skip
 MEMBERS = (
     "client_name", "redirect_uris", "grant_types", "response_types", "token_endpoint_auth_method", "scope",
@@ -176,6 +180,7 @@ TOKENS = (
     *(f"access token of {words}" for words in ("the end of a chain", "an orphan", "a guest", "the shut")),
 )
 STATES = ("", "seen ", "approved ", "used ", "denied ")
+ID_TOKENS = tuple(f"id token of {name}" for name in KNOWING)
 DEVICE_CODES = tuple(f"{state}device code of {name}" for name in ("tv", "printer") for state in STATES)
 USER_CODES = tuple(f"{state}user code of {name}" for name in ("tv", "printer") for state in STATES)
 TOKEN_TYPES = ("access_token", "jwt", "id_token", "refresh_token", "id-jag", "saml2")
@@ -186,7 +191,7 @@ HELD = (
     *(f"id of {name}" for name in (*CLIENTS, *NOWHERE)),
     *(f"client assertion of {name}" for name in SIGNERS),
     *(f"secret of {name}" for name in ("web", "post", "api", "newcomer")),
-    *CODES, *TOKENS, *DEVICE_CODES, *USER_CODES, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
+    *CODES, *TOKENS, *ID_TOKENS, *DEVICE_CODES, *USER_CODES, *PUSHED, *SEALED, *(f"form token of {name}" for name in ("ann", "bob", "nobody", "answered")),
     "session", "grant of ann", "handle of a session", "thumbprint", *PROOFS[:2], *VOUCHERS[:2],
     *IDENTITIES[:2], *WORKLOADS[:2],
 )  # fmt: skip
@@ -202,7 +207,9 @@ OF_NAMES: Mapping[str, tuple[Value, ...]] = {
         "B" * 9_000,
         *map(Known, (*USER_CODES, *DEVICE_CODES)),
     ),
-    "subject_token": tuple(map(Known, (*TOKENS, *VOUCHERS, *IDENTITIES, *WORKLOADS))),
+    "id_token_hint": tuple(map(Known, (*ID_TOKENS, *TOKENS, *VOUCHERS))),
+    "post_logout_redirect_uri": (AFTERWARDS, f"{AFTERWARDS}/", REDIRECT_URI, "https://evil.example/bye"),
+    "subject_token": tuple(map(Known, (*TOKENS, *ID_TOKENS, *VOUCHERS, *IDENTITIES, *WORKLOADS))),
     "actor_token": tuple(map(Known, TOKENS)),
     "client_assertion": tuple(map(Known, (*(f"client assertion of {name}" for name in SIGNERS), *SIGNED))),
     "client_assertion_type": (
@@ -320,7 +327,7 @@ def _somebody(draw: Draw) -> str:
     """The name of a client, of one that signs more often; now and then of one that is none."""
     if _one(draw, True, False, False, False, False):
         return str(_one(draw, *NOWHERE))
-    return str(_one(draw, *CLIENTS, *["signer"] * 6, *["narrow"] * 2))
+    return str(_one(draw, *CLIENTS, *["signer"] * 6, *KNOWING * 2, *["narrow"] * 2))
 
 
 def _cookies(draw: Draw, *people: str) -> tuple[tuple[str, Value], ...]:
@@ -365,6 +372,9 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
         "code_challenge_method": "S256",
         "state": _one(draw, *["s"] * 20, "x" * 9_000),
     }
+    if name in (*KNOWING, UNKNOWING):
+        wanted["scope"] = _one(draw, "openid", "openid profile email")
+        return (*wanted.items(), *_identifying(draw))
     extra = _some(
         draw,
         scope=(
@@ -394,6 +404,28 @@ def _wanted(draw: Draw, name: str) -> tuple[Pair, ...]:
         request_uri=("https://client.example/r", Known("request of web")),
     )
     return (*wanted.items(), *extra)
+
+
+def _identifying(draw: Draw) -> tuple[Pair, ...]:
+    """The parameters by which a client wants to know who somebody is (OpenID Connect Core, 3.1.2.1)."""
+    return _some(
+        draw,
+        nonce=("n", "n" * 3_000),
+        claims=(
+            "{",
+            '{"id_token":{"acr":{"essential":true,"values":["two-factors"]}}}',
+            '{"id_token":{"iss":{"essential":true}}}',
+            '{"userinfo":{"sub":{"value":"x"}}}',
+            '{"id_token":{"sub":{"value":"x"}}}',
+        ),
+        id_token_hint=("a.b.c", *map(Known, ID_TOKENS), Known("access token of web")),
+        prompt=("none", "login", "consent", "none login", "select_account", "create"),
+        max_age=("0", "-1", "1", "x"),
+        acr_values=("password", "two-factors"),
+        display=("page", "popup", "x"),
+        response_mode=("query", "fragment", "form_post"),
+        request=("a.b.c",),
+    )
 
 
 def _authorize(draw: Draw, path: str) -> Message:
@@ -673,15 +705,42 @@ def _about_a_token(draw: Draw, path: str) -> Message:
     return Message(method="POST", path=path, form=(*proven, ("token", token), *extra), headers=headers)
 
 
+def _end_session(draw: Draw, path: str) -> Message:
+    """A client signs somebody out, or the person answers whether that is right (OpenID Connect RP-Initiated Logout)."""
+    who = _one(draw, "ann", "ann", "bob", "nobody")
+    sent = _some(
+        draw,
+        id_token_hint=(*map(Known, ID_TOKENS), Known("access token of openly"), "a.b.c"),
+        client_id=tuple(Known(f"id of {name}") for name in ("openly", "pairwise", "web")),
+        post_logout_redirect_uri=(AFTERWARDS, "https://evil.example/bye"),
+        state=("s", "x" * 9_000),
+        logout_hint=("ann",),
+        ui_locales=("de",),
+    )
+    later = _one(draw, *[0] * 6, *LATER)
+    if not path.endswith("answer") and _one(draw, True, False):
+        return Message(method="GET", path=path, query=sent, headers=_cookies(draw, who), later=later)
+    token: Pair = ("csrf_token", Known(f"token of {'ann' if who == 'nobody' else who} for logout"))
+    return Message(method="POST", path=path, form=(token, *sent), headers=_cookies(draw, who), later=later)
+
+
 def _userinfo(draw: Draw, path: str) -> Message:
     """Whatever there is as a bearer token."""
-    token = _one(draw, *TOKENS, *CODES[:2], *DEVICE_CODES[:2], *IDENTITIES[:1], *WORKLOADS[:1])
+    token = _one(
+        draw, *["access token of openly", "access token of pairwise"] * 8, *TOKENS, *ID_TOKENS, *CODES[:2], *DEVICE_CODES[:2],
+        *IDENTITIES[:1], *WORKLOADS[:1],
+    )  # fmt: skip
     scheme = _one(draw, "Bearer ", "Bearer ", "DPoP ")
     headers: tuple[tuple[str, Value], ...] = (("Authorization", Known(token, scheme)),)
     if scheme == "DPoP ":
         headers = (*headers, ("DPoP", Known(_one(draw, *PROOFS))))
     later = _one(draw, *[0] * 12, *LATER)
-    return Message(method=_one(draw, "GET", "POST"), path=path, headers=headers, later=later)
+    method = _one(draw, "GET", "POST")
+    # In a form as well, or there alone (RFC 6750, 2.2).
+    form: tuple[Pair, ...] | None = (("access_token", Known(token)),) if method == "POST" else None
+    if form and _one(draw, True, False):
+        headers = ()
+    return Message(method=method, path=path, form=form, headers=headers, later=later)
 
 
 def _pushed(draw: Draw, path: str) -> Message:
@@ -722,6 +781,11 @@ def _metadata(
         metadata |= _one(
             draw, {"jwks": GOOD_KEYS}, {"jwks": GOOD_KEYS}, {"jwks_uri": "https://app.example/jwks"}
         )
+    if _one(draw, True, False, False, False):
+        metadata |= {"scope": "openid profile", "subject_type": "pairwise"}
+        metadata["redirect_uris"] = [REDIRECT_URI, _one(draw, OTHER_URI, "https://other.example/cb")]
+        sector = _one(draw, *(f"address of {name}" for name in SECTORS), "id of failing", "id of page", None)
+        metadata |= {"sector_identifier_uri": Known(sector)} if sector else {}
     metadata |= draw(st.dictionaries(st.sampled_from(MEMBERS), members, max_size=3))
     for gone in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=1)):
         del metadata[gone]
@@ -823,6 +887,8 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
     "device": _typed,
     "device_answer": _typed,
     "device_authorization": _device_authorization,
+    "end_session": _end_session,
+    "end_session_answer": _end_session,
     "introspect": _about_a_token,
     "login": _login,
     "metrics": _figures,
@@ -835,7 +901,7 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
+    "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "end_session": 2, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
     "token": 24, "userinfo": 2,
 }  # fmt: skip
 

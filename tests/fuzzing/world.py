@@ -33,7 +33,7 @@ from authserver.engine.clients.editing import ClientEdit, edit
 from authserver.engine.errors import OAuthError
 from authserver.engine.grants.authorization_code import MAXIMUM_FAILURES
 from authserver.engine.people.login import disable_user
-from authserver.engine.records import Client
+from authserver.engine.records import SUBJECT, Client
 from authserver.features.step_up import LOGIN_REQUIRED, UNMET
 from authserver.storage.tables import Base
 from authserver.testing.server import (
@@ -51,7 +51,7 @@ from authserver.testing.server import (
 from authserver.web.openapi import document
 from authserver.web.route import Medium, Route
 from tests.client_keys import ABSENT, ASSERTION_TYPE, METHOD, Key
-from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED, Documents
+from tests.fuzzing.documents import ACCEPTED, ODD, OTHER_URI, REFUSED, SECTORS, Documents
 from tests.trusted_issuers import Issuer
 from tests.web.account_steps import form_token
 
@@ -79,6 +79,10 @@ ID_JAG_TYPE = "oauth-id-jag+jwt"
 OF_COMPANY = {"client_id": "agent", "resource": RESOURCE, "scope": "profile files.read"}
 LOOPBACK, SCHEME = "http://127.0.0.1/cb", "com.example.app:/cb"
 SECOND_URI = "https://client.example/other?tenant=1"
+# Where people are sent after they have signed out for a client.
+AFTERWARDS = "https://client.example/bye"
+# The clients that ask who somebody is (OpenID Connect), and one whose ids of people cannot be made.
+KNOWING, UNKNOWING = ("openly", "pairwise"), "sectorless"
 # What refusals may leave beside their events, by the reason or the type of these.
 CONSEQUENCES: Mapping[str, frozenset[tuple[str, str]]] = {
     reason: frozenset(writes)
@@ -104,6 +108,7 @@ SIGNERS = ("signer", "fetching", "keyed", "remote")
 WITHOUT_KEYS = ("unkeyed", "lost", "offline")
 # Why an answer may be 503 although this server does what it should.
 UNREACHABLE = {
+    "sector-unavailable",
     "client-document-unreachable",
     "client-keys-unreachable",
     "issuer-keys-unreachable",
@@ -278,6 +283,7 @@ class World:
 
     def _fill(self) -> None:
         """Clients of each kind, people of each kind, and what was issued to them in each state."""
+        identified = {"scopes": ("profile", "files.read", "openid", "email")}
         for name, metadata in {
             "web": {
                 "redirect_uris": (REDIRECT_URI, SECOND_URI),
@@ -290,6 +296,13 @@ class World:
                 "application_type": "native",
             },
             "first": {"scopes": ("profile", "files.read", "files.write", "admin", "openid")},
+            "openly": {**identified, "details": {"post_logout_redirect_uris": [AFTERWARDS]}},
+            "pairwise": {**identified, "details": {"subject_type": "pairwise"}},
+            UNKNOWING: {
+                **identified,
+                "redirect_uris": (REDIRECT_URI, "https://other.example/cb"),
+                "details": {"subject_type": "pairwise"},
+            },
             "service": {"grant_types": ("client_credentials",)},
             "api": {"grant_types": ("client_credentials", "refresh_token", EXCHANGE)},
             "next": {"grant_types": ("client_credentials", EXCHANGE)},
@@ -321,6 +334,8 @@ class World:
             self._add(name, client, None)
         for name in (*REFUSED, *ODD):
             self.known[f"id of {name}"] = self.documents.url(name)
+        for name in SECTORS:
+            self.known[f"address of {name}"] = self.documents.url(name)
         for name, host in {
             "blocked": "blocked.example",
             "foreign": "other.invalid",
@@ -336,7 +351,7 @@ class World:
         self._hand_out()
         for name in (
             *("web", "post", "native", "first", "bound", "stranger", "gone", "moved"),
-            *("signer", "fetching", "document", "keyed", "remote", "changed"),
+            *("signer", "fetching", "document", "keyed", "remote", "changed", *KNOWING),
         ):
             self._let_in(name, browsers["ann"])
         self._let_in("web", browsers["bob"], "bob of web")
@@ -428,7 +443,7 @@ class World:
     def _let_in(self, name: str, browser: TestApp, words: str | None = None) -> None:
         """Tokens of somebody, and codes that wait to be redeemed."""
         client, words = self.clients[name], words or name
-        changes = {"scope": "profile files.read", "state": "s"}
+        changes = {"scope": "openid profile" if name in KNOWING else "profile files.read", "state": "s"}
         headers = {}
         if name == "bound":
             headers["DPoP"] = self.known["proof of before"] = self.proof()
@@ -438,6 +453,8 @@ class World:
         self.known[f"used code of {words}"] = code
         self.known[f"refresh token of {words}"] = answer.json["refresh_token"]
         self.known[f"access token of {words}"] = answer.json["access_token"]
+        if "id_token" in answer.json:
+            self.known[f"id token of {words}"] = answer.json["id_token"]
         self.known[f"code of {words}"] = self.server.code(client, browser, **changes)
 
     def signed(self, name: str) -> dict[str, str]:
@@ -1135,7 +1152,8 @@ class World:
             return
         details = json.loads(grant["details"])
         assert claims["client_id"] == grant["client_id"]
-        assert claims["sub"] == grant["user_id"] or grant["user_id"] is None
+        # A client that must not compare people with other clients gets ids of its own (OpenID Connect Core, 8.1).
+        assert claims["sub"] == details.get(SUBJECT, grant["user_id"])
         assert {*claims["scope"].split()} <= {*_texts(grant["scopes"])}
         audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         assert {*audience} <= {*_texts(grant["resources"])}
