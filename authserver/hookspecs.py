@@ -1,8 +1,13 @@
-"""All the hooks: the questions that the engine asks plugins, because deployers want different answers.
+"""All the hooks, at which the engine asks plugins or tells them something. There are three kinds (`authserver.hooks`).
 
-A deciding hook returns `allow(reason, value)`, `narrow(reason, value)`, `deny(reason)` or None ("not
-mine"). One deny refuses, each narrowing applies, the first allow gives the value, and silence refuses.
-Plugins are asked in the order of the INI; an implementation may take fewer arguments than the hook has.
+A deciding hook asks a question of policy. A plugin answers `allow(reason, value)`, `narrow(reason, value)`, `deny(reason)`
+or None ("not mine"). One deny refuses, each narrowing applies, and the first allow gives the value.
+
+A contributing hook asks for something that the engine does not have itself, such as a client that is kept elsewhere, or
+more claims of a token. An observing hook tells what has happened; no answer is expected.
+
+`Silence` says what applies if no plugin answers. Plugins are asked in the order of the INI; an implementation may take
+fewer arguments than the hook has.
 """
 
 from __future__ import annotations
@@ -102,7 +107,7 @@ def client_auth_decision(client: Client, credentials: Credentials) -> Decision[N
         deny(reason): it does not; the client gets `invalid_client`.
         None: not my method.
 
-    Nobody: refused with `invalid_client`.
+    Silence: refused with `invalid_client`.
 
     Example::
 
@@ -139,7 +144,7 @@ def redirect_uri_decision(client: Client, redirect_uri: str) -> Decision[None] |
             refused with `invalid_grant`.
         None: not mine.
 
-    Nobody: refused with an error page.
+    Silence: refused with an error page.
 
     Example::
 
@@ -186,7 +191,7 @@ def scope_decision(
         deny(reason): none; the client gets `invalid_scope`.
         None: not mine.
 
-    Nobody: refused with `invalid_scope`.
+    Silence: refused with `invalid_scope`.
 
     Example::
 
@@ -226,7 +231,7 @@ def resource_decision(
         deny(reason): it may not; the client gets `invalid_target`.
         None: not mine.
 
-    Nobody: refused with `invalid_target`.
+    Silence: refused with `invalid_target`.
 
     Example::
 
@@ -275,7 +280,7 @@ def authentication_decision(
             question, what was agreed to.
         None: not mine.
 
-    Nobody: a user who is not signed in must sign in.
+    Silence: a user who is not signed in must sign in.
 
     Example::
 
@@ -319,7 +324,7 @@ def consent_decision(
         deny(reason): refuse; the client gets `access_denied`.
         None: not mine.
 
-    Nobody: the user is asked.
+    Silence: the user is asked.
 
     Example::
 
@@ -362,7 +367,7 @@ def login_decision(
         deny(reason): nobody is signed in; the page says that name or password is wrong, whatever the reason.
         None: not mine.
 
-    Nobody: refused.
+    Silence: refused.
 
     Example::
 
@@ -401,7 +406,7 @@ def identity_decision(
         deny(reason): nobody is signed in, and no user is created.
         None: not mine.
 
-    Nobody: refused.
+    Silence: refused.
 
     Example::
 
@@ -449,7 +454,7 @@ def registration_decision(
             `REGISTRATION_POLICY_UNKNOWN` (403 when it changes its registration), else `invalid_client_metadata`.
         None: not mine.
 
-    Nobody: registration is closed and its endpoint answers 404.
+    Silence: registration is closed and its endpoint answers 404.
 
     Example::
 
@@ -484,7 +489,7 @@ def introspection_decision(
         deny(reason): it may not; the answer is that the token is inactive.
         None: not mine.
 
-    Nobody: refused as inactive; if no plugin serves this hook at all, the endpoint answers 404.
+    Silence: refused as inactive; if no plugin serves this hook at all, the endpoint answers 404.
 
     Example::
 
@@ -524,7 +529,7 @@ def origin_decision(origin: str, endpoint: str, registered: bool) -> Decision[No
         deny(reason): they may not.
         None: not mine.
 
-    Nobody: refused, and scripts cannot read the answer.
+    Silence: refused, and scripts cannot read the answer.
 
     Example::
 
@@ -574,7 +579,7 @@ def rate_decision(
             `Retry-After` is one minute. With `leaves_event=False` the refusal is only logged.
         None: not too often, or not mine.
 
-    Nobody: there is no limit.
+    Silence: there is no limit.
 
     Example::
 
@@ -604,7 +609,7 @@ def find_client(engine: Engine, client_id: str) -> Client | None:
             that now.
         None: not mine.
 
-    Nobody: there is no such client.
+    Silence: there is no such client.
 
     Example::
 
@@ -635,7 +640,7 @@ def expand_authorization_request(engine: Engine, parameters: Parameters) -> Expa
         An OAuth error that it raises is shown on a page: the user is not redirected.
         None: not mine.
 
-    Nobody: the parameters are used as they are; `request` and `request_uri` are refused.
+    Silence: the parameters are used as they are; `request` and `request_uri` are refused.
 
     Example::
 
@@ -657,7 +662,7 @@ def scopes() -> Mapping[str, str] | None:
             message that names both plugins, or if the scopes do not all fit into one request.
         None: nothing to add.
 
-    Nobody: the scopes of the setting only.
+    Silence: the scopes of the setting only.
 
     Example::
 
@@ -681,7 +686,7 @@ def private_use_redirect_uris() -> tuple[str, ...] | None:
             refused.
         None: nothing to add.
 
-    Nobody: such a URI is neither registered nor accepted.
+    Silence: such a URI is neither registered nor accepted.
 
     Example::
 
@@ -704,7 +709,7 @@ def grant_types() -> Mapping[str, Redeem] | None:
             start.
         None: nothing to add.
 
-    Nobody: the grant types of the setting only.
+    Silence: the grant types of the setting only.
 
     Example::
 
@@ -730,7 +735,7 @@ def assertion_profiles() -> Mapping[str, AssertionProfile] | None:
             stops the start, and so does an issuer that two plugins list.
         None: nothing to add.
 
-    Nobody: the grant type is not offered.
+    Silence: the grant type is not offered.
 
     Example::
 
@@ -755,7 +760,7 @@ def exchangeable_tokens() -> Mapping[str, ExchangeableToken] | None:
             returns an `Issue`. A name that exists already stops the start.
         None: nothing to add.
 
-    Nobody: access tokens, and the JWTs of trusted issuers whose entries say so, are all that can be exchanged.
+    Silence: access tokens, and the JWTs of trusted issuers whose entries say so, are all that can be exchanged.
 
     Example::
 
@@ -782,7 +787,7 @@ def client_proofs() -> Mapping[str, ClientProof] | None:
             that could never give a proof. A method that exists already stops the start.
         None: nothing to add.
 
-    Nobody: clients authenticate by secret, by what a policy sees in the headers, or not at all.
+    Silence: clients authenticate by secret, by what a policy sees in the headers, or not at all.
 
     Example::
 
@@ -810,7 +815,7 @@ def client_metadata() -> Mapping[str, ReadMember] | None:
             proves nothing there.
         None: nothing to add.
 
-    Nobody: the members of the core only; all others are ignored.
+    Silence: the members of the core only; all others are ignored.
 
     Example::
 
@@ -841,7 +846,7 @@ def expand_registration(
         An OAuth error that it raises goes to the client.
         None: nothing to add.
 
-    Nobody: what the client sent counts.
+    Silence: what the client sent counts.
 
     Example::
 
@@ -870,7 +875,7 @@ def registration_response(engine: Engine, client: Client) -> Welcome | None:
             A member that is not declared is a fault: nothing is registered.
         None: nothing to add.
 
-    Nobody: the response has the registered metadata, and a secret if the client has one.
+    Silence: the response has the registered metadata, and a secret if the client has one.
 
     Example::
 
@@ -904,7 +909,7 @@ def code_details(client: Client, parameters: Parameters) -> Mapping[str, Any] | 
         An OAuth error that it raises goes to the client.
         None: nothing to store.
 
-    Nobody: only what the core stores.
+    Silence: only what the core stores.
 
     Example::
 
@@ -935,7 +940,7 @@ def implied_parameters(client: Client, parameters: Parameters) -> Mapping[str, s
             `implied`, so that two plugins with the same name stop the start; those of the core cannot be implied.
         None: nothing to add.
 
-    Nobody: the parameters count as they were sent.
+    Silence: the parameters count as they were sent.
 
     Example::
 
@@ -979,7 +984,7 @@ def grant_details(
         An OAuth error that it raises goes to the client.
         None: nothing to keep.
 
-    Nobody: only what the core keeps.
+    Silence: only what the core keeps.
 
     Example::
 
@@ -1004,7 +1009,7 @@ def response_modes() -> Mapping[str, Respond] | None:
             and https URIs that were accepted. A mode that exists already stops the start.
         None: nothing to add.
 
-    Nobody: `query` alone.
+    Silence: `query` alone.
 
     Example::
 
@@ -1046,7 +1051,7 @@ def token_binding(
         An OAuth error that it raises is sent to the client: the proof is not valid, or this client needs one.
         None: no key of my kind is proven.
 
-    Nobody: bearer tokens; a code or refresh token that is bound to a key is refused.
+    Silence: bearer tokens; a code or refresh token that is bound to a key is refused.
 
     Example::
 
@@ -1080,7 +1085,7 @@ def token_claims(
             is a fault: nothing is issued.
         None: nothing to add.
 
-    Nobody: the claims of the core only.
+    Silence: the claims of the core only.
 
     Example::
 
@@ -1122,7 +1127,7 @@ def token_response(
         A mapping of members, declared in `members` like the claims of `token_claims`.
         None: nothing to add.
 
-    Nobody: the members of the core only.
+    Silence: the members of the core only.
 
     Example::
 
@@ -1151,7 +1156,7 @@ def person_claims(client: Client, user: User, scopes: tuple[str, ...]) -> Mappin
             the claims of the core, which are about the token, cannot be replaced.
         None: nothing to add.
 
-    Nobody: clients get the claims that are stored of the person.
+    Silence: clients get the claims that are stored of the person.
 
     Example::
 
@@ -1181,7 +1186,7 @@ def send_mail(mail: Mail) -> bool | None:
             other error, too.
         None: not mine.
 
-    Nobody: no mail is sent, and the sign-in page has no "Forgot your password?".
+    Silence: no mail is sent, and the sign-in page has no "Forgot your password?".
 
     Example::
 
@@ -1206,7 +1211,7 @@ def server_metadata(issuer: str) -> Mapping[str, Any] | None:
             stops, and the message names both plugins.
         None: nothing to add.
 
-    Nobody: the metadata has the members of the core only.
+    Silence: the metadata has the members of the core only.
 
     Example::
 
@@ -1230,7 +1235,7 @@ def includeme(config: Configurator) -> None:
     Answers:
         Nothing.
 
-    Nobody: the core's pages only.
+    Silence: the core's pages only.
 
     Example::
 
@@ -1252,7 +1257,7 @@ def observe(event: Event) -> None:
     Answers:
         Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
 
-    Nobody: events are still stored in the event table.
+    Silence: events are still stored in the event table.
 
     Example::
 
@@ -1283,7 +1288,7 @@ def deliver(events: Sequence[Event], begin: Begin) -> None:
         Nothing. When it returns, the events count as accepted and are not delivered again. It must end by itself: no time
         limit ends it.
 
-    Nobody: events are still stored in the event table.
+    Silence: events are still stored in the event table.
 
     Example::
 
@@ -1308,7 +1313,7 @@ def look_after(begin: Begin) -> None:
     Answers:
         Nothing. It must end by itself: no time limit ends it.
 
-    Nobody: the core cleans up what it stores itself, and nothing else.
+    Silence: the core cleans up what it stores itself, and nothing else.
 
     Example::
 
@@ -1335,7 +1340,7 @@ def observe_request(timeline: Timeline) -> None:
     Answers:
         Nothing. A failure is logged and changes nothing; a slow observer delays the response, up to the time limit.
 
-    Nobody: spans are not collected.
+    Silence: spans are not collected.
 
     Example::
 

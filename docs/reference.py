@@ -293,7 +293,7 @@ def hooks_page() -> Iterator[str]:
 
 
 def hook_words(text: str) -> Iterator[str]:
-    parts = re.split(r"^(Arguments:|Answers:|Nobody:|Example::|Added in .*)", text, flags=re.MULTILINE)
+    parts = re.split(r"^(Arguments:|Answers:|Silence:|Example::|Added in .*)", text, flags=re.MULTILINE)
     yield parts[0]
     for title, body in zip(parts[1::2], parts[2::2], strict=True):
         if title == "Example::":
@@ -305,7 +305,7 @@ def hook_words(text: str) -> Iterator[str]:
             yield ""
             yield from definitions(textwrap.dedent(body.strip("\n")))
         else:
-            yield f"**Nobody answers:** {body.strip()}" if title == "Nobody:" else title
+            yield f"**If no plugin answers:** {body.strip()}" if title == "Silence:" else title
             yield ""
 
 

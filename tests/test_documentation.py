@@ -175,7 +175,7 @@ def test_every_hook_is_documented(built: Mapping[str, str], hook: str) -> None:
         for part in line.split(": ", 1)
         if part.strip(": ")
     ]
-    words = [part for part in parts if part not in ("Arguments", "Answers", "Nobody", "Example")]
+    words = [part for part in parts if part not in ("Arguments", "Answers", "Silence", "Example")]
     assert len(words) >= 3
     end = 0
     for part in words:

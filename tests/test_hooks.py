@@ -26,13 +26,13 @@ from authserver.plugins.loading import GROUP
 
 TESTS = Path(__file__).parent
 HOOKS = {name: hook.function for name, hook in every_hook().items()}
-SECTIONS = ("Arguments:", "Answers:", "Nobody:", "Example::", "Added in")
+SECTIONS = ("Arguments:", "Answers:", "Silence:", "Example::", "Added in")
 
 
 def sections_of(name: str) -> dict[str, str]:
     """The parts of a hook's docstring by their headings; "" is what comes first."""
     text = inspect.getdoc(HOOKS[name]) or ""
-    parts = re.split(r"^(Arguments:|Answers:|Nobody:|Example::|Added in)", text, flags=re.MULTILINE)
+    parts = re.split(r"^(Arguments:|Answers:|Silence:|Example::|Added in)", text, flags=re.MULTILINE)
     headings = parts[1::2]
     assert len(set(headings)) == len(headings), f"{name}: a section occurs twice"
     return dict(zip(["", *headings], parts[::2], strict=True))
@@ -89,7 +89,7 @@ def test_a_hook_is_documented_in_the_fixed_form(name: str) -> None:
         heading for heading in SECTIONS if heading != "Arguments:" or HOOKS[name].__code__.co_argcount
     ]
     assert list(sections) == ["", *arguments], f"{name}: the sections, in their order"
-    assert re.fullmatch(r"[A-Z]?.*\.", sections["Nobody:"].strip(), re.DOTALL)
+    assert re.fullmatch(r"[A-Z]?.*\.", sections["Silence:"].strip(), re.DOTALL)
     assert re.fullmatch(r" \d+\.\d+\.", sections["Added in"].rstrip())
     assert all(len(text) > 0 for text in entries_of(sections["Answers:"]))
 
@@ -194,7 +194,7 @@ def test_a_test_names_the_hook(name: str) -> None:
 @pytest.mark.parametrize("name", DECIDING)
 def test_what_silence_means_is_said_alike_in_code_and_docstring(name: str) -> None:
     """T140: every deciding hook has a safe default, in its declaration and in its own words."""
-    told = entries_of("Nobody:" + sections_of(name)["Nobody:"])["Nobody"].rstrip(".").replace("`", "").lower()
+    told = sections_of(name)["Silence:"].strip().rstrip(".").replace("`", "").lower()
     assert told.startswith(DECIDING[name].silence.lower())
 
 
