@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from authserver import private_files
@@ -28,6 +27,7 @@ from authserver.cli.printing import (
     width,
     words,
 )
+from authserver.cli.progress import stderr
 from authserver.engine import audit as trail
 from authserver.engine import event_proof, operators
 from authserver.engine.context import Engine
@@ -259,7 +259,7 @@ def verify(configuration: Configuration, since: datetime | None, head: str | Non
     with closing(application):
         try:
             application.check_database()
-            with _bar("Verifying", disable=as_json or not sys.stderr.isatty()) as bar:
+            with _bar("Verifying", quiet=as_json) as bar:
                 task = bar.add_task("", total=None)
                 proof = event_proof.verify(
                     application.storage,
@@ -398,24 +398,23 @@ def _write(events: Iterable[Event], file: TextIO, until: datetime) -> tuple[int,
 @contextmanager
 def _progress(until: datetime) -> Iterator[Callable[[int, datetime], None]]:
     """A bar on stderr, if that is a terminal. It shows the progress in time, because the events were not counted."""
-    shown = sys.stderr.isatty()
-    with _bar("Exporting", disable=not shown) as bar:
+    with _bar("Exporting") as bar:
         task = bar.add_task("", total=None)
         began: datetime | None = None
 
         def advance(count: int, at: datetime) -> None:
             nonlocal began
             began = began or at
-            if shown and count % trail.BATCH == 0:
+            if count % trail.BATCH == 0:
                 done, total = (at - began).total_seconds(), (until - began).total_seconds()
                 bar.update(task, description=f"{count:,} events", completed=done, total=total)
 
         yield advance
-        if shown and began is not None:
+        if began is not None:
             total = (until - began).total_seconds()
             bar.update(task, completed=total, total=total)
 
 
-def _bar(what: str, *, disable: bool) -> Progress:
+def _bar(what: str, *, quiet: bool = False) -> Progress:
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=disable)
+    return Progress(*columns, TimeElapsedColumn(), console=stderr(quiet=quiet))

@@ -6,7 +6,6 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from authserver import ini
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say
+from authserver.cli.progress import stderr
 from authserver.engine import event_proof
 from authserver.storage import migrate, transfer
 from authserver.storage.database import Database
@@ -46,7 +46,7 @@ def copy(configuration: Configuration, target: str, as_json: bool) -> None:
         with closing(_open(url)) as opened:
             try:
                 migrate.upgrade(url)
-                with Progress(console=Console(stderr=True), disable=as_json) as progress:
+                with Progress(console=stderr(quiet=as_json)) as progress:
                     task = progress.add_task("Copying", total=transfer.count(source))
                     copied = transfer.copy(source, opened, lambda table, rows: progress.advance(task, rows))
             except (transfer.NotCopied, migrate.TooNew) as error:

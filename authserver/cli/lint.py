@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 from authserver.cli import posture
 from authserver.cli.configuration import Configuration
 from authserver.cli.posture import Power, Remark, Severity
 from authserver.cli.printing import json_option, print_json, print_rows, say
+from authserver.cli.progress import progress
 from authserver.engine import authorization_request, issuers, token, uris
 from authserver.engine.context import Engine, Journal
 from authserver.engine.errors import OAuthError
@@ -196,14 +195,7 @@ class Looked:
 def look(application: Application, *, quiet: bool) -> Looked:
     """Check every client and resource of the database."""
     looked = Looked()
-    clients = track(
-        enabled_clients(application),
-        "Checking clients",
-        total=None,
-        console=Console(stderr=True),
-        disable=quiet,
-    )
-    for engine, client in clients:
+    for engine, client in progress("Checking clients", enabled_clients(application), quiet=quiet):
         looked.checked += 1
         looked.found += findings(engine, client)
     with application.begin() as engine:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 from authserver import ini as ini_reader
 from authserver.cli.configuration import Configuration, OneSentence, Plugins
@@ -23,6 +21,7 @@ from authserver.cli.durations import Moment
 from authserver.cli.explanation import flat
 from authserver.cli.options import PAIR
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.cli.progress import progress
 from authserver.engine.context import Engine
 from authserver.engine.records import EventType
 from authserver.explaining.differences import EXAMPLES, Differences, meaning
@@ -121,13 +120,7 @@ def replay_command(
         application.begin() as engine,
     ):
         events = engine.stores.events
-        found = track(
-            events.since(since),
-            total=events.count(since),
-            description="Asking again",
-            console=Console(stderr=True),
-            disable=as_json,
-        )
+        found = progress("Asking again", events.since(since), quiet=as_json, total=events.count(since))
         for item in replay(found, replace(engine, policies=other)):
             if item.result is Result.NOT_ASKED:
                 not_asked[item.hook, item.would_be["reason"]] += 1

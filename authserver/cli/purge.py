@@ -10,12 +10,12 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from authserver import upkeep
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows
+from authserver.cli.progress import stderr
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.event_seals import remove_old
 from authserver.engine.ports import Storage, StorageUnavailable
@@ -49,7 +49,7 @@ def purge(configuration: Configuration, dry_run: bool, as_json: bool) -> None:
         with _stopped_by_interrupt() as stopped:
             if not dry_run:
                 upkeep.erase_keys(application.storage, now)
-                with _progress(left, disable=as_json) as bar:
+                with _progress(left, quiet=as_json) as bar:
                     task = bar.add_task("Removing", total=_total(left))
                     for kind, batch in _until_nothing_is_left(application.storage, ring, before, stopped):
                         removed[kind] += batch.removed
@@ -119,12 +119,11 @@ def _total(left: Mapping[Disposable, int]) -> int | None:
     return None if MAXIMUM_COUNTED in left.values() else sum(left.values())
 
 
-def _progress(left: Mapping[Disposable, int], *, disable: bool) -> Progress:
+def _progress(left: Mapping[Disposable, int], *, quiet: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=disable or not any(left.values()),
+        console=stderr(quiet=quiet or not any(left.values())),
     )

@@ -7,11 +7,10 @@ from contextlib import closing
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 
 from authserver.cli.configuration import Configuration, Plugins
 from authserver.cli.printing import json_option, print_json, print_rows, say, words
+from authserver.cli.progress import progress
 from authserver.engine.event_seals import recode
 from authserver.engine.keys import ring
 from authserver.engine.keys.signing_keys import erase_ended
@@ -35,13 +34,8 @@ def reencrypt(configuration: Configuration, as_json: bool) -> None:
             ring.check(engine)
             erase_ended(engine.stores, engine.now)
             kids = [key.kid for key in ring.outdated(engine.stores, key_ring)]
-        answers = track(
-            ring.reseal(application.storage, key_ring, kids),
-            total=len(kids),
-            description="Sealing again",
-            console=Console(stderr=True),
-            disable=as_json or not kids,
-        )
+        resealed = ring.reseal(application.storage, key_ring, kids)
+        answers = progress("Sealing again", resealed, quiet=as_json or not kids, total=len(kids))
         told = dict(zip(kids, answers, strict=True))
         problems = [problem for problem in told.values() if problem]
         recoded = recode(application.storage, key_ring)

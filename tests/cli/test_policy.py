@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
 import time
@@ -13,7 +14,9 @@ from typing import Any
 
 import click
 import pytest
+from rich.console import Console
 
+from authserver.cli import progress
 from authserver.engine.records import Event, EventType
 from authserver.storage.database import Database
 
@@ -129,11 +132,16 @@ def test_a_replay_tells_what_would_flip_by_client_and_reason(run, ini, candidate
     assert least["clients"] == [{"client_id": "playground", "count": 1}]
 
 
-def test_people_see_a_progress_bar_apart_from_the_result(run, ini, candidate) -> None:
+def test_people_see_a_progress_bar_apart_from_the_result(run, ini, candidate, monkeypatch) -> None:
+    """On a terminal; in a log it would leave a line."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(
+        progress, "Console", lambda stderr: Console(file=terminal, force_terminal=stderr, width=80)
+    )
     keep(ini, decision("notes.read", "notes.write"), sign_in())
     result = run("policy", "replay", "--config", str(candidate))
     assert result.exit_code == 3
-    assert "Asking again" in result.stderr and "Asking again" not in result.stdout
+    assert "Asking again" in terminal.getvalue() and "Asking again" not in result.output
     for words in (
         "1 x scope_decision: allow notes.read notes.write -> allow notes.read",
         "no-writing, by no_writing",

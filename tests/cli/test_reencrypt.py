@@ -17,7 +17,7 @@ import pytest
 from paste.deploy import loadapp
 from rich.console import Console
 
-from authserver.cli import reencrypt
+from authserver.cli import progress
 from authserver.testing.server import SETTINGS
 
 # Seals one value again, and is killed before it comes to the next.
@@ -166,11 +166,11 @@ def test_progress_is_shown_on_a_terminal(started, ini, old, new, monkeypatch) ->
     ring_file(ini).write_text(f"{new} {old}")
     terminal = io.StringIO()
     monkeypatch.setattr(
-        reencrypt, "Console", lambda stderr: Console(file=terminal, force_terminal=stderr, width=80)
+        progress, "Console", lambda stderr: Console(file=terminal, force_terminal=stderr, width=80)
     )
     result = started("db", "reencrypt")
     assert "Sealing again" in terminal.getvalue() and "100%" in terminal.getvalue()
-    assert "Sealing again" not in result.stdout
+    assert "Sealing again" not in result.output
 
 
 def test_killed_between_two_values_it_goes_on_with_the_next(started, ini, old, new) -> None:
