@@ -1,4 +1,4 @@
-"""Hides what operators administer this server with from everybody who connects from elsewhere."""
+"""Hides the endpoints for operators from networks that are not theirs (`authserver.admin_networks`)."""
 
 from __future__ import annotations
 

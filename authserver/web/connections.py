@@ -5,16 +5,15 @@ What it adds to waitress:
 - a request that two servers could read differently is refused, and its connection is closed (RFC 9112, 11.2);
 - a path is what was sent: two slashes are not one, and an encoded slash is none;
 - its own refusals are JSON with the headers of all answers, and say nothing of what was sent or of what runs here;
-- a whole request has to arrive in time, not only some byte of it now and then, and no step of the clock on the wall is
-  taken for time that passed;
-- an address that holds too many connections loses the one that has been waiting longest, and so does everybody when
-  there are too many in all; if it waits for an answer on each of them, one more gets 503. Trusted proxies are left alone;
-- that requests wait for a thread is told once a minute, and not of each request;
-- an answer that is there already is sent by the thread that waits for connections, and needs no other;
+- a whole request must arrive in time, not just a byte now and then; time is measured by a clock that nobody sets;
+- an address with too many connections loses the one that has waited longest, and so does the server when it has too many
+  in all; if all connections of an address wait for answers, one more gets 503. Trusted proxies have no such limit;
+- a warning that requests wait for threads is logged once a minute, not for each request;
+- an answer that is the same for everybody is sent by the thread that waits for connections (`web.shared_answers`);
 - requests with a password wait for their turn without a thread (`web.lane`);
 - no more requests are worked on at once than keep the process busy (`web.concurrency`);
 - several processes get the same number of connections (`web.connection_counts`);
-- it ends in order: each request that was sent gets its answer (`Running`).
+- at its end, the server answers each request that was sent before it stops (`Running`).
 """
 
 from __future__ import annotations
