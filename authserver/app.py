@@ -26,7 +26,7 @@ from pyramid.tweens import EXCVIEW
 from sqlalchemy.exc import ArgumentError
 
 from authserver import ini as ini_reader
-from authserver.background import Following, KeysAhead, Repeated
+from authserver.background import Background, Following, KeysAhead
 from authserver.declaring import issuers as declared_issuers
 from authserver.engine import grants, issuers, rates
 from authserver.engine.clients import client_metadata
@@ -93,8 +93,8 @@ class Application:
         parts: what the engine is made of, the settings among them.
         storage: the database.
         caretaker: cleans up in the background.
-        repeated: what else is done again and again in the background: keys, scopes and limits are read again, and the keys
-            of trusted issuers are fetched if a plugin accepts what they sign.
+        background: what else is done in the background: keys, scopes and limits are read again, and the keys of trusted
+            issuers are fetched if a plugin accepts what they sign.
         readings: the readers of the events that work in the background.
         floods: counts what strangers are refused too often.
         mailer: sends letters to people.
@@ -107,7 +107,7 @@ class Application:
     parts: ServerParts
     storage: Database
     caretaker: Caretaker
-    repeated: tuple[Repeated, ...]
+    background: tuple[Background, ...]
     readings: tuple[Reading, ...]
     floods: Floods
     mailer: Mailer
@@ -189,7 +189,7 @@ class Application:
     def close(self) -> None:
         """Stop what works in the background, store what was counted, close plugins and connections. Harmless twice."""
         self.caretaker.stop()
-        for each in self.repeated:
+        for each in self.background:
             each.stop()
         for reading in self.readings:
             reading.stop()
@@ -276,7 +276,7 @@ def wsgi(global_config: Mapping[str, str], **ini: str) -> Router:
         ) from None
     application: Application = router.registry.application
     application.caretaker.start()
-    for each in application.repeated:
+    for each in application.background:
         each.start()
     for reading in application.readings:
         reading.start()
@@ -461,7 +461,7 @@ def _build(
             if plugins.serves("look_after")
             else None,
         ),
-        repeated=(
+        background=(
             Following(parts.signer.follow, parts.offered.follow),
             *([KeysAhead(lambda: application.begin(caller=SERVER))] if profiles else ()),
         ),

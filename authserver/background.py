@@ -1,10 +1,11 @@
-"""What each server process reads or fetches in the background, so that no request waits for it."""
+"""Work in the background of a server process: its base, and what is read there so that no request waits for it."""
 
 from __future__ import annotations
 
 import logging
 import secrets
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from authserver.engine.context import Begin
@@ -18,25 +19,16 @@ FOLLOW_EVERY = 3
 log = logging.getLogger(__name__)
 
 
-class Repeated:
-    """Work that a process does again and again in a thread of its own, from its start to its end.
+class Background(ABC):
+    """Work in a thread of its own, from the start of a process to its end.
 
     Args:
         name: of the thread.
-        work: must not raise.
-        every: seconds between two turns, about: processes that start together do not meet at every turn.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], every: float) -> None:
-        self._work = work
-        self._every = every
+    def __init__(self, name: str) -> None:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether it was told to stop."""
-        return self._ended.is_set()
 
     def start(self) -> None:
         """Work until the process ends."""
@@ -48,13 +40,19 @@ class Repeated:
         if self._thread.is_alive():
             self._thread.join(timeout=1)
 
+    @abstractmethod
     def _run(self) -> None:
-        self._work()
-        while not self._ended.wait(self._every * (800 + secrets.randbelow(400)) / 1000):
-            self._work()
+        """The work, until `_ended` is set; it raises nothing."""
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait about so long: processes that start together do not meet at every turn. Returns False at the end.
+
+        The wait does not depend on a clock that can be set.
+        """
+        return not self._ended.wait(seconds * (800 + secrets.randbelow(400)) / 1000)
 
 
-class KeysAhead(Repeated):
+class KeysAhead(Background):
     """Fetches the keys of trusted issuers before they are needed. Each process has them for itself.
 
     Args:
@@ -62,7 +60,7 @@ class KeysAhead(Repeated):
     """
 
     def __init__(self, begin: Begin) -> None:
-        super().__init__("keys of issuers", self.work, KEYS_EVERY)
+        super().__init__("keys of issuers")
         self._begin = begin
         self._is_well = True
 
@@ -70,7 +68,7 @@ class KeysAhead(Repeated):
         """Look once at each issuer. What fails is logged once, until it succeeds again."""
         try:
             for _ in fetch_ahead(self._begin):
-                if self.is_ended:
+                if self._ended.is_set():
                     return
         except Exception as error:
             if self._is_well:
@@ -79,8 +77,13 @@ class KeysAhead(Repeated):
         else:
             self._is_well = True
 
+    def _run(self) -> None:
+        self.work()
+        while self._pause(KEYS_EVERY):
+            self.work()
 
-class Following(Repeated):
+
+class Following(Background):
     """Reads the signing keys, scopes and limits of the database again before a request has to.
 
     Args:
@@ -88,10 +91,10 @@ class Following(Repeated):
     """
 
     def __init__(self, *follow: Callable[[], None]) -> None:
-        super().__init__("following", self.work, FOLLOW_EVERY)
+        super().__init__("following")
         self._follow = follow
 
-    def work(self) -> None:
-        """Read each of them once."""
-        for read in self._follow:
-            read()
+    def _run(self) -> None:
+        while self._pause(FOLLOW_EVERY):
+            for read in self._follow:
+                read()

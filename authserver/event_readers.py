@@ -7,12 +7,12 @@ it stores is stored together with how far it has got, and so exactly once.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from authserver.background import Background
 from authserver.engine.crypto import digests
 from authserver.engine.event_stream import EventStream, Numbered
 from authserver.engine.ports import Storage, StorageUnavailable, Stores
@@ -71,7 +71,7 @@ class Reader(Protocol):
         """Store what is to be stored of these events, in the transaction that says that they were taken."""
 
 
-class Reading:
+class Reading(Background):
     """One reader at work in this process, or waiting in case no other process works for it.
 
     Args:
@@ -84,6 +84,7 @@ class Reading:
     """
 
     def __init__(self, storage: Storage, reader: Reader, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(f"events-{reader.name}")
         self.reader = reader
         self.failures = 0
         self._clock = clock
@@ -93,23 +94,15 @@ class Reading:
         self._holder = digests.new_identifier()
         self._lease = f"events: {reader.name}"
         self._held_until = 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"events-{reader.name}", daemon=True)
 
     def begin(self) -> None:
         """Let a reader that is new begin. Raises StorageUnavailable."""
         with self._storage.begin() as stores:
             self._begun(stores)
 
-    def start(self) -> None:
-        """Work until the process ends."""
-        self._thread.start()
-
     def stop(self) -> None:
-        """Stop after the present batch, and wait for it no longer than one second."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=1)
+        """Stop after the present batch, and wait for it no longer than one second; then another process may work."""
+        super().stop()
         if self._held_until:
             self._held_until = 0.0
             try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import atexit
 import logging
-import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
+from authserver.background import Background
 from authserver.engine import counting, ending, statistics
 from authserver.engine.count_records import Step
 from authserver.engine.crypto import digests
@@ -133,7 +132,7 @@ def backlog(storage: Storage, before: Mapping[Disposable, datetime], limit: int)
         return {kind: stores.upkeep.count(kind, over, limit=limit) for kind, over in before.items()}
 
 
-class Caretaker:
+class Caretaker(Background):
     """Cleans up in the background of a server process, whenever no other process does.
 
     Args:
@@ -157,6 +156,7 @@ class Caretaker:
         floods: Floods,
         look_after: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__("upkeep")
         self.removed: Counter[Disposable] = Counter()
         self.last_run: datetime | None = None
         self.last_finished: datetime | None = None
@@ -169,22 +169,14 @@ class Caretaker:
         self._lease = max(2 * self._interval, SHORTEST_LEASE)
         self._holder = digests.new_identifier()
         self._places: dict[Disposable, Place] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._is_well = True
         self._sampled_at: datetime | None = None
 
     def start(self) -> None:
         """Work until the process ends; if `authserver.cleanup_interval` is 0, do only what plugins do at the start."""
         if self._interval or self._look_after:
-            self._thread.start()
+            super().start()
             atexit.register(self.stop)
-
-    def stop(self) -> None:
-        """Stop after the present batch, and wait for it no longer than one second."""
-        self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=1)
 
     def backlog(self) -> Mapping[Disposable, int]:
         """How many rows of each kind could be deleted now, up to `BACKLOG`; nothing when the database is away."""
@@ -262,11 +254,9 @@ class Caretaker:
             return stores.upkeep.take_lease(LEASE, self._holder, now, now + timedelta(seconds=self._lease))
 
     def _run(self) -> None:
-        # Processes that start together do not meet at every turn. The wait does not depend on a clock that
-        # can be set.
         if self._look_after:
             self._turn(self._let_plugins)
-        while self._interval and not self._ended.wait(self._interval * (800 + secrets.randbelow(400)) / 1000):
+        while self._interval and self._pause(self._interval):
             self._floods.store()
             self._turn(self._work_and_let_plugins)
 

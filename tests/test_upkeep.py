@@ -436,7 +436,7 @@ def test_a_server_fetches_the_keys_of_issuers_before_they_are_needed(sqlite_url:
     plugins = {"authserver.plugins": f"jwt_bearer {SETTINGS['authserver.plugins']}"}
     ini = {**SETTINGS, "authserver.database_url": sqlite_url, "authserver.fetch_loopback": "true"}
     without = app.wsgi({}, **ini).registry.application
-    assert not any(isinstance(each, KeysAhead) for each in without.repeated)
+    assert not any(isinstance(each, KeysAhead) for each in without.background)
     without.close()
     issuer, server = Issuer(), Server(sqlite_url, {**plugins, "authserver.fetch_loopback": "true"})
     with serving() as origin:

@@ -105,7 +105,7 @@ MEMBERS = (
     "post_logout_redirect_uris", "nonce_replaces_pkce", "id_token_encrypted_response_alg",
 )  # fmt: skip
 PROOFS = (
-    "proof", "proof of a pushed request", "proof with another url", "proof with another method", "proof of yesterday",
+    "proof", "proof of a pushed request", "proof of a resource", "proof with another url", "proof with another method", "proof of yesterday",
     "proof without id", "proof of another key", "proof with a wrong signature", "proof of another type",
     "proof of another algorithm", "proof without key", "proof of before",
 )  # fmt: skip
@@ -165,13 +165,15 @@ CODES = (
     "code of ended",
     "code of bob of web",
     "code of dora of web",
+    "code of bob of openly",
     "burnt code of web",
+    "unproven code of openly",
 )
 TOKENS = (
     *tuple(
         f"{kind} token of {name}"
         for kind in ("access", "refresh")
-        for name in (*HOLDERS, "used", "ended", "bob of web", "dora of web")
+        for name in (*HOLDERS, "used", "ended", "bob of web", "dora of web", "bob of openly")
     ),
     "access token of service",
     *(f"own access token of {name}" for name in ("api", "next")),
@@ -180,7 +182,7 @@ TOKENS = (
     *(f"access token of {words}" for words in ("the end of a chain", "an orphan", "a guest", "the shut")),
 )
 STATES = ("", "seen ", "approved ", "used ", "denied ")
-ID_TOKENS = tuple(f"id token of {name}" for name in KNOWING)
+ID_TOKENS = tuple(f"id token of {name}" for name in (*KNOWING, "bob of openly"))
 DEVICE_CODES = tuple(f"{state}device code of {name}" for name in ("tv", "printer") for state in STATES)
 USER_CODES = tuple(f"{state}user code of {name}" for name in ("tv", "printer") for state in STATES)
 TOKEN_TYPES = ("access_token", "jwt", "id_token", "refresh_token", "id-jag", "saml2")
@@ -514,7 +516,7 @@ def _own_form(route: Route) -> Callable[[Draw, str], Message]:
 def _redeemed(draw: Draw, kind: str) -> tuple[str, tuple[Pair, ...]]:
     """A client that has got a code or a refresh token, and what it sends with it."""
     if kind == "code":
-        code = _one(draw, *CODES, *["code of bound"] * 3)
+        code = _one(draw, *CODES, *["code of bound", "unproven code of openly"] * 3)
         name = code.split()[-1] if code != "code of ended" else "web"
         return name, (
             ("grant_type", "authorization_code"),
@@ -526,7 +528,7 @@ def _redeemed(draw: Draw, kind: str) -> tuple[str, tuple[Pair, ...]]:
     name = token.split()[-1] if token.split()[-1] not in ("used", "ended") else "web"
     return name, (
         ("grant_type", "refresh_token"),
-        ("refresh_token", Known(token)),
+        ("refresh_token", _one(draw, *[Known(token)] * 12, FORGED[1])),
         *_some(draw, scope=("profile", "admin", "files.read"), resource=(RESOURCE, FILES)),
     )
 
@@ -563,8 +565,7 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
         ("api", "access token of first", access),
         ("next", "access token of api", access),
         ("next", "access token of the end of a chain", access),
-        ("web", "refresh token of web", refresh),
-        ("web", "refresh token of web", refresh),
+        *[("web", "refresh token of web", refresh)] * 5,
         ("web", "access token of web", access),
         ("api", _one(draw, *TOKENS), access),
         ("api", _one(draw, *VOUCHERS, *IDENTITIES, *WORKLOADS), _one(draw, jwt, jwt, *types)),
@@ -586,7 +587,8 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
             resource=("https://notes.example/", RESOURCE),
             authorization_details=("[]",),
         )
-        return name, (*sent, ("requested_token_type", id_jag), ("audience", _one(draw, *servers)), *extra)
+        audience: tuple[Pair, ...] = (("audience", _one(draw, *servers)),) * _one(draw, 1, 1, 1, 1, 2)
+        return name, (*sent, ("requested_token_type", id_jag), *audience, *extra)
     actor = Known(_one(draw, "own access token of api", "own access token of api", *TOKENS))
     with_actor: tuple[Pair, ...] = (("actor_token", actor), ("actor_token_type", access))
     return name, (
@@ -633,6 +635,9 @@ def _token(draw: Draw, path: str) -> Message:
     if _one(draw, False, False, True):
         name = _somebody(draw)
     proven, headers = _proves(draw, name)
+    if name == "reports" and _one(draw, True, False):
+        # The rule for a workload names its client.
+        proven = ()
     proofs = (True, True, False) if name == "bound" else (True, False, False)
     if _one(draw, *proofs):
         headers = (*headers, ("DPoP", Known(_one(draw, "proof", "proof", *PROOFS))))
@@ -733,7 +738,8 @@ def _userinfo(draw: Draw, path: str) -> Message:
     scheme = _one(draw, "Bearer ", "Bearer ", "DPoP ")
     headers: tuple[tuple[str, Value], ...] = (("Authorization", Known(token, scheme)),)
     if scheme == "DPoP ":
-        headers = (*headers, ("DPoP", Known(_one(draw, *PROOFS))))
+        headers = (("Authorization", Known(_one(draw, "access token of bound", token), scheme)),)
+        headers = (*headers, ("DPoP", Known(_one(draw, *["proof of a resource"] * 6, *PROOFS))))
     later = _one(draw, *[0] * 12, *LATER)
     method = _one(draw, "GET", "POST")
     # In a form as well, or there alone (RFC 6750, 2.2).
@@ -901,7 +907,7 @@ GRAMMARS: Mapping[str, Callable[[Draw, str], Message]] = {
 }
 # Where most is decided, more is sent.
 WEIGHTS: Mapping[str, int] = {
-    "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "end_session": 2, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
+    "account_password": 2, "authorize": 10, "consent": 5, "device": 2, "device_answer": 4, "device_authorization": 4, "end_session": 2, "introspect": 4, "login": 4, "pushed_requests": 6, "register": 8, "registration": 8, "revoke": 2,
     "token": 24, "userinfo": 2,
 }  # fmt: skip
 

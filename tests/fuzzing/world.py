@@ -356,6 +356,12 @@ class World:
             self._let_in(name, browsers["ann"])
         self._let_in("web", browsers["bob"], "bob of web")
         self._let_in("web", browsers["dora"], "dora of web")
+        self._let_in("openly", browsers["bob"], "bob of openly")
+        # A confidential client of OpenID Connect need not prove its codes, if it sends a nonce.
+        unproven = {"code_challenge": None, "code_challenge_method": None, "nonce": "n", "scope": "openid"}
+        self.known["unproven code of openly"] = self.server.code(
+            self.clients["openly"], browsers["ann"], **unproven
+        )
         self._spend()
         self._trust()
         self._connect(browsers["ann"])
@@ -617,6 +623,7 @@ class World:
             "of a pushed request": {"htu": f"{ISSUER}/oauth/par"},
             "with another url": {"htu": "https://evil.example/"},
             "with another method": {"htm": "GET"},
+            "of a resource": {"htu": f"{ISSUER}/oauth/userinfo", "htm": "GET"},
             "of yesterday": {"iat": int(time.time()) - 86_400},
             "without id": {"jti": None},
         }.items():
@@ -971,7 +978,7 @@ class World:
             assert {"HttpOnly", "secure", "Path", "SameSite", "Lax"} <= {*flags}, cookie
             assert "Domain" not in flags
         self._assert_form_of(request, answer)
-        self._assert_target(answer, written)
+        self._assert_target(request.environ["PATH_INFO"], answer, written)
 
     def _assert_form_of(self, request: Request, answer: Response) -> None:
         """An endpoint that clients call answers JSON, with an error code that there is."""
@@ -1005,7 +1012,7 @@ class World:
             challenged = answer.status_int == 401 or body.get("error") == "insufficient_scope"
             assert challenged == ("WWW-Authenticate" in answer.headers)
 
-    def _assert_target(self, answer: Response, written: Written) -> None:
+    def _assert_target(self, path: str, answer: Response, written: Written) -> None:
         """A redirect leads to a page of ours, or to a registered redirect URI with what belongs there."""
         if not 300 < answer.status_int < 400 or answer.status_int == 304:
             # What was made has an address (RFC 9110, 15.3.2).
@@ -1017,6 +1024,12 @@ class World:
         if answer.location.startswith((f"{ISSUER}/", self.elsewhere)):
             return
         values = dict(parse_qsl(urlsplit(answer.location).query, keep_blank_values=True))
+        if path.startswith("/oauth/logout"):
+            # Whoever has signed out goes where the client has registered that, with nothing but its own `state`.
+            assert answer.location.partition("?")[0] == AFTERWARDS and values.keys() <= {"state"}, (
+                answer.location
+            )
+            return
         assert values["iss"] == ISSUER
         assert ("code" in values) != ("error" in values)
         assert "error" not in values or values["error"] in self.codes
