@@ -90,7 +90,7 @@ def vault_decision(client: Client, floor: Floor, drawers: tuple[str, ...]) -> De
         deny(reason, error_code): none.
         None: not mine.
 
-    Nobody: the vault stays closed.
+    Silence: the vault stays closed.
 
     Example::
 
@@ -285,7 +285,7 @@ def test_the_documentation_has_a_section_for_it(vault: ModuleType, monkeypatch: 
     page = "\n".join(reference.hooks_page())
     assert re.search(r"^vault_decision\n-+$", page, re.MULTILINE)
     assert "drawers: tuple[str, ...]" in page
-    assert "**Nobody answers:** the vault stays closed." in page
+    assert "**If no plugin answers:** the vault stays closed." in page
 
 
 def test_the_webhook_policy_serves_it(vault: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def _protocol(hook: str) -> str:
     signature = inspect.signature(HOOKS[hook])
     arguments = [f"{name}: {item.annotation}" for name, item in signature.parameters.items()]
     taken = ", ".join(["self", *(["*", *arguments] if arguments else [])])
-    doc = (inspect.getdoc(HOOKS[hook]) or "").partition("\nNobody:")[0].strip()
+    doc = (inspect.getdoc(HOOKS[hook]) or "").partition("\nSilence:")[0].strip()
     body = textwrap.indent(f'"""{doc}\n"""\n...', " " * 8)
     return (
         f"class {name_of(hook)}(Protocol):\n"
