@@ -32,7 +32,7 @@ from authserver.storage.prepared import LINE, Line
 from authserver.storage.sqlite_line import SqliteLine, read_any_text
 from authserver.storage.stores import stores_of
 from authserver.storage.tables import migrations
-from authserver.storage.turns import Turns
+from authserver.storage.turns import Writers
 from authserver.storage.work import Work
 
 __all__ = ["Database", "StorageBusy", "StorageSlow", "StorageUncertain", "open_engine"]
@@ -338,7 +338,9 @@ def _create(path: Path) -> None:
 def _keep_lines(engine: Engine) -> None:
     """Give each connection its `Line` for as long as it lives, because prepared statements belong to a connection."""
     if engine.dialect.name == "sqlite":
-        turns = Turns()
+        file = file_of(engine.url)
+        turns = Writers(file and file.with_name(f"{file.name}-wal"))
+        event.listen(engine, "engine_disposed", lambda _engine: turns.close())
 
         def line_of(connection: Any) -> Line:
             return SqliteLine(connection, engine.dialect, turns, SQLITE_BUSY_TIMEOUT)

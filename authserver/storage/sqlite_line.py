@@ -2,8 +2,8 @@
 
 SQLite has one writer at a time. A connection that finds another writer sleeps and tries again, longer each time, and
 the one that comes just when the lock is free gets it: under load some wait for a second and others not at all.
-Therefore the threads of a process queue up (`turns`), and only the first of them tries. Statements that are not
-prepared wait in the same queue, because `work` sends their BEGIN here.
+Therefore the threads of a process queue up (`turns`), only the first of them tries, and processes take turns. Statements
+that are not prepared wait in the same queue, because `work` sends their BEGIN here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.engine import Dialect
 
 from authserver.storage.prepared import Answer, Prepared, Recalled, Remembered, Row, Step, Written
-from authserver.storage.turns import Turns
+from authserver.storage.turns import Writers
 
 
 class SqliteForm:
@@ -63,7 +63,7 @@ class SqliteLine:
     __slots__ = ("_connection", "_dialect", "_has_turn", "_patience", "_turns")
 
     def __init__(
-        self, connection: sqlite3.Connection, dialect: Dialect, turns: Turns, patience: float
+        self, connection: sqlite3.Connection, dialect: Dialect, turns: Writers, patience: float
     ) -> None:
         self._connection = connection
         self._dialect = dialect

@@ -1,9 +1,19 @@
-"""A lock that threads get in the order in which they asked for it."""
+"""Locks that threads get in the order in which they asked for them, and that processes get by turns."""
 
 from __future__ import annotations
 
+import math
+import os
 import threading
+import time
 from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class Turns:
@@ -21,7 +31,7 @@ class Turns:
         self._waiting: deque[threading.Lock] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Wait for a turn; False if it has not come within `patience` seconds."""
+        """Wait for a turn; False if it has not come within so many seconds."""
         with self._guard:
             if not self._is_taken:
                 self._is_taken = True
@@ -53,3 +63,122 @@ class Turns:
                 return False
             self._waiting.remove(turn)
             return True
+
+
+# Seconds after which a process tries again to get a turn that another one has.
+POLL = 0.0005
+# Seconds for which a process writes one transaction after the other before it lets others go first, and for how long.
+STRETCH, PAUSE = 0.005, 0.001
+# Seconds after which a process forgets that there was another one.
+REMEMBERED = 1.0
+
+
+class ProcessTurn:
+    """The turn of this process among all that write to one SQLite file. One thread uses it at a time.
+
+    A connection that waits in SQLite sleeps for longer and longer, up to a tenth of a second, while another process writes
+    one transaction after the other. Here it tries again soon, and a process that has met another one lets go for a moment.
+
+    This only decides who waits, and SQLite's own lock protects the file. So there is no harm in going without: where
+    the system has no such locks, and while the log does not exist.
+
+    Args:
+        log: the log beside the file (`-wal`); None: there is no other process. The lock is on this, because closing the
+            file itself would end the locks that SQLite has on it (POSIX).
+    """
+
+    __slots__ = ("_began", "_descriptor", "_left", "_log", "_met_at")
+
+    def __init__(self, log: Path | None) -> None:
+        self._log = log if fcntl is not None else None
+        self._descriptor: int | None = None
+        # When this stretch of writing began, when the last transaction ended, and when another process was met.
+        self._began = self._left = self._met_at = -math.inf
+
+    def take(self, seconds: float) -> bool:
+        """Wait for the turn; False if it has not come within so many seconds."""
+        if not self._is_open():
+            return True
+        now = time.monotonic()
+        if now - self._left > POLL:
+            # Others could have taken it.
+            self._began = now
+        elif now - self._began > STRETCH and now - self._met_at < REMEMBERED:
+            time.sleep(PAUSE)
+            self._began = time.monotonic()
+        end = now + seconds
+        while not self._has_taken():
+            self._began = self._met_at = time.monotonic()
+            if self._met_at > end:
+                return False
+            time.sleep(POLL)
+        return True
+
+    def leave(self) -> None:
+        """Let another process write. Does nothing without a turn."""
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._left = time.monotonic()
+
+    def close(self) -> None:
+        """Let another process write, and forget the log."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _is_open(self) -> bool:
+        """Whether there is a log; it is removed with the last connection of all processes, and made again later."""
+        if self._descriptor is not None and os.fstat(self._descriptor).st_nlink == 0:
+            self.close()
+        if self._descriptor is None and self._log is not None:
+            with suppress(OSError):
+                self._descriptor = os.open(self._log, os.O_RDONLY)
+        return self._descriptor is not None
+
+    def _has_taken(self) -> bool:
+        assert self._descriptor is not None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # The file system has no locks.
+            self._log = None
+            self.close()
+        return True
+
+
+class Writers:
+    """The queue of all that write to one SQLite file: the threads of this process in order, and other processes by turns.
+
+    Args:
+        log: as for `ProcessTurn`.
+    """
+
+    __slots__ = ("_process", "_threads")
+
+    def __init__(self, log: Path | None) -> None:
+        self._threads = Turns()
+        self._process = ProcessTurn(log)
+
+    def take(self, seconds: float) -> bool:
+        """Wait for a turn; False if it has not come within so many seconds."""
+        end = time.monotonic() + seconds
+        if not self._threads.take(seconds):
+            return False
+        has_come = False
+        try:
+            has_come = self._process.take(end - time.monotonic())
+        finally:
+            if not has_come:
+                self._threads.leave()
+        return has_come
+
+    def leave(self) -> None:
+        """Give the turn to the next one."""
+        self._process.leave()
+        self._threads.leave()
+
+    def close(self) -> None:
+        """Keep no file open."""
+        self._process.close()

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from authserver.storage import database as storage
 from authserver.storage.database import Database, StorageBusy, StorageSlow
-from authserver.storage.turns import Turns
+from authserver.storage.turns import POLL, STRETCH, ProcessTurn, Turns, Writers
 from authserver.testing.records import NOW, a_grant, an_event
 
 
@@ -51,6 +51,82 @@ def test_who_waits_too_long_is_passed_over() -> None:
     assert not turns.take(0.01)
     turns.leave()
     assert turns.take(0)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The log of a SQLite file."""
+    path = tmp_path / "authserver.db-wal"
+    path.touch()
+    return path
+
+
+def test_processes_take_turns(log: Path) -> None:
+    """Each has a file of its own open, as two processes have."""
+    here, there = ProcessTurn(log), ProcessTurn(log)
+    assert here.take(0)
+    assert not there.take(0)
+    here.leave()
+    assert there.take(0)
+    assert not here.take(0.01)
+    # A process that dies leaves nothing locked.
+    there.close()
+    assert here.take(0)
+    here.close()
+
+
+def test_a_process_that_writes_all_the_time_lets_another_one_go_first(log: Path) -> None:
+    """As soon as it has met it: the other one needs no luck to find the moment between two transactions."""
+    here, there = ProcessTurn(log), ProcessTurn(log)
+    ends, came = threading.Event(), 0
+
+    def write_all_the_time() -> None:
+        while not ends.is_set():
+            assert here.take(10)
+            time.sleep(POLL)
+            here.leave()
+
+    thread = threading.Thread(target=write_all_the_time)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert there.take(10)
+            came += 1
+            time.sleep(POLL)
+            there.leave()
+            # Longer than it would have to wait for the next turn of the same stretch.
+            time.sleep(2 * STRETCH)
+    finally:
+        ends.set()
+        thread.join()
+    assert came == 20
+
+
+def test_without_a_log_each_process_has_the_turn(log: Path) -> None:
+    """The log is removed with the last connection of all, and made again with the next one; then that one is locked."""
+    here, there = ProcessTurn(log), ProcessTurn(log)
+    assert here.take(0)
+    log.unlink()
+    here.leave()
+    assert here.take(0) and there.take(0)
+    here.leave()
+    there.leave()
+    log.touch()
+    assert here.take(0)
+    assert not there.take(0)
+    here.leave()
+    assert ProcessTurn(None).take(0)
+
+
+def test_a_turn_of_a_thread_that_does_not_get_that_of_its_process_is_given_back(log: Path) -> None:
+    writers, there = Writers(log), ProcessTurn(log)
+    assert there.take(0)
+    assert not writers.take(0.01)
+    there.leave()
+    assert writers.take(0)
+    assert not there.take(0)
+    writers.leave()
+    assert there.take(0)
 
 
 def test_writers_of_a_file_wait_for_each_other_and_for_nobody_for_ever(
