@@ -13,7 +13,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # no module of that name is there
 
 
 class Turns:
@@ -176,8 +176,10 @@ class Writers:
 
     def leave(self) -> None:
         """Give the turn to the next one."""
-        self._process.leave()
-        self._threads.leave()
+        try:
+            self._process.leave()
+        finally:
+            self._threads.leave()
 
     def close(self) -> None:
         """Keep no file open."""
