@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # no module of that name is there
 
 
 class Turns:
@@ -90,7 +89,7 @@ class ProcessTurn:
     __slots__ = ("_began", "_descriptor", "_left", "_log", "_met_at")
 
     def __init__(self, log: Path | None) -> None:
-        self._log = log if fcntl is not None else None
+        self._log = log if sys.platform != "win32" else None
         self._descriptor: int | None = None
         # When this stretch of writing began, when the last transaction ended, and when another process was met.
         self._began = self._left = self._met_at = -math.inf

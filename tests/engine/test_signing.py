@@ -21,7 +21,7 @@ from authserver.engine.crypto import jose
 from authserver.engine.crypto.jose import NotVerified
 from authserver.engine.crypto.sealing import KeyRing
 from authserver.engine.keys import signing_keys
-from authserver.engine.keys.following import FollowedSigningKeys
+from authserver.engine.keys.following import AGING_SECONDS, FollowedSigningKeys
 from authserver.engine.ports import StorageUnavailable, Stores
 from authserver.engine.records import SigningKey
 from authserver.settings import SettingsError, SigningAlgorithm
@@ -304,3 +304,20 @@ def test_a_public_part_that_was_exchanged_stops_the_start(world: World) -> None:
     world.stores.tables.signing_keys[key.kid] = replace(key, public_jwk=foreign)
     with pytest.raises(SettingsError, match=f"signing_keys was altered: .*{key.kid}"):
         world.process()
+
+
+def test_keys_that_are_read_in_the_background_leave_nothing_to_requests(world: World) -> None:
+    """T136: a reading in time makes them new, and one that fails makes them no older than they are."""
+    process = world.process()
+    world.sleep(AGING_SECONDS - 1)
+    process.follow()
+    world.sleep(AGING_SECONDS - 1)
+    assert process.known_jwks() is not None
+    process.follow()
+    world.away = StorageUnavailable("it is away")
+    world.sleep(1)
+    process.follow()
+    world.sleep(AGING_SECONDS - 2)
+    assert process.known_jwks() is not None
+    world.sleep(2)
+    assert process.known_jwks() is None

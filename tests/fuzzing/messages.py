@@ -559,7 +559,7 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
         draw,
         *[
             ("api", f"access token of {owner}", access)
-            for owner in ("web", "post", "next", "bound", "an orphan")
+            for owner in ("web", "post", "next", "bound", "an orphan", "gone", "service")
         ],
         *[("api", voucher, jwt) for voucher in VOUCHERS[:1] + VOUCHERS[-3:]],
         ("api", "access token of first", access),
@@ -578,7 +578,7 @@ def _exchanged(draw: Draw) -> tuple[str, tuple[Pair, ...]]:
     # Who is signed in is told by a refresh token, and by no access token.
     if name == "web" and _one(draw, True, True, False):
         servers = (
-            *[OUTSIDE] * 3,
+            *[OUTSIDE, "https://strict.example"] * 3,
             *(f"https://{each}.example" for each in ("strict", "golden", "staff", "ours")),
         )
         extra = _some(

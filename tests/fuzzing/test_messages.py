@@ -99,8 +99,8 @@ def test_no_message_to_an_endpoint_breaks_it(world: World) -> None:
     assert elsewhere <= reasons, "no reason has this name any more"
     assert elsewhere & world.reached.keys() == set()
     if IS_LONG:
-        # Chance may miss a few rare ones.
-        assert len(missing - elsewhere) <= 8, missing - elsewhere
+        # Chance may miss a rare one.
+        assert len(missing - elsewhere) <= 3, missing - elsewhere
 
 
 def test_every_method_has_an_answer_at_every_path(world: World) -> None:

@@ -11,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from authserver.storage import database as storage
+from authserver.storage import turns as turns_module
 from authserver.storage.database import Database, StorageBusy, StorageSlow
-from authserver.storage.turns import POLL, STRETCH, ProcessTurn, Turns, Writers
+from authserver.storage.turns import PAUSE, REMEMBERED, STRETCH, ProcessTurn, Turns, Writers
 from authserver.testing.records import NOW, a_grant, an_event
 
 
@@ -75,31 +76,45 @@ def test_processes_take_turns(log: Path) -> None:
     here.close()
 
 
-def test_a_process_that_writes_all_the_time_lets_another_one_go_first(log: Path) -> None:
-    """As soon as it has met it: the other one needs no luck to find the moment between two transactions."""
+class Clock:
+    """Time that passes only when somebody sleeps, or when a test lets it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def pauses(clock: Clock, turn: ProcessTurn, seconds: float) -> int:
+    """How often this process lets others go first while it writes one transaction of 1 ms after the other."""
+    clock.slept.clear()
+    for _ in range(round(seconds * 1000)):
+        assert turn.take(0)
+        clock.now += 0.001
+        turn.leave()
+    return clock.slept.count(PAUSE)
+
+
+def test_a_process_that_has_met_another_one_lets_it_go_first(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each stretch; the other one needs no luck to find the moment between two transactions. It is forgotten later."""
+    clock = Clock()
+    monkeypatch.setattr(turns_module, "time", clock)
     here, there = ProcessTurn(log), ProcessTurn(log)
-    ends, came = threading.Event(), 0
-
-    def write_all_the_time() -> None:
-        while not ends.is_set():
-            assert here.take(10)
-            time.sleep(POLL)
-            here.leave()
-
-    thread = threading.Thread(target=write_all_the_time)
-    thread.start()
-    try:
-        for _ in range(20):
-            assert there.take(10)
-            came += 1
-            time.sleep(POLL)
-            there.leave()
-            # Longer than it would have to wait for the next turn of the same stretch.
-            time.sleep(2 * STRETCH)
-    finally:
-        ends.set()
-        thread.join()
-    assert came == 20
+    assert pauses(clock, here, 10 * STRETCH) == 0
+    assert there.take(0)
+    assert not here.take(0)
+    there.leave()
+    assert 5 <= pauses(clock, here, 10 * STRETCH) <= 10
+    clock.now += REMEMBERED
+    assert pauses(clock, here, 10 * STRETCH) == 0
 
 
 def test_without_a_log_each_process_has_the_turn(log: Path) -> None:
